@@ -1,0 +1,43 @@
+"""pdrop_video: any open video-LLM watches a stream that never ends, in memory that never grows.
+
+>>> import pdrop_video as pv
+>>> lm = pv.load()                                            # the built-in model; or a name on the hub, or a folder
+>>> stream = lm.stream(pv.Pyramid(), pv.Memory(tokens=6144))
+>>> with pv.open_video("match.mp4", fps=2, chunk=8) as video:  # doctest: +SKIP
+...     for chunk in video:
+...         stream.push(chunk)
+...     print(stream.ask("Who scored first?"))
+"""
+
+from .answer import Answer, AnswerStream, Pushed, Timings
+from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
+from .lm import VideoLM
+from .memory import Memory
+from .models import load
+from .pyramid import Pyramid, Trace, pyramid_drop
+from .stream import VideoStream
+from .video import FrameChunk, open_video
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "ConfigError",
+    "FrameChunk",
+    "FrameError",
+    "Memory",
+    "ModelError",
+    "PDropError",
+    "Pushed",
+    "Pyramid",
+    "StreamError",
+    "Timings",
+    "Trace",
+    "VideoError",
+    "VideoLM",
+    "VideoStream",
+    "load",
+    "open_video",
+    "pyramid_drop",
+]

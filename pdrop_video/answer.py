@@ -1,0 +1,119 @@
+"""What `VideoStream.ask` and `VideoStream.push` hand back. Plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds.
+
+    Attributes
+    ----------
+    push : float
+        Spent on all frames pushed so far (vision tower and language model).
+    first_token : float
+        From the question to its first token.
+    decode : float
+        From the first token to the last.
+    """
+
+    push: float
+    first_token: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and what it rested on.
+
+    Attributes
+    ----------
+    question : str
+    text : str
+    token_ids : tuple of int
+        As generated, without the end token.
+    finished : bool
+        False if `max_new_tokens` cut it short.
+    frames : int
+        Frames watched so far.
+    seconds : tuple of float
+        Times of the first and the last frame watched.
+    visual_tokens : int
+        Visual tokens that entered the language model so far.
+    kept : tuple of int
+        Visual tokens remembered in each stage when the question came, shallow to deep.
+    cache_tokens : tuple of int
+        Tokens that each layer remembered when the question came, text included.
+    cache_bytes : int
+        Bytes of the keys and values remembered then.
+    timings : Timings
+    """
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+    frames: int
+    seconds: tuple[float, float]
+    visual_tokens: int
+    kept: tuple[int, ...]
+    cache_tokens: tuple[int, ...]
+    cache_bytes: int
+    timings: Timings
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What one push did.
+
+    Attributes
+    ----------
+    frames : int
+        Frames taken, one that waits for its partner included.
+    waiting : int
+        Frames (0 or 1) that wait for the next push.
+    visual_tokens : int
+        Visual tokens that entered the language model.
+    kept : tuple of int
+        How many of them each stage kept, shallow to deep.
+    seconds : float
+        Wall-clock time.
+    """
+
+    frames: int
+    waiting: int
+    visual_tokens: int
+    kept: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(slots=True)
+class AnswerStream:
+    """Iterate over the pieces of an answer's text while it is being generated; `answer` holds it all afterwards."""
+
+    _pieces: Iterator[str | Answer]
+    answer: Answer | None = field(default=None, init=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for piece in self._pieces:
+            if isinstance(piece, Answer):
+                self.answer = piece
+                continue
+            return piece
+        raise StopIteration
+
+    def finish(self) -> Answer:
+        """Generate what is left and return the whole answer."""
+        for _ in self:
+            pass
+        assert self.answer is not None
+        return self.answer

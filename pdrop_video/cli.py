@@ -1,0 +1,221 @@
+"""The command line: `pdrop-video ask` and `pdrop-video info`. Parses and prints; everything else is the library's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+import pdrop_video as pv
+
+from .flops import DecoderShape, prefill_flops
+from .models import describe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="Let a video-LLM watch a video in chunks, drop visual tokens stage by stage, and answer questions about it.",
+)
+_out, _err = Console(), Console(stderr=True)
+
+_ASK_EXAMPLES = """
+[bold]Examples[/bold]
+
+  pdrop-video ask clip.mp4 "What is shown first?" "How many things are shown?"
+
+  pdrop-video ask match.mp4 "Who scored?" --model Qwen/Qwen2.5-VL-7B-Instruct --fps 1 --memory 6144
+
+  pdrop-video ask clip.mp4 "Which way does it move?" --ratios none --memory none --json
+"""
+_INFO_EXAMPLES = """
+[bold]Examples[/bold]
+
+  pdrop-video info
+
+  pdrop-video info Qwen/Qwen2.5-VL-7B-Instruct --ratios 0.6,0.3,0.1
+"""
+
+Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
+Ratios = Annotated[
+    str | None,
+    typer.Option(help="Share of visual tokens left after each boundary, as 0.5,0.25,0.125; 'none' drops nothing."),
+]
+
+
+@app.callback()
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Options before the command."""
+    if version:
+        _out.print(pv.__version__)
+        raise typer.Exit
+
+
+@app.command(epilog=_ASK_EXAMPLES)
+def ask(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
+    model: Model = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
+    chunk: Annotated[int, typer.Option(help="Frames per push.")] = 8,
+    ratios: Ratios = None,
+    memory: Annotated[
+        str, typer.Option(help="Most tokens that a layer remembers while watching; 'none' for no limit.")
+    ] = "6144",
+    standing: Annotated[
+        bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
+    ] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
+    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Watch a video and answer questions about it."""
+    with _clear_errors():
+        lm = pv.load(model, device=device, dtype=dtype, attn=attn)
+        stream = lm.stream(_pyramid(ratios), _memory(memory), standing_question=questions[0] if standing else None)
+        rate = lm.adapter.fps if fps is None else fps
+        with pv.open_video(video, fps=rate, chunk=chunk) as reader:
+            for part in reader if as_json else _progress(reader, lm, video):
+                stream.push(part)
+            lost = list(reader.warnings)
+        answers = []
+        for question in questions:
+            if as_json:
+                answers.append(stream.ask(question, max_new_tokens))
+            else:
+                answers.append(_print_live(stream, question, max_new_tokens))
+        if as_json:
+            typer.echo(json.dumps({"video": str(video), "warnings": lost, "answers": [asdict(a) for a in answers]}))
+            return
+        for sentence in lost:
+            _err.print(f"[yellow]warning:[/yellow] {sentence}", highlight=False)
+        _print_costs(answers[-1], stream)
+
+
+@app.command(epilog=_INFO_EXAMPLES)
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Folder or name on the hub; left out: the built-in model.")
+    ] = None,
+    ratios: Ratios = None,
+    height: Annotated[int, typer.Option(help="Height of the frames, in pixels.")] = 720,
+    width: Annotated[int, typer.Option(help="Width of the frames, in pixels.")] = 1280,
+) -> None:
+    """Show what a schedule means for a model: boundaries, tokens, FLOPs, bytes. Reads no weights."""
+    with _clear_errors():
+        config, adapter = describe(model)
+        shape = DecoderShape.of(config)
+        schedule = (_pyramid(ratios) or pv.Pyramid()).resolve(shape.layers)
+        step = adapter.frames_per_step
+        _, (t, h, w) = adapter.preprocess(torch.zeros(step, height, width, 3, dtype=torch.uint8))
+        minute = int(60 * adapter.fps / step) * t * h * w
+        full = prefill_flops(shape, pv.Pyramid(stages=1).resolve(shape.layers), minute, 0)
+        kept = prefill_flops(shape, schedule, minute, 0)
+    table = Table(title=model or "built-in model", show_header=False)
+    for name, value in (
+        ("family", config.model_type),
+        ("decoder layers", shape.layers),
+        ("drops before layers", ", ".join(map(str, schedule.layers)) or "none"),
+        ("visual tokens left", ", ".join(f"{r:.3g}" for r in (1.0, *schedule.ratios))),
+        (f"visual tokens per {step} frame(s) of {width} x {height}", f"{t * h * w} ({h} x {w})"),
+        (f"visual tokens per minute at {adapter.fps:g} fps", f"{minute:,}"),
+        ("mean over the layers", f"{schedule.average(minute):,.0f}"),
+        ("prefill of that minute", f"{full / 1e12:.4g} -> {kept / 1e12:.4g} TFLOPs ({kept / full:.0%})"),
+        ("KV cache per token (16 bit)", f"{shape.kv_bytes_per_token():,} bytes"),
+        ("trained positions", f"{config.get_text_config().max_position_embeddings:,}"),
+    ):
+        table.add_row(name, str(value))
+    _out.print(table)
+
+
+def _pyramid(ratios: str | None) -> pv.Pyramid | None:
+    if ratios is None:
+        return None
+    if ratios.strip().lower() == "none":
+        return pv.Pyramid(stages=1)
+    try:
+        return pv.Pyramid(ratios=tuple(float(part) for part in ratios.split(",")))
+    except ValueError as error:
+        if isinstance(error, pv.PDropError):
+            raise
+        raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, or none.") from error
+
+
+def _memory(tokens: str) -> pv.Memory:
+    if tokens.strip().lower() == "none":
+        return pv.Memory(tokens=None)
+    if not tokens.strip().lstrip("+-").isdigit():
+        raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.")
+    return pv.Memory(tokens=int(tokens))
+
+
+def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChunk]:
+    """A bar on a terminal, plain lines otherwise."""
+    total = reader.info.duration
+    if not _err.is_terminal:
+        _err.print(f"watching {video.name} with the {lm.name} model", highlight=False)
+        for part in reader:
+            yield part
+            of = f" of {total:.1f}" if total else ""
+            _err.print(f"  {part.seconds[-1]:.1f}{of} s, {reader.frames_read} frames", highlight=False)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(f"watching {video.name}", total=total, seen="")
+        for part in reader:
+            yield part
+            seen = f"{part.seconds[-1]:.1f} s, {reader.frames_read} frames"
+            bar.update(task, completed=part.seconds[-1], seen=seen)
+
+
+def _print_live(stream: pv.VideoStream, question: str, max_new_tokens: int) -> pv.Answer:
+    """Question and answer, the answer as it is generated."""
+    typer.echo(f"Q: {question}\nA: ", nl=False)
+    live = stream.ask(question, max_new_tokens, stream=True)
+    for piece in live:
+        typer.echo(piece, nl=False)
+    typer.echo()
+    return live.finish()
+
+
+def _print_costs(answer: pv.Answer, stream: pv.VideoStream) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    stages = " -> ".join(f"{n:,}" for n in answer.kept)
+    layers = " | ".join(str(layer) for layer in (0, *stream.loop.schedule.layers))
+    tokens = sorted(set(answer.cache_tokens), reverse=True)
+    timings = answer.timings
+    for name, value in (
+        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s"),
+        ("visual tokens", f"{answer.visual_tokens:,} entered; remembered by stage: {stages} (from layer {layers})"),
+        ("cache", f"{answer.cache_bytes / 2**20:.2f} MiB; {' / '.join(f'{n:,}' for n in tokens)} tokens a layer"),
+        (
+            "time",
+            f"watching {timings.push:.2f} s, first token {timings.first_token:.2f} s, rest {timings.decode:.2f} s",
+        ),
+    ):
+        table.add_row(f"[dim]{name}[/dim]", value)
+    _out.print(table, highlight=False)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        yield
+    except pv.PDropError as error:
+        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error

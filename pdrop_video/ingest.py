@@ -1,0 +1,184 @@
+"""Visual tokens and text into a stream's cache: the layer loop with a probe, within the budget.
+
+Knows an adapter's embeddings and positions, the layer loop and the cache. Refuses to know frames, questions and
+answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .memory import Memory, StreamCache, TokenTable
+from .models import Adapter, Place, VisualChunk
+from .pyramid import LayerLoop, Rows
+from .video import FrameChunk
+
+
+@dataclass(slots=True)
+class StreamState:
+    """Everything that a push changes; a fork of it can be changed without touching the original.
+
+    Attributes
+    ----------
+    cache : StreamCache
+    place : Place
+        Where positions have come to.
+    rows : int
+        Tokens that entered so far, which is the next token's number in the stream.
+    waiting : FrameChunk or None
+        An odd frame that waits for its partner.
+    chunks, frames, visual_tokens : int
+        What entered so far.
+    span : tuple of float or None
+        Times of the first and the last frame.
+    kept : list of int
+        How many visual tokens each stage kept of those that the running push brought.
+    """
+
+    cache: StreamCache
+    place: Place
+    rows: int
+    waiting: FrameChunk | None = None
+    chunks: int = 0
+    frames: int = 0
+    visual_tokens: int = 0
+    span: tuple[float, float] | None = None
+    kept: list[int] = field(default_factory=list)
+
+    def fork(self) -> StreamState:
+        """The same state, free to go its own way."""
+        return replace(self, cache=self.cache.fork())
+
+
+class Ingestor:
+    """Runs rows through the layers into a state's cache.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    adapter : Adapter
+        Its family.
+    loop : LayerLoop
+        Its layers and the schedule.
+    memory : Memory
+        The budget.
+    prefix : list of int
+        Token ids up to the video.
+    probe : list of int
+        Token ids that follow each chunk and rank it; their keys and values are thrown away.
+
+    Raises
+    ------
+    ConfigError
+        If the budget can't hold prefix and probe.
+    """
+
+    def __init__(
+        self, model: Any, adapter: Adapter, loop: LayerLoop, memory: Memory, prefix: list[int], probe: list[int]
+    ) -> None:
+        self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
+        self.stages = len(loop.schedule.layers) + 1
+        self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if self.stages > 1 else adapter.embed([])
+        if memory.tokens is not None and memory.tokens <= self._text_tokens:
+            raise ConfigError(
+                f"Memory(tokens={memory.tokens}) leaves no room beside {self._text_tokens} tokens of prompt and probe; "
+                "give more."
+            )
+
+    @property
+    def _text_tokens(self) -> int:
+        return len(self.prefix) + len(self.probe)
+
+    def begin(self) -> StreamState:
+        """A state that holds the prompt up to the video."""
+        layers = self.loop.schedule.num_layers
+        state = StreamState(StreamCache(layers, self.memory), Place(), rows=len(self.prefix))
+        if self.prefix:
+            self.text(state, self.adapter.embed(self.prefix))
+        state.cache.tables = [TokenTable.text(len(self.prefix), self.probe.device)] * layers
+        return state
+
+    def visual(self, state: StreamState, visual: VisualChunk) -> None:
+        """Run visual tokens through the stages into the cache, in pieces if the budget is small."""
+        t, h, w = visual.grid
+        for piece in visual.split(self._steps_at_once(t, h * w)):
+            self._prefill(state, piece)
+        state.chunks += 1
+
+    def _steps_at_once(self, steps: int, tokens: int) -> int:
+        """How many steps of `tokens` visual tokens may be in flight together."""
+        if self.memory.tokens is None:
+            return steps
+        room = self.memory.tokens - self._text_tokens
+        if tokens > room:
+            raise ConfigError(
+                f"Memory(tokens={self.memory.tokens}) can't hold one step of {tokens} visual tokens beside "
+                f"{self._text_tokens} tokens of prompt and probe; give at least {tokens + self._text_tokens}, or "
+                "smaller frames."
+            )
+        # a chunk that would push everything else out goes in pieces that leave half of the room to the past
+        return steps if steps * tokens <= room else max(1, room // 2 // tokens)
+
+    def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
+        """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
+        positions, place = self.adapter.positions.video(piece.grid, piece.seconds, state.place)
+        count, asked = len(piece.embeds), len(self.probe)
+        counts = self.loop.schedule.counts(count)
+        per_layer = self.loop.schedule.per_layer(count)
+        last = max(self.loop.schedule.layers, default=0)
+        incoming = [n + (asked if i < last else 0) for i, n in enumerate(per_layer)]
+        device = piece.embeds.device
+        hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
+        positions = torch.cat([positions, self.adapter.positions.text(asked, place)[0]], dim=-1)
+        row = torch.arange(len(hidden), device=device)[None]
+        state.cache.make_room(incoming)
+        before = state.cache.lengths()
+        rows = self.loop.run(
+            hidden[None],
+            positions.to(device),
+            row < count,
+            probe=row[:, -1:] if asked else None,
+            transient=row >= count,
+            cache=state.cache,
+        )
+        state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
+        state.cache.record(self._tables(state, piece, rows))
+        state.place, state.rows = place, state.rows + count
+        state.visual_tokens += count
+        state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, counts, strict=True)]
+
+    def _tables(self, state: StreamState, piece: VisualChunk, rows: Rows) -> list[TokenTable]:
+        """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
+        t, h, w = piece.grid
+        count, device = t * h * w, piece.embeds.device
+        seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(h * w)
+        alive = torch.arange(count, device=device)
+        score = torch.zeros(count, device=device)
+        counts, tables = self.loop.schedule.counts(count), []
+        for stage in range(self.stages):
+            if stage > 0:  # visual rows came first, so they are still the first of what was kept
+                alive = rows.boundaries[stage - 1].kept[0, : counts[stage]]
+            if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
+                score = score.scatter(0, alive, rows.boundaries[stage].scores[0, : counts[stage]].float())
+            tables.append(
+                TokenTable(
+                    index=alive + state.rows,
+                    seconds=seconds[alive],
+                    chunk=torch.full_like(alive, state.chunks),
+                    score=score[alive],
+                    visual=torch.ones_like(alive, dtype=torch.bool),
+                )
+            )
+        return [tables[self.loop.schedule.stage(layer)] for layer in range(self.loop.schedule.num_layers)]
+
+    def text(self, state: StreamState, embeds: Tensor) -> Tensor:
+        """Run text rows over the cache; returns the last one's logits [vocabulary]."""
+        positions, state.place = self.adapter.positions.text(len(embeds), state.place)
+        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache)
+        last = self.loop.text.norm(rows.hidden[:, -1:])
+        return self.model.get_output_embeddings()(last)[0, -1]

@@ -1,0 +1,81 @@
+"""`VideoLM`: a loaded model that streams can be opened on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .memory import Memory
+from .models import Adapter, Prompt
+from .pyramid import LayerLoop, Pyramid
+from .stream import VideoStream
+
+
+class VideoLM:
+    """A video-LLM, ready for streams.
+
+    Made by `load`. One model can carry any number of streams; the weights are shared and never changed.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        In eval mode.
+    adapter : Adapter
+        Its family.
+    prompt : Prompt
+        Its tokenizer and chat template.
+    name : str
+        For messages.
+    """
+
+    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
+        self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
+
+    def __repr__(self) -> str:
+        return f"VideoLM({self.name!r}, {self.model.config.model_type}, {self.num_layers} layers, {self.device})"
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.prompt.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.model.device
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.model.get_decoder().layers)
+
+    def stream(
+        self,
+        pyramid: Pyramid | None = None,
+        memory: Memory | None = None,
+        *,
+        standing_question: str | None = None,
+        system: str | None = None,
+    ) -> VideoStream:
+        """Open a stream.
+
+        Parameters
+        ----------
+        pyramid : Pyramid, optional
+            How visual tokens are dropped; ``Pyramid()`` by default, ``Pyramid(stages=1)`` for none.
+        memory : Memory, optional
+            What may be remembered; ``Memory()`` by default, ``Memory(tokens=None)`` for everything.
+        standing_question : str, optional
+            A question known before the frames: it ranks the visual tokens. Without one the model's own answer-turn
+            template does.
+        system : str, optional
+            A system prompt.
+
+        Raises
+        ------
+        ConfigError
+            If the schedule or the budget does not fit the model.
+        """
+        loop = LayerLoop(self.model.get_decoder(), pyramid or Pyramid())
+        return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)

@@ -1,0 +1,49 @@
+"""Qwen2.5-VL: frames merged in pairs, times in the positions (M-RoPE), one video between two vision tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Adapter
+from .pixels import normalise, patchify, qwen_size, resize
+from .positions import MRopePositions, Positions
+
+
+class Qwen2_5VL(Adapter):
+    """Adapter of ``Qwen2_5_VLForConditionalGeneration`` (arXiv 2502.13923).
+
+    The vision tower attends within one pair of frames only, so encoding chunk by chunk equals encoding at once.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    frames_per_step: ClassVar[int] = 2
+    video_token: ClassVar[str] = "<|video_pad|>"
+
+    @property
+    def positions(self) -> Positions:
+        """M-RoPE at the checkpoint's tokens per second."""
+        return MRopePositions(self.model.config.vision_config.tokens_per_second)
+
+    def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Patches [t * 2h * 2w, 3 * 2 * patch * patch] and the grid of merged tokens."""
+        vision = self.model.config.vision_config
+        patch, merge = vision.patch_size, vision.spatial_merge_size
+        height, width = qwen_size(frames.shape[1], frames.shape[2], patch * merge, self.pixels)
+        pictures = normalise(resize(frames, height, width, self.pixels.mode), self.pixels)
+        patches, (t, h, w) = patchify(pictures, patch, merge, vision.temporal_patch_size)
+        return patches, (t, h // merge, w // merge)
+
+    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Merged visual tokens of one video."""
+        t, h, w = grid
+        merge = self.model.config.vision_config.spatial_merge_size
+        thw = torch.tensor([[t, h * merge, w * merge]], device=values.device)
+        features = self.model.get_video_features(values, thw, return_dict=True).pooler_output
+        return torch.cat(tuple(features))
+
+    def closing(self) -> Tensor:
+        """Nothing: the chat template writes the vision end token itself."""
+        return self.embed([])

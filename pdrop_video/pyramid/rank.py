@@ -1,0 +1,111 @@
+"""How strongly a probe row attends to every column, as a decoder layer that has not run yet would see it.
+
+Knows a transformers attention layer's parts (projections, optional q/k norms, RoPE by its module's own function).
+Refuses to know which columns are visual and how many of them are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+Rope = tuple[Tensor, Tensor]
+"""cos and sin, each [..., batch, rows, head_dim] (some families and versions put M-RoPE axes in front)."""
+
+
+def rotate(attention: Any, states: Tensor, rope: Rope) -> Tensor:
+    """RoPE applied to `states` [batch, heads, rows, head_dim] by the family's own function."""
+    module = sys.modules[type(attention).__module__]
+    nothing = states[:, :0]  # the functions rotate a query and a key together; an empty query costs nothing
+    if (multimodal := getattr(module, "apply_multimodal_rotary_pos_emb", None)) is not None:  # until transformers 5.16
+        sections = attention.config.rope_parameters["mrope_section"]
+        return multimodal(nothing, states, *rope, sections)[1]
+    return module.apply_rotary_pos_emb(nothing, states, *rope)[1]
+
+
+def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
+    """Queries (`which` "q") or keys ("k") after RoPE, as the layer itself makes them.
+
+    Parameters
+    ----------
+    attention : nn.Module
+        The decoder layer's ``self_attn``.
+    normed : Tensor [batch, rows, hidden]
+        Rows after the layer's input norm.
+    which : str
+        "q" or "k".
+    rope : (cos, sin)
+        For exactly these rows.
+
+    Returns
+    -------
+    Tensor [batch, heads, rows, head_dim]
+    """
+    states = getattr(attention, f"{which}_proj")(normed)
+    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
+    norm = getattr(attention, f"{which}_norm", None)
+    states = states if norm is None else norm(states)
+    return rotate(attention, rearrange(states, "batch rows heads dim -> batch heads rows dim"), rope)
+
+
+@torch.no_grad()
+def attention_scores(
+    layer: Any,
+    hidden: Tensor,
+    rope: Rope,
+    probe: Tensor,
+    *,
+    past_keys: Tensor | None = None,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """PyramidDrop's relevance: what the probe rows attend to in `layer`, before that layer runs.
+
+    Softmax over all columns in at least float32, per head, causal; then the mean over heads and probe rows
+    (arXiv 2410.17247, section 3.2; rows, norm and RoPE as in its released code).
+
+    Parameters
+    ----------
+    layer : nn.Module
+        The decoder layer that comes next.
+    hidden : Tensor [batch, rows, hidden]
+        Its input.
+    rope : (cos, sin)
+        Of all rows.
+    probe : Tensor [batch, probes]
+        Row numbers that ask; negative entries are empty places.
+    past_keys : Tensor [batch, kv_heads, past, head_dim], optional
+        Keys (after RoPE) that the layer already holds.
+    allowed : Tensor [batch, past + rows], optional
+        Columns that are not padding.
+
+    Returns
+    -------
+    Tensor [batch, rows]
+        Scores of the rows of `hidden`, at least float32.
+    """
+    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    batch, rows = hidden.shape[:2]
+    at = probe.clamp(min=0)
+    asking = normed.take_along_dim(at[..., None], 1)
+    shape = (*rope[0].shape[:-2], at.shape[-1], rope[0].shape[-1])
+    cos, sin = (part.take_along_dim(at[..., None].expand(shape), -2) for part in rope)
+    query = project(attention, asking, "q", (cos, sin))
+    key = project(attention, normed, "k", rope)
+    key = key if past_keys is None else torch.cat([past_keys, key], dim=-2)
+    past, kv_heads, probes = key.shape[-2] - rows, key.shape[1], at.shape[-1]
+
+    # heads of one group share a key: [batch, kv_heads, group * probes, columns]
+    query = rearrange(query, "b (kv group) probes dim -> b kv (group probes) dim", kv=kv_heads)
+    logits = rearrange(query @ key.mT * attention.scaling, "b kv (group p) columns -> b (kv group) p columns", p=probes)
+    column = torch.arange(past + rows, device=hidden.device)
+    visible = column <= (at + past)[..., None]  # [batch, probes, columns]
+    visible = visible if allowed is None else visible & allowed[:, None]
+    logits = logits.masked_fill(~visible[:, None], -torch.inf)
+    weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(1)
+    asked = (probe >= 0)[..., None]  # [batch, probes, 1]
+    scores = weights.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
+    return scores[:, past:].reshape(batch, rows)

@@ -1,0 +1,245 @@
+"""Where the stages of a pyramid end and how many visual tokens each of them leaves.
+
+Knows layer numbers and ratios. Refuses to know tensors, models and how tokens are ranked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from ..errors import ConfigError
+
+_SMALLEST_RATIO = 0.25
+"""`for_average` drops to no less than this per stage before it moves the boundaries to shallower layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A pyramid on a model of known depth.
+
+    Attributes
+    ----------
+    num_layers : int
+        Decoder layers of the model.
+    layers : tuple of int
+        Before decoder layer ``layers[s]`` (0-based) runs, stage `s` ends and tokens are dropped.
+    ratios : tuple of float
+        Share of the *original* visual tokens that is left after each boundary.
+    """
+
+    num_layers: int
+    layers: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+    def counts(self, visual: int) -> tuple[int, ...]:
+        """Visual tokens in each stage, the first included: ``(n, int(n * ratios[0]), ...)``."""
+        return (visual, *(int(visual * ratio) for ratio in self.ratios))
+
+    def stage(self, layer: int) -> int:
+        """The stage that decoder layer `layer` belongs to, counted from 0."""
+        return sum(layer >= boundary for boundary in self.layers)
+
+    def per_layer(self, visual: int) -> list[int]:
+        """Visual tokens that enter each decoder layer."""
+        counts = self.counts(visual)
+        return [counts[self.stage(layer)] for layer in range(self.num_layers)]
+
+    def average(self, visual: int) -> float:
+        """Mean number of visual tokens over the layers (the papers' "average tokens")."""
+        return sum(self.per_layer(visual)) / self.num_layers
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """The schedule of PyramidDrop (arXiv 2410.17247), independent of a model's depth until `resolve`.
+
+    Parameters
+    ----------
+    stages : int, optional
+        Number of stages of equal depth, from 1 (nothing is dropped) to one per layer. Default 4, or one more than
+        the number of `ratios` or `layers`.
+    ratio : float, optional
+        Share that each boundary keeps of what reached it; 0.5 gives ratios .5, .25, .125 of the original count.
+    layers : tuple of int, optional
+        Explicit boundaries: a drop happens just before each of these decoder layers (0-based, increasing, from 1).
+    ratios : tuple of float, optional
+        Explicit shares of the *original* visual tokens after each boundary, in (0, 1], never rising.
+    positions : {"original", "compact"}
+        What position ids survivors carry: their own (needed by M-RoPE and by streams), or renumbered without gaps
+        as the released PyramidDrop does.
+    average : float, optional
+        Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
+
+    Raises
+    ------
+    ConfigError
+        For ratios that rise or lie outside (0, 1], layers that are unsorted or below 1, or arguments that disagree.
+
+    Examples
+    --------
+    >>> Pyramid().resolve(32)
+    Schedule(num_layers=32, layers=(8, 16, 24), ratios=(0.5, 0.25, 0.125))
+    >>> Pyramid(layers=(10, 20), ratios=(0.5, 0.25)).resolve(32).counts(576)
+    (576, 288, 144)
+    """
+
+    stages: int | None = None
+    ratio: float | None = None
+    layers: Sequence[int] | None = None
+    ratios: Sequence[float] | None = None
+    positions: Literal["original", "compact"] = "original"
+    average: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "ratios"):  # lists are welcome, stored as tuples so that the schedule stays hashable
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(value))
+        if self.positions not in ("original", "compact"):
+            raise ConfigError(f"positions is {self.positions!r}; choose 'original' or 'compact'.")
+        if self.average is not None:
+            if self.ratio is not None or self.ratios is not None or self.layers is not None:
+                raise ConfigError(
+                    "average was given together with ratio, ratios or layers; it replaces them, give one."
+                )
+            _check_share("average", self.average)
+        if self.ratios is not None and self.ratio is not None:
+            raise ConfigError(f"both ratio={self.ratio} and ratios={self.ratios} were given; give one of them.")
+        if self.ratio is not None:
+            _check_share("ratio", self.ratio)
+        self._check_ratios()
+        self._check_layers()
+        self._check_stages()
+
+    @classmethod
+    def for_average(cls, tokens: float, of: int, stages: int = 4) -> Pyramid:
+        """A pyramid whose layers see `tokens` visual tokens on average, out of `of`.
+
+        Stages of equal depth with one ratio reach down to a third of the tokens; for less, the boundaries move
+        towards the shallow layers, which is where the published budgets of 128 and 64 of 576 come from.
+
+        Parameters
+        ----------
+        tokens : float
+            Mean number of visual tokens over the layers.
+        of : int
+            Visual tokens before any drop.
+        stages : int
+            Number of stages.
+
+        Examples
+        --------
+        >>> round(Pyramid.for_average(192, of=576).resolve(32).average(576))
+        192
+        """
+        if not 0 < tokens <= of:
+            raise ConfigError(f"an average of {tokens} tokens out of {of} was asked for; it must lie in (0, {of}].")
+        return cls(stages=stages, average=tokens / of)
+
+    def resolve(self, num_layers: int) -> Schedule:
+        """The boundaries and ratios for a model with `num_layers` decoder layers.
+
+        Raises
+        ------
+        ConfigError
+            If a boundary lies outside the model, there are more stages than layers, or the average can't be reached.
+        """
+        stages = self._num_stages()
+        if stages > num_layers:
+            raise ConfigError(
+                f"{stages} stages were asked of a model with {num_layers} layers; use at most {num_layers}."
+            )
+        if self.average is not None:
+            return _solve_average(self.average, stages, num_layers)
+        layers = tuple(self.layers) if self.layers is not None else _even_layers(num_layers, stages)
+        if layers and layers[-1] >= num_layers:
+            raise ConfigError(
+                f"layers={layers} reach past the model, whose decoder layers are 0 to {num_layers - 1}; "
+                f"use boundaries from 1 to {num_layers - 1}."
+            )
+        ratio = 0.5 if self.ratio is None else self.ratio
+        ratios = tuple(self.ratios) if self.ratios is not None else tuple(ratio**s for s in range(1, stages))
+        return Schedule(num_layers, layers, ratios)
+
+    def _num_stages(self) -> int:
+        if self.ratios is not None:
+            return len(self.ratios) + 1
+        if self.layers is not None:
+            return len(self.layers) + 1
+        return 4 if self.stages is None else self.stages
+
+    def _check_ratios(self) -> None:
+        if self.ratios is None:
+            return
+        for ratio in self.ratios:
+            _check_share("each of ratios", ratio)
+        if any(b > a for a, b in pairwise(self.ratios)):
+            raise ConfigError(f"ratios={self.ratios} rise; a token that was dropped can't come back: let them fall.")
+
+    def _check_layers(self) -> None:
+        if self.layers is None:
+            return
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.layers):
+            raise ConfigError(
+                f"layers={self.layers}: expected whole numbers from 1 (0 would drop before any layer ran)."
+            )
+        if any(b <= a for a, b in pairwise(self.layers)):
+            raise ConfigError(f"layers={self.layers} are not strictly increasing; sort them and remove repeats.")
+
+    def _check_stages(self) -> None:
+        if self.stages is not None and (
+            isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 1
+        ):
+            raise ConfigError(f"stages is {self.stages!r}; expected a whole number from 1 (1 drops nothing).")
+        given = {
+            name: count + extra
+            for name, count, extra in (
+                ("stages", self.stages, 0),
+                ("layers", None if self.layers is None else len(self.layers), 1),
+                ("ratios", None if self.ratios is None else len(self.ratios), 1),
+            )
+            if count is not None
+        }
+        if len(set(given.values())) > 1:
+            said = ", ".join(f"{name} make {count}" for name, count in given.items())
+            raise ConfigError(f"the number of stages is contradictory: {said}; n boundaries make n + 1 stages.")
+
+
+def _check_share(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(f"{name} is {value!r}; expected a share in (0, 1], for example 0.5.")
+
+
+def _even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int, ...]:
+    """Boundaries of `stages` stages over the first `depth` share of the layers, distinct and from 1."""
+    layers: list[int] = []
+    for stage in range(1, stages):
+        layers.append(max(int(num_layers * depth * stage / stages), layers[-1] + 1 if layers else 1))
+    return tuple(layers)
+
+
+def _solve_average(average: float, stages: int, num_layers: int) -> Schedule:
+    """The deepest boundaries at which a per-stage ratio of at least `_SMALLEST_RATIO` gives the mean share."""
+
+    def mean(layers: tuple[int, ...], ratio: float) -> float:
+        edges = (0, *layers, num_layers)
+        return sum((b - a) * ratio**s for s, (a, b) in enumerate(pairwise(edges))) / num_layers
+
+    for percent in range(100, 0, -1):  # of the depth over which the stages are spread
+        layers = _even_layers(num_layers, stages, percent / 100)
+        if mean(layers, _SMALLEST_RATIO) <= average:
+            break
+    low, high = 0.0, 1.0
+    for _ in range(60):  # bisection: the mean rises with the ratio
+        middle = (low + high) / 2
+        low, high = (middle, high) if mean(layers, middle) < average else (low, middle)
+    if not math.isclose(mean(layers, high), average, rel_tol=1e-6) or (stages > 1 and high < 1e-3):
+        least = mean(layers, 0.0)
+        raise ConfigError(
+            f"an average of {average:.3f} can't be reached with {stages} stages on {num_layers} layers: the layers "
+            f"before the first boundary alone make {least:.3f}; ask for more, or for 2 stages or more."
+        )
+    return Schedule(num_layers, layers, tuple(high**s for s in range(1, stages)))

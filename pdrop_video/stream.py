@@ -1,0 +1,240 @@
+"""`VideoStream`: push frames, ask at any time. The only place that knows all the steps.
+
+Video frames go through the family's adapter into visual tokens, through the layer loop in stages, into a cache that is
+kept within its budget; a question forks that cache, is answered, and leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from .answer import Answer, AnswerStream, Pushed, Timings
+from .decode import greedy
+from .errors import ConfigError, FrameError, StreamError
+from .ingest import Ingestor, StreamState
+from .memory import Memory
+from .pyramid import LayerLoop
+from .video import FrameChunk
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+
+
+class VideoStream:
+    """A video being watched. Opened by `VideoLM.stream`.
+
+    Parameters
+    ----------
+    lm : VideoLM
+        The model.
+    loop : LayerLoop
+        Its layers and the schedule.
+    memory : Memory
+        The budget.
+    standing_question : str, optional
+        Ranks visual tokens in place of the answer-turn template.
+    system : str, optional
+        A system prompt.
+
+    Raises
+    ------
+    ConfigError
+        If positions are "compact", or the budget can't hold the prompt.
+    """
+
+    def __init__(
+        self,
+        lm: VideoLM,
+        loop: LayerLoop,
+        memory: Memory,
+        *,
+        standing_question: str | None = None,
+        system: str | None = None,
+    ) -> None:
+        if loop.compact:
+            raise ConfigError(
+                'positions="compact" renumbers one whole prompt and can\'t go on from chunk to chunk; use '
+                'positions="original" for streams (compact works in pyramid_drop).'
+            )
+        self.lm, self.loop, self.memory = lm, loop, memory
+        self._push_seconds = 0.0
+        before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
+        with torch.no_grad():
+            self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
+            self._state = self._ingest.begin()
+
+    # -- pushing ----------------------------------------------------------------------------------------------------
+
+    def push(self, frames: FrameChunk | Any, seconds: Any = None) -> Pushed:
+        """Watch some more frames.
+
+        Parameters
+        ----------
+        frames : FrameChunk, or array or Tensor [frames, height, width, 3] of uint8
+            RGB. Frames at irregular times are welcome.
+        seconds : sequence of float, optional
+            The time of each frame; only, and always, with an array.
+
+        Returns
+        -------
+        Pushed
+
+        Raises
+        ------
+        FrameError
+            If dtype, shape or times are wrong, or times go back. The stream stays as it was.
+        ConfigError
+            If a single step of frames does not fit into the budget. The stream stays as it was.
+
+        Notes
+        -----
+        A family that merges frames in pairs holds an odd last frame over to the next push; `ask` sees it meanwhile.
+        """
+        begun = perf_counter()
+        chunk = self._checked(frames, seconds)
+        before, state = self._state, self._state.fork()
+        state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
+        state.frames += len(chunk)
+        state.kept = [0] * self._ingest.stages
+        try:
+            with torch.no_grad():
+                for part in self._whole_steps(state, chunk):
+                    self._ingest.visual(state, self.lm.adapter.look(part.frames, part.seconds))
+        except BaseException:
+            state.cache.release(before.cache)
+            raise
+        self._state = state  # only now: a push that failed has changed nothing
+        taken = perf_counter() - begun
+        self._push_seconds += taken
+        waiting = 0 if state.waiting is None else len(state.waiting)
+        return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
+
+    def _checked(self, frames: Any, seconds: Any) -> FrameChunk:
+        if isinstance(frames, FrameChunk):
+            if seconds is not None:
+                raise FrameError("seconds were given beside a FrameChunk, which has its own; leave them out.")
+            chunk = frames
+        elif seconds is None:
+            raise FrameError(
+                "frames came without seconds; give push(frames, seconds) one time in seconds for each frame."
+            )
+        else:
+            chunk = FrameChunk.of(frames, seconds)
+        if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
+            raise FrameError(
+                f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
+                f"{self._state.span[1]:g} s were pushed already; push frames in the order of their times, each once."
+            )
+        return chunk
+
+    def _whole_steps(self, state: StreamState, chunk: FrameChunk) -> Iterator[FrameChunk]:
+        """Runs of frames that make whole steps; what is left over waits in `state`."""
+        step = self.lm.adapter.frames_per_step
+        waiting, state.waiting = state.waiting, None
+        if waiting is not None:
+            if waiting.frames.shape[1:] == chunk.frames.shape[1:]:
+                frames = torch.cat([waiting.frames.to(chunk.frames.device), chunk.frames])
+                chunk = FrameChunk(frames, waiting.seconds + chunk.seconds, chunk.source, chunk.lost)
+            else:  # the picture's size changed: the odd frame finds no partner and is filled up by itself
+                yield waiting
+        whole = len(chunk) - len(chunk) % step
+        if whole < len(chunk):
+            # cloned, so that one waiting frame does not keep the caller's whole chunk alive
+            state.waiting = FrameChunk(chunk.frames[whole:].clone(), chunk.seconds[whole:], chunk.source, chunk.lost)
+        if whole:
+            yield FrameChunk(chunk.frames[:whole], chunk.seconds[:whole], chunk.source, chunk.lost)
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def ask(self, question: str, max_new_tokens: int = ..., *, stream: Literal[False] = ...) -> Answer: ...
+    @overload
+    def ask(self, question: str, max_new_tokens: int = ..., *, stream: Literal[True]) -> AnswerStream: ...
+    def ask(self, question: str, max_new_tokens: int = 128, *, stream: bool = False) -> Answer | AnswerStream:
+        """Answer a question about what was watched so far; the stream stays bit for bit as it was.
+
+        Parameters
+        ----------
+        question : str
+        max_new_tokens : int
+            Longest answer, in tokens.
+        stream : bool
+            True gives an iterator over the pieces of the text, whose `answer` is set at its end.
+
+        Returns
+        -------
+        Answer or AnswerStream
+
+        Raises
+        ------
+        StreamError
+            If no frame was pushed yet.
+        ConfigError
+            If the question is empty or `max_new_tokens` is below 1.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise ConfigError(f"the question is {question!r}; expected some text.")
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens!r}; expected a whole number from 1.")
+        if self._state.span is None:
+            raise StreamError("nothing was watched yet; push at least one frame before asking.")
+        answer = AnswerStream(self._answer(question, max_new_tokens))
+        return answer if stream else answer.finish()
+
+    def _answer(self, question: str, max_new_tokens: int) -> Iterator[str | Answer]:
+        """Pieces of text, then the `Answer`. Everything happens on a fork."""
+        begun = perf_counter()
+        origin = self._state
+        state = origin.fork()
+        try:
+            with torch.no_grad():
+                logits = self._question(state, question)
+            # measured before the question: what the answer could rest on
+            held, nbytes = [len(t) for t in origin.cache.tables], origin.cache.nbytes
+            kept = tuple(held[b] - len(self._ingest.prefix) for b in (0, *self.loop.schedule.layers))
+            ids: list[int] = []
+            pieces: list[str] = []
+            first, finished = 0.0, False
+            for token, piece in greedy(self.lm, logits, lambda ids: self._advance(state, ids), max_new_tokens):
+                first = first or perf_counter() - begun
+                if token is None:
+                    finished = True
+                    break
+                ids.append(token)
+                pieces.append(piece)
+                if piece:
+                    yield piece
+            assert state.span is not None
+            timings = Timings(self._push_seconds, first, perf_counter() - begun - first)
+            yield Answer(
+                question=question,
+                text="".join(pieces).strip(),
+                token_ids=tuple(ids),
+                finished=finished,
+                frames=state.frames,
+                seconds=state.span,
+                visual_tokens=state.visual_tokens,
+                kept=kept,
+                cache_tokens=tuple(held),
+                cache_bytes=nbytes,
+                timings=timings,
+            )
+        finally:
+            state.cache.release(origin.cache)
+
+    def _question(self, state: StreamState, question: str) -> Tensor:
+        """Prefill an odd frame that waits and the question; returns the next token's logits [vocabulary]."""
+        if state.waiting is not None:
+            waiting, state.waiting = state.waiting, None
+            self._ingest.visual(state, self.lm.adapter.look(waiting.frames, waiting.seconds))
+        adapter = self.lm.adapter
+        return self._ingest.text(state, torch.cat([adapter.closing(), adapter.embed(self.lm.prompt.after(question))]))
+
+    def _advance(self, state: StreamState, ids: list[int]) -> Tensor:
+        with torch.no_grad():
+            return self._ingest.text(state, self.lm.adapter.embed(ids))

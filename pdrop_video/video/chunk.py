@@ -1,0 +1,165 @@
+"""`FrameChunk`: a few frames and the second at which each is shown, checked once, where they enter.
+
+Whatever follows in the library may rely on a chunk being well formed. This module refuses to know where frames come
+from: a file, a camera or an array are the same to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import FrameError
+
+Frames: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
+Seconds: TypeAlias = "Iterable[float] | NDArray[np.floating] | torch.Tensor"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameChunk:
+    """A run of frames in the order of their times.
+
+    Build one from arrays with `FrameChunk.of`, which accepts more types; the constructor itself checks the same rules.
+
+    Attributes
+    ----------
+    frames : torch.Tensor
+        RGB pictures, uint8, `[frames, height, width, 3]`, on any device.
+    seconds : tuple of float
+        When each frame is shown, in seconds from the start of the video; strictly increasing.
+    source : str
+        Where the frames came from, for messages (a path, or empty).
+    lost : int
+        Packets and frames that the source could not deliver intact so far, up to and including this chunk.
+
+    Raises
+    ------
+    FrameError
+        If dtype, shape, number or times break one of the rules above.
+    """
+
+    frames: torch.Tensor
+    seconds: tuple[float, ...]
+    source: str = ""
+    lost: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the rules that everything after this point relies on."""
+        _check_frames(self.frames)
+        _check_seconds(self.seconds, len(self.frames))
+
+    def __len__(self) -> int:
+        """Count the frames."""
+        return len(self.frames)
+
+    @classmethod
+    def of(cls, frames: Frames, seconds: Seconds, source: str = "", lost: int = 0) -> FrameChunk:
+        """Make a chunk from a numpy array or a tensor, without a copy wherever that is safe.
+
+        Parameters
+        ----------
+        frames : numpy.ndarray or torch.Tensor
+            RGB pictures, uint8, `[frames, height, width, 3]`. Read-only arrays and arrays with negative strides are
+            copied, since a tensor can express neither.
+        seconds : iterable of float, numpy.ndarray or torch.Tensor
+            One time for each frame, in seconds, strictly increasing.
+        source : str
+            Where the frames came from.
+        lost : int
+            What the source could not deliver intact so far.
+
+        Returns
+        -------
+        FrameChunk
+
+        Raises
+        ------
+        FrameError
+            If the frames or their times are not as described.
+        """
+        return cls(_as_tensor(frames), _as_seconds(seconds), source, lost)
+
+
+def _as_tensor(frames: object) -> torch.Tensor:
+    if isinstance(frames, torch.Tensor):
+        return frames
+    if not isinstance(frames, np.ndarray):
+        raise FrameError(
+            f"frames are a {type(frames).__name__}; expected a numpy array or torch tensor of dtype uint8 and shape "
+            "[frames, height, width, 3]. Stack single pictures with numpy.stack or torch.stack."
+        )
+    if frames.dtype != np.uint8:
+        # Said here, because torch has no counterpart for some numpy dtypes and would fail with a message of its own.
+        raise FrameError(_wrong_dtype(str(frames.dtype)))
+    if not frames.flags.writeable or any(stride < 0 for stride in frames.strides):
+        frames = frames.copy()
+    return torch.from_numpy(frames)
+
+
+def _as_seconds(seconds: object) -> tuple[float, ...]:
+    values = seconds.tolist() if isinstance(seconds, np.ndarray | torch.Tensor) else seconds
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise FrameError(
+            f"seconds are {seconds!r}; expected one time in seconds for each frame, such as [0.0, 0.5, 1.0]. "
+            "For a single frame, give a list with one time."
+        )
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FrameError(f"seconds hold something that is not a number ({error}); give one float a frame.") from error
+
+
+def _check_frames(frames: torch.Tensor) -> None:
+    if not isinstance(frames, torch.Tensor):
+        raise FrameError(f"frames are a {type(frames).__name__}; expected a tensor. Use FrameChunk.of for arrays.")
+    if frames.dtype != torch.uint8:
+        raise FrameError(_wrong_dtype(str(frames.dtype)))
+    shape = tuple(frames.shape)
+    if frames.ndim != 4 or shape[3] != 3:
+        raise FrameError(f"frames have shape {shape}; expected [frames, height, width, 3].{_shape_hint(shape)}")
+    if min(shape) < 1:
+        raise FrameError(f"frames have shape {shape}; expected at least one frame of at least 1 x 1 pixel.")
+
+
+def _wrong_dtype(dtype: str) -> str:
+    return (
+        f"frames have dtype {dtype}; expected uint8 with values from 0 to 255. Convert them first: values from 0 to 1 "
+        "by (frames * 255).round(), then to uint8."
+    )
+
+
+def _shape_hint(shape: tuple[int, ...]) -> str:
+    if len(shape) == 3 and shape[2] == 3:
+        return " This looks like one frame: add the first dimension with frames[None]."
+    if len(shape) == 4 and shape[1] == 3:
+        return " The colours seem to come second: move them last (permute(0, 2, 3, 1) or transpose(0, 2, 3, 1))."
+    if len(shape) == 4 and shape[3] == 4:
+        return " The fourth channel seems to be alpha: leave it out with frames[..., :3]."
+    if len(shape) == 4 and shape[3] == 1:
+        return " These seem to be grey: repeat the channel three times."
+    return ""
+
+
+def _check_seconds(seconds: tuple[float, ...], frames: int) -> None:
+    if not isinstance(seconds, tuple):
+        raise FrameError(
+            f"seconds are a {type(seconds).__name__}; expected a tuple of floats. Use FrameChunk.of for others."
+        )
+    if len(seconds) != frames:
+        raise FrameError(
+            f"{frames} frames came with {len(seconds)} times; expected one time in seconds for each frame."
+        )
+    for index, second in enumerate(seconds):
+        if not math.isfinite(second):
+            raise FrameError(f"the time of frame {index} is {second}; expected a finite number of seconds.")
+        if index and second <= seconds[index - 1]:
+            raise FrameError(
+                f"times go back: frame {index} is at {second} s after frame {index - 1} at {seconds[index - 1]} s; "
+                "expected strictly increasing times. Sort the frames by time and leave out repeated ones."
+            )

@@ -34,9 +34,9 @@ class LlavaOneVision(Adapter):
         return pictures[None], (len(frames), side, side)
 
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Pooled visual tokens, without the newline that transformers puts behind the last frame."""
+        """Pooled visual tokens, without the newline that newer transformers put behind the last frame."""
         features = self.model.get_video_features(values, return_dict=True).pooler_output
-        return features[0, :-1]
+        return features[0, : math.prod(grid)]
 
     def closing(self) -> Tensor:
         """The newline embedding."""

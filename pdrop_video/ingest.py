@@ -103,78 +103,77 @@ class Ingestor:
         state.cache.tables = [TokenTable.text(len(self.prefix), self.probe.device)] * layers
         return state
 
-    def visual(self, state: StreamState, visual: VisualChunk) -> None:
-        """Run visual tokens through the stages into the cache, in pieces if the budget is small."""
-        t, h, w = visual.grid
-        for piece in visual.split(self._steps_at_once(t, h * w)):
+    def visual(self, state: StreamState, chunk: VisualChunk) -> None:
+        """Run a chunk through the stages into the cache, in pieces if the budget is small."""
+        for piece in chunk.split(self._steps_at_once(chunk)):
             self._prefill(state, piece)
         state.chunks += 1
 
-    def _steps_at_once(self, steps: int, tokens: int) -> int:
-        """How many steps of `tokens` visual tokens may be in flight together."""
+    def _steps_at_once(self, chunk: VisualChunk) -> int:
+        """How many steps of a chunk may be in flight together."""
         if self.memory.tokens is None:
-            return steps
-        room = self.memory.tokens - self._text_tokens
-        if tokens > room:
+            return len(chunk.steps)
+        room, largest = self.memory.tokens - self._text_tokens, max(chunk.steps)
+        if largest > room:
             raise ConfigError(
-                f"Memory(tokens={self.memory.tokens}) can't hold one step of {tokens} visual tokens beside "
-                f"{self._text_tokens} tokens of prompt and probe; give at least {tokens + self._text_tokens}, or "
+                f"Memory(tokens={self.memory.tokens}) can't hold one step of {largest} visual tokens beside "
+                f"{self._text_tokens} tokens of prompt and probe; give at least {largest + self._text_tokens}, or "
                 "smaller frames."
             )
         # a chunk that would push everything else out goes in pieces that leave half of the room to the past
-        return steps if steps * tokens <= room else max(1, room // 2 // tokens)
+        return len(chunk.steps) if len(chunk) <= room else max(1, room // 2 // largest)
 
     def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
         """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
-        positions, place = self.adapter.positions.video(piece.grid, piece.seconds, state.place)
-        count, asked = len(piece.embeds), len(self.probe)
-        counts = self.loop.schedule.counts(count)
-        per_layer = self.loop.schedule.per_layer(count)
-        last = max(self.loop.schedule.layers, default=0)
-        incoming = [n + (asked if i < last else 0) for i, n in enumerate(per_layer)]
-        device = piece.embeds.device
+        positions, place = self.adapter.place(piece, state.place)
+        count, asked, device = len(piece), len(self.probe), piece.embeds.device
+        schedule, glue = self.loop.schedule, count - piece.visual_tokens
+        per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
+        last = max(schedule.layers, default=0)
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
         positions = torch.cat([positions, self.adapter.positions.text(asked, place)[0]], dim=-1)
         row = torch.arange(len(hidden), device=device)[None]
-        state.cache.make_room(incoming)
+        state.cache.make_room([n + (asked if i < last else 0) for i, n in enumerate(per_layer)])
         before = state.cache.lengths()
         rows = self.loop.run(
             hidden[None],
             positions.to(device),
-            row < count,
+            torch.nn.functional.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:] if asked else None,
             transient=row >= count,
             cache=state.cache,
+            deepstack=[torch.nn.functional.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
         )
         state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
         state.cache.record(self._tables(state, piece, rows))
         state.place, state.rows = place, state.rows + count
-        state.visual_tokens += count
-        state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, counts, strict=True)]
+        state.visual_tokens += piece.visual_tokens
+        kept = schedule.counts(piece.visual_tokens)
+        state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 
     def _tables(self, state: StreamState, piece: VisualChunk, rows: Rows) -> list[TokenTable]:
         """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
-        t, h, w = piece.grid
-        count, device = t * h * w, piece.embeds.device
-        seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(h * w)
-        alive = torch.arange(count, device=device)
-        score = torch.zeros(count, device=device)
-        counts, tables = self.loop.schedule.counts(count), []
+        schedule, device, count = self.loop.schedule, piece.embeds.device, len(piece)
+        steps = torch.tensor(piece.steps, device=device)
+        seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(steps, output_size=count)
+        alive, score = torch.arange(count, device=device), torch.zeros(count, device=device)
+        held = [n + count - piece.visual_tokens for n in schedule.counts(piece.visual_tokens)]
+        tables = []
         for stage in range(self.stages):
-            if stage > 0:  # visual rows came first, so they are still the first of what was kept
-                alive = rows.boundaries[stage - 1].kept[0, : counts[stage]]
+            if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
+                alive = rows.boundaries[stage - 1].kept[0, : held[stage]]
             if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
-                score = score.scatter(0, alive, rows.boundaries[stage].scores[0, : counts[stage]].float())
+                score = score.scatter(0, alive, rows.boundaries[stage].scores[0, : held[stage]].float())
             tables.append(
                 TokenTable(
                     index=alive + state.rows,
                     seconds=seconds[alive],
                     chunk=torch.full_like(alive, state.chunks),
                     score=score[alive],
-                    visual=torch.ones_like(alive, dtype=torch.bool),
+                    visual=piece.visual[alive],
                 )
             )
-        return [tables[self.loop.schedule.stage(layer)] for layer in range(self.loop.schedule.num_layers)]
+        return [tables[schedule.stage(layer)] for layer in range(schedule.num_layers)]
 
     def text(self, state: StreamState, embeds: Tensor) -> Tensor:
         """Run text rows over the cache; returns the last one's logits [vocabulary]."""

@@ -13,34 +13,68 @@ import torch
 from torch import Tensor
 
 from .pixels import Pixels
-from .positions import Positions
+from .positions import Place, Positions
 
 
 @dataclass(frozen=True, slots=True)
 class VisualChunk:
-    """Visual tokens of one chunk, as they enter the language model.
+    """Tokens of one chunk, as they enter the language model: visual ones, and the text glue between them.
 
     Attributes
     ----------
-    embeds : Tensor [t * h * w, hidden]
-        Embeddings, in the order time, row, column.
-    grid : (t, h, w)
-        Tokens along time, height and width.
+    embeds : Tensor [tokens, hidden]
+        Embeddings, step by step; within a step in the order row, column.
+    visual : Tensor [tokens], bool
+        False for glue (timestamps, separators), which is never dropped and is forgotten with its step.
+    steps : tuple of int
+        Tokens of each step, glue included.
     seconds : tuple of float
-        Time of each of the t steps.
+        Time of each step.
+    size : (h, w)
+        Visual tokens of a step along height and width.
+    deepstack : tuple of Tensor [tokens, hidden]
+        What Qwen3-VL adds behind its first layers; zero for glue. Empty for other families.
     """
 
     embeds: Tensor
-    grid: tuple[int, int, int]
+    visual: Tensor
+    steps: tuple[int, ...]
     seconds: tuple[float, ...]
+    size: tuple[int, int]
+    deepstack: tuple[Tensor, ...] = ()
+
+    @classmethod
+    def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+        """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
+        t, h, w = grid
+        visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
+        return cls(embeds, visual, (h * w,) * t, seconds, (h, w))
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    @property
+    def visual_tokens(self) -> int:
+        """How many tokens are visual."""
+        return len(self.steps) * self.size[0] * self.size[1]
 
     def split(self, steps: int) -> list[VisualChunk]:
-        """The same tokens in chunks of at most `steps` steps of time."""
-        t, h, w = self.grid
-        return [
-            VisualChunk(self.embeds[a * h * w : b * h * w], (b - a, h, w), self.seconds[a:b])
-            for a, b in ((a, min(a + steps, t)) for a in range(0, t, steps))
-        ]
+        """The same tokens in chunks of at most `steps` steps."""
+        chunks = []
+        for first in range(0, len(self.steps), steps):
+            start = sum(self.steps[:first])
+            end = start + sum(self.steps[first : first + steps])
+            chunks.append(
+                VisualChunk(
+                    self.embeds[start:end],
+                    self.visual[start:end],
+                    self.steps[first : first + steps],
+                    self.seconds[first : first + steps],
+                    self.size,
+                    tuple(features[start:end] for features in self.deepstack),
+                )
+            )
+        return chunks
 
 
 class Adapter(ABC):
@@ -61,12 +95,15 @@ class Adapter(ABC):
         The placeholder that the family's chat template writes for a video.
     fps : float
         Frames per second that the family was trained at.
+    keeps_shape : bool
+        Whether frames are resized to within limits of pixels, keeping their shape, and not to one size.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     frames_per_step: ClassVar[int] = 1
     video_token: ClassVar[str]
     fps: ClassVar[float] = 2.0
+    keeps_shape: ClassVar[bool] = False
 
     def __init__(self, model: Any, pixels: Pixels) -> None:
         self.model = model
@@ -79,7 +116,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Pixel values in the layout of the model's vision tower, and its (t, h, w) grid of *tokens*.
+        """Pixel values in the layout of the model's vision tower, and the (t, h, w) grid of visual *tokens*.
 
         Parameters
         ----------
@@ -88,20 +125,32 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Embeddings [t * h * w, hidden] of what `preprocess` gave."""
+    def encode(self, values: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+        """Visual tokens of what `preprocess` gave, with the family's glue around each step.
 
-    @abstractmethod
+        Parameters
+        ----------
+        values : Tensor
+            Pixel values in the model's dtype.
+        grid : (t, h, w)
+        seconds : tuple of float
+            Time of each of the t steps.
+        """
+
+    def place(self, chunk: VisualChunk, place: Place) -> tuple[Tensor, Place]:
+        """Position ids [1, tokens] or [3, 1, tokens] of a chunk that comes at `place`, and where the next one comes."""
+        return self.positions.video((len(chunk.steps), *chunk.size), chunk.seconds, place)
+
     def closing(self) -> Tensor:
-        """Embeddings [tokens, hidden] that end a video before the text goes on; may be empty."""
+        """Embeddings [tokens, hidden] that end a video before the template's text goes on; none by default."""
+        return self.embed([])
 
     def look(self, frames: Tensor, seconds: tuple[float, ...]) -> VisualChunk:
         """Frames to visual tokens; the last step is filled up with its last frame, as transformers fills it."""
         if missing := -len(frames) % self.frames_per_step:
             frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
         values, grid = self.preprocess(frames.to(self.model.device))
-        embeds = self.encode(values.to(self.model.dtype), grid)
-        return VisualChunk(embeds, grid, seconds[:: self.frames_per_step])
+        return self.encode(values.to(self.model.dtype), grid, seconds[:: self.frames_per_step])
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embeddings [tokens, hidden] of text."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Adapter
+from .base import Adapter, VisualChunk
 from .pixels import normalise, patchify, qwen_size, resize
 from .positions import MRopePositions, Positions
 
@@ -21,6 +21,7 @@ class Qwen2_5VL(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     frames_per_step: ClassVar[int] = 2
     video_token: ClassVar[str] = "<|video_pad|>"
+    keeps_shape: ClassVar[bool] = True
 
     @property
     def positions(self) -> Positions:
@@ -36,14 +37,10 @@ class Qwen2_5VL(Adapter):
         patches, (t, h, w) = patchify(pictures, patch, merge, vision.temporal_patch_size)
         return patches, (t, h // merge, w // merge)
 
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Merged visual tokens of one video."""
+    def encode(self, values: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+        """Merged visual tokens of one video; the chat template writes the vision tokens around it."""
         t, h, w = grid
         merge = self.model.config.vision_config.spatial_merge_size
         thw = torch.tensor([[t, h * merge, w * merge]], device=values.device)
         features = self.model.get_video_features(values, thw, return_dict=True).pooler_output
-        return torch.cat(tuple(features))
-
-    def closing(self) -> Tensor:
-        """Nothing: the chat template writes the vision end token itself."""
-        return self.embed([])
+        return VisualChunk.plain(torch.cat(tuple(features)), grid, seconds)

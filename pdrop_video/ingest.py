@@ -32,7 +32,7 @@ class StreamState:
         Tokens that entered so far, which is the next token's number in the stream.
     waiting : FrameChunk or None
         An odd frame that waits for its partner.
-    chunks, frames, visual_tokens : int
+    chunks, steps, frames, visual_tokens : int
         What entered so far.
     span : tuple of float or None
         Times of the first and the last frame.
@@ -45,6 +45,7 @@ class StreamState:
     rows: int
     waiting: FrameChunk | None = None
     chunks: int = 0
+    steps: int = 0
     frames: int = 0
     visual_tokens: int = 0
     span: tuple[float, float] | None = None
@@ -146,17 +147,16 @@ class Ingestor:
         )
         state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
         state.cache.record(self._tables(state, piece, rows))
-        state.place, state.rows = place, state.rows + count
+        state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
         state.visual_tokens += piece.visual_tokens
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 
     def _tables(self, state: StreamState, piece: VisualChunk, rows: Rows) -> list[TokenTable]:
         """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
-        schedule, device, count = self.loop.schedule, piece.embeds.device, len(piece)
-        steps = torch.tensor(piece.steps, device=device)
-        seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(steps, output_size=count)
-        alive, score = torch.arange(count, device=device), torch.zeros(count, device=device)
+        schedule, count = self.loop.schedule, len(piece)
+        whole = _table(state, piece)
+        alive, score = torch.arange(count, device=whole.index.device), whole.score
         held = [n + count - piece.visual_tokens for n in schedule.counts(piece.visual_tokens)]
         tables = []
         for stage in range(self.stages):
@@ -164,15 +164,7 @@ class Ingestor:
                 alive = rows.boundaries[stage - 1].kept[0, : held[stage]]
             if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
                 score = score.scatter(0, alive, rows.boundaries[stage].scores[0, : held[stage]].float())
-            tables.append(
-                TokenTable(
-                    index=alive + state.rows,
-                    seconds=seconds[alive],
-                    chunk=torch.full_like(alive, state.chunks),
-                    score=score[alive],
-                    visual=piece.visual[alive],
-                )
-            )
+            tables.append(replace(whole, score=score).take(alive))
         return [tables[schedule.stage(layer)] for layer in range(schedule.num_layers)]
 
     def text(self, state: StreamState, embeds: Tensor) -> Tensor:
@@ -181,3 +173,23 @@ class Ingestor:
         rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache)
         last = self.loop.text.norm(rows.hidden[:, -1:])
         return self.model.get_output_embeddings()(last)[0, -1]
+
+
+def _table(state: StreamState, piece: VisualChunk) -> TokenTable:
+    """What the tokens of a chunk are, before any is dropped."""
+    count, device = len(piece), piece.embeds.device
+    height, width = piece.size
+    steps = torch.tensor(piece.steps, device=device)
+    step = torch.arange(len(piece.steps), device=device).repeat_interleave(steps, output_size=count)
+    seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(steps, output_size=count)
+    place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
+    return TokenTable(
+        index=torch.arange(state.rows, state.rows + count, device=device),
+        seconds=seconds,
+        chunk=torch.full_like(step, state.chunks),
+        step=step + state.steps,
+        row=torch.where(piece.visual, place // width, -1),
+        column=torch.where(piece.visual, place % width, -1),
+        score=torch.zeros(count, device=device),
+        visual=piece.visual,
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
+from . import session
 from .memory import Memory
 from .models import Adapter, Prompt
 from .pyramid import LayerLoop, Pyramid
@@ -79,3 +81,19 @@ class VideoLM:
         """
         loop = LayerLoop(self.model.get_decoder(), pyramid or Pyramid())
         return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
+
+    def resume(self, path: str | os.PathLike[str]) -> VideoStream:
+        """Go on with a stream that `VideoStream.save` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Raises
+        ------
+        StreamError
+            If the file is not a saved stream.
+        ModelError
+            If it was saved by another model; the message names the difference.
+        """
+        return session.resume(self, path)

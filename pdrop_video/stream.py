@@ -6,6 +6,8 @@ kept within its budget; a question forks that cache, is answered, and leaves no 
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -13,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import torch
 from torch import Tensor
 
+from . import session
 from .answer import Answer, AnswerStream, Pushed, Timings
 from .decode import greedy
 from .errors import ConfigError, FrameError, StreamError
 from .ingest import Ingestor, StreamState
-from .memory import Memory
+from .memory import Memory, TokenTable
 from .pyramid import LayerLoop
 from .video import FrameChunk
 
@@ -62,6 +65,7 @@ class VideoStream:
                 'positions="original" for streams (compact works in pyramid_drop).'
             )
         self.lm, self.loop, self.memory = lm, loop, memory
+        self.system, self.standing_question = system, standing_question
         self._push_seconds = 0.0
         before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
         with torch.no_grad():
@@ -149,6 +153,39 @@ class VideoStream:
         if whole:
             yield FrameChunk(chunk.frames[:whole], chunk.seconds[:whole], chunk.source, chunk.lost)
 
+    # -- remembering ------------------------------------------------------------------------------------------------
+
+    def held(self, stage: int = 0) -> TokenTable:
+        """What the layers of a stage remember: one row a token, with its time, place and score.
+
+        Parameters
+        ----------
+        stage : int
+            0 for the shallow layers, -1 for the deepest stage.
+        """
+        first_layers = (0, *self.loop.schedule.layers)
+        if not -len(first_layers) <= stage < len(first_layers):
+            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
+        return self._state.cache.tables[first_layers[stage]]
+
+    def fork(self) -> VideoStream:
+        """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
+        twin = copy.copy(self)
+        twin._state = self._state.fork()
+        return twin
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the stream remembers to one file, from which `VideoLM.resume` goes on bit for bit.
+
+        The file appears in one step: a crash at any moment leaves the old file or the new one, whole.
+
+        Parameters
+        ----------
+        path : str or path
+            A file; replaced if it exists.
+        """
+        session.save(self, path)
+
     # -- asking -----------------------------------------------------------------------------------------------------
 
     @overload
@@ -183,19 +220,19 @@ class VideoStream:
             raise ConfigError(f"max_new_tokens is {max_new_tokens!r}; expected a whole number from 1.")
         if self._state.span is None:
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        answer = AnswerStream(self._answer(question, max_new_tokens))
+        answer = AnswerStream(self._answer(self._state, question, max_new_tokens))
         return answer if stream else answer.finish()
 
-    def _answer(self, question: str, max_new_tokens: int) -> Iterator[str | Answer]:
-        """Pieces of text, then the `Answer`. Everything happens on a fork."""
+    def _answer(self, origin: StreamState, question: str, max_new_tokens: int) -> Iterator[str | Answer]:
+        """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
         begun = perf_counter()
-        origin = self._state
         state = origin.fork()
         try:
             with torch.no_grad():
+                self._fill_up(state)
+                # measured before the question: what the answer could rest on
+                held, nbytes = [len(t) for t in state.cache.tables], state.cache.nbytes
                 logits = self._question(state, question)
-            # measured before the question: what the answer could rest on
-            held, nbytes = [len(t) for t in origin.cache.tables], origin.cache.nbytes
             kept = tuple(held[b] - len(self._ingest.prefix) for b in (0, *self.loop.schedule.layers))
             ids: list[int] = []
             pieces: list[str] = []
@@ -227,11 +264,15 @@ class VideoStream:
         finally:
             state.cache.release(origin.cache)
 
-    def _question(self, state: StreamState, question: str) -> Tensor:
-        """Prefill an odd frame that waits and the question; returns the next token's logits [vocabulary]."""
+    def _fill_up(self, state: StreamState) -> None:
+        """Let an odd frame that waits be seen without its partner."""
         if state.waiting is not None:
             waiting, state.waiting = state.waiting, None
             self._ingest.visual(state, self.lm.adapter.look(waiting.frames, waiting.seconds))
+
+    def _question(self, state: StreamState, question: str) -> Tensor:
+        """Prefill an odd frame that waits and the question; returns the next token's logits [vocabulary]."""
+        self._fill_up(state)
         adapter = self.lm.adapter
         return self._ingest.text(state, torch.cat([adapter.closing(), adapter.embed(self.lm.prompt.after(question))]))
 

@@ -20,6 +20,10 @@ class TokenTable:
         Time of its frame; nan for text.
     chunk : Tensor [tokens], int64
         Which pushed chunk it came with; -1 for the prefix.
+    step : Tensor [tokens], int64
+        Its step of time in the stream, counted from 0; -1 for the prefix.
+    row, column : Tensor [tokens], int64
+        Its place in the picture, in visual tokens; -1 for text.
     score : Tensor [tokens], float32
         What it scored when it was last ranked; 0 if never.
     visual : Tensor [tokens], bool
@@ -29,16 +33,23 @@ class TokenTable:
     index: Tensor
     seconds: Tensor
     chunk: Tensor
+    step: Tensor
+    row: Tensor
+    column: Tensor
     score: Tensor
     visual: Tensor
 
     @classmethod
     def text(cls, tokens: int, device: torch.device) -> TokenTable:
         """The prefix: `tokens` rows that are never evicted."""
+        nowhere = torch.full((tokens,), -1, device=device)
         return cls(
             index=torch.arange(tokens, device=device),
             seconds=torch.full((tokens,), torch.nan, device=device),
-            chunk=torch.full((tokens,), -1, device=device),
+            chunk=nowhere,
+            step=nowhere,
+            row=nowhere,
+            column=nowhere,
             score=torch.zeros(tokens, device=device),
             visual=torch.zeros(tokens, dtype=torch.bool, device=device),
         )

@@ -1,0 +1,159 @@
+"""A stream in a file: everything that it remembers, written whole or not at all, and refused by another model.
+
+One safetensors file; what is not a tensor stands in its header as JSON. Knows a stream's state, never a model's
+weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import ModelError, StreamError
+from .ingest import StreamState
+from .memory import Memory, StreamCache, TokenTable
+from .models import Place
+from .pyramid import Pyramid
+from .video import FrameChunk
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+    from .stream import VideoStream
+
+_FORMAT = 1
+_COUNTS = ("rows", "chunks", "steps", "frames", "visual_tokens", "span")
+
+
+def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
+    """Write a stream; see `VideoStream.save`."""
+    state, schedule = stream._state, stream.loop.schedule
+    tensors: dict[str, Tensor] = {}
+    tables: dict[int, int] = {}  # layers that hold the same tokens share a table; it is written once
+    for i, layer in enumerate(state.cache.layers):
+        if layer.get_seq_length():
+            tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys.contiguous(), layer.values.contiguous()
+        table = state.cache.tables[i]
+        if id(table) not in tables:
+            tables[id(table)] = len(tables)
+            for field in fields(table):
+                # cloned, because rows of one table may share storage, which safetensors refuses
+                tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name).clone()
+    if state.waiting is not None:
+        tensors["waiting"] = state.waiting.frames.contiguous()
+    header = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint(stream.lm),
+        "layers": schedule.layers,
+        "ratios": schedule.ratios,
+        "memory": asdict(stream.memory),
+        "system": stream.system,
+        "standing_question": stream.standing_question,
+        "table_of_layer": [tables[id(table)] for table in state.cache.tables],
+        "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
+        "push_seconds": stream._push_seconds,
+        "place": asdict(state.place),
+        "state": {
+            name: getattr(state, name) for name in ("rows", "chunks", "steps", "frames", "visual_tokens", "span")
+        },
+    }
+    _write(Path(path), tensors, {"pdrop_video": json.dumps(header)})
+
+
+def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
+    """Open a saved stream; see `VideoLM.resume`."""
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("pdrop_video", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if header else {}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise StreamError(f"no saved stream can be read from {os.fspath(path)!r}: {error}") from error
+    if header is None or header.get("format") != _FORMAT:
+        raise StreamError(
+            f"{os.fspath(path)!r} is not a stream saved by this version (format {_FORMAT}); save it again with the "
+            "version that you resume it with."
+        )
+    _compare(header["fingerprint"], fingerprint(lm))
+    stream = lm.stream(
+        Pyramid(layers=header["layers"], ratios=header["ratios"]),
+        Memory(**header["memory"]),
+        standing_question=header["standing_question"],
+        system=header["system"],
+    )
+    stream._state = _state(header, {name: tensor.to(lm.device) for name, tensor in tensors.items()}, stream.memory)
+    stream._push_seconds = header["push_seconds"]
+    return stream
+
+
+def fingerprint(lm: VideoLM) -> dict[str, Any]:
+    """What a saved stream depends on: family, sizes, RoPE, tokenizer's prompt, dtype and a digest of the weights.
+
+    The digest covers a corner of every parameter, so that a fine-tuned model is told from its base at little cost.
+    """
+    text = lm.model.config.get_text_config()
+    digest = hashlib.sha256()
+    for name, parameter in sorted(lm.model.named_parameters()):
+        corner = parameter.detach().flatten()[:8].to("cpu", torch.float64)
+        digest.update(name.encode() + str(tuple(parameter.shape)).encode() + corner.numpy().tobytes())
+    return {
+        "family": lm.model.config.model_type,
+        "layers": lm.num_layers,
+        "rope": json.loads(json.dumps(getattr(text, "rope_parameters", None))),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "prompt": [lm.prompt.before(), lm.prompt.after("")],
+        "weights": digest.hexdigest()[:16],
+    }
+
+
+def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        if here.get(name) != value:
+            raise ModelError(
+                f"the stream was saved by another model: its {name} is {value!r}, this model's is {here.get(name)!r}; "
+                "resume it with the model, dtype and tokenizer that it was watched with."
+            )
+
+
+def _state(header: dict[str, Any], tensors: dict[str, Tensor], memory: Memory) -> StreamState:
+    cache = StreamCache(len(header["table_of_layer"]), memory)
+    made: dict[int, TokenTable] = {}
+    for i, number in enumerate(header["table_of_layer"]):
+        if number not in made:
+            made[number] = TokenTable(**{f.name: tensors[f"table.{number}.{f.name}"] for f in fields(TokenTable)})
+        cache.tables.append(made[number])
+        if f"keys.{i}" in tensors:
+            cache.layers[i].update(tensors[f"keys.{i}"], tensors[f"values.{i}"])
+    plain = header["state"] | {"span": None if header["state"]["span"] is None else tuple(header["state"]["span"])}
+    state = StreamState(cache=cache, place=Place(**header["place"]), **plain)
+    if "waiting" in tensors:
+        state.waiting = FrameChunk(tensors["waiting"], tuple(header["waiting_seconds"]))
+    return state
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside `path`, force it to disk, then put it in place of the old file in one step."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file({key: tensor.cpu() for key, tensor in tensors.items()}, name, metadata)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk too
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,126 @@
+"""Proof 6: save, resume, push, ask equals never having saved, bit for bit; and a kill leaves a whole file."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from families import FAMILIES, build, video
+from safetensors import safe_open
+
+import pdrop_video as pv
+
+QUESTION = "what is shown first ?"
+
+
+def same(a: pv.VideoStream, b: pv.VideoStream) -> None:
+    for left, right in zip(a._state.cache.layers, b._state.cache.layers, strict=True):
+        assert torch.equal(left.keys, right.keys)
+        assert torch.equal(left.values, right.values)
+    for stage in range(3):
+        for name in ("index", "seconds", "chunk", "step", "row", "column", "score", "visual"):
+            torch.testing.assert_close(
+                getattr(a.held(stage), name), getattr(b.held(stage), name), atol=0, rtol=0, equal_nan=True
+            )
+    assert a._state.place == b._state.place
+    assert a._state.span == b._state.span
+
+
+@pytest.mark.parametrize("frames", [0, 5, 8])
+@pytest.mark.parametrize("budget", [None, 60])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resumed_equals_never_saved(family: str, budget: int | None, frames: int, tmp_path: Path) -> None:
+    """Also with an odd frame waiting, a system prompt and a standing question; and before any frame."""
+    lm, path = build(family), tmp_path / "a.pdrop"
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=budget), standing_question=QUESTION, system="blue")
+    if frames:
+        stream.push(video(frames), [0.5 * i for i in range(frames)])
+    stream.save(path)
+    resumed = lm.resume(path)
+    for each in (stream, resumed):
+        each.push(video(4, seed=1), [10, 11, 12, 13])
+    same(stream, resumed)
+    first, second = (each.ask(QUESTION, max_new_tokens=5) for each in (stream, resumed))
+    assert first.token_ids == second.token_ids
+    assert (first.frames, first.kept, first.cache_tokens) == (second.frames, second.kept, second.cache_tokens)
+
+
+def test_fork_goes_its_own_way() -> None:
+    lm = build("qwen2_5_vl")
+    alone, stream = (lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=60)) for _ in range(2))
+    for each in (alone, stream):
+        each.push(video(5), [0, 1, 2, 3, 4])
+    branch = stream.fork()
+    branch.push(video(6, seed=2), [5, 6, 7, 8, 9, 10])
+    for each in (alone, stream):
+        each.push(video(4, seed=1), [5, 6, 7, 8])
+    same(alone, stream)
+    assert branch._state.frames == 11
+    assert not torch.equal(branch._state.cache.layers[0].keys, stream._state.cache.layers[0].keys)
+
+
+def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdrop"
+    stream = build("qwen2_5_vl").stream()
+    stream.push(video(2), [0, 1])
+    stream.save(path)
+    for other, named in (
+        (build("qwen2_5_vl", seed=1), "weights"),
+        (build("qwen2_5_vl", dtype=torch.float32), "dtype"),
+        (build("llava_onevision"), "family"),
+    ):
+        with pytest.raises(pv.ModelError, match=named):
+            other.resume(path)
+    theta = build("qwen2_5_vl")
+    theta.model.config.get_text_config().rope_parameters["rope_theta"] = 5.0
+    with pytest.raises(pv.ModelError, match="rope"):
+        theta.resume(path)
+
+
+def test_what_is_not_a_stream_is_refused(tmp_path: Path) -> None:
+    lm = build("qwen2_5_vl")
+    (tmp_path / "text").write_text("hello")
+    lm.model.save_pretrained(tmp_path / "model")
+    stream = lm.stream()
+    stream.save(tmp_path / "cut")
+    (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-1])
+    for name in ("missing", "text", "model/model.safetensors", "cut"):
+        with pytest.raises(pv.StreamError):
+            lm.resume(tmp_path / name)
+
+
+SAVER = """
+import sys
+sys.path[:0] = {path!r}
+from families import build, video
+import pdrop_video as pv
+stream = build("qwen2_5_vl").stream(pv.Pyramid(stages=3), pv.Memory(tokens=None))
+for i in range(10_000):
+    stream.push(video(2, seed=i), [2 * i, 2 * i + 1])
+    stream.save({file!r})
+    print(i, flush=True)
+"""
+
+
+def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
+    """kill -9 at random moments of a process that saves without a pause."""
+    file, lm, dice = tmp_path / "a.pdrop", build("qwen2_5_vl"), random.Random(0)
+    script = SAVER.format(path=sys.path, file=str(file))
+    for _ in range(3):
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            saved = int(process.stdout.readline())  # at least one file is there
+            time.sleep(dice.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+            saved = max([saved, *(int(line) for line in process.stdout.read().split())])
+        with safe_open(str(file), framework="pt"):
+            pass
+        resumed = lm.resume(file)
+        assert resumed._state.frames in (2 * saved + 2, 2 * saved + 4)  # the last one reported, or the one after it
+        assert resumed.ask(QUESTION, max_new_tokens=1).frames == resumed._state.frames

@@ -129,6 +129,7 @@ class Ingestor:
         positions, place = self.adapter.place(piece, state.place)
         count, asked, device = len(piece), len(self.probe), piece.embeds.device
         schedule, glue = self.loop.schedule, count - piece.visual_tokens
+        table = _table(state, piece)
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
         last = max(schedule.layers, default=0)
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
@@ -142,22 +143,23 @@ class Ingestor:
             torch.nn.functional.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:] if asked else None,
             transient=row >= count,
+            frame=_with_text(torch.where(piece.visual, table.step - state.steps, -1), asked),
+            place=_with_text(table.row * piece.size[1] + table.column, asked),
             cache=state.cache,
             deepstack=[torch.nn.functional.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
         )
         state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
-        state.cache.record(self._tables(state, piece, rows))
+        state.cache.record(self._tables(table, piece.visual_tokens, rows))
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
         state.visual_tokens += piece.visual_tokens
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 
-    def _tables(self, state: StreamState, piece: VisualChunk, rows: Rows) -> list[TokenTable]:
+    def _tables(self, whole: TokenTable, visual_tokens: int, rows: Rows) -> list[TokenTable]:
         """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
-        schedule, count = self.loop.schedule, len(piece)
-        whole = _table(state, piece)
+        schedule, count = self.loop.schedule, len(whole)
         alive, score = torch.arange(count, device=whole.index.device), whole.score
-        held = [n + count - piece.visual_tokens for n in schedule.counts(piece.visual_tokens)]
+        held = [n + count - visual_tokens for n in schedule.counts(visual_tokens)]
         tables = []
         for stage in range(self.stages):
             if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
@@ -193,3 +195,8 @@ def _table(state: StreamState, piece: VisualChunk) -> TokenTable:
         score=torch.zeros(count, device=device),
         visual=piece.visual,
     )
+
+
+def _with_text(of_tokens: Tensor, text: int) -> Tensor:
+    """Numbers of a chunk's tokens [1, tokens + text], with -1 for the text behind them."""
+    return torch.nn.functional.pad(of_tokens, (0, text), value=-1)[None]

@@ -13,8 +13,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import pdrop_video as pv
-from pdrop_video.pyramid import LayerLoop, loop
+from pdrop_video.pyramid import LayerLoop
 from pdrop_video.pyramid.rank import attention_scores
+from pdrop_video.pyramid.scorers import relevance
 from pdrop_video.pyramid.select import keep_best
 
 
@@ -55,7 +56,7 @@ def test_scores_are_the_next_layers_attention(family: str, tapped: list, monkeyp
         ranked[layer.self_attn.layer_idx] = scores
         return scores
 
-    monkeypatch.setattr(loop, "attention_scores", recording)
+    monkeypatch.setattr(relevance, "attention_scores", recording)
     lm.model.get_decoder().set_attn_implementation("tapped")
     # the last boundary drops the probe before its layer runs, so one more boundary stands behind the two examined
     stream = lm.stream(pv.Pyramid(layers=(2, 3, 5), ratios=(1.0, 1.0, 0.5)), pv.Memory(tokens=None))

@@ -15,8 +15,10 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
 from ..errors import ConfigError, ModelError
-from .rank import Rope, attention_scores
+from .allocators import allocator_named
+from .rank import Rope
 from .schedule import Pyramid, Schedule
+from .scorers import Ranking, scorer_named
 from .select import keep_best
 
 
@@ -54,6 +56,8 @@ class Rows:
         False where padding; None if nothing is.
     origin : Tensor [batch, rows]
         The row number with which each row entered.
+    frame, place : Tensor [batch, rows]
+        Of visual rows, the step of time within the call and the place in the picture; -1 for text.
     boundaries : list of Boundary
     """
 
@@ -62,6 +66,8 @@ class Rows:
     visual: Tensor
     valid: Tensor | None
     origin: Tensor
+    frame: Tensor
+    place: Tensor
     boundaries: list[Boundary] = field(default_factory=list)
 
 
@@ -95,6 +101,7 @@ class LayerLoop:
         self.text = text
         self.schedule: Schedule = pyramid.resolve(len(text.layers))
         self.axes = 3 if "mrope_section" in (getattr(text.config, "rope_parameters", None) or {}) else 1
+        self.scorer, self.allocator = scorer_named(pyramid.scorer), allocator_named(pyramid.allocator)
         self.compact = pyramid.positions == "compact"
         if self.compact and self.axes == 3:
             raise ConfigError(
@@ -110,6 +117,8 @@ class LayerLoop:
         *,
         probe: Tensor | None = None,
         transient: Tensor | None = None,
+        frame: Tensor | None = None,
+        place: Tensor | None = None,
         valid: Tensor | None = None,
         cache: Cache | None = None,
         cached_valid: list[Tensor | None] | None = None,
@@ -129,6 +138,9 @@ class LayerLoop:
             Rows that rank; negative places are empty, and a sample without any is not dropped.
         transient : Tensor [batch, rows], bool, optional
             Rows that leave at the last boundary: a probe that nobody needs once it has ranked.
+        frame, place : Tensor [batch, rows], optional
+            Of visual rows, the step of time and the place in the picture, for scorers and allocators that tell them
+            apart; all one frame, and no two at the same place, when left out.
         valid : Tensor [batch, rows], bool, optional
             False where padding.
         cache : Cache, optional
@@ -147,7 +159,10 @@ class LayerLoop:
         origin = torch.arange(length, device=hidden.device).expand(batch, -1)
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
-        rows = Rows(hidden, positions, nothing if visual is None or not drops else visual, valid, origin)
+        kind = nothing if visual is None or not drops else visual
+        frame = torch.where(kind, 0, -1) if frame is None else frame
+        place = torch.where(kind, origin, -1) if place is None else place
+        rows = Rows(hidden, positions, kind, valid, origin, frame, place)
         n_visual, n_text = _count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         ratio_of = dict(zip(self.schedule.layers, self.schedule.ratios, strict=True)) if drops else {}
@@ -197,24 +212,32 @@ class LayerLoop:
         # where the probe rows are now: text is never dropped before the last boundary, so each is found
         here = (rows.origin[:, None] == probe[..., None]) & real[:, None]
         probe_now = here.long().argmax(-1).masked_fill(probe < 0, -1)
-        scores = attention_scores(
-            self.text.layers[i],
-            rows.hidden,
-            self._rope(rows, cache, i, past_valid, {}),
-            probe_now,
-            past_keys=_held(cache, i),
-            allowed=_allowed(rows, cache, i, past_valid),
+        competing = rows.visual & real
+        scores = self.scorer(
+            Ranking(
+                layer=self.text.layers[i],
+                hidden=rows.hidden,
+                rope=self._rope(rows, cache, i, past_valid, {}),
+                probe=probe_now,
+                visual=competing,
+                frame=rows.frame,
+                place=rows.place,
+                past_keys=_held(cache, i),
+                allowed=_allowed(rows, cache, i, past_valid),
+            )
         )
+        priority = self.allocator(scores, competing, rows.frame)
         staying = ~rows.visual & real
         if leaving is not None:
             gone = leaving.gather(1, rows.origin)
             staying, n_text = staying & ~gone, [n - m for n, m in zip(n_text, leaving.sum(1).tolist(), strict=True)]
         totals = [v + t for v, t in zip(wanted, n_text, strict=True)]
-        index, valid = keep_best(scores, rows.visual & real, staying, totals)
+        index, valid = keep_best(priority, competing, staying, totals)
         before = rows.origin.masked_fill(~real, -1)
         rows.hidden = rows.hidden.take_along_dim(index[..., None], 1)
         rows.positions = rows.positions.gather(-1, index.expand(*rows.positions.shape[:-1], -1))
         rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
+        rows.frame, rows.place = rows.frame.gather(1, index), rows.place.gather(1, index)
         after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
         rows.boundaries.append(Boundary(before, scores, after))
 

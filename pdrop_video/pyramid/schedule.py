@@ -12,6 +12,8 @@ from itertools import pairwise
 from typing import Literal
 
 from ..errors import ConfigError
+from .allocators import Allocator, allocator_named
+from .scorers import Scorer, scorer_named
 
 _SMALLEST_RATIO = 0.25
 """`for_average` drops to no less than this per stage before it moves the boundaries to shallower layers."""
@@ -73,6 +75,12 @@ class Pyramid:
         as the released PyramidDrop does.
     average : float, optional
         Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
+    scorer : str or Scorer
+        What ranks visual tokens: "relevance" (PyramidDrop's), "novelty", "product", "fusion", "value_norm", "key_norm",
+        "last_frame", or one of your own.
+    allocator : str or Allocator
+        How a boundary's budget is split over the frames of a chunk: "global" (not at all), "uniform", "joint", or one
+        of your own.
 
     Raises
     ------
@@ -93,6 +101,8 @@ class Pyramid:
     ratios: Sequence[float] | None = None
     positions: Literal["original", "compact"] = "original"
     average: float | None = None
+    scorer: str | Scorer = "relevance"
+    allocator: str | Allocator = "global"
 
     def __post_init__(self) -> None:
         for name in ("layers", "ratios"):  # lists are welcome, stored as tuples so that the schedule stays hashable
@@ -100,6 +110,7 @@ class Pyramid:
                 object.__setattr__(self, name, tuple(value))
         if self.positions not in ("original", "compact"):
             raise ConfigError(f"positions is {self.positions!r}; choose 'original' or 'compact'.")
+        scorer_named(self.scorer), allocator_named(self.allocator)  # an unknown name fails here, not at the first frame
         if self.average is not None:
             if self.ratio is not None or self.ratios is not None or self.layers is not None:
                 raise ConfigError(

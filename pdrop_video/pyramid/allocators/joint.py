@@ -1,0 +1,29 @@
+"""Joint: time by the frames' summed scores, space by the tokens' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .base import proportional, sum_of_frame
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """A frame's share follows the sum of its scores; no frame vanishes while the budget reaches.
+
+    Parameters
+    ----------
+    floor : int
+        Tokens that every frame gets first.
+    """
+
+    floor: int = 1
+
+    def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
+        """Priorities."""
+        lowest = scores.masked_fill(~visual, 0).amin(1, keepdim=True).clamp(max=0)  # some scorers give less
+        sums = sum_of_frame((scores - lowest).masked_fill(~visual, 0), visual, frame)
+        tiny = sums.amax(1, keepdim=True).clamp(min=1e-12) * 1e-4  # a frame of zeros has a turn too, the last
+        return proportional(scores, visual, frame, sums + tiny, self.floor)

@@ -1,0 +1,23 @@
+"""Uniform: every frame keeps equally many tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import rank_in_frame
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Equal shares; what a frame with few rows can't use goes to the others, a remainder to the best-scored rows."""
+
+    def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
+        """Priorities: every frame's best row first, then every frame's second, each time from the highest score."""
+        rank = rank_in_frame(scores, visual, frame)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
+        turn = torch.arange(order.shape[1], device=order.device).expand_as(order)
+        return -torch.empty_like(turn).scatter(1, order, turn).to(scores.dtype)

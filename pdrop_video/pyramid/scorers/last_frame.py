@@ -1,0 +1,30 @@
+"""Last frame: the chunk's newest frame asks. For when no question and no template shall rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..rank import attention_scores
+from .base import Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class LastFrame:
+    """What the visual rows of the last frame attend to in the next layer, averaged over heads and rows."""
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Softmax weights."""
+        frame = ranking.frame.masked_fill(~ranking.visual, -1)
+        newest = (frame == frame.amax(1, keepdim=True)) & ranking.visual
+        row = torch.arange(frame.shape[1], device=frame.device)
+        return attention_scores(
+            ranking.layer,
+            ranking.hidden,
+            ranking.rope,
+            torch.where(newest, row, -1),
+            past_keys=ranking.past_keys,
+            allowed=ranking.allowed,
+        )

@@ -1,0 +1,42 @@
+"""Relevance and novelty together: as a product, or by their ranks (as EventPrune, arXiv 2605.19506, fuses two cues)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .base import Ranking, normalised, ranks
+from .novelty import Novelty
+from .relevance import Relevance
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Relevance times novelty, each moved to [0, 1] first."""
+
+    novelty: Novelty = field(default_factory=Novelty)
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Scores in [0, 1]."""
+        relevance, novelty = Relevance()(ranking), self.novelty(ranking)
+        return normalised(relevance, ranking.visual) * normalised(novelty, ranking.visual)
+
+
+@dataclass(frozen=True, slots=True)
+class RankFusion:
+    """A weighted mean of the ranks by relevance and by novelty, which no scale of either can upset.
+
+    Parameters
+    ----------
+    weight : float
+        Of relevance; the rest is novelty's.
+    """
+
+    weight: float = 0.5
+    novelty: Novelty = field(default_factory=Novelty)
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Scores in (0, 1]."""
+        relevance, novelty = Relevance()(ranking), self.novelty(ranking)
+        return self.weight * ranks(relevance, ranking.visual) + (1 - self.weight) * ranks(novelty, ranking.visual)

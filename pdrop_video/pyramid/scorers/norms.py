@@ -1,0 +1,40 @@
+"""Norms of the next layer's keys and values: cheap scores that need no probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .base import Ranking
+
+
+@torch.no_grad()
+def _norm(ranking: Ranking, which: str) -> Tensor:
+    """Mean over heads of the norm of keys or values [batch, rows]; RoPE leaves a key's norm alone."""
+    attention = ranking.layer.self_attn
+    states = getattr(attention, f"{which}_proj")(ranking.layer.input_layernorm(ranking.hidden))
+    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
+    norm = getattr(attention, f"{which}_norm", None)
+    states = states if norm is None else norm(states)
+    return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueNorm:
+    """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Norms."""
+        return _norm(ranking, "v")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyNorm:
+    """Small keys stay: tokens with small keys draw attention in trained models."""
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Negative norms."""
+        return -_norm(ranking, "k")

@@ -1,0 +1,26 @@
+"""Relevance: what the probe attends to. PyramidDrop's own score (arXiv 2410.17247)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..rank import attention_scores
+from .base import Ranking
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """The probe rows' attention in the next layer, averaged over heads (see `attention_scores`)."""
+
+    def __call__(self, ranking: Ranking) -> Tensor:
+        """Softmax weights, so that they are above 0 and sum to at most 1."""
+        return attention_scores(
+            ranking.layer,
+            ranking.hidden,
+            ranking.rope,
+            ranking.probe,
+            past_keys=ranking.past_keys,
+            allowed=ranking.allowed,
+        )

@@ -6,6 +6,7 @@ answers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .flops import DecoderShape
 from .memory import Memory, StreamCache, TokenTable
+from .memory.evictors import evictor_named
 from .models import Adapter, Place, VisualChunk
 from .pyramid import LayerLoop, Rows
 from .video import FrameChunk
@@ -85,10 +88,13 @@ class Ingestor:
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
         self.stages = len(loop.schedule.layers) + 1
         self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if self.stages > 1 else adapter.embed([])
-        if memory.tokens is not None and memory.tokens <= self._text_tokens:
+        schedule, shape = loop.schedule, DecoderShape.of(model.config)
+        token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.budgets = memory.budgets(schedule.per_layer_shares(), token_bytes)
+        if self.budgets is not None and min(self.budgets) <= self._text_tokens:
             raise ConfigError(
-                f"Memory(tokens={memory.tokens}) leaves no room beside {self._text_tokens} tokens of prompt and probe; "
-                "give more."
+                f"{memory} leaves no room beside {self._text_tokens} tokens of prompt and probe: its smallest layer "
+                f"may hold {min(self.budgets)}; give more."
             )
 
     @property
@@ -98,7 +104,9 @@ class Ingestor:
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
         layers = self.loop.schedule.num_layers
-        state = StreamState(StreamCache(layers, self.memory), Place(), rows=len(self.prefix))
+        state = StreamState(
+            StreamCache(layers, self.budgets, evictor_named(self.memory.evictor)), Place(), rows=len(self.prefix)
+        )
         if self.prefix:
             self.text(state, self.adapter.embed(self.prefix))
         state.cache.tables = [TokenTable.text(len(self.prefix), self.probe.device)] * layers
@@ -112,17 +120,32 @@ class Ingestor:
 
     def _steps_at_once(self, chunk: VisualChunk) -> int:
         """How many steps of a chunk may be in flight together."""
-        if self.memory.tokens is None:
+        if self.budgets is None:
             return len(chunk.steps)
-        room, largest = self.memory.tokens - self._text_tokens, max(chunk.steps)
-        if largest > room:
+        glue = max(chunk.steps) - math.prod(chunk.size)
+
+        def fits(steps: int, share: float) -> bool:
+            """Whether so many steps take at most `share` of the room of every layer."""
+            assert self.budgets is not None
+            incoming = self._incoming(steps * math.prod(chunk.size), steps * glue)
+            text = len(self.prefix)
+            return all(n <= (b - text) * share for n, b in zip(incoming, self.budgets, strict=True))
+
+        if fits(len(chunk.steps), 1.0):
+            return len(chunk.steps)
+        if not fits(1, 1.0):
             raise ConfigError(
-                f"Memory(tokens={self.memory.tokens}) can't hold one step of {largest} visual tokens beside "
-                f"{self._text_tokens} tokens of prompt and probe; give at least {largest + self._text_tokens}, or "
-                "smaller frames."
+                f"{self.memory} can't hold one step of {max(chunk.steps)} tokens beside {self._text_tokens} tokens of "
+                "prompt and probe; give more, or smaller frames."
             )
         # a chunk that would push everything else out goes in pieces that leave half of the room to the past
-        return len(chunk.steps) if len(chunk) <= room else max(1, room // 2 // largest)
+        return max(steps for steps in range(1, len(chunk.steps)) if steps == 1 or fits(steps, 0.5))
+
+    def _incoming(self, visual: int, glue: int) -> list[int]:
+        """Columns that each layer takes while so many tokens are in flight, the probe included."""
+        last = max(self.loop.schedule.layers, default=0)
+        per_layer = self.loop.schedule.per_layer(visual)
+        return [n + glue + (len(self.probe) if i < last else 0) for i, n in enumerate(per_layer)]
 
     def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
         """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
@@ -131,11 +154,10 @@ class Ingestor:
         schedule, glue = self.loop.schedule, count - piece.visual_tokens
         table = _table(state, piece)
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
-        last = max(schedule.layers, default=0)
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
         positions = torch.cat([positions, self.adapter.positions.text(asked, place)[0]], dim=-1)
         row = torch.arange(len(hidden), device=device)[None]
-        state.cache.make_room([n + (asked if i < last else 0) for i, n in enumerate(per_layer)])
+        state.cache.make_room(self._incoming(piece.visual_tokens, glue))
         before = state.cache.lengths()
         rows = self.loop.run(
             hidden[None],

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from .errors import ModelError, StreamError
 from .ingest import StreamState
-from .memory import Memory, StreamCache, TokenTable
+from .memory import EVICTORS, Memory, StreamCache, TokenTable
 from .models import Place
-from .pyramid import Pyramid
+from .pyramid import ALLOCATORS, SCORERS, Pyramid
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -53,9 +54,18 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
     header = {
         "format": _FORMAT,
         "fingerprint": fingerprint(stream.lm),
-        "layers": schedule.layers,
-        "ratios": schedule.ratios,
-        "memory": asdict(stream.memory),
+        "pyramid": {
+            "layers": schedule.layers,
+            "ratios": schedule.ratios,
+            "scorer": _name(stream.loop.scorer, SCORERS),
+            "allocator": _name(stream.loop.allocator, ALLOCATORS),
+        },
+        "memory": {
+            "tokens": stream.memory.tokens,
+            "bytes": stream.memory.bytes,
+            "shape": stream.memory.shape,
+            "evictor": _name(state.cache.evictor, EVICTORS),
+        },
         "system": stream.system,
         "standing_question": stream.standing_question,
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
@@ -84,12 +94,14 @@ def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
         )
     _compare(header["fingerprint"], fingerprint(lm))
     stream = lm.stream(
-        Pyramid(layers=header["layers"], ratios=header["ratios"]),
+        Pyramid(**header["pyramid"]),
         Memory(**header["memory"]),
         standing_question=header["standing_question"],
         system=header["system"],
     )
-    stream._state = _state(header, {name: tensor.to(lm.device) for name, tensor in tensors.items()}, stream.memory)
+    empty = stream._state.cache
+    cache = StreamCache(lm.num_layers, empty.budgets, empty.evictor)
+    stream._state = _state(header, {name: tensor.to(lm.device) for name, tensor in tensors.items()}, cache)
     stream._push_seconds = header["push_seconds"]
     return stream
 
@@ -114,6 +126,17 @@ def fingerprint(lm: VideoLM) -> dict[str, Any]:
     }
 
 
+def _name(method: Any, registry: Mapping[str, Any]) -> str:
+    """The name that a method is listed by, which is all of it that a file can hold."""
+    for name, listed in registry.items():
+        if listed == method:
+            return name
+    raise StreamError(
+        f"the stream uses {method!r}, which no registry lists, so a saved file could not name it; list it first, under "
+        "a name of your own, in the process that saves and in the one that resumes."
+    )
+
+
 def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
     for name, value in saved.items():
         if here.get(name) != value:
@@ -123,8 +146,7 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
             )
 
 
-def _state(header: dict[str, Any], tensors: dict[str, Tensor], memory: Memory) -> StreamState:
-    cache = StreamCache(len(header["table_of_layer"]), memory)
+def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCache) -> StreamState:
     made: dict[int, TokenTable] = {}
     for i, number in enumerate(header["table_of_layer"]):
         if number not in made:

@@ -2,7 +2,8 @@
 
 from .cache import StreamCache
 from .config import Memory
+from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
 from .table import TokenTable
 
-__all__ = ["KeyValueLayer", "Memory", "StreamCache", "TokenTable"]
+__all__ = ["EVICTORS", "Evictor", "Held", "KeyValueLayer", "Memory", "StreamCache", "TokenTable"]

@@ -9,8 +9,7 @@ from typing import Any
 
 from transformers.cache_utils import Cache
 
-from .config import Memory
-from .evict import oldest_chunk_first
+from .evictors import Evictor, Held, choose
 from .layer import KeyValueLayer
 from .table import TokenTable
 
@@ -22,8 +21,10 @@ class StreamCache(Cache):
     ----------
     num_layers : int
         Decoder layers.
-    memory : Memory
-        The budget.
+    budgets : list of int or None
+        Most tokens that each layer may hold; None for no limit.
+    evictor : Evictor
+        Chooses what goes.
 
     Attributes
     ----------
@@ -33,14 +34,14 @@ class StreamCache(Cache):
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, memory: Memory) -> None:
+    def __init__(self, num_layers: int, budgets: list[int] | None, evictor: Evictor) -> None:
         super().__init__(layers=[KeyValueLayer() for _ in range(num_layers)])
-        self.memory = memory
+        self.budgets, self.evictor = budgets, evictor
         self.tables: list[TokenTable] = []
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache(0, self.memory)
+        twin = StreamCache(0, self.budgets, self.evictor)
         twin.layers = [layer.fork() for layer in self.layers]
         twin.tables = list(self.tables)
         return twin
@@ -61,16 +62,17 @@ class StreamCache(Cache):
 
     def make_room(self, incoming: list[int]) -> None:
         """Evict until every layer can take `incoming` more columns within the budget."""
-        if self.memory.tokens is None:
+        if self.budgets is None:
             return
         done: dict[tuple[int, int], Any] = {}
         for i, layer in enumerate(self.layers):
-            table, keep = self.tables[i], self.memory.tokens - incoming[i]
+            table, keep = self.tables[i], self.budgets[i] - incoming[i]
             if len(table) <= keep:
                 continue
-            key = (id(table), keep)
+            key = (id(table), keep) if self.evictor.by_table else (id(table), i - len(self.layers))
             if key not in done:
-                index = oldest_chunk_first(table, keep)
+                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers))
+                index = choose(self.evictor(held, keep), table, keep)
                 done[key] = index, table.take(index), table  # the old table stays referenced: ids must not be reused
             index, self.tables[i], _ = done[key]
             layer.keep(index)

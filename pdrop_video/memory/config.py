@@ -3,30 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import ConfigError
+from .evictors import Evictor, evictor_named
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The budget of a stream's KV cache.
+    """The budget of a stream's KV cache, and what is forgotten when it is reached.
 
     Parameters
     ----------
     tokens : int or None
         Most tokens that any decoder layer holds while frames are pushed: text prefix, remembered visual tokens, and
         the chunk and probe in flight. None keeps everything. Questions and answers live on a fork and come on top.
+    bytes : int, optional
+        The same bound as bytes of keys and values over all layers, in place of `tokens`.
+    shape : {"flat", "pyramid"}
+        "flat" gives every layer the same budget, so that deep layers, which hold fewer tokens of each chunk, look
+        further back. "pyramid" gives stage s the budget times its ratio: all layers look back equally far.
+    evictor : str or Evictor
+        Which tokens go: "oldest", "window", "random", "uniform", "infinipot_v", "pyramid", or one of your own.
 
     Raises
     ------
     ConfigError
-        If `tokens` is not a whole number from 1.
+        If a number is not a whole number from 1, both bounds are given, or a name is unknown.
     """
 
     tokens: int | None = 6144
+    bytes: int | None = None
+    shape: Literal["flat", "pyramid"] = "flat"
+    evictor: str | Evictor = "oldest"
 
     def __post_init__(self) -> None:
-        if self.tokens is None:
-            return
-        if isinstance(self.tokens, bool) or not isinstance(self.tokens, int) or self.tokens < 1:
-            raise ConfigError(f"Memory(tokens={self.tokens!r}): expected a whole number from 1, or None for no limit.")
+        for name in ("tokens", "bytes"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"Memory({name}={value!r}): expected a whole number from 1, or None for no limit.")
+        if self.bytes is not None and self.tokens is not None:
+            if self.tokens != 6144:  # not the default: the caller gave both
+                raise ConfigError(f"both tokens={self.tokens} and bytes={self.bytes} were given; give one of them.")
+            object.__setattr__(self, "tokens", None)
+        if self.shape not in ("flat", "pyramid"):
+            raise ConfigError(f"shape is {self.shape!r}; choose 'flat' or 'pyramid'.")
+        evictor_named(self.evictor)
+
+    def budgets(self, shares: list[float], token_bytes: int) -> list[int] | None:
+        """Most tokens that each layer may hold; None for no limit.
+
+        Parameters
+        ----------
+        shares : list of float
+            For each layer, the ratio of its stage.
+        token_bytes : int
+            Bytes of one token's keys and values in one layer.
+        """
+        weights = shares if self.shape == "pyramid" else [1.0] * len(shares)
+        tokens: float | None = self.tokens
+        if self.bytes is not None:
+            tokens = self.bytes / (token_bytes * sum(weights))
+        return None if tokens is None else [int(tokens * weight) for weight in weights]

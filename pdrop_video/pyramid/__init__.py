@@ -1,7 +1,9 @@
 """The LLM's layer loop in stages: schedule, ranking, selection. Knows tensors, never a model family."""
 
+from .allocators import ALLOCATORS
 from .context import Trace, pyramid_drop
 from .loop import Boundary, LayerLoop, Rows
 from .schedule import Pyramid, Schedule
+from .scorers import SCORERS
 
-__all__ = ["Boundary", "LayerLoop", "Pyramid", "Rows", "Schedule", "Trace", "pyramid_drop"]
+__all__ = ["ALLOCATORS", "SCORERS", "Boundary", "LayerLoop", "Pyramid", "Rows", "Schedule", "Trace", "pyramid_drop"]

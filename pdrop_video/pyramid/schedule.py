@@ -50,6 +50,11 @@ class Schedule:
         counts = self.counts(visual)
         return [counts[self.stage(layer)] for layer in range(self.num_layers)]
 
+    def per_layer_shares(self) -> list[float]:
+        """The share of the original visual tokens that enters each decoder layer."""
+        shares = (1.0, *self.ratios)
+        return [shares[self.stage(layer)] for layer in range(self.num_layers)]
+
     def average(self, visual: int) -> float:
         """Mean number of visual tokens over the layers (the papers' "average tokens")."""
         return sum(self.per_layer(visual)) / self.num_layers

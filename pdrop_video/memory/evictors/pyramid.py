@@ -1,0 +1,51 @@
+"""Ours: the recent past whole, the older past by score with a floor for every period of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Held, lexicographic, rank_in_group
+
+
+@dataclass(frozen=True, slots=True)
+class Pyramid:
+    """A recent window whole; older tokens compete by score, with a floor for each period.
+
+    Periods are stretches of time of equal length, `periods` of them over all that is remembered. While each has fewer
+    than its floor the best of its tokens come before anything else that is old, so that an hour ago stays represented.
+
+    Parameters
+    ----------
+    recent : float
+        Share of the budget that the newest tokens fill.
+    periods : int
+        Into how many the older past is divided.
+    floor : float
+        Share of the budget that is divided equally among the periods.
+    half_life : float, optional
+        Seconds after which a period's floor is half as large. None: an hour ago has the floor of a minute ago.
+    """
+
+    by_table: ClassVar[bool] = True
+    recent: float = 0.25
+    periods: int = 16
+    floor: float = 0.5
+    half_life: float | None = None
+
+    def __call__(self, held: Held, keep: int) -> Tensor:
+        """By recency, then by the floor, then by score."""
+        table = held.table
+        count = len(table)
+        newest = torch.arange(count, device=table.index.device) >= count - int(self.recent * keep)
+        seconds = table.seconds.nan_to_num(0)
+        first, last = seconds.masked_fill(table.chunk < 0, torch.inf).amin(), seconds.amax()
+        period = ((seconds - first) / (last - first).clamp(min=1e-6) * self.periods).long().clamp(0, self.periods - 1)
+        floor = seconds.new_full((count,), self.floor * keep / self.periods)
+        if self.half_life is not None:
+            floor = floor * 0.5 ** ((last - seconds) / self.half_life)
+        granted = (rank_in_group(table.score.masked_fill(newest, -1), period) < floor) & ~newest
+        return lexicographic(newest.long(), granted.long(), table.score)

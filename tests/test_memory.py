@@ -1,0 +1,242 @@
+"""The memory: storage and forks, budgets, and every evictor against a plain transcription of its rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from families import build, video
+from torch import Tensor
+
+import pdrop_video as pv
+from pdrop_video.memory import EVICTORS, Held, KeyValueLayer, TokenTable
+from pdrop_video.memory.evictors import choose
+from pdrop_video.memory.evictors.infinipot_v import InfiniPotV
+from pdrop_video.memory.evictors.pyramid import Pyramid as PyramidEvictor
+from pdrop_video.memory.evictors.uniform import Uniform
+
+PREFIX, STEPS, ROWS, COLUMNS = 4, 12, 2, 3
+
+
+def held(seed: int = 0, glue: int = 0, drop: float = 0.0) -> Held:
+    """A prefix, then 12 steps of `glue` text and 2 x 3 visual tokens; a share of the visual ones dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [dict(chunk=-1, step=-1, row=-1, column=-1, seconds=float("nan"), visual=False)] * PREFIX
+    for step in range(STEPS):
+        common = dict(chunk=step // 3, step=step, seconds=float(step))
+        rows += [dict(common, row=-1, column=-1, visual=False)] * glue
+        for place in range(ROWS * COLUMNS):
+            if torch.rand((), generator=generator) >= drop:
+                rows.append(dict(common, row=place // COLUMNS, column=place % COLUMNS, visual=True))
+    count = len(rows)
+    columns: dict[str, Any] = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+    score = torch.rand(count, generator=generator) * columns["visual"]
+    keys, values = (torch.randn(2, count, 4, generator=generator) for _ in range(2))
+    return Held(keys, values, TokenTable(index=torch.arange(count), score=score, **columns), layer=0, layers=1)
+
+
+@pytest.mark.parametrize("glue", [0, 2])
+@pytest.mark.parametrize("keep", [5, 17, 40, 70])
+@pytest.mark.parametrize("evictor", EVICTORS)
+def test_every_evictor_keeps_the_bound_and_the_prefix(evictor: str, keep: int, glue: int) -> None:
+    layer = held(glue=glue)
+    index = choose(EVICTORS[evictor](layer, keep), layer.table, keep)
+    assert len(index) == keep
+    assert index.tolist() == sorted(set(index.tolist()))
+    assert index[:PREFIX].tolist() == [0, 1, 2, 3]
+    again = choose(EVICTORS[evictor](layer, keep), layer.table, keep)
+    assert torch.equal(index, again)
+    if glue:  # glue goes with its step: at most the step at the edge of the budget is torn
+        kept = layer.table.take(index)
+        torn = 0
+        for step in range(STEPS):
+            here = kept.step == step
+            text = int((here & ~kept.visual).sum())
+            torn += text not in (0, glue) or (text == 0) != (int((here & kept.visual).sum()) == 0)
+        assert torn <= 1
+
+
+def test_oldest_by_a_plain_sort() -> None:
+    layer, keep = held(drop=0.3), 30
+    rows = range(PREFIX, len(layer.table))
+    best = sorted(rows, key=lambda r: (-int(layer.table.chunk[r]), -float(layer.table.score[r]), -r))
+    want = sorted([*range(PREFIX), *best[: keep - PREFIX]])
+    assert choose(EVICTORS["oldest"](layer, keep), layer.table, keep).tolist() == want
+
+
+def test_window_keeps_the_newest() -> None:
+    layer = held(drop=0.3)
+    count = len(layer.table)
+    index = choose(EVICTORS["window"](layer, 20), layer.table, 20)
+    assert index.tolist() == [0, 1, 2, 3, *range(count - 16, count)]
+
+
+def test_random_is_spread_and_never_changes_its_mind() -> None:
+    layer = held()
+    small, large = (set(choose(EVICTORS["random"](layer, k), layer.table, k).tolist()) for k in (20, 50))
+    assert small < large  # what stays at a small budget stays at a larger one
+    steps = layer.table.step[sorted(small)][PREFIX:]
+    assert len(steps.unique()) >= 7
+
+
+def test_uniform_is_evenly_spaced() -> None:
+    layer = held()
+    for steps, want in ((3, [0, 4, 8]), (6, [0, 2, 4, 6, 8, 10]), (12, list(range(12)))):
+        keep = PREFIX + steps * ROWS * COLUMNS
+        table = layer.table.take(choose(Uniform()(layer, keep), layer.table, keep))
+        assert table.step[PREFIX:].unique().tolist() == want
+
+
+def test_infinipot_v_by_its_formula() -> None:
+    layer, keep = held(seed=3), 40
+    table = layer.table
+    steps = list(range(STEPS - int(0.25 * STEPS), STEPS))
+    recent = [r for r in range(len(table)) if int(table.step[r]) in steps]
+    older = [r for r in range(PREFIX, len(table)) if r not in recent]
+
+    def key(r: int) -> Tensor:
+        return layer.keys[:, r].flatten()
+
+    tar = {}
+    for r in older:
+        same = [q for q in recent if (table.row[q], table.column[q]) == (table.row[r], table.column[r])]
+        tar[r] = -sum(float(torch.cosine_similarity(key(r), key(q), dim=0)) for q in same) / len(same)
+    left = keep - PREFIX - len(recent)
+    chosen = sorted(older, key=lambda r: -tar[r])[: int(0.5 * left)]
+    rest = [r for r in older if r not in chosen]
+    rest.sort(key=lambda r: -float(layer.values[:, r].flatten().norm()))
+    want = sorted([*range(PREFIX), *recent, *chosen, *rest[: left - len(chosen)]])
+    assert choose(InfiniPotV()(layer, keep), table, keep).tolist() == want
+
+
+@pytest.mark.parametrize("half_life", [None, 2.0])
+def test_pyramid_by_its_rule(half_life: float | None) -> None:
+    layer, keep = held(seed=5, drop=0.2), 40
+    table, count = layer.table, len(layer.table)
+    evictor = PyramidEvictor(recent=0.25, periods=4, floor=0.5, half_life=half_life)
+    newest = list(range(count - 10, count))
+    older = [r for r in range(PREFIX, count) if r not in newest]
+    granted = []
+    for period in range(4):
+        members = [r for r in older if min(int(float(table.seconds[r]) / 11 * 4), 3) == period]
+        members.sort(key=lambda r: -float(table.score[r]))
+        for place, r in enumerate(members):
+            floor = 0.5 * keep / 4 * (1 if half_life is None else 0.5 ** ((11 - float(table.seconds[r])) / half_life))
+            if place < floor:
+                granted.append(r)
+    order = [
+        *newest,
+        *sorted(granted, key=lambda r: -float(table.score[r])),
+        *sorted((r for r in older if r not in granted), key=lambda r: -float(table.score[r])),
+    ]
+    want = sorted([*range(PREFIX), *order[: keep - PREFIX]])
+    assert choose(evictor(layer, keep), table, keep).tolist() == want
+
+
+def test_pyramid_remembers_an_hour_ago() -> None:
+    """New tokens score ten times as high as old ones; the floors keep the old periods represented all the same."""
+    count = 3600
+    zeros = torch.zeros(count, dtype=torch.long)
+    table = TokenTable(
+        index=torch.arange(count),
+        seconds=torch.arange(count).float(),
+        chunk=zeros,
+        step=torch.arange(count),
+        row=zeros,
+        column=zeros,
+        score=torch.linspace(0.1, 1, count),
+        visual=torch.ones(count, dtype=torch.bool),
+    )
+    layer = Held(torch.zeros(1, count, 2), torch.zeros(1, count, 2), table, 0, 1)
+    ours, fading = PyramidEvictor(), PyramidEvictor(half_life=600)
+    first_ten_minutes = []
+    for evictor in (EVICTORS["oldest"], fading, ours):
+        index = choose(evictor(layer, 360), table, 360)
+        first_ten_minutes.append(int((table.seconds[index] < 600).sum()))
+    assert first_ten_minutes[0] == 0
+    assert 0 < first_ten_minutes[1] < first_ten_minutes[2]
+
+
+@pytest.mark.parametrize("evictor", EVICTORS)
+@pytest.mark.parametrize(
+    "memory", [dict(tokens=60), dict(tokens=90, shape="pyramid"), dict(bytes=60 * 6 * 2 * 2 * 16 * 8)], ids=str
+)
+def test_the_bound_holds_in_flight(memory: dict[str, Any], evictor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every append of every layer, the probe and the chunk in flight included."""
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(**memory, evictor=evictor))
+    tokens, ratios = memory.get("tokens", 60), (1, 1, 0.5, 0.5, 0.25, 0.25)
+    budgets = [int(tokens * r) for r in ratios] if "shape" in memory else [tokens] * 6
+    assert stream._ingest.budgets == budgets
+    seen, update = [0] * 6, KeyValueLayer.update
+
+    def watched(layer: KeyValueLayer, *args: Any, **kwargs: Any):
+        result = update(layer, *args, **kwargs)
+        for i, mine in enumerate(current.layers):
+            if mine is layer:
+                seen[i] = max(seen[i], layer.get_seq_length())
+        return result
+
+    fork = pv.memory.StreamCache.fork
+
+    def remember(cache: Any) -> Any:
+        nonlocal current
+        current = fork(cache)
+        return current
+
+    current = stream._state.cache
+    monkeypatch.setattr(KeyValueLayer, "update", watched)
+    monkeypatch.setattr(pv.memory.StreamCache, "fork", remember)
+    for i in range(12):
+        stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
+    assert all(most <= budget for most, budget in zip(seen, budgets, strict=True))
+    assert seen[0] == budgets[0]  # and it is used
+    if "bytes" in memory:
+        assert stream.ask("what ?", max_new_tokens=1).cache_bytes <= memory["bytes"]
+
+
+def test_storage_is_shared_until_someone_must_move() -> None:
+    """The worked example of `KeyValueLayer`, with values."""
+    parent = KeyValueLayer()
+    data = torch.arange(20.0).view(1, 1, 20, 1)
+    parent.update(data[:, :, :5], data[:, :, :5])
+    fork = parent.fork()
+    storage = parent.keys.untyped_storage().data_ptr()
+    fork.update(data[:, :, 5:7], -data[:, :, 5:7])
+    assert fork.keys.untyped_storage().data_ptr() == storage  # in place, behind the parent's end
+    assert fork.keys.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert fork.values.flatten().tolist() == [0, 1, 2, 3, 4, -5, -6]
+    assert parent.keys.flatten().tolist() == [0, 1, 2, 3, 4]
+    other = parent.fork()
+    other.update(data[:, :, 10:11], data[:, :, 10:11])  # not at the end of what is used: moves
+    assert other.keys.untyped_storage().data_ptr() != storage
+    assert fork.keys.flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    fork.release(parent)
+    parent.update(data[:, :, 12:13], data[:, :, 12:13])  # the fork is done: in place again
+    assert parent.keys.untyped_storage().data_ptr() == storage
+    assert parent.keys.flatten().tolist() == [0, 1, 2, 3, 4, 12]
+    assert other.keys.flatten().tolist() == [0, 1, 2, 3, 4, 10]
+    parent.keep(torch.tensor([0, 3, 5]))
+    assert parent.keys.flatten().tolist() == [0, 3, 12]
+    for size in range(200):  # growth keeps everything
+        parent.update(data[:, :, size % 20 : size % 20 + 1], data[:, :, :1])
+    assert parent.keys.flatten().tolist() == [0, 3, 12, *(float(i % 20) for i in range(200))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (dict(tokens=0), "0"),
+        (dict(tokens=-5), "-5"),
+        (dict(tokens=1.5), "1.5"),
+        (dict(tokens=True), "True"),
+        (dict(bytes=0), "bytes=0"),
+        (dict(tokens=100, bytes=1000), "both"),
+        (dict(shape="round"), "round"),
+        (dict(evictor="lru"), "lru"),
+    ],
+)
+def test_refused(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(pv.ConfigError, match=said):
+        pv.Memory(**arguments)

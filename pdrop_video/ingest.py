@@ -89,8 +89,8 @@ class Ingestor:
         self.stages = len(loop.schedule.layers) + 1
         self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if self.stages > 1 else adapter.embed([])
         schedule, shape = loop.schedule, DecoderShape.of(model.config)
-        token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
-        self.budgets = memory.budgets(schedule.per_layer_shares(), token_bytes)
+        self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.budgets = memory.budgets(schedule.per_layer_shares(), self.token_bytes)
         if self.budgets is not None and min(self.budgets) <= self._text_tokens:
             raise ConfigError(
                 f"{memory} leaves no room beside {self._text_tokens} tokens of prompt and probe: its smallest layer "

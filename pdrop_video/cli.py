@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,8 +12,10 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from transformers.utils import logging as transformers_logging
 
 import pdrop_video as pv
 
@@ -54,12 +55,19 @@ Ratios = Annotated[
 ]
 
 
-@app.callback()
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    """Options before the command."""
-    if version:
-        _out.print(pv.__version__)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(pv.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 @app.command(epilog=_ASK_EXAMPLES)
@@ -68,7 +76,7 @@ def ask(
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
     model: Model = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
-    chunk: Annotated[int, typer.Option(help="Frames per push.")] = 8,
+    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
     ratios: Ratios = None,
     memory: Annotated[
         str, typer.Option(help="Most tokens that a layer remembers while watching; 'none' for no limit.")
@@ -76,7 +84,7 @@ def ask(
     standing: Annotated[
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 128,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
     dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
@@ -84,6 +92,8 @@ def ask(
 ) -> None:
     """Watch a video and answer questions about it."""
     with _clear_errors():
+        if not all(question.strip() for question in questions):
+            raise pv.ConfigError("one of the questions is empty; expected some text.")
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         stream = lm.stream(_pyramid(ratios), _memory(memory), standing_question=questions[0] if standing else None)
         rate = lm.adapter.fps if fps is None else fps
@@ -101,7 +111,7 @@ def ask(
             typer.echo(json.dumps({"video": str(video), "warnings": lost, "answers": [asdict(a) for a in answers]}))
             return
         for sentence in lost:
-            _err.print(f"[yellow]warning:[/yellow] {sentence}", highlight=False)
+            _err.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
         _print_costs(answers[-1], stream)
 
 
@@ -111,8 +121,8 @@ def info(
         str | None, typer.Argument(help="Folder or name on the hub; left out: the built-in model.")
     ] = None,
     ratios: Ratios = None,
-    height: Annotated[int, typer.Option(help="Height of the frames, in pixels.")] = 720,
-    width: Annotated[int, typer.Option(help="Width of the frames, in pixels.")] = 1280,
+    height: Annotated[int, typer.Option(help="Height of the frames, in pixels.", min=1)] = 720,
+    width: Annotated[int, typer.Option(help="Width of the frames, in pixels.", min=1)] = 1280,
 ) -> None:
     """Show what a schedule means for a model: boundaries, tokens, FLOPs, bytes. Reads no weights."""
     with _clear_errors():
@@ -124,7 +134,7 @@ def info(
         minute = int(60 * adapter.fps / step) * t * h * w
         full = prefill_flops(shape, pv.Pyramid(stages=1).resolve(shape.layers), minute, 0)
         kept = prefill_flops(shape, schedule, minute, 0)
-    table = Table(title=model or "built-in model", show_header=False)
+    table = Table(title=escape(model or "built-in model"), show_header=False)
     for name, value in (
         ("family", config.model_type),
         ("decoder layers", shape.layers),
@@ -147,26 +157,27 @@ def _pyramid(ratios: str | None) -> pv.Pyramid | None:
     if ratios.strip().lower() == "none":
         return pv.Pyramid(stages=1)
     try:
-        return pv.Pyramid(ratios=tuple(float(part) for part in ratios.split(",")))
+        shares = tuple(float(part) for part in ratios.split(","))
     except ValueError as error:
-        if isinstance(error, pv.PDropError):
-            raise
         raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, or none.") from error
+    return pv.Pyramid(ratios=shares)
 
 
 def _memory(tokens: str) -> pv.Memory:
     if tokens.strip().lower() == "none":
         return pv.Memory(tokens=None)
-    if not tokens.strip().lstrip("+-").isdigit():
-        raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.")
-    return pv.Memory(tokens=int(tokens))
+    try:
+        count = int(tokens)
+    except ValueError as error:
+        raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.") from error
+    return pv.Memory(tokens=count)
 
 
 def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChunk]:
     """A bar on a terminal, plain lines otherwise."""
     total = reader.info.duration
     if not _err.is_terminal:
-        _err.print(f"watching {video.name} with the {lm.name} model", highlight=False)
+        _err.print(escape(f"watching {video.name} with the {lm.name} model"), highlight=False, soft_wrap=True)
         for part in reader:
             yield part
             of = f" of {total:.1f}" if total else ""
@@ -174,7 +185,7 @@ def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChun
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeElapsedColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task(f"watching {video.name}", total=total, seen="")
+        task = bar.add_task(escape(f"watching {video.name}"), total=total, seen="")
         for part in reader:
             yield part
             seen = f"{part.seconds[-1]:.1f} s, {reader.frames_read} frames"
@@ -213,9 +224,11 @@ def _print_costs(answer: pv.Answer, stream: pv.VideoStream) -> None:
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    if not _err.is_terminal:
+        transformers_logging.disable_progress_bar()
     try:
         yield
     except pv.PDropError as error:
-        _err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

@@ -108,7 +108,7 @@ class VideoStream:
         try:
             with torch.no_grad():
                 for part in self._whole_steps(state, chunk):
-                    self._ingest.visual(state, self.lm.adapter.look(part.frames, part.seconds))
+                    self._ingest.visual(state, self.lm.adapter.look(part.frames, part.seconds, state.steps))
         except BaseException:
             state.cache.release(before.cache)
             raise
@@ -167,6 +167,21 @@ class VideoStream:
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
         return self._state.cache.tables[first_layers[stage]]
+
+    @property
+    def cache_tokens(self) -> tuple[int, ...]:
+        """Tokens that each layer remembers."""
+        return tuple(self._state.cache.lengths())
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values remembered."""
+        return self._state.cache.nbytes
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values in one layer."""
+        return self._ingest.token_bytes
 
     def fork(self) -> VideoStream:
         """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
@@ -268,7 +283,7 @@ class VideoStream:
         """Let an odd frame that waits be seen without its partner."""
         if state.waiting is not None:
             waiting, state.waiting = state.waiting, None
-            self._ingest.visual(state, self.lm.adapter.look(waiting.frames, waiting.seconds))
+            self._ingest.visual(state, self.lm.adapter.look(waiting.frames, waiting.seconds, state.steps))
 
     def _question(self, state: StreamState, question: str) -> Tensor:
         """Prefill an odd frame that waits and the question; returns the next token's logits [vocabulary]."""

@@ -8,31 +8,59 @@ import torch
 from torch import Tensor
 
 from pdrop_video import VideoLM
-from pdrop_video.models import Place
 
 
 def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str) -> tuple[dict[str, Any], int, int]:
-    """Inputs of one forward over prefix, whole video and question; with the lengths of prefix and visual tokens."""
-    adapter = lm.adapter
+    """Inputs of one forward over prefix, whole video and question; with the tokens of the prefix and of the steps.
+
+    Pixel values and token ids go in where an unmodified model takes them: visual embeddings, deepstack features and
+    LLaVA's newline are its own doing.
+    """
+    adapter, model = lm.adapter, lm.model
+    times = adapter.times(tuple(seconds))
     if missing := -len(frames) % adapter.frames_per_step:
         frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
-    values, grid = adapter.preprocess(frames)
-    visual = grid[0] * grid[1] * grid[2]
+    values, (t, h, w) = adapter.preprocess(frames)
+    assert t == len(times)
     before, after = lm.prompt.before(), lm.prompt.after(question)
     token = lm.tokenizer.convert_tokens_to_ids(adapter.video_token)
+    steps: list[int] = []
+    for number, second in enumerate(times):
+        lead, tail = adapter.glue(number, second)
+        steps += [*adapter.ids(lead), *[token] * (h * w), *adapter.ids(tail)]
     closing = [token] * len(adapter.closing())  # LLaVA's newline is a video token to transformers
-    ids = torch.tensor([[*before, *[token] * visual, *closing, *after]])
-    inputs: dict[str, Any] = dict(input_ids=ids, pixel_values_videos=values.to(lm.model.dtype))
-    if "qwen" in lm.model.config.model_type:
-        merge = lm.model.config.vision_config.spatial_merge_size
-        inputs["video_grid_thw"] = torch.tensor([[grid[0], grid[1] * merge, grid[2] * merge]])
-        # transformers' own rule for the text after a video differs since 5.5 (see MRopePositions)
-        rule, place = adapter.positions, Place()
-        first, place = rule.text(len(before), place)
-        middle, place = rule.video(grid, tuple(seconds[:: adapter.frames_per_step]), place)
-        last, place = rule.text(len(closing) + len(after), place)
-        inputs["position_ids"] = torch.cat([first, middle, last], dim=-1)
-    return inputs, len(before), visual
+    name = "pixel_values_videos" if "video_token_id" in model.config or "video_token_index" in model.config else ""
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([[*before, *steps, *closing, *after]]),
+        name or "pixel_values": values.to(model.dtype),
+    }
+    if "qwen" in model.config.model_type:
+        merge = model.config.vision_config.spatial_merge_size
+        inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
+        inputs["position_ids"] = mrope(lm, before, times, (h, w), len(after))
+    return inputs, len(before), len(steps)
+
+
+def mrope(lm: VideoLM, before: list[int], times: tuple[float, ...], size: tuple[int, int], after: int) -> Tensor:
+    """Position ids [3, 1, tokens] by the rules of transformers up to 5.0, written out token by token.
+
+    transformers' own rule for the text after a video differs since 5.5 (see MRopePositions).
+    """
+    adapter, ids, family = lm.adapter, [(i, i, i) for i in range(len(before))], lm.model.config.model_type
+    start = len(before)
+    for number, second in enumerate(times):
+        lead, tail = (len(adapter.ids(text)) for text in adapter.glue(number, second))
+        if family == "qwen3_vl":  # every step begins anew behind its timestamp
+            start = max(map(max, ids)) + 1 + lead
+        ids += [(start - lead + i,) * 3 for i in range(lead)]
+        rate = dict(qwen2_vl=number, qwen3_vl=0).get(family)
+        if rate is None:
+            rate = int((second - times[0]) * lm.model.config.vision_config.tokens_per_second + 1e-6)
+        ids += [(start + rate, start + row, start + column) for row in range(size[0]) for column in range(size[1])]
+        end = max(map(max, ids)) + 1
+        ids += [(end + i,) * 3 for i in range(tail)]
+    end = max(map(max, ids)) + 1
+    return torch.tensor([*ids, *[(end + i,) * 3 for i in range(after)]]).T[:, None]
 
 
 @torch.no_grad()

@@ -78,7 +78,8 @@ def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(pv.ModelError, match=named):
             other.resume(path)
     theta = build("qwen2_5_vl")
-    theta.model.config.get_text_config().rope_parameters["rope_theta"] = 5.0
+    text = theta.model.config.get_text_config()
+    text.rope_parameters = {**text.rope_parameters, "rope_theta": 5.0}
     with pytest.raises(pv.ModelError, match="rope"):
         theta.resume(path)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .pixels import Pixels
 from .positions import Place, Positions
+from .prompt import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class VisualChunk:
         Time of each step.
     size : (h, w)
         Visual tokens of a step along height and width.
+    lead : tuple of int
+        Tokens of glue in front of each step's visual ones.
     deepstack : tuple of Tensor [tokens, hidden]
         What Qwen3-VL adds behind its first layers; zero for glue. Empty for other families.
     """
@@ -41,6 +44,7 @@ class VisualChunk:
     steps: tuple[int, ...]
     seconds: tuple[float, ...]
     size: tuple[int, int]
+    lead: tuple[int, ...]
     deepstack: tuple[Tensor, ...] = ()
 
     @classmethod
@@ -48,7 +52,7 @@ class VisualChunk:
         """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
         t, h, w = grid
         visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
-        return cls(embeds, visual, (h * w,) * t, seconds, (h, w))
+        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t)
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -71,6 +75,7 @@ class VisualChunk:
                     self.steps[first : first + steps],
                     self.seconds[first : first + steps],
                     self.size,
+                    self.lead[first : first + steps],
                     tuple(features[start:end] for features in self.deepstack),
                 )
             )
@@ -86,13 +91,21 @@ class Adapter(ABC):
         As ``AutoModelForImageTextToText`` loads it.
     pixels : Pixels
         The checkpoint's preprocessing numbers.
+    tokenizer : PreTrainedTokenizerBase, optional
+        For the text between steps; families that have none do without.
 
     Attributes
     ----------
     frames_per_step : int
         Frames that become one step of visual tokens; a last frame that lacks its partner waits for the next push.
     video_token : str
-        The placeholder that the family's chat template writes for a video.
+        The token that stands for each visual one in transformers' input ids.
+    placeholder : str
+        What the family's chat template writes for a video; `video_token` where empty.
+    opening, ending : str
+        Text that the family's processor writes in front of a video's first step and behind its last one.
+    template : str or None
+        A chat template that the family's processor prefers to the checkpoint's own where there is a video.
     fps : float
         Frames per second that the family was trained at.
     keeps_shape : bool
@@ -102,12 +115,19 @@ class Adapter(ABC):
     model_types: ClassVar[tuple[str, ...]]
     frames_per_step: ClassVar[int] = 1
     video_token: ClassVar[str]
+    placeholder: ClassVar[str] = ""
+    opening: ClassVar[str] = ""
+    ending: ClassVar[str] = ""
+    template: ClassVar[str | None] = None
     fps: ClassVar[float] = 2.0
     keeps_shape: ClassVar[bool] = False
 
-    def __init__(self, model: Any, pixels: Pixels) -> None:
+    def __init__(self, model: Any, pixels: Pixels, tokenizer: Any = None) -> None:
         self.model = model
         self.pixels = pixels
+        self.tokenizer = tokenizer
+
+    # -- what a family says -----------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -125,32 +145,108 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def encode(self, values: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
-        """Visual tokens of what `preprocess` gave, with the family's glue around each step.
+    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
+        """Visual tokens [t * h * w, hidden] of what `preprocess` gave; behind them the deepstack features, if any.
 
         Parameters
         ----------
         values : Tensor
             Pixel values in the model's dtype.
         grid : (t, h, w)
-        seconds : tuple of float
-            Time of each of the t steps.
         """
 
-    def place(self, chunk: VisualChunk, place: Place) -> tuple[Tensor, Place]:
-        """Position ids [1, tokens] or [3, 1, tokens] of a chunk that comes at `place`, and where the next one comes."""
-        return self.positions.video((len(chunk.steps), *chunk.size), chunk.seconds, place)
+    def glue(self, number: int, seconds: float) -> tuple[str, str]:
+        """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
+        return "", ""
+
+    def times(self, seconds: tuple[float, ...]) -> tuple[float, ...]:
+        """The time of each step, from the times of its frames: that of its first one."""
+        return seconds[:: self.frames_per_step]
 
     def closing(self) -> Tensor:
         """Embeddings [tokens, hidden] that end a video before the template's text goes on; none by default."""
         return self.embed([])
 
-    def look(self, frames: Tensor, seconds: tuple[float, ...]) -> VisualChunk:
-        """Frames to visual tokens; the last step is filled up with its last frame, as transformers fills it."""
+    @classmethod
+    def per_frame(cls, pixels: Pixels) -> Pixels:
+        """A checkpoint's numbers as a stream needs them, which never knows a whole video's length."""
+        return pixels
+
+    @staticmethod
+    def flat(pooled: Any) -> Tensor:
+        """Features [tokens, hidden] of one video, which transformers nests by family and version: lists, frames."""
+        whole = pooled if isinstance(pooled, Tensor) else torch.cat(tuple(pooled))
+        return whole.reshape(-1, whole.shape[-1])
+
+    # -- what follows from it ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def prompt(cls, tokenizer: Any, template: str | None = None) -> Prompt:
+        """The family's prompt around a video; `template` stands in for the tokenizer's own chat template."""
+        return Prompt(
+            tokenizer,
+            cls.video_token,
+            cls.template or template,
+            placeholder=cls.placeholder,
+            opening=cls.opening,
+            ending=cls.ending,
+        )
+
+    def look(self, frames: Tensor, seconds: tuple[float, ...], first: int = 0) -> VisualChunk:
+        """Frames to visual tokens with the family's glue around each step.
+
+        Parameters
+        ----------
+        frames : Tensor [frames, height, width, 3], uint8
+            The last step is filled up with its last frame, as transformers fills it.
+        seconds : tuple of float
+            Time of each frame.
+        first : int
+            Steps of the stream before these.
+        """
+        times = self.times(seconds)
         if missing := -len(frames) % self.frames_per_step:
             frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
         values, grid = self.preprocess(frames.to(self.model.device))
-        return self.encode(values.to(self.model.dtype), grid, seconds[:: self.frames_per_step])
+        embeds, *deepstack = self.encode(values.to(self.model.dtype), grid)
+        _, h, w = grid
+        text = [tuple(map(self.ids, self.glue(first + i, s))) for i, s in enumerate(times)]
+        if not any(before or after for before, after in text):
+            return VisualChunk.plain(embeds, grid, times)
+        ids, visual = [], []  # a visual token's id does not matter: its embedding is overwritten
+        for before, after in text:
+            ids += [*before, *[0] * (h * w), *after]
+            visual += [False] * len(before) + [True] * (h * w) + [False] * len(after)
+        rows, mask = self.embed(ids), torch.tensor(visual, device=embeds.device)
+        return VisualChunk(
+            rows.masked_scatter(mask[:, None], embeds.to(rows)),
+            mask,
+            tuple(len(before) + h * w + len(after) for before, after in text),
+            times,
+            (h, w),
+            tuple(len(before) for before, _ in text),
+            tuple(torch.zeros_like(rows).masked_scatter(mask[:, None], f.to(rows)) for f in deepstack),
+        )
+
+    def place(self, chunk: VisualChunk, place: Place) -> tuple[Tensor, Place]:
+        """Position ids [1, tokens] or [3, 1, tokens] of a chunk that comes at `place`, and where the next one comes.
+
+        Glue counts as text, so that a step with glue around it is a video of one step.
+        """
+        h, w = chunk.size
+        if sum(chunk.steps) == chunk.visual_tokens:
+            return self.positions.video((len(chunk.steps), h, w), chunk.seconds, place)
+        ids = []
+        for tokens, lead, seconds in zip(chunk.steps, chunk.lead, chunk.seconds, strict=True):
+            before, place = self.positions.text(lead, place)
+            visual, place = self.positions.video((1, h, w), (seconds,), place)
+            after, place = self.positions.text(tokens - lead - h * w, place)
+            ids += [before, visual, after]
+        return torch.cat(ids, dim=-1), place
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of text that stands between special tokens."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
     def embed(self, ids: list[int]) -> Tensor:
         """Embeddings [tokens, hidden] of text."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import Adapter, VisualChunk
+from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
 
@@ -33,10 +33,10 @@ class LlavaOneVision(Adapter):
         side = math.ceil(vision.image_size // vision.patch_size / 2)
         return pictures[None], (len(frames), side, side)
 
-    def encode(self, values: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Pooled visual tokens, without the newline that newer transformers put behind the last frame."""
         features = self.model.get_video_features(values, return_dict=True).pooler_output
-        return VisualChunk.plain(features[0, : math.prod(grid)], grid, seconds)
+        return (features[0, : math.prod(grid)],)
 
     def closing(self) -> Tensor:
         """The newline embedding."""

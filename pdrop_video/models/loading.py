@@ -8,15 +8,20 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from .base import Adapter
+from .internvl import InternVL
+from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .pixels import Pixels
-from .prompt import Prompt
 from .qwen2_5_vl import Qwen2_5VL
+from .qwen2_vl import Qwen2VL
+from .qwen3_vl import Qwen3VL
+from .smolvlm import SmolVLM
 
 if TYPE_CHECKING:
     from ..lm import VideoLM
@@ -24,7 +29,8 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
-ADAPTERS: dict[str, type[Adapter]] = {name: a for a in (Qwen2_5VL, LlavaOneVision) for name in a.model_types}
+FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM)
+ADAPTERS: dict[str, type[Adapter]] = {name: family for family in FAMILIES for name in family.model_types}
 """Every supported family by its ``model_type``."""
 
 
@@ -34,6 +40,8 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
     attn: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.
@@ -49,6 +57,10 @@ def load(
         "auto" takes the checkpoint's own.
     attn : str, optional
         transformers' attention implementation: "sdpa" (its default), "eager", "flash_attention_2", ...
+    min_pixels, max_pixels : int, optional
+        Limits on the pixels of a resized frame, in place of the checkpoint's own, for families that keep a frame's
+        shape (Qwen). A checkpoint that has limits for images only is capped at 768 * 28 * 28 pixels a frame, as in
+        Qwen's reference video pipeline.
     **kwargs
         Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
 
@@ -60,32 +72,53 @@ def load(
     ------
     ModelError
         If there is no such model, it has no safetensors weights, or its family is not supported.
+    ConfigError
+        If limits of pixels are wrong, or the family has none; if both `device` and `device_map` are given.
     """
     from ..lm import VideoLM
 
+    if device is not None and "device_map" in kwargs:
+        raise ConfigError(f"both device={str(device)!r} and a device_map were given; give one of them.")
     source = str(BUILTIN if name is None else name)
     hub: dict[str, Any] = {k: kwargs[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in kwargs}
     config = _config(source, hub)
     adapter = adapter_for(config.model_type)
+    pixels = adapter.per_frame(_pixels(source, hub))
+    if min_pixels is not None or max_pixels is not None:
+        if not adapter.keeps_shape:
+            raise ConfigError(
+                f"models of type {config.model_type!r} resize every frame to one size; leave min_pixels and max_pixels "
+                "out."
+            )
+        pixels = pixels.within(min_pixels, max_pixels)
     if attn is not None:
         kwargs["attn_implementation"] = attn
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, **kwargs
-        ).eval()
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported, and refused below
+            output_loading_info=True,
+            **kwargs,
+        )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"{source!r} was found but could not be loaded: {_first_line(error)} Expected safetensors weights and "
             "tokenizer files as save_pretrained writes them (convert .bin weights by loading and saving them once)."
         ) from error
+    model, report = loaded
+    _refuse_holes(source, report)
     if "device_map" not in kwargs:
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        _move(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
     return VideoLM(
-        model,
-        adapter(model, Pixels.of(_preprocessor(source, hub))),
-        Prompt(tokenizer, adapter.video_token, template),
+        model.eval(),
+        adapter(model, pixels, tokenizer),
+        adapter.prompt(tokenizer, template),
         name="built-in" if name is None else source,
     )
 
@@ -107,8 +140,8 @@ def describe(name: str | Path | None = None, **hub: Any) -> tuple[Any, Adapter]:
     """
     source = str(BUILTIN if name is None else name)
     config = _config(source, hub, weights=False)
-    pixels = Pixels.of(_preprocessor(source, hub))
-    return config, adapter_for(config.model_type)(SimpleNamespace(config=config), pixels)
+    adapter = adapter_for(config.model_type)
+    return config, adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
 
 
 def adapter_for(model_type: str) -> type[Adapter]:
@@ -127,6 +160,8 @@ def adapter_for(model_type: str) -> type[Adapter]:
 
 def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
     folder = Path(source)
+    if folder.is_file():
+        raise ModelError(f"{source!r} is a file; expected the folder that holds config.json and the weights.")
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"the folder {source!r} has no config.json; expected what save_pretrained writes.")
@@ -139,21 +174,32 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"no model {source!r}: {_first_line(error)} Expected a local folder, a name on the hub such as "
+            f"no usable model {source!r}: {_first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."
         ) from error
 
 
-def _preprocessor(source: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """The preprocessing numbers for videos, in whichever of its files the checkpoint keeps them."""
-    combined = _json(source, "processor_config.json", hub)
-    return (
-        _json(source, "video_preprocessor_config.json", hub)
-        or combined.get("video_processor")
-        or _json(source, "preprocessor_config.json", hub)
-        or combined.get("image_processor")
-        or {}
+def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
+    """The preprocessing numbers for video frames, in whichever of its files the checkpoint keeps them.
+
+    The order is that of transformers: ``processor_config.json`` (written since 5.0), then a file of its own for video
+    (in a folder of its own in LLaVA-OneVision's first layout), then the image processor's file. Qwen2.5-VL has only
+    the last, and saving it again copies its limits into a video entry: limits that are the image's too are capped.
+    """
+    both = _json(source, "processor_config.json", hub)
+    image = both.get("image_processor") or _json(source, "preprocessor_config.json", hub)
+    video = (
+        both.get("video_processor")
+        or _json(source, "video_preprocessor_config.json", hub)
+        or _json(source, "video_processor/preprocessor_config.json", hub)
     )
+    if not (video or image):
+        raise ModelError(
+            f"{source!r} has no preprocessing numbers; expected video_preprocessor_config.json, "
+            "preprocessor_config.json or processor_config.json, as the processor's save_pretrained writes them."
+        )
+    pixels = Pixels.of(video or image)
+    return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
 
 
 def _json(source: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:
@@ -165,7 +211,27 @@ def _json(source: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:
         _raise_exceptions_for_gated_repo=False,
         **hub,
     )
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{file} of {source!r} is not valid JSON: {error}. Fetch it again.") from error
+
+
+def _refuse_holes(source: str, report: dict[str, Any]) -> None:
+    """Where weights do not fill the model, transformers warns and leaves random numbers."""
+    holes = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if holes:
+        raise ModelError(
+            f"the weights of {source!r} do not fit its config: {len(holes)} tensors are missing or have another shape, "
+            f"the first is {holes[0]}. Fetch or save the checkpoint again."
+        )
+
+
+def _move(model: Any, device: str | torch.device) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # an unknown name, no such device, or no room on it
+        raise ModelError(f"the model can't be put on {str(device)!r}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

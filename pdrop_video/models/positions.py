@@ -26,11 +26,14 @@ class Place:
         Where the running video began; None outside a video.
     since : float
         Seconds of the running video's first grid.
+    steps : int
+        Grids of the running video so far, where the family counts them.
     """
 
     next: int = 0
     start: int | None = None
     since: float = 0.0
+    steps: int = 0
 
 
 class Positions(Protocol):
@@ -96,3 +99,28 @@ class MRopePositions:
         ids = torch.stack([axis.flatten() for axis in torch.meshgrid(t, h, w, indexing="ij")])
         end = max(int(t[-1]), start + height - 1, start + width - 1) + 1
         return ids[:, None], Place(max(place.next, end), start, since)
+
+
+class StepPositions(MRopePositions):
+    """Time, height and width (Qwen2-VL): as `MRopePositions`, but t advances by one for each step, whatever its time.
+
+    What holds there of the text after a video holds here: up to 5.0 transformers let it begin at the largest position
+    + 1, since 5.5 at start + max(h, w), which is the same for as long as a video has no more than max(h, w) steps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def video(self, grid: tuple[int, int, int], seconds: tuple[float, ...], place: Place) -> tuple[Tensor, Place]:
+        """Position ids [3, 1, t * h * w].
+
+        Examples
+        --------
+        >>> ids, place = StepPositions().video((2, 1, 2), (0.0, 30.0), Place(next=5))
+        >>> ids[:, 0].tolist(), place.next
+        ([[5, 5, 6, 6], [5, 5, 5, 5], [5, 6, 5, 6]], 7)
+        """
+        first = 0 if place.start is None else place.steps
+        numbers = tuple(float(first + i) for i in range(grid[0]))
+        ids, after = super().video(grid, numbers, place)
+        return ids, replace(after, steps=first + grid[0])

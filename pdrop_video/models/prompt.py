@@ -10,37 +10,67 @@ from ..errors import ModelError
 class Prompt:
     """Token ids before and after the video of one user turn.
 
+    Both halves are cut from one text with a single `video_token` in the video's place, so that they are tokenized
+    as transformers' processors tokenize them: whole, with the tokenizer's own first token.
+
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerBase
-        With a chat template that writes `video_token` for a video.
+        With a chat template that writes `placeholder` for a video.
     video_token : str
-        The placeholder to cut at.
+        The token that stands for a visual one.
     template : str, optional
         A chat template to use in place of the tokenizer's own.
+    placeholder : str
+        What the template writes for a video; `video_token` where empty.
+    opening, ending : str
+        Text between the template's and the video's tokens.
 
     Raises
     ------
     ModelError
-        If the template does not place a video.
+        If the template does not place a video, or the tokenizer does not know `video_token`.
     """
 
-    def __init__(self, tokenizer: Any, video_token: str, template: str | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        video_token: str,
+        template: str | None = None,
+        *,
+        placeholder: str = "",
+        opening: str = "",
+        ending: str = "",
+    ) -> None:
         self.tokenizer, self.video_token, self.template = tokenizer, video_token, template
-        self._halves("")  # fail now, not at the first question
+        self.placeholder, self._video = placeholder or video_token, f"{opening}{video_token}{ending}"
+        self._rendered("")  # fail now, not at the first question
+        self._video_id = tokenizer.get_vocab().get(video_token)
+        if self._video_id is None or tokenizer(video_token, add_special_tokens=False)["input_ids"] != [self._video_id]:
+            raise ModelError(
+                f"the tokenizer does not know {video_token}; expected the model's own tokenizer.json and "
+                "tokenizer_config.json."
+            )
 
     def before(self, system: str | None = None) -> list[int]:
         """Ids of everything up to the video."""
-        return self._encode(self._halves("", system)[0])
+        return self._halves("", system)[0]
 
     def after(self, question: str) -> list[int]:
         """Ids of everything from the video's end to where the answer begins.
 
         With an empty question this is the answer-turn template, the best query-independent probe known (StreamMem).
         """
-        return self._encode(self._halves(question)[1])
+        return self._halves(question)[1]
 
-    def _halves(self, question: str, system: str | None = None) -> tuple[str, str]:
+    def _halves(self, question: str, system: str | None = None) -> tuple[list[int], list[int]]:
+        text = self._rendered(question, system)
+        first = self.tokenizer.bos_token  # templates may write it themselves
+        ids = self.tokenizer(text, add_special_tokens=not (first and text.startswith(first)))["input_ids"]
+        at = ids.index(self._video_id)
+        return ids[:at], ids[at + 1 :]
+
+    def _rendered(self, question: str, system: str | None = None) -> str:
         text = [{"type": "text", "text": question}] if question else []
         messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "video"}, *text]}]
         if system is not None:
@@ -51,13 +81,9 @@ class Prompt:
             )
         except Exception as error:  # jinja raises many kinds, transformers its own
             raise ModelError(f"the tokenizer's chat template can't render a video turn: {error}") from error
-        before, found, after = rendered.partition(self.video_token)
-        if not found:
+        if self.placeholder not in rendered:
             raise ModelError(
-                f"the tokenizer's chat template writes no {self.video_token} for a video; expected the template of a "
+                f"the tokenizer's chat template writes no {self.placeholder} for a video; expected the template of a "
                 "video model. Save the model's own chat_template.jinja beside its tokenizer."
             )
-        return before, after
-
-    def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return rendered.replace(self.placeholder, self._video, 1)

@@ -1,46 +1,19 @@
-"""Qwen2.5-VL: frames merged in pairs, times in the positions (M-RoPE), one video between two vision tokens."""
+"""Qwen2.5-VL: as Qwen2-VL, but with times in the positions."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from .base import Adapter, VisualChunk
-from .pixels import normalise, patchify, qwen_size, resize
 from .positions import MRopePositions, Positions
+from .qwen2_vl import Qwen2VL
 
 
-class Qwen2_5VL(Adapter):
-    """Adapter of ``Qwen2_5_VLForConditionalGeneration`` (arXiv 2502.13923).
-
-    The vision tower attends within one pair of frames only, so encoding chunk by chunk equals encoding at once.
-    """
+class Qwen2_5VL(Qwen2VL):
+    """Adapter of ``Qwen2_5_VLForConditionalGeneration`` (arXiv 2502.13923)."""
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
-    frames_per_step: ClassVar[int] = 2
-    video_token: ClassVar[str] = "<|video_pad|>"
-    keeps_shape: ClassVar[bool] = True
 
     @property
     def positions(self) -> Positions:
         """M-RoPE at the checkpoint's tokens per second."""
         return MRopePositions(self.model.config.vision_config.tokens_per_second)
-
-    def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Patches [t * 2h * 2w, 3 * 2 * patch * patch] and the grid of merged tokens."""
-        vision = self.model.config.vision_config
-        patch, merge = vision.patch_size, vision.spatial_merge_size
-        height, width = qwen_size(frames.shape[1], frames.shape[2], patch * merge, self.pixels)
-        pictures = normalise(resize(frames, height, width, self.pixels.mode), self.pixels)
-        patches, (t, h, w) = patchify(pictures, patch, merge, vision.temporal_patch_size)
-        return patches, (t, h // merge, w // merge)
-
-    def encode(self, values: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
-        """Merged visual tokens of one video; the chat template writes the vision tokens around it."""
-        t, h, w = grid
-        merge = self.model.config.vision_config.spatial_merge_size
-        thw = torch.tensor([[t, h * merge, w * merge]], device=values.device)
-        features = self.model.get_video_features(values, thw, return_dict=True).pooler_output
-        return VisualChunk.plain(torch.cat(tuple(features)), grid, seconds)

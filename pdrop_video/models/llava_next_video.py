@@ -1,0 +1,43 @@
+"""LLaVA-NeXT-Video: the middle of every frame by itself, pooled two by two, nothing between frames."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Adapter
+from .pixels import centre, normalise, resize
+from .positions import LinearPositions, Positions
+
+
+class LlavaNextVideo(Adapter):
+    """Adapter of ``LlavaNextVideoForConditionalGeneration`` (LLaVA-NeXT, Zhang et al. 2024)."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+    video_token: ClassVar[str] = "<video>"
+    fps: ClassVar[float] = 1.0
+
+    @property
+    def positions(self) -> Positions:
+        """One number a token."""
+        return LinearPositions()
+
+    def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Pictures [1, frames, 3, size, size], cut from the middle, and the grid after pooling."""
+        config = self.model.config
+        side = config.vision_config.image_size
+        short = (self.pixels.size or {}).get("shortest_edge", side)
+        height, width = frames.shape[1:3]
+        if height <= width:  # the shorter side to `short`, the longer one in proportion, rounded down
+            height, width = short, short * width // height
+        else:
+            height, width = short * height // width, short
+        crop = self.pixels.crop or (side, side)
+        pictures = normalise(centre(resize(frames, height, width, self.pixels.mode), *crop), self.pixels)
+        h, w = (edge // config.vision_config.patch_size // config.spatial_pool_stride for edge in crop)
+        return pictures[None], (len(frames), h, w)
+
+    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
+        """Pooled visual tokens."""
+        return (self.flat(self.model.get_video_features(values, return_dict=True).pooler_output),)

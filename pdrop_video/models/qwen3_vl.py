@@ -1,0 +1,52 @@
+"""Qwen3-VL: a timestamp in words before every pair of frames, and features of deeper vision layers (deepstack)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from .pixels import Pixels
+from .positions import MRopePositions, Positions
+from .qwen2_vl import Qwen2VL
+
+
+class Qwen3VL(Qwen2VL):
+    """Adapter of ``Qwen3VLForConditionalGeneration`` (arXiv 2511.21631).
+
+    Every step is written ``<1.5 seconds><|vision_start|>...<|vision_end|>``, which takes the place of all that the
+    chat template writes for a video, vision tokens included: so did the processor with which the checkpoints were
+    published, up to transformers 5.9. Since 5.10 it replaces the inner token only, and one more pair of vision tokens
+    stands around the whole; the library writes what the checkpoints were trained on.
+
+    A checkpoint's limits of pixels are for a whole video, whose length a stream does not know: a frame gets at most
+    768 tokens' worth, as in Qwen's reference pipeline (``cap_pixels_per_frame=True`` in transformers), which is the
+    same for up to 32 frames.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
+    placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
+
+    @property
+    def positions(self) -> Positions:
+        """M-RoPE with every step a video of its own between text; here all versions of transformers agree."""
+        return MRopePositions(1.0)
+
+    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
+        """Merged visual tokens, then what is added to them behind each of the first decoder layers."""
+        seen = self.see(values, grid)
+        return tuple(map(self.flat, (seen.pooler_output, *seen.deepstack_features)))
+
+    def glue(self, number: int, seconds: float) -> tuple[str, str]:
+        """The timestamp in tenths of a second, and vision tokens around every step."""
+        return f"<{seconds:.1f} seconds><|vision_start|>", "<|vision_end|>"
+
+    def times(self, seconds: tuple[float, ...]) -> tuple[float, ...]:
+        """The mean of a pair's two times."""
+        return tuple((a + b) / 2 for a, b in zip(seconds[::2], [*seconds[1::2], seconds[-1]], strict=False))
+
+    @classmethod
+    def per_frame(cls, pixels: Pixels) -> Pixels:
+        """Limits of a whole video made limits of a frame."""
+        lowest, highest = pixels.limits
+        return pixels.within(max(lowest // 4, 1), min(highest, 768 * 32 * 32))  # of at least four frames

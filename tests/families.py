@@ -15,8 +15,6 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from pdrop_video import VideoLM
 from pdrop_video.models import Pixels, adapter_for
 
-torch.set_num_threads(1)  # on matrices this small, threads only wait for each other
-
 Built = tuple[Any, Any, dict[str, Any]]
 """A model, its tokenizer, the numbers of its preprocessor file."""
 

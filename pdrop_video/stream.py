@@ -247,8 +247,8 @@ class VideoStream:
                 self._fill_up(state)
                 # measured before the question: what the answer could rest on
                 held, nbytes = [len(t) for t in state.cache.tables], state.cache.nbytes
+                kept = tuple(int(state.cache.tables[b].visual.sum()) for b in (0, *self.loop.schedule.layers))
                 logits = self._question(state, question)
-            kept = tuple(held[b] - len(self._ingest.prefix) for b in (0, *self.loop.schedule.layers))
             ids: list[int] = []
             pieces: list[str] = []
             first, finished = 0.0, False

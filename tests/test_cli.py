@@ -130,7 +130,9 @@ def test_json_has_the_fields_of_an_answer(model: Path, clip: Path) -> None:
         (["--ratios", "none"], 8, [96]),
         (["--ratios", "None", "--memory", "none", "--fps", 10], 40, [480]),
         (["--ratios", "none", "--memory", 60, "--chunk", 2], 8, [57]),  # all but the prefix
-        (["--memory", 62, "--chunk", 2], 8, [62 - PREFIX - 4, 48, 24, 12]),  # and but the probe's four tokens
+        (["--memory", 62, "--chunk", 2], 8, [62 - PREFIX, 48, 24, 12]),
+        # a scorer that asks has a probe of four tokens in flight, which the next chunk finds room for again
+        (["--memory", 62, "--chunk", 2, "--scorer", "relevance"], 8, [62 - PREFIX - 4, 48, 24, 12]),
     ],
 )
 def test_options_reach_the_library(model: Path, clip: Path, options: list[Any], frames: int, kept: list[int]) -> None:

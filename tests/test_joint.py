@@ -161,3 +161,43 @@ def test_a_stream_uses_them(allocator: str) -> None:
         assert max(per_step) - min(per_step) <= 1
     else:
         assert per_step[2] > per_step[1]
+
+
+def test_novelty_ranks_where_no_question_is_known() -> None:
+    """And relevance where one is; what is named stays; and a scorer that asks nobody leaves the probe out."""
+    lm = build("qwen2_5_vl")
+    for pyramid, standing, want in (
+        (pv.Pyramid(), None, "novelty"),
+        (pv.Pyramid(), "what is shown ?", "relevance"),
+        (pv.Pyramid(scorer="fusion"), None, "fusion"),
+        (pv.Pyramid(scorer="key_norm"), "what is shown ?", "key_norm"),
+    ):
+        stream = lm.stream(pyramid, standing_question=standing)
+        assert stream.loop.scorer == SCORERS[want]
+        assert (len(stream._ingest.probe) > 0) == SCORERS[want].uses_probe
+
+
+@pytest.mark.parametrize("scorer", [name for name, scorer in SCORERS.items() if not scorer.uses_probe])
+def test_without_a_probe_the_same_tokens_stay(scorer: str) -> None:
+    """A scorer that claims not to look at the probe gives the same ranking with and without one."""
+    lm = build("qwen2_5_vl")
+    bare, probed = (lm.stream(pv.Pyramid(stages=3, scorer=scorer), pv.Memory(tokens=None)) for _ in range(2))
+    with torch.no_grad():
+        ids = lm.prompt.after("what is shown ?")
+        probed._ingest.probe = torch.cat([lm.adapter.closing(), lm.adapter.embed(ids)])
+    for stream in (bare, probed):
+        stream.push(video(6), [0, 1, 2, 3, 4, 5])
+    for stage in range(3):
+        assert torch.equal(bare.held(stage).index, probed.held(stage).index)
+    for left, right in zip(bare._state.cache.layers, probed._state.cache.layers, strict=True):
+        torch.testing.assert_close(left.keys, right.keys, atol=1e-12, rtol=0)
+
+
+def test_joint_is_pyramid_drop_for_one_frame() -> None:
+    """Why it can be the default: where all tokens show one moment, the best-scored ones stay."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(1, 40, generator=generator)
+    visual, frame = torch.ones(1, 40, dtype=torch.bool), torch.zeros(1, 40, dtype=torch.long)
+    for name in ALLOCATORS:
+        order = ALLOCATORS[name](scores, visual, frame)[0].argsort(descending=True)
+        assert torch.equal(order, scores[0].argsort(descending=True)), name

@@ -59,7 +59,7 @@ def test_scores_are_the_next_layers_attention(family: str, tapped: list, monkeyp
     monkeypatch.setattr(relevance, "attention_scores", recording)
     lm.model.get_decoder().set_attn_implementation("tapped")
     # the last boundary drops the probe before its layer runs, so one more boundary stands behind the two examined
-    stream = lm.stream(pv.Pyramid(layers=(2, 3, 5), ratios=(1.0, 1.0, 0.5)), pv.Memory(tokens=None))
+    stream = lm.stream(pv.Pyramid(layers=(2, 3, 5), ratios=(1.0, 1.0, 0.5), scorer="relevance"), pv.Memory(tokens=None))
     stream.push(video(4), [0, 1, 2, 3])
     tapped.clear()
     stream.push(video(4, seed=1), [4, 5, 6, 7])

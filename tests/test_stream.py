@@ -20,7 +20,7 @@ from pdrop_video.models import Pixels
 from pdrop_video.pyramid import LayerLoop
 
 QUESTION = "what is shown first ?"
-PYRAMID = pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25))
+PYRAMID = pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25), scorer="relevance", allocator="global")
 # One family that takes frames in pairs and has M-RoPE, one that takes them singly and counts; visual tokens of a step:
 FAMILIES = {"qwen2_5_vl": 9, "llava_onevision": 16}  # 48 x 48 pixels in cells of 16; 7 x 7 patches pooled by two
 BYTES_PER_TOKEN = 2 * 2 * 16 * 8  # of one layer: keys and values, two heads of 16 numbers in float64

@@ -101,7 +101,7 @@ class LayerLoop:
         self.text = text
         self.schedule: Schedule = pyramid.resolve(len(text.layers))
         self.axes = 3 if "mrope_section" in (getattr(text.config, "rope_parameters", None) or {}) else 1
-        self.scorer, self.allocator = scorer_named(pyramid.scorer), allocator_named(pyramid.allocator)
+        self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
         self.compact = pyramid.positions == "compact"
         if self.compact and self.axes == 3:
             raise ConfigError(

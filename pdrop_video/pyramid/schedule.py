@@ -80,12 +80,13 @@ class Pyramid:
         as the released PyramidDrop does.
     average : float, optional
         Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
-    scorer : str or Scorer
+    scorer : str or Scorer, optional
         What ranks visual tokens: "relevance" (PyramidDrop's), "novelty", "product", "fusion", "value_norm", "key_norm",
-        "last_frame", or one of your own.
+        "last_frame", or one of your own. By default relevance where a question is known, in one-shot use and in
+        streams with a standing question, and novelty where none is: measured on the built-in model (README).
     allocator : str or Allocator
-        How a boundary's budget is split over the frames of a chunk: "global" (not at all), "uniform", "joint", or one
-        of your own.
+        How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
+        for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.
 
     Raises
     ------
@@ -106,8 +107,8 @@ class Pyramid:
     ratios: Sequence[float] | None = None
     positions: Literal["original", "compact"] = "original"
     average: float | None = None
-    scorer: str | Scorer = "relevance"
-    allocator: str | Allocator = "global"
+    scorer: str | Scorer | None = None
+    allocator: str | Allocator = "joint"
 
     def __post_init__(self) -> None:
         for name in ("layers", "ratios"):  # lists are welcome, stored as tuples so that the schedule stays hashable
@@ -115,7 +116,10 @@ class Pyramid:
                 object.__setattr__(self, name, tuple(value))
         if self.positions not in ("original", "compact"):
             raise ConfigError(f"positions is {self.positions!r}; choose 'original' or 'compact'.")
-        scorer_named(self.scorer), allocator_named(self.allocator)  # an unknown name fails here, not at the first frame
+        (
+            scorer_named(self.scorer or "relevance"),
+            allocator_named(self.allocator),
+        )  # an unknown name fails here, not at the first frame
         if self.average is not None:
             if self.ratio is not None or self.ratios is not None or self.layers is not None:
                 raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -48,7 +48,15 @@ class Ranking:
 
 
 class Scorer(Protocol):
-    """Ranks visual rows: a frozen dataclass that can be called. Higher scores stay."""
+    """Ranks visual rows: a frozen dataclass that can be called. Higher scores stay.
+
+    Attributes
+    ----------
+    uses_probe : bool
+        Whether it looks at `Ranking.probe`. Streams leave the probe out where nobody does.
+    """
+
+    uses_probe: ClassVar[bool]
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores [batch, rows], at least float32; what stands at text rows does not matter."""

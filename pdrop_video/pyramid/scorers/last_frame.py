@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from .base import Ranking
 @dataclass(frozen=True, slots=True)
 class LastFrame:
     """What the visual rows of the last frame attend to in the next layer, averaged over heads and rows."""
+
+    uses_probe: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights."""

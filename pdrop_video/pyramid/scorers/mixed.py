@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from .relevance import Relevance
 class Product:
     """Relevance times novelty, each moved to [0, 1] first."""
 
+    uses_probe: ClassVar[bool] = True
     novelty: Novelty = field(default_factory=Novelty)
 
     def __call__(self, ranking: Ranking) -> Tensor:
@@ -33,6 +35,7 @@ class RankFusion:
         Of relevance; the rest is novelty's.
     """
 
+    uses_probe: ClassVar[bool] = True
     weight: float = 0.5
     novelty: Novelty = field(default_factory=Novelty)
 

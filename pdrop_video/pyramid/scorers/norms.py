@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -26,6 +27,8 @@ def _norm(ranking: Ranking, which: str) -> Tensor:
 class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
 
+    uses_probe: ClassVar[bool] = False
+
     def __call__(self, ranking: Ranking) -> Tensor:
         """Norms."""
         return _norm(ranking, "v")
@@ -34,6 +37,8 @@ class ValueNorm:
 @dataclass(frozen=True, slots=True)
 class KeyNorm:
     """Small keys stay: tokens with small keys draw attention in trained models."""
+
+    uses_probe: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Negative norms."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,7 @@ class Novelty:
         Score of a token that nothing precedes; 1 is what an unrelated predecessor would give.
     """
 
+    uses_probe: ClassVar[bool] = False
     first: float = 1.0
 
     @torch.no_grad()

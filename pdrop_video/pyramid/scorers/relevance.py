@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from .base import Ranking
 @dataclass(frozen=True, slots=True)
 class Relevance:
     """The probe rows' attention in the next layer, averaged over heads (see `attention_scores`)."""
+
+    uses_probe: ClassVar[bool] = True
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights, so that they are above 0 and sum to at most 1."""

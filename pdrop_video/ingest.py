@@ -18,7 +18,7 @@ from .flops import DecoderShape
 from .memory import Memory, StreamCache, TokenTable
 from .memory.evictors import evictor_named
 from .models import Adapter, Place, VisualChunk
-from .pyramid import LayerLoop, Rows
+from .pyramid import LayerLoop, Layout, Rows
 from .video import FrameChunk
 
 
@@ -39,6 +39,8 @@ class StreamState:
         What entered so far.
     span : tuple of float or None
         Times of the first and the last frame.
+    usual : Tensor or None
+        What a scorer that learns knows of the past.
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
     """
@@ -52,6 +54,7 @@ class StreamState:
     frames: int = 0
     visual_tokens: int = 0
     span: tuple[float, float] | None = None
+    usual: Tensor | None = None
     kept: list[int] = field(default_factory=list)
 
     def fork(self) -> StreamState:
@@ -166,11 +169,12 @@ class Ingestor:
             torch.nn.functional.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:],
             transient=row >= count,
-            frame=_with_text(torch.where(piece.visual, table.step - state.steps, -1), asked),
-            place=_with_text(table.row * piece.size[1] + table.column, asked),
+            layout=_layout(table, piece, state.steps, asked),
+            usual=state.usual,
             cache=state.cache,
             deepstack=[torch.nn.functional.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
         )
+        state.usual = rows.usual
         state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
         state.cache.record(self._tables(table, piece.visual_tokens, rows))
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
@@ -220,6 +224,9 @@ def _table(state: StreamState, piece: VisualChunk) -> TokenTable:
     )
 
 
-def _with_text(of_tokens: Tensor, text: int) -> Tensor:
-    """Numbers of a chunk's tokens [1, tokens + text], with -1 for the text behind them."""
-    return torch.nn.functional.pad(of_tokens, (0, text), value=-1)[None]
+def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
+    """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
+    frame = torch.where(piece.visual, table.step - first, -1)
+    place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
+    frame, place = (torch.nn.functional.pad(of, (0, text), value=-1)[None] for of in (frame, place))
+    return Layout(frame, place, len(piece.steps), math.prod(piece.size))

@@ -71,7 +71,7 @@ class VideoLM:
             What may be remembered; ``Memory()`` by default, ``Memory(tokens=None)`` for everything.
         standing_question : str, optional
             A question known before the frames: it ranks the visual tokens, by relevance to it unless `pyramid` names
-            another scorer. Without one novelty ranks; scorers that need a probe get the model's answer-turn template.
+            another scorer. Without one contrast ranks; scorers that need a probe get the model's answer-turn template.
         system : str, optional
             A system prompt.
 
@@ -82,7 +82,7 @@ class VideoLM:
         """
         pyramid = pyramid or Pyramid()
         if pyramid.scorer is None:
-            pyramid = replace(pyramid, scorer="novelty" if standing_question is None else "relevance")
+            pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
         loop = LayerLoop(self.model.get_decoder(), pyramid)
         return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
 

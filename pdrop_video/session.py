@@ -49,6 +49,8 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
             for field in fields(table):
                 # cloned, because rows of one table may share storage, which safetensors refuses
                 tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name).clone()
+    if state.usual is not None:
+        tensors["usual"] = state.usual.contiguous()
     if state.waiting is not None:
         tensors["waiting"] = state.waiting.frames.contiguous()
     header = {
@@ -156,6 +158,7 @@ def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCach
             cache.layers[i].update(tensors[f"keys.{i}"], tensors[f"values.{i}"])
     plain = header["state"] | {"span": None if header["state"]["span"] is None else tuple(header["state"]["span"])}
     state = StreamState(cache=cache, place=Place(**header["place"]), **plain)
+    state.usual = tensors.get("usual")
     if "waiting" in tensors:
         state.waiting = FrameChunk(tensors["waiting"], tuple(header["waiting_seconds"]))
     return state

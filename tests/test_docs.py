@@ -22,16 +22,16 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_worked_example_is_a_working_scorer() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    block = re.search(r"    # pdrop_video/pyramid/scorers/contrast\.py\n(.*?)\n(?=\S)", text, re.DOTALL)
+    block = re.search(r"    # pdrop_video/pyramid/scorers/outlier\.py\n(.*?)\n(?=\S)", text, re.DOTALL)
     assert block is not None
-    name = "pdrop_video.pyramid.scorers.contrast"
+    name = "pdrop_video.pyramid.scorers.outlier"
     scope = {"__name__": name, "__package__": name.rpartition(".")[0]}
     module = type(pv)(name)
     module.__dict__.update(scope)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(importlib.import_module("sys").modules, name, module)  # dataclasses look their module up
         exec(compile(textwrap.dedent(block[1]), name, "exec"), module.__dict__)
-        stream = build("qwen2_5_vl").stream(pv.Pyramid(layers=(1,), ratios=(0.25,), scorer=module.Contrast()))
+        stream = build("qwen2_5_vl").stream(pv.Pyramid(layers=(1,), ratios=(0.25,), scorer=module.Outlier()))
         frames = torch.full((4, 60, 72, 3), 90, dtype=torch.uint8)
         frames[:, :20, :20] = video(1)[0, :20, :20]  # one corner is unlike all else
         stream.push(frames, [0, 1, 2, 3])

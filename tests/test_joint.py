@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from families import build, video
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.pyramid import LayerLoop
+from pdrop_video.pyramid import LayerLoop, Layout
 from pdrop_video.pyramid.allocators import ALLOCATORS
 from pdrop_video.pyramid.allocators.joint import Joint
 from pdrop_video.pyramid.scorers import SCORERS, Ranking
+from pdrop_video.pyramid.scorers.contrast import Contrast
 from pdrop_video.pyramid.scorers.novelty import Novelty
 
 FRAMES, PLACES, RATIOS = 5, 9, (0.6, 0.3, 0.15)
@@ -43,8 +45,7 @@ def run(scorer: Any, allocator: Any, padding: int = 0, seed: int = 0, text: Any 
             pad(positions, 0),
             pad(visual, False),
             probe=torch.tensor([[count + 6 + padding]]),
-            frame=pad(frame, -1),
-            place=pad(place, -1),
+            layout=Layout(pad(frame, -1), pad(place, -1), FRAMES, PLACES),
             valid=pad(valid, False) if padding else None,
         )
     kept = []
@@ -109,8 +110,7 @@ def ranking(hidden: Tensor, place: list[int], visual: list[bool]) -> Ranking:
         rope=unused,
         probe=unused,
         visual=torch.tensor([visual]),
-        frame=torch.zeros(1, len(place), dtype=torch.long),
-        place=torch.tensor([place]),
+        layout=Layout(torch.zeros(1, len(place), dtype=torch.long), torch.tensor([place]), 1, max(place) + 1),
     )
 
 
@@ -119,6 +119,60 @@ def test_novelty_by_hand() -> None:
     hidden = torch.tensor([[9.0, 9.0], [1.0, 0.0], [0.0, 2.0], [0.0, 5.0], [0.0, 1.0], [0.0, -1.0]])
     scores = Novelty()(ranking(hidden, [-1, 0, 1, 1, 0, 1], [False, True, True, True, True, True]))[0]
     assert scores[1:].tolist() == pytest.approx([1, 1, 0, 1, 2])
+
+
+def test_contrast_by_hand() -> None:
+    """Two places over two chunks: the first shows one thing always, the second something new in the second chunk."""
+    right, up = [1.0, 0.0], [0.0, 3.0]
+    contrast = Contrast(decay=0.5)
+    visual = [False, True, True, True, True]
+    first = ranking(torch.tensor([[7.0, 7.0], right, right, right, right]), [-1, 0, 1, 0, 1], visual)
+    first = replace(first, layout=replace(first.layout, steps=2))
+    assert contrast(first)[0, 1:].tolist() == pytest.approx([0, 0, 0, 0])
+    usual = contrast.learn(first)
+    assert usual[0, 1:].tolist() == [[2, 0], [2, 0]]
+    second = replace(first, hidden=torch.tensor([[[7.0, 7.0], right, up, right, right]]), usual=usual)
+    # place 1 now has 2 * .5 ** 2 = .5 from before, and 1 each of up and right: (1.5, 1) / sqrt(3.25)
+    want = [0, 1 - 1 / 3.25**0.5, 0, 1 - 1.5 / 3.25**0.5]
+    assert contrast(second)[0, 1:].tolist() == pytest.approx(want)
+    other_size = replace(second, usual=torch.ones(1, 9, 2))
+    assert contrast(other_size)[0, 1:].tolist() == pytest.approx([0, 1 - 0.5**0.5, 0, 1 - 0.5**0.5])
+
+
+def test_contrast_knows_the_past_when_frames_come_one_by_one() -> None:
+    """A still picture, step by step; then one place changes: that place scores above all others."""
+    lm = build("llava_onevision")
+    stream = lm.stream(pv.Pyramid(layers=(1,), ratios=(0.5,), scorer="contrast"))
+    still = video(1)
+    for i in range(4):
+        stream.push(still, [i])
+    changed = still.clone()
+    changed[:, -12:, -12:] = 255 - changed[:, -12:, -12:]  # the last place, bottom right
+    stream.push(changed, [4])
+    table = stream.held(0)
+    now = (table.step == 4) & table.visual
+    best = table.score[now].argmax()
+    side = int(table.column.max())
+    assert (int(table.row[now][best]), int(table.column[now][best])) == (side, side)
+
+
+def test_a_scorer_that_ranks_once_gives_the_same_scores_at_every_boundary() -> None:
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(pv.Pyramid(stages=3, scorer="contrast"), pv.Memory(tokens=None))
+    stream.push(video(6), [0, 1, 2, 3, 4, 5])
+    first = dict(zip(stream.held(0).index.tolist(), stream.held(0).score.tolist(), strict=True))
+    for stage in (1, 2):
+        table = stream.held(stage)
+        assert all(first[i] == s for i, s in zip(table.index.tolist(), table.score.tolist(), strict=True))
+    assert len(set(first.values())) > 10
+
+
+def test_what_compares_frames_is_refused_for_a_prompt() -> None:
+    lm = build("qwen2_5_vl")
+    for name, scorer in SCORERS.items():
+        if scorer.uses_layout:
+            with pytest.raises(pv.ConfigError, match="frames"), pv.pyramid_drop(lm.model, pv.Pyramid(scorer=name)):
+                pass
 
 
 def test_joint_shares_by_hand() -> None:
@@ -163,11 +217,11 @@ def test_a_stream_uses_them(allocator: str) -> None:
         assert per_step[2] > per_step[1]
 
 
-def test_novelty_ranks_where_no_question_is_known() -> None:
+def test_contrast_ranks_where_no_question_is_known() -> None:
     """And relevance where one is; what is named stays; and a scorer that asks nobody leaves the probe out."""
     lm = build("qwen2_5_vl")
     for pyramid, standing, want in (
-        (pv.Pyramid(), None, "novelty"),
+        (pv.Pyramid(), None, "contrast"),
         (pv.Pyramid(), "what is shown ?", "relevance"),
         (pv.Pyramid(scorer="fusion"), None, "fusion"),
         (pv.Pyramid(scorer="key_norm"), "what is shown ?", "key_norm"),

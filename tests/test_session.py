@@ -36,9 +36,10 @@ def same(a: pv.VideoStream, b: pv.VideoStream) -> None:
 @pytest.mark.parametrize("budget", [None, 60])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resumed_equals_never_saved(family: str, budget: int | None, frames: int, tmp_path: Path) -> None:
-    """Also with an odd frame waiting, a system prompt and a standing question; and before any frame."""
+    """Also with an odd frame waiting, a system prompt, a standing question or a scorer that learns."""
     lm, path = build(family), tmp_path / "a.pdrop"
-    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=budget), standing_question=QUESTION, system="blue")
+    standing = QUESTION if budget else None
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=budget), standing_question=standing, system="blue")
     if frames:
         stream.push(video(frames), [0.5 * i for i in range(frames)])
     stream.save(path)

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import typer
@@ -35,6 +35,10 @@ PYRAMIDS = {
 
 class TimedRelevance:
     """PyramidDrop's score with a stopwatch around it."""
+
+    uses_probe: ClassVar[bool] = True
+    uses_layout: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -65,8 +69,8 @@ def random_model() -> Qwen2_5_VLForConditionalGeneration:
     )
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16)
-    model = model.to_empty(device="cpu")
+        empty: Any = Qwen2_5_VLForConditionalGeneration(config)
+    model = empty.to(torch.bfloat16).to_empty(device="cpu")
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
     text = model.get_decoder()

@@ -2,8 +2,20 @@
 
 from .allocators import ALLOCATORS
 from .context import Trace, pyramid_drop
-from .loop import Boundary, LayerLoop, Rows
+from .loop import LayerLoop
+from .rows import Boundary, Rows
 from .schedule import Pyramid, Schedule
-from .scorers import SCORERS
+from .scorers import SCORERS, Layout
 
-__all__ = ["ALLOCATORS", "SCORERS", "Boundary", "LayerLoop", "Pyramid", "Rows", "Schedule", "Trace", "pyramid_drop"]
+__all__ = [
+    "ALLOCATORS",
+    "SCORERS",
+    "Boundary",
+    "LayerLoop",
+    "Layout",
+    "Pyramid",
+    "Rows",
+    "Schedule",
+    "Trace",
+    "pyramid_drop",
+]

@@ -17,7 +17,8 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ConfigError, ModelError
-from .loop import LayerLoop, Rows
+from .loop import LayerLoop
+from .rows import Rows
 from .schedule import Pyramid
 
 _TOKEN_IDS = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
@@ -95,7 +96,13 @@ def pyramid_drop(
     Xing et al., PyramidDrop, arXiv 2410.17247.
     """
     text = model.get_decoder()
-    session = _Session(model, LayerLoop(text, pyramid or Pyramid()), visual)
+    loop = LayerLoop(text, pyramid or Pyramid())
+    if loop.scorer.uses_layout:
+        raise ConfigError(
+            f"{loop.scorer} compares frames, which a prompt does not tell apart; use a scorer that needs no frames, "
+            'such as "relevance", or a stream.'
+        )
+    session = _Session(model, loop, visual)
     before = text.__dict__.get("forward")  # another library may have set the instance's forward: put that one back
     if isinstance(getattr(before, "__self__", None), _Session):
         raise ConfigError("this model is inside a pyramid_drop block already; close that one first.")

@@ -6,7 +6,6 @@ transformers cache whose layers may hold different lengths. Refuses to know mode
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,58 +16,10 @@ from transformers.masking_utils import create_causal_mask
 from ..errors import ConfigError, ModelError
 from .allocators import allocator_named
 from .rank import Rope
+from .rows import Boundary, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
-from .scorers import Ranking, scorer_named
+from .scorers import Layout, Learner, Ranking, scorer_named
 from .select import keep_best
-
-
-@dataclass(frozen=True, slots=True)
-class Boundary:
-    """What happened where a stage ended; rows are numbered as they entered the loop.
-
-    Attributes
-    ----------
-    ranked : Tensor [batch, rows before]
-        Row numbers before the drop (-1 where padding).
-    scores : Tensor [batch, rows before]
-        Their scores; meaningful for visual rows.
-    kept : Tensor [batch, rows after]
-        Row numbers after the drop (-1 where padding).
-    """
-
-    ranked: Tensor
-    scores: Tensor
-    kept: Tensor
-
-
-@dataclass(slots=True)
-class Rows:
-    """The rows in flight through the layers.
-
-    Attributes
-    ----------
-    hidden : Tensor [batch, rows, hidden]
-    positions : Tensor [batch, rows] or [3, batch, rows]
-        Position ids for RoPE.
-    visual : Tensor [batch, rows]
-        Rows that compete at boundaries.
-    valid : Tensor [batch, rows] or None
-        False where padding; None if nothing is.
-    origin : Tensor [batch, rows]
-        The row number with which each row entered.
-    frame, place : Tensor [batch, rows]
-        Of visual rows, the step of time within the call and the place in the picture; -1 for text.
-    boundaries : list of Boundary
-    """
-
-    hidden: Tensor
-    positions: Tensor
-    visual: Tensor
-    valid: Tensor | None
-    origin: Tensor
-    frame: Tensor
-    place: Tensor
-    boundaries: list[Boundary] = field(default_factory=list)
 
 
 class LayerLoop:
@@ -117,8 +68,8 @@ class LayerLoop:
         *,
         probe: Tensor | None = None,
         transient: Tensor | None = None,
-        frame: Tensor | None = None,
-        place: Tensor | None = None,
+        layout: Layout | None = None,
+        usual: Tensor | None = None,
         valid: Tensor | None = None,
         cache: Cache | None = None,
         cached_valid: list[Tensor | None] | None = None,
@@ -138,9 +89,11 @@ class LayerLoop:
             Rows that rank; negative places are empty, and a sample without any is not dropped.
         transient : Tensor [batch, rows], bool, optional
             Rows that leave at the last boundary: a probe that nobody needs once it has ranked.
-        frame, place : Tensor [batch, rows], optional
-            Of visual rows, the step of time and the place in the picture, for scorers and allocators that tell them
-            apart; all one frame, and no two at the same place, when left out.
+        layout : Layout, optional
+            Where visual rows stand in time and space, for scorers and allocators that tell them apart; one picture
+            when left out.
+        usual : Tensor, optional
+            What a scorer that learns gave for the chunk before.
         valid : Tensor [batch, rows], bool, optional
             False where padding.
         cache : Cache, optional
@@ -160,10 +113,8 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         kind = nothing if visual is None or not drops else visual
-        frame = torch.where(kind, 0, -1) if frame is None else frame
-        place = torch.where(kind, origin, -1) if place is None else place
-        rows = Rows(hidden, positions, kind, valid, origin, frame, place)
-        n_visual, n_text = _count(rows) if drops else ([], [])
+        rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), usual)
+        n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         ratio_of = dict(zip(self.schedule.layers, self.schedule.ratios, strict=True)) if drops else {}
         last = max(ratio_of, default=-1)
@@ -213,20 +164,8 @@ class LayerLoop:
         here = (rows.origin[:, None] == probe[..., None]) & real[:, None]
         probe_now = here.long().argmax(-1).masked_fill(probe < 0, -1)
         competing = rows.visual & real
-        scores = self.scorer(
-            Ranking(
-                layer=self.text.layers[i],
-                hidden=rows.hidden,
-                rope=self._rope(rows, cache, i, past_valid, {}),
-                probe=probe_now,
-                visual=competing,
-                frame=rows.frame,
-                place=rows.place,
-                past_keys=_held(cache, i),
-                allowed=_allowed(rows, cache, i, past_valid),
-            )
-        )
-        priority = self.allocator(scores, competing, rows.frame)
+        scores = self._scores(rows, i, probe_now, competing, cache, past_valid)
+        priority = self.allocator(scores, competing, rows.layout.frame)
         staying = ~rows.visual & real
         if leaving is not None:
             gone = leaving.gather(1, rows.origin)
@@ -237,13 +176,36 @@ class LayerLoop:
         rows.hidden = rows.hidden.take_along_dim(index[..., None], 1)
         rows.positions = rows.positions.gather(-1, index.expand(*rows.positions.shape[:-1], -1))
         rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
-        rows.frame, rows.place = rows.frame.gather(1, index), rows.place.gather(1, index)
+        rows.layout = rows.layout.gather(index)
         after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
         rows.boundaries.append(Boundary(before, scores, after))
 
+    def _scores(
+        self, rows: Rows, i: int, probe: Tensor, competing: Tensor, cache: Cache | None, past_valid: Tensor | None
+    ) -> Tensor:
+        """Scores [batch, rows] by layer `i`, or what the first boundary gave if the scorer ranks once."""
+        if self.scorer.once and rows.boundaries:
+            first = rows.boundaries[0]  # its rows are numbered as they entered, 0, 1, ...
+            return first.scores.gather(1, rows.origin)
+        ranking = Ranking(
+            layer=self.text.layers[i],
+            hidden=rows.hidden,
+            rope=self._rope(rows, cache, i, past_valid, {}),
+            probe=probe,
+            visual=competing,
+            layout=rows.layout,
+            past_keys=held_keys(cache, i),
+            allowed=allowed_columns(rows, cache, i, past_valid),
+            usual=rows.usual,
+        )
+        scores = self.scorer(ranking)
+        if isinstance(self.scorer, Learner):
+            rows.usual = self.scorer.learn(ranking)
+        return scores
+
     def _rope(self, rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None, memo: dict[Any, Any]) -> Rope:
         """Cos and sin for the rows as they are; in compact mode numbered on from what layer `i` holds."""
-        past = _past(cache, i)
+        past = past_columns(cache, i)
         key = ("rope", past if self.compact else 0, id(past_valid) if self.compact else 0)
         if key not in memo:
             positions = rows.positions
@@ -258,9 +220,9 @@ class LayerLoop:
 
     def _mask(self, rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None, memo: dict[Any, Any]) -> Any:
         """The attention mask of layer `i` and the validity of its columns, by transformers' own function."""
-        key = ("mask", _past(cache, i), id(past_valid))
+        key = ("mask", past_columns(cache, i), id(past_valid))
         if key not in memo:
-            allowed = _allowed(rows, cache, i, past_valid)
+            allowed = allowed_columns(rows, cache, i, past_valid)
             mask = create_causal_mask(
                 config=self.text.config,
                 inputs_embeds=rows.hidden,
@@ -270,33 +232,3 @@ class LayerLoop:
             )
             memo[key] = mask, allowed
         return memo[key]
-
-
-def _count(rows: Rows) -> tuple[list[int], list[int]]:
-    """Visual and text rows of each sample, on the host: the one synchronisation of a prefill."""
-    text = ~rows.visual if rows.valid is None else ~rows.visual & rows.valid
-    visual, other = torch.stack([rows.visual.sum(1), text.sum(1)]).tolist()
-    return visual, other
-
-
-def _past(cache: Cache | None, i: int) -> int:
-    """Columns that layer `i` already holds."""
-    return 0 if cache is None else cache.get_seq_length(i)
-
-
-def _held(cache: Cache | None, i: int) -> Tensor | None:
-    """Keys [batch, kv_heads, past, head_dim] that layer `i` already holds."""
-    if cache is None or not _past(cache, i):
-        return None
-    layer: Any = cache.layers[i]
-    return layer.keys
-
-
-def _allowed(rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None) -> Tensor | None:
-    """Validity [batch, past + rows] of the columns that the rows meet in layer `i`; None if all are valid."""
-    if past_valid is None and rows.valid is None:
-        return None
-    real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
-    batch, past = real.shape[0], _past(cache, i)
-    before = real.new_ones(batch, past) if past_valid is None else past_valid
-    return torch.cat([before, real], dim=1)

@@ -81,9 +81,10 @@ class Pyramid:
     average : float, optional
         Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
     scorer : str or Scorer, optional
-        What ranks visual tokens: "relevance" (PyramidDrop's), "novelty", "product", "fusion", "value_norm", "key_norm",
-        "last_frame", or one of your own. By default relevance where a question is known, in one-shot use and in
-        streams with a standing question, and novelty where none is: measured on the built-in model (README).
+        What ranks visual tokens: "relevance" (PyramidDrop's), "contrast", "novelty", "product", "fusion",
+        "value_norm", "key_norm", "last_frame", or one of your own. By default relevance where a question is known, in
+        one-shot use and in streams with a standing question, and contrast where none is: measured on the built-in
+        model (README).
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...errors import ConfigError
-from .base import Ranking, Scorer
+from .base import Layout, Learner, Ranking, Scorer
+from .contrast import Contrast
 from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
@@ -12,6 +13,7 @@ from .relevance import Relevance
 
 SCORERS: dict[str, Scorer] = {
     "relevance": Relevance(),
+    "contrast": Contrast(),
     "novelty": Novelty(),
     "product": Product(),
     "fusion": RankFusion(),
@@ -36,4 +38,4 @@ def scorer_named(scorer: str | Scorer) -> Scorer:
     return SCORERS[scorer]
 
 
-__all__ = ["SCORERS", "Ranking", "Scorer", "scorer_named"]
+__all__ = ["SCORERS", "Layout", "Learner", "Ranking", "Scorer", "scorer_named"]

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..rank import Rope
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where rows stand in time and space.
+
+    Attributes
+    ----------
+    frame : Tensor [batch, rows]
+        Which step of time a visual row shows, counted within the chunk; -1 for text.
+    place : Tensor [batch, rows]
+        Where in the picture a visual row stands, the same number at the same place; -1 for text.
+    steps, places : int
+        How many of each the chunk has.
+    """
+
+    frame: Tensor
+    place: Tensor
+    steps: int
+    places: int
+
+    @classmethod
+    def one_picture(cls, visual: Tensor) -> Layout:
+        """Rows of which no more is known than that they are visual [batch, rows]: one frame, a place for each."""
+        rows = torch.arange(visual.shape[1], device=visual.device)
+        return cls(torch.where(visual, 0, -1), torch.where(visual, rows, -1), 1, visual.shape[1])
+
+    def gather(self, index: Tensor) -> Layout:
+        """The layout of the rows `index` [batch, kept]."""
+        return replace(self, frame=self.frame.gather(1, index), place=self.place.gather(1, index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +57,14 @@ class Ranking:
         Rows that ask; negative places are empty.
     visual : Tensor [batch, rows], bool
         Rows that compete.
-    frame : Tensor [batch, rows]
-        Which step of time a visual row shows, counted within the chunk; -1 for text.
-    place : Tensor [batch, rows]
-        Where in the picture a visual row stands, the same number at the same place; -1 for text.
+    layout : Layout
+        Where the rows stand in time and space.
     past_keys : Tensor [batch, kv_heads, past, head_dim] or None
         What the layer remembers.
     allowed : Tensor [batch, past + rows] or None
         Columns that are not padding.
+    usual : Tensor or None
+        What the scorer learned from earlier chunks, if it learns; see `Scorer.learn`.
     """
 
     layer: Any
@@ -41,10 +72,10 @@ class Ranking:
     rope: Rope
     probe: Tensor
     visual: Tensor
-    frame: Tensor
-    place: Tensor
+    layout: Layout
     past_keys: Tensor | None = None
     allowed: Tensor | None = None
+    usual: Tensor | None = None
 
 
 class Scorer(Protocol):
@@ -54,12 +85,26 @@ class Scorer(Protocol):
     ----------
     uses_probe : bool
         Whether it looks at `Ranking.probe`. Streams leave the probe out where nobody does.
+    uses_layout : bool
+        Whether it needs to know frames and places, which one-shot use does not.
+    once : bool
+        Whether it ranks at the first boundary only; later boundaries then drop by the same scores.
     """
 
     uses_probe: ClassVar[bool]
+    uses_layout: ClassVar[bool]
+    once: ClassVar[bool]
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores [batch, rows], at least float32; what stands at text rows does not matter."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A scorer that carries something from chunk to chunk."""
+
+    def learn(self, ranking: Ranking) -> Tensor:
+        """What it knows with these rows seen; the next chunk's `Ranking.usual`."""
 
 
 def normalised(scores: Tensor, visual: Tensor) -> Tensor:

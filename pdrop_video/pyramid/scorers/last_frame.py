@@ -17,10 +17,12 @@ class LastFrame:
     """What the visual rows of the last frame attend to in the next layer, averaged over heads and rows."""
 
     uses_probe: ClassVar[bool] = False
+    uses_layout: ClassVar[bool] = True
+    once: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights."""
-        frame = ranking.frame.masked_fill(~ranking.visual, -1)
+        frame = ranking.layout.frame.masked_fill(~ranking.visual, -1)
         newest = (frame == frame.amax(1, keepdim=True)) & ranking.visual
         row = torch.arange(frame.shape[1], device=frame.device)
         return attention_scores(

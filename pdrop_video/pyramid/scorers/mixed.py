@@ -17,6 +17,8 @@ class Product:
     """Relevance times novelty, each moved to [0, 1] first."""
 
     uses_probe: ClassVar[bool] = True
+    uses_layout: ClassVar[bool] = True
+    once: ClassVar[bool] = False
     novelty: Novelty = field(default_factory=Novelty)
 
     def __call__(self, ranking: Ranking) -> Tensor:
@@ -36,6 +38,8 @@ class RankFusion:
     """
 
     uses_probe: ClassVar[bool] = True
+    uses_layout: ClassVar[bool] = True
+    once: ClassVar[bool] = False
     weight: float = 0.5
     novelty: Novelty = field(default_factory=Novelty)
 

@@ -28,6 +28,8 @@ class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
 
     uses_probe: ClassVar[bool] = False
+    uses_layout: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Norms."""
@@ -39,6 +41,8 @@ class KeyNorm:
     """Small keys stay: tokens with small keys draw attention in trained models."""
 
     uses_probe: ClassVar[bool] = False
+    uses_layout: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Negative norms."""

@@ -25,12 +25,14 @@ class Novelty:
     """
 
     uses_probe: ClassVar[bool] = False
+    uses_layout: ClassVar[bool] = True
+    once: ClassVar[bool] = False
     first: float = 1.0
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores by the hidden states that enter the next layer."""
-        hidden, place = ranking.hidden, ranking.place.masked_fill(~ranking.visual, -1)
+        hidden, place = ranking.hidden, ranking.layout.place.masked_fill(~ranking.visual, -1)
         # rows come in the order of time, so a stable sort by place puts each token behind its predecessor
         order = place.argsort(dim=1, stable=True)
         sorted_place = place.gather(1, order)

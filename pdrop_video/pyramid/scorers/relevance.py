@@ -16,6 +16,8 @@ class Relevance:
     """The probe rows' attention in the next layer, averaged over heads (see `attention_scores`)."""
 
     uses_probe: ClassVar[bool] = True
+    uses_layout: ClassVar[bool] = False
+    once: ClassVar[bool] = False
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights, so that they are above 0 and sum to at most 1."""

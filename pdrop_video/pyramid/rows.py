@@ -1,0 +1,96 @@
+"""Rows in flight through the layers, what happened to them, and the columns that they meet.
+
+Knows tensors and the lengths of a transformers cache. Refuses to know layers and schedules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from .scorers import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """What happened where a stage ended; rows are numbered as they entered the loop.
+
+    Attributes
+    ----------
+    ranked : Tensor [batch, rows before]
+        Row numbers before the drop (-1 where padding).
+    scores : Tensor [batch, rows before]
+        Their scores; meaningful for visual rows.
+    kept : Tensor [batch, rows after]
+        Row numbers after the drop (-1 where padding).
+    """
+
+    ranked: Tensor
+    scores: Tensor
+    kept: Tensor
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows in flight through the layers.
+
+    Attributes
+    ----------
+    hidden : Tensor [batch, rows, hidden]
+    positions : Tensor [batch, rows] or [3, batch, rows]
+        Position ids for RoPE.
+    visual : Tensor [batch, rows]
+        Rows that compete at boundaries.
+    valid : Tensor [batch, rows] or None
+        False where padding; None if nothing is.
+    origin : Tensor [batch, rows]
+        The row number with which each row entered.
+    layout : Layout
+        Where the rows stand in time and space.
+    usual : Tensor or None
+        What a scorer that learns has learned, these rows included.
+    boundaries : list of Boundary
+    """
+
+    hidden: Tensor
+    positions: Tensor
+    visual: Tensor
+    valid: Tensor | None
+    origin: Tensor
+    layout: Layout
+    usual: Tensor | None = None
+    boundaries: list[Boundary] = field(default_factory=list)
+
+
+def count(rows: Rows) -> tuple[list[int], list[int]]:
+    """Visual and text rows of each sample, on the host: the one synchronisation of a prefill."""
+    text = ~rows.visual if rows.valid is None else ~rows.visual & rows.valid
+    visual, other = torch.stack([rows.visual.sum(1), text.sum(1)]).tolist()
+    return visual, other
+
+
+def past_columns(cache: Cache | None, i: int) -> int:
+    """Columns that layer `i` already holds."""
+    return 0 if cache is None else cache.get_seq_length(i)
+
+
+def held_keys(cache: Cache | None, i: int) -> Tensor | None:
+    """Keys [batch, kv_heads, past, head_dim] that layer `i` already holds."""
+    if cache is None or not past_columns(cache, i):
+        return None
+    layer: Any = cache.layers[i]
+    return layer.keys
+
+
+def allowed_columns(rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None) -> Tensor | None:
+    """Validity [batch, past + rows] of the columns that the rows meet in layer `i`; None if all are valid."""
+    if past_valid is None and rows.valid is None:
+        return None
+    real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
+    batch, past = real.shape[0], past_columns(cache, i)
+    before = real.new_ones(batch, past) if past_valid is None else past_valid
+    return torch.cat([before, real], dim=1)

@@ -37,6 +37,7 @@ PYRAMIDS = (
     pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25)),
     pv.Pyramid(layers=(1, 2, 5), ratios=(0.6, 0.6, 0.1)),  # the first two inside Qwen3-VL's deepstack layers
     pv.Pyramid(stages=6, ratio=0.7),
+    pv.Pyramid(layers=(2, 3, 5), ratios=(0.2, 0.05, 0.05)),  # single steps keep nothing from the second stage on
 )
 
 

@@ -128,6 +128,8 @@ class LayerLoop:
                 self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid)
                 memo.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
+                    nothing_left = Boundary(rows.origin, rows.boundaries[-1].scores[:, :0], rows.origin)
+                    rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
             rope = self._rope(rows, cache, i, past_valid, memo)
             mask, allowed = self._mask(rows, cache, i, past_valid, memo)

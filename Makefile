@@ -7,6 +7,9 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 CLIP ?= demos/clips/clip.mp4
+QUESTIONS ?= "Which color is the first thing in the video?" "Please name the shape that appears first." \
+	"What digit is shown last in the video?" "Can you count the things shown in this video?" \
+	"In which direction is the marker going?"
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -16,7 +19,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 ask: .venv/ready  ## watch a clip with the built-in model and answer questions about it
-	@echo "[ask] $(CLIP), built-in model, pyramid 1 -> .5 -> .25 -> .125"
+	@echo "[ask] the built-in model watches $(CLIP)"
 	@$(BIN)/pdrop-video ask $(CLIP) $(QUESTIONS)
 
 test: .venv/ready  ## the tests

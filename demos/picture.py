@@ -1,6 +1,6 @@
 """Draw what a stream remembers: the frames of a video, once for each stage, with the forgotten places dimmed.
 
-python -m demos.picture demos/clips/wall.mp4 --out picture.png
+python -m demos.picture demos/clips/clip.mp4 --out picture.png
 """
 
 from __future__ import annotations

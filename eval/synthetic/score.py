@@ -1,0 +1,156 @@
+"""Score a model on held-out synthetic videos through the real streaming path: mp4, decode, push in chunks, ask.
+
+`python -m eval.synthetic.score --seed 4 --questions 500 --json`; with `--json` the last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import pdrop_video as pv
+from eval.synthetic.render import write_clip
+from eval.synthetic.world import KINDS, Question, questions, sample_clip
+
+EVERY = 10
+"""Plain progress lines come once in so many videos."""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One answered question: which video, what was asked, what was said."""
+
+    video: int
+    question: Question
+    said: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the normalised words are the same."""
+        return normalise(self.said) == self.question.answer
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits only, single blanks."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def pick(available: list[Question], counts: Counter[str], room: int) -> list[Question]:
+    """Up to `room` questions of one video, those of the kinds asked least so far."""
+    return sorted(available, key=lambda q: counts[q.kind])[:room]
+
+
+def standard_error(marked: list[Marked]) -> float:
+    """Standard error of the accuracy, clustered by video (answers about one video are not independent)."""
+    right = np.array([m.right for m in marked], float)
+    videos = np.array([m.video for m in marked])
+    rest = right - right.mean()
+    groups = np.unique(videos)
+    sums = np.array([rest[videos == v].sum() for v in groups])
+    correction = len(groups) / max(len(groups) - 1, 1)
+    return float(np.sqrt(correction * (sums**2).sum()) / len(marked))
+
+
+def answers(
+    lm: pv.VideoLM, pyramid: pv.Pyramid, seed: int, wanted: int, split: str, chunk: int
+) -> Iterator[list[Marked]]:
+    """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
+    counts: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        index = 0
+        while counts.total() < wanted:
+            clip = sample_clip(split, seed, index)
+            asked = pick(questions(clip), counts, wanted - counts.total())
+            path = Path(folder) / f"{index}.mp4"
+            write_clip(clip, path)
+            stream = lm.stream(pyramid, pv.Memory(tokens=None))
+            with pv.open_video(path, fps=2, chunk=chunk) as video:
+                for frames in video:
+                    stream.push(frames)
+            yield [Marked(index, q, stream.ask(q.text, max_new_tokens=8).text) for q in asked]
+            counts.update(q.kind for q in asked)
+            path.unlink()
+            index += 1
+
+
+def watched(videos: Iterable[list[Marked]], total: int) -> list[Marked]:
+    """All answers, with a progress bar on a terminal and plain lines otherwise."""
+    console = Console(stderr=True)
+    done: list[Marked] = []
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("questions", total=total)
+        for number, marked in enumerate(videos, 1):
+            done += marked
+            progress.advance(bar, len(marked))
+            if not console.is_terminal and (number % EVERY == 0 or len(done) == total):
+                share = float(np.mean([m.right for m in done]))
+                console.print(f"{len(done)}/{total} questions, {number} videos, {share:.1%} right", highlight=False)
+    return done
+
+
+def report(marked: list[Marked], seed: int, split: str) -> dict[str, object]:
+    """The figures of a run as one JSON-ready object."""
+    by_kind = {
+        kind: float(np.mean([m.right for m in marked if m.question.kind == kind]))
+        for kind in KINDS
+        if any(m.question.kind == kind for m in marked)
+    }
+    return {
+        "accuracy": float(np.mean([m.right for m in marked])),
+        "by_kind": by_kind,
+        "questions": len(marked),
+        "videos": len({m.video for m in marked}),
+        "seed": seed,
+        "split": split,
+        "phrasings": split,
+        "standard_error": standard_error(marked),
+    }
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="Seed of the videos; any number.")] = 1,
+    wanted: Annotated[int, typer.Option("--questions", min=1, help="How many questions.")] = 500,
+    split: Annotated[str, typer.Option(help="test (fonts, backgrounds, wordings never trained on) or dev.")] = "test",
+    model: Annotated[str | None, typer.Option(help="Folder or hub name; the built-in model if left out.")] = None,
+    ratios: Annotated[
+        str | None, typer.Option(help="Kept share per stage, e.g. .5,.25,.125; all tokens if left out.")
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="With --ratios: what ranks; the default if left out.")] = None,
+    allocator: Annotated[str, typer.Option(help="With --ratios: how tokens are split over time.")] = "joint",
+    chunk: Annotated[int, typer.Option(min=1, help="Frames a push.")] = 8,
+    wrong: Annotated[bool, typer.Option(help="Also list the wrong answers.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
+) -> None:
+    """Accuracy by kind on held-out synthetic videos, pushed in chunks and asked in words."""
+    pyramid = pv.Pyramid(stages=1)
+    if ratios is not None:
+        pyramid = pv.Pyramid(ratios=tuple(map(float, ratios.split(","))), scorer=scorer, allocator=allocator)
+    lm = pv.load(model)
+    marked = watched(answers(lm, pyramid, seed, wanted, split, chunk), wanted)
+    figures = report(marked, seed, split)
+    table = Table("kind", "questions", "right")
+    for kind, share in figures["by_kind"].items():  # type: ignore[attr-defined]
+        table.add_row(kind, str(sum(m.question.kind == kind for m in marked)), f"{share:.1%}")
+    table.add_row("all", str(len(marked)), f"{figures['accuracy']:.1%} +- {figures['standard_error']:.1%}")
+    Console().print(table)
+    for m in marked if wrong else []:
+        if not m.right:
+            print(f"video {m.video}: {m.question.text} {m.question.answer}, not {m.said!r}")
+    if as_json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    typer.run(main)

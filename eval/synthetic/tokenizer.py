@@ -1,0 +1,90 @@
+"""The built-in model's tokenizer and chat template: ordinary `transformers` files, any English question gets tokens."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from eval.synthetic.phrasings import phrasings
+from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPLITS
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|unk|>",
+)
+NOTHING = "nothing"
+ROLES = ("user", "assistant", "system")
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message['role'] }}
+{% if message['content'] is string -%}
+{{ message['content'] }}
+{%- else -%}
+{%- for item in message['content'] -%}
+{%- if item['type'] == 'image' or 'image' in item or 'image_url' in item -%}
+<|vision_start|><|image_pad|><|vision_end|>
+{%- elif item['type'] == 'video' or 'video' in item -%}
+<|vision_start|><|video_pad|><|vision_end|>
+{%- elif 'text' in item -%}
+{{ item['text'] }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+"""
+
+
+def vocabulary() -> dict[str, int]:
+    """Special tokens, all words of all questions and answers, then single characters; id by order."""
+    words: set[str] = {*COLOURS, *SHAPES, *DIRECTIONS, NOTHING, *ROLES}
+    for split in SPLITS:
+        for kind in KINDS:
+            for sentence in phrasings(kind, split):
+                words.update(re.findall(r"[a-z]+", sentence.lower()))
+    characters = [*DIGITS, *string.ascii_lowercase, *string.punctuation]
+    pieces = [f"##{c}" for c in (*string.ascii_lowercase, *DIGITS)]
+    ordered = dict.fromkeys([*SPECIAL, *characters, *pieces, *sorted(words)])
+    return {token: number for number, token in enumerate(ordered)}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer with its chat template."""
+    inner = Tokenizer(models.WordPiece(vocabulary(), unk_token="<|unk|>", max_input_chars_per_word=64))
+    inner.normalizer = normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
+    )
+    inner.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|unk|>",
+        additional_special_tokens=[t for t in SPECIAL if t not in ("<|im_end|>", "<|endoftext|>", "<|unk|>")],
+        model_max_length=32768,
+        padding_side="left",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Write tokenizer.json, tokenizer_config.json and chat_template.jinja into `folder`."""
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    return tokenizer

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from .ingest import StreamState
 from .memory import EVICTORS, Memory, StreamCache, TokenTable
 from .models import Place
 from .pyramid import ALLOCATORS, SCORERS, Pyramid
+from .registry import name_of
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
         "pyramid": {
             "layers": schedule.layers,
             "ratios": schedule.ratios,
-            "scorer": _name(stream.loop.scorer, SCORERS),
-            "allocator": _name(stream.loop.allocator, ALLOCATORS),
+            "scorer": name_of(SCORERS, stream.loop.scorer),
+            "allocator": name_of(ALLOCATORS, stream.loop.allocator),
         },
         "memory": {
             "tokens": stream.memory.tokens,
             "bytes": stream.memory.bytes,
             "shape": stream.memory.shape,
-            "evictor": _name(state.cache.evictor, EVICTORS),
+            "evictor": name_of(EVICTORS, state.cache.evictor),
         },
         "system": stream.system,
         "standing_question": stream.standing_question,
@@ -126,17 +126,6 @@ def fingerprint(lm: VideoLM) -> dict[str, Any]:
         "prompt": [lm.prompt.before(), lm.prompt.after("")],
         "weights": digest.hexdigest()[:16],
     }
-
-
-def _name(method: Any, registry: Mapping[str, Any]) -> str:
-    """The name that a method is listed by, which is all of it that a file can hold."""
-    for name, listed in registry.items():
-        if listed == method:
-            return name
-    raise StreamError(
-        f"the stream uses {method!r}, which no registry lists, so a saved file could not name it; list it first, under "
-        "a name of your own, in the process that saves and in the one that resumes."
-    )
 
 
 def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ from families import FAMILIES, build, video
 from safetensors import safe_open
 
 import pdrop_video as pv
+from pdrop_video.pyramid import SCORERS
+from pdrop_video.pyramid.scorers.contrast import Contrast
 
 QUESTION = "what is shown first ?"
 
@@ -95,6 +97,20 @@ def test_what_is_not_a_stream_is_refused(tmp_path: Path) -> None:
     for name in ("missing", "text", "model/model.safetensors", "cut"):
         with pytest.raises(pv.StreamError):
             lm.resume(tmp_path / name)
+
+
+def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once it is, the resumed stream uses it."""
+    lm, mine = build("qwen2_5_vl"), Contrast(decay=0.5)
+    stream = lm.stream(pv.Pyramid(stages=3, scorer=mine), pv.Memory(evictor="pyramid"))
+    with pytest.raises(pv.StreamError, match=r"decay=0\.5"):
+        stream.save(tmp_path / "a.pdrop")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(SCORERS, "mine", mine)
+    stream.save(tmp_path / "a.pdrop")
+    resumed = lm.resume(tmp_path / "a.pdrop")
+    assert resumed.loop.scorer == mine
+    assert resumed.memory.evictor == "pyramid"
 
 
 SAVER = """

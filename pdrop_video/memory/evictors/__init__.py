@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...registry import named
 from .base import Evictor, Held, choose
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
@@ -20,18 +20,8 @@ EVICTORS: dict[str, Evictor] = {
 
 
 def evictor_named(evictor: str | Evictor) -> Evictor:
-    """An evictor by its name, or itself.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    if not isinstance(evictor, str):
-        return evictor
-    if evictor not in EVICTORS:
-        raise ConfigError(f"there is no evictor {evictor!r}; choose one of {', '.join(EVICTORS)}.")
-    return EVICTORS[evictor]
+    """An evictor by its name, or itself; `ConfigError` if there is none of that name."""
+    return named("evictor", EVICTORS, evictor)
 
 
 __all__ = ["EVICTORS", "Evictor", "Held", "choose", "evictor_named"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...registry import named
 from .base import Allocator
 from .joint import Joint
 from .overall import Global
@@ -12,18 +12,8 @@ ALLOCATORS: dict[str, Allocator] = {"global": Global(), "uniform": Uniform(), "j
 
 
 def allocator_named(allocator: str | Allocator) -> Allocator:
-    """An allocator by its name, or itself.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    if not isinstance(allocator, str):
-        return allocator
-    if allocator not in ALLOCATORS:
-        raise ConfigError(f"there is no allocator {allocator!r}; choose one of {', '.join(ALLOCATORS)}.")
-    return ALLOCATORS[allocator]
+    """An allocator by its name, or itself; `ConfigError` if there is none of that name."""
+    return named("allocator", ALLOCATORS, allocator)
 
 
 __all__ = ["ALLOCATORS", "Allocator", "allocator_named"]

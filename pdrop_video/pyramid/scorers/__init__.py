@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...registry import named
 from .base import Layout, Learner, Ranking, Scorer
 from .contrast import Contrast
 from .last_frame import LastFrame
@@ -24,18 +24,8 @@ SCORERS: dict[str, Scorer] = {
 
 
 def scorer_named(scorer: str | Scorer) -> Scorer:
-    """A scorer by its name, or itself.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    if not isinstance(scorer, str):
-        return scorer
-    if scorer not in SCORERS:
-        raise ConfigError(f"there is no scorer {scorer!r}; choose one of {', '.join(SCORERS)}.")
-    return SCORERS[scorer]
+    """A scorer by its name, or itself; `ConfigError` if there is none of that name."""
+    return named("scorer", SCORERS, scorer)
 
 
 __all__ = ["SCORERS", "Layout", "Learner", "Ranking", "Scorer", "scorer_named"]

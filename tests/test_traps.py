@@ -101,3 +101,29 @@ def test_unmodified_layers_refuse_or_misread_a_pruned_cache() -> None:
             out = lm.model(**inputs, use_cache=True)
         with pytest.raises(RuntimeError):
             lm.model(input_ids=torch.full((1, 3), 5), past_key_values=out.past_key_values)
+
+
+def test_forward_and_generate_disagree_on_positions_and_the_stream_uses_neither() -> None:
+    """The trap: after the same prompt with a video, transformers decodes the next token at two different positions."""
+    lm = build("qwen2_5_vl")
+    inputs, _, _ = full_prompt(lm, video(16), [0.5 * i for i in range(16)], "what is shown ?")
+    ours = inputs.pop("position_ids")
+    inputs["mm_token_type_ids"] = (inputs["input_ids"] == 191).long() * 2
+    inputs["second_per_grid_ts"] = torch.tensor([1.0])
+    seen: list[torch.Tensor] = []
+    hook = lm.model.get_decoder().rotary_emb.register_forward_pre_hook(lambda m, a: seen.append(a[1]))
+    with torch.no_grad():
+        lm.model.generate(
+            **inputs, max_new_tokens=2, do_sample=False, attention_mask=torch.ones_like(inputs["input_ids"])
+        )
+        by_generate = seen[-1].flatten()[-1]
+        lm.model.model.rope_deltas = None
+        out = lm.model(**inputs, use_cache=True)
+        lm.model(input_ids=out.logits[:, -1:].argmax(-1), past_key_values=out.past_key_values)
+        by_forward = seen[-1].flatten()[-1]
+        stream = lm.stream(pv.Pyramid(stages=1))
+        stream.push(video(16), [0.5 * i for i in range(16)])
+        stream.ask("what is shown ?", max_new_tokens=2)
+    hook.remove()
+    assert by_generate != by_forward
+    assert torch.equal(seen[-1].flatten(), (ours.max() + 1).expand(3))  # right behind the last prompt token

@@ -155,7 +155,12 @@ def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCach
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write beside `path`, force it to disk, then put it in place of the old file in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise StreamError(
+            f"no stream can be saved in {str(path.parent)!r}: {error}; choose a folder that can."
+        ) from error
     os.close(handle)
     try:
         save_file({key: tensor.cpu() for key, tensor in tensors.items()}, name, metadata)

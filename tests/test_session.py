@@ -90,6 +90,8 @@ def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
 def test_what_is_not_a_stream_is_refused(tmp_path: Path) -> None:
     lm = build("qwen2_5_vl")
     (tmp_path / "text").write_text("hello")
+    with pytest.raises(pv.StreamError, match="no/such"):
+        lm.stream().save(tmp_path / "no" / "such" / "a.pdrop")
     lm.model.save_pretrained(tmp_path / "model")
     stream = lm.stream()
     stream.save(tmp_path / "cut")

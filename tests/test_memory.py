@@ -224,6 +224,22 @@ def test_storage_is_shared_until_someone_must_move() -> None:
     assert parent.keys.flatten().tolist() == [0, 3, 12, *(float(i % 20) for i in range(200))]
 
 
+def test_a_push_after_an_answer_need_not_copy_the_memory() -> None:
+    """The fork of a finished, an abandoned or a failed question gives the room behind the memory back."""
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=None))
+    stream.push(video(2), [0, 1])
+    place = stream._state.cache.layers[0].keys.untyped_storage().data_ptr()
+    stream.ask("what is shown ?", max_new_tokens=3)
+    abandoned = stream.ask("what is shown ?", max_new_tokens=3, stream=True)
+    next(abandoned)
+    del abandoned
+    with pytest.raises(pv.FrameError):
+        stream.push(video(2), [0, 1])
+    stream.push(video(2, seed=1), [2, 3])
+    assert stream._state.cache.layers[0].keys.untyped_storage().data_ptr() == place
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -99,6 +100,31 @@ def test_what_is_not_a_stream_is_refused(tmp_path: Path) -> None:
     for name in ("missing", "text", "model/model.safetensors", "cut"):
         with pytest.raises(pv.StreamError):
             lm.resume(tmp_path / name)
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new file is complete beside the old one before it takes its place, in one step."""
+    lm, path = build("qwen2_5_vl"), tmp_path / "a.pdrop"
+    stream = lm.stream(pv.Pyramid(stages=3))
+    stream.push(video(2), [0, 1])
+    stream.save(path)
+    old = path.read_bytes()
+    stream.push(video(2), [2, 3])
+
+    def crash(source: str, target: Path) -> None:
+        assert Path(target).read_bytes() == old
+        with safe_open(source, framework="pt") as file:
+            assert json.loads(file.metadata()["pdrop_video"])["state"]["frames"] == 4
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pdrop_video.session.os.replace", crash)
+        with pytest.raises(OSError, match="the power went"):
+            stream.save(path)
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == ["a.pdrop"]
+    stream.save(path)
+    assert lm.resume(path)._state.frames == 4
 
 
 def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,15 @@ def rotate(attention: Any, states: Tensor, rope: Rope) -> Tensor:
     return module.apply_rotary_pos_emb(nothing, states, *rope)[1]
 
 
+def per_head(attention: Any, normed: Tensor, which: str) -> Tensor:
+    """Queries, keys or values ("q", "k", "v") before RoPE [batch, heads, rows, head_dim], normed if the family does."""
+    states = getattr(attention, f"{which}_proj")(normed)
+    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
+    norm = getattr(attention, f"{which}_norm", None)
+    states = states if norm is None else norm(states)
+    return rearrange(states, "batch rows heads dim -> batch heads rows dim")
+
+
 def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
     """Queries (`which` "q") or keys ("k") after RoPE, as the layer itself makes them.
 
@@ -45,11 +54,7 @@ def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
     -------
     Tensor [batch, heads, rows, head_dim]
     """
-    states = getattr(attention, f"{which}_proj")(normed)
-    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
-    norm = getattr(attention, f"{which}_norm", None)
-    states = states if norm is None else norm(states)
-    return rotate(attention, rearrange(states, "batch rows heads dim -> batch heads rows dim"), rope)
+    return rotate(attention, per_head(attention, normed, which), rope)
 
 
 @torch.no_grad()

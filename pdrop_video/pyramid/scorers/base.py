@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..rank import Rope
@@ -105,6 +106,11 @@ class Learner(Protocol):
 
     def learn(self, ranking: Ranking) -> Tensor:
         """What it knows with these rows seen; the next chunk's `Ranking.usual`."""
+
+
+def unit_rows(hidden: Tensor) -> Tensor:
+    """Rows of length 1 [batch, rows, hidden], at least float32."""
+    return F.normalize(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), dim=-1)
 
 
 def normalised(scores: Tensor, visual: Tensor) -> Tensor:

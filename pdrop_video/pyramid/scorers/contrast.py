@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Ranking
+from .base import Ranking, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Contrast:
         Tensor [batch, 1 + places, hidden]
             Text is gathered at 0.
         """
-        layout, unit = ranking.layout, _unit(ranking.hidden)
+        layout, unit = ranking.layout, unit_rows(ranking.hidden)
         at = (layout.place.masked_fill(~ranking.visual, -1) + 1)[..., None].expand_as(unit)
         sums = unit.new_zeros(unit.shape[0], 1 + layout.places, unit.shape[2]).scatter_add(1, at, unit)
         before = ranking.usual
@@ -52,9 +52,4 @@ class Contrast:
         """Scores in [0, 2]."""
         usual = F.normalize(self.learn(ranking), dim=-1)
         at = (ranking.layout.place.masked_fill(~ranking.visual, -1) + 1)[..., None]
-        return 1 - (_unit(ranking.hidden) * usual.take_along_dim(at, 1)).sum(-1)
-
-
-def _unit(hidden: Tensor) -> Tensor:
-    """Rows of length 1 [batch, rows, hidden], at least float32."""
-    return F.normalize(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), dim=-1)
+        return 1 - (unit_rows(ranking.hidden) * usual.take_along_dim(at, 1)).sum(-1)

@@ -6,21 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
+from ..rank import per_head
 from .base import Ranking
 
 
 @torch.no_grad()
 def _norm(ranking: Ranking, which: str) -> Tensor:
     """Mean over heads of the norm of keys or values [batch, rows]; RoPE leaves a key's norm alone."""
-    attention = ranking.layer.self_attn
-    states = getattr(attention, f"{which}_proj")(ranking.layer.input_layernorm(ranking.hidden))
-    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
-    norm = getattr(attention, f"{which}_norm", None)
-    states = states if norm is None else norm(states)
-    return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(-1)
+    states = per_head(ranking.layer.self_attn, ranking.layer.input_layernorm(ranking.hidden), which)
+    return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(1)
 
 
 @dataclass(frozen=True, slots=True)

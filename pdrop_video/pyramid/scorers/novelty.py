@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Ranking
+from .base import Ranking, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ class Novelty:
         # rows come in the order of time, so a stable sort by place puts each token behind its predecessor
         order = place.argsort(dim=1, stable=True)
         sorted_place = place.gather(1, order)
-        unit = F.normalize(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), dim=-1)
-        unit = unit.take_along_dim(order[..., None], 1)
+        unit = unit_rows(hidden).take_along_dim(order[..., None], 1)
         change = 1 - (unit[:, 1:] * unit[:, :-1]).sum(-1)
         change = torch.where(sorted_place[:, 1:] == sorted_place[:, :-1], change, self.first)
         change = F.pad(change, (1, 0), value=self.first)

@@ -1,0 +1,56 @@
+"""What the benchmarks share: turns that are fair, and figures that come out as they went in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval.bench.common import in_turns, report
+
+
+def test_turns() -> None:
+    """Every run once a turn, forwards and backwards, the first turn untimed; and the clock knows long from short."""
+    calls: list[str] = []
+
+    def work(name: str, rounds: int) -> None:
+        calls.append(name)
+        sum(range(rounds))
+
+    times = in_turns({"a": lambda: work("a", 2_000_000), "b": lambda: work("b", 1), "c": lambda: work("c", 1)}, 3)
+    assert "".join(calls) == "cba" + "abc" + "cba" + "abc"
+    assert list(times.columns) == ["a", "b", "c"] and len(times) == 3
+    assert (times.a > times.b).all() and (times.b > 0).all()
+
+
+@pytest.mark.parametrize("figures", [None, {"budget": 7}])
+def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], figures: dict[str, int] | None) -> None:
+    table = pd.DataFrame({"tokens": [1024, 4096], "speedup": [1.25, 2.5], "kind": ["a", "b"]})
+    table.loc[1, "predicted"] = 2.0
+    drawn: list[pd.DataFrame] = []
+
+    def draw(given: pd.DataFrame) -> object:
+        drawn.append(given)
+        return given.plot(x="tokens", y="speedup")
+
+    report("prefill", table, draw, tmp_path / "new" / "folder", True, figures)
+    *shown, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last) == (figures or {}) | {
+        "rows": [
+            {"tokens": 1024, "speedup": 1.25, "kind": "a", "predicted": None},
+            {"tokens": 4096, "speedup": 2.5, "kind": "b", "predicted": 2.0},
+        ]
+    }
+    assert any("4096" in line and "2.5" in line for line in shown)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "folder" / "prefill.csv"), table, check_dtype=False)
+    assert (tmp_path / "new" / "folder" / "prefill.png").read_bytes().startswith(b"\x89PNG") and drawn[0] is table
+
+
+def test_nothing_is_written_or_drawn_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report("soak", pd.DataFrame({"a": [1]}), lambda table: 1 / 0, None, False)
+    assert "{" not in capsys.readouterr().out and not list(tmp_path.iterdir())

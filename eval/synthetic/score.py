@@ -21,6 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import pdrop_video as pv
+from eval.stats import clustered_mean
 from eval.synthetic.render import write_clip
 from eval.synthetic.world import KINDS, Question, questions, sample_clip
 
@@ -50,17 +51,6 @@ def normalise(text: str) -> str:
 def pick(available: list[Question], counts: Counter[str], room: int) -> list[Question]:
     """Up to `room` questions of one video, those of the kinds asked least so far."""
     return sorted(available, key=lambda q: counts[q.kind])[:room]
-
-
-def standard_error(marked: list[Marked]) -> float:
-    """Standard error of the accuracy, clustered by video (answers about one video are not independent)."""
-    right = np.array([m.right for m in marked], float)
-    videos = np.array([m.video for m in marked])
-    rest = right - right.mean()
-    groups = np.unique(videos)
-    sums = np.array([rest[videos == v].sum() for v in groups])
-    correction = len(groups) / max(len(groups) - 1, 1)
-    return float(np.sqrt(correction * (sums**2).sum()) / len(marked))
 
 
 def answers(
@@ -107,15 +97,16 @@ def report(marked: list[Marked], seed: int, split: str) -> dict[str, object]:
         for kind in KINDS
         if any(m.question.kind == kind for m in marked)
     }
+    accuracy = clustered_mean([m.right for m in marked], [m.video for m in marked])
     return {
-        "accuracy": float(np.mean([m.right for m in marked])),
+        "accuracy": accuracy.value,
         "by_kind": by_kind,
         "questions": len(marked),
         "videos": len({m.video for m in marked}),
         "seed": seed,
         "split": split,
         "phrasings": split,
-        "standard_error": standard_error(marked),
+        "standard_error": accuracy.standard_error,
     }
 
 

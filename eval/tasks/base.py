@@ -1,0 +1,176 @@
+"""What a benchmark has to say: its items, its prompts, how answers are read and scored, and its official files.
+
+A task knows its benchmark's files and rules. It refuses to know models, streams, sampling, journals and machines: the
+runner watches the video, keeps the moments and asks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+from eval.record import Record, Turn
+from eval.subtitles import Cue
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question about one video.
+
+    Attributes
+    ----------
+    id : str
+        Unique within the task.
+    video : str
+        The video's name, which work is shared out by and errors are clustered by.
+    path : Path
+        Its file; it need not exist when items are listed.
+    question : str
+        As the benchmark writes it.
+    options : tuple of str
+        As the benchmark writes them; empty for open questions.
+    answer : str or int or None
+        The truth as the benchmark writes it; None where it is withheld.
+    category : mapping of str to str or list of str
+        What the tables are by, field to value; a list counts in each of its values.
+    start, end : float and float or None
+        The part of the video that is seen: frames with ``start <= seconds <= end``; None for the video's end.
+        In one pass at a given fps the items of a video that share `start` are asked one after the other at their
+        moments; N frames are taken evenly from each item's own part.
+    first : float or None
+        When the first question is asked, in seconds; None for `end`. Later ones say so themselves (`Ask.at`).
+    extra : mapping
+        Whatever else the task needs to score the item or to write its files.
+    """
+
+    id: str
+    video: str
+    path: Path
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str | int | None = None
+    category: Mapping[str, Any] = field(default_factory=dict)
+    start: float = 0.0
+    end: float | None = None
+    first: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to the model.
+
+    Attributes
+    ----------
+    text : str
+        The user's text behind the video, options and instructions included.
+    at : float or None
+        Watch on up to this second first, its frame included; None asks now.
+    max_new_tokens : int
+    answer_prefix : str
+        How the assistant's turn begins, for example ``"Best Option: ("``; not part of the response.
+    cloze : str
+        The question alone, after which the options' texts are compared when answers are read by likelihood.
+    choices : tuple of str
+        Those texts, without letters; empty if the question is open.
+    """
+
+    text: str
+    at: float | None = None
+    max_new_tokens: int = 16
+    answer_prefix: str = ""
+    cloze: str = ""
+    choices: tuple[str, ...] = ()
+
+
+Dialogue: TypeAlias = Generator[Ask, str, str]
+"""Yields what to ask, is sent what the model said, returns the item's response."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a response was read and what it is worth. See `Record` for the fields."""
+
+    official: str | None
+    strict: str | None
+    official_score: float | None
+    score: float | None
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """A benchmark, or one of its variants. Subclasses are listed in `eval.tasks.TASKS`.
+
+    Parameters
+    ----------
+    data : Path
+        The folder that the user downloaded the benchmark into.
+
+    Attributes
+    ----------
+    system : str or None
+        The system prompt, the same for all items.
+    rule : str
+        Which frames "N frames" means; a name in `eval.sampling.RULES`.
+    note : str
+        A sentence for the summary: what this variant is, and what its figures can be compared with.
+    """
+
+    system: ClassVar[str | None] = None
+    rule: ClassVar[str] = "linspace"
+    note: ClassVar[str] = ""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
+    @abstractmethod
+    def items(self) -> list[Item]:
+        """All items, in the benchmark's order.
+
+        Raises
+        ------
+        ConfigError
+            If a file is missing (its name, and how to get it) or not in the official form.
+        """
+
+    @abstractmethod
+    def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
+        """The question; `seconds` are the times of the frames watched so far (for subtitles in the prompt)."""
+
+    @abstractmethod
+    def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
+        """Read and score a response. `turns` has everything that was asked, for items of several questions."""
+
+    def dialogue(self, item: Item, seconds: Sequence[float]) -> Dialogue:
+        """What is asked for one item: by default one question.
+
+        Begun when ``item.first`` has been watched. `seconds` grows while more is watched. An item of several questions
+        (StreamingBench's proactive output) yields one `Ask` after the other, with `at` for each, and is sent each
+        answer.
+        """
+        return (yield self.ask(item, seconds))
+
+    def cues(self, item: Item) -> Sequence[Cue]:
+        """Subtitles that enter the stream at their moments, interleaved with the frames: by default none.
+
+        Items of one video that share a pass must share their cues: give the video's, not the item's.
+        """
+        return ()
+
+    def choice(self, item: Item, index: int) -> str:
+        """The response that stands for option `index` where the likelihoods chose it: by default its letter."""
+        return chr(ord("A") + index)
+
+    def figures(self, records: Sequence[Record]) -> dict[str, float]:
+        """The benchmark's own aggregate figures, by name, beside the accuracy and tables that every run reports.
+
+        For instance MLVU's M-Avg. Fractions from 0 to 1; leave out what the records can't give.
+        """
+        return {}
+
+    def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
+        """Write result or submission files in the benchmark's official form; returns what was written."""
+        return []

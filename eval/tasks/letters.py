@@ -1,0 +1,115 @@
+"""From what a model said to the option that it meant. Knows letters and options' texts; guesses nothing.
+
+Where two options could be meant, or none, nothing is read: an unread answer counts as unanswered, a wrong guess would
+count as the model's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_VERBS = "is|are|was|would|seems|appears|because|since|as|and|or|but"
+_NOT_ARTICLE = rf"(?!\s+(?!(?:{_VERBS})\b)[a-z])"  # "A man" is no option A, "A is right" is
+_END = r"(?![\w'’])"
+_CUE = re.compile(
+    r"\b(?:answer|option|choice)\b(?:\s+(?:is|would be|must be|should be|seems to be|appears to be))?(?:\s+option)?"
+    r"\s*(?::|-|=)?\s*[(\[{]?\s*(?P<letter>[a-z])" + _END,
+    re.IGNORECASE,
+)
+_NEGATED = re.compile(r"\b(?:not|neither|nor|isn't|than)\s+(?:option\s+)?[(\[]?$", re.IGNORECASE)
+
+
+def letter(response: str, options: Sequence[str]) -> str | None:
+    """The letter of the option that a response names, or None.
+
+    Parameters
+    ----------
+    response : str
+    options : sequence of str
+        Their texts, with or without "A. " in front; their number says which letters there are.
+
+    Examples
+    --------
+    >>> options = ["A red car", "A bus", "A man", "A bicycle"]
+    >>> [letter(r, options) for r in ("C", "c", "(C) A man", "Best answer: C", "A man walks by, so C", "a bus")]
+    ['C', 'C', 'C', 'C', 'C', 'B']
+    >>> [letter(r, options) for r in ("", "I can't see the video.", "A or C", "A person is walking")]
+    [None, None, None, None]
+    """
+    letters = [chr(ord("A") + i) for i in range(len(options))]
+    text = re.sub(r"[*_`\"“”]|\\boxed|\\text", "", response).strip()
+    texts = [_words(re.sub(r"^\s*\(?[A-Za-z][).:]\s*", "", option)) for option in options]
+    for found in (
+        _alone(text),
+        _same_text(text, texts),
+        _leading(text),
+        _after_cue(text, letters),
+        _standing(text, letters),
+        _mentioned(text, texts),
+    ):
+        if found in letters:
+            return found
+    return None
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def _alone(text: str) -> str | None:
+    match = re.fullmatch(r"[(\[{<\s]*([A-Za-z])[)\]}>.:,;!\s]*", text)
+    return match[1].upper() if match else None
+
+
+def _same_text(text: str, texts: Sequence[str]) -> str | None:
+    said = _words(text)
+    same = [i for i, option in enumerate(texts) if option and option == said]
+    return chr(ord("A") + same[0]) if len(same) == 1 else None
+
+
+def _leading(text: str) -> str | None:
+    """The letter of "C. text", "(C) text", "c) text" and "C: text"."""
+    match = re.match(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])\s*\n)", text)
+    return next(group for group in match.groups() if group).upper() if match else None
+
+
+def _after_cue(text: str, letters: Sequence[str]) -> str | None:
+    """The letter after "answer is", "option" and the like: the last one, if "answer" names one, else the only one."""
+    found = []
+    for match in _CUE.finditer(text):
+        named = match["letter"].upper()
+        article = named == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
+        if named in letters and not article:
+            found.append((match[0].lower().startswith("answer"), named))
+    answers = [named for is_answer, named in found if is_answer]
+    if answers:
+        return answers[-1]
+    return _only([named for _, named in found])
+
+
+def _standing(text: str, letters: Sequence[str]) -> str | None:
+    """The only capital letter that stands by itself, articles and negated ones left out."""
+    found = []
+    for match in re.finditer(r"(?<![\w'’])([A-Z])" + _END, text):
+        article = match[1] == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
+        if match[1] in letters and not article and not _NEGATED.search(text[: match.start()]):
+            found.append(match[1])
+    return _only(found)
+
+
+def _mentioned(text: str, texts: Sequence[str]) -> str | None:
+    """The only option whose whole text occurs in the response; one within another's text gives way to it.
+
+    A response that denies something is not read this way.
+    """
+    if re.search(r"\b(?:not|no|none|neither|nor)\b|n['’]t\b", text, re.IGNORECASE):
+        return None
+    said = f" {_words(text)} "
+    there = [i for i, option in enumerate(texts) if option and f" {option} " in said]
+    longest = [i for i in there if not any(i != j and f" {texts[i]} " in f" {texts[j]} " for j in there)]
+    return chr(ord("A") + longest[0]) if len(longest) == 1 else None
+
+
+def _only(found: Sequence[str]) -> str | None:
+    return found[0] if len(set(found)) == 1 else None

@@ -1,0 +1,159 @@
+"""Video-MME (arXiv 2405.21075): 2,700 questions of four options about 900 videos, with and without subtitles."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+import pdrop_video as pv
+from eval.record import Record, Turn
+from eval.subtitles import Cue, covering, load_srt
+
+from .base import Ask, Item, Mark, Task
+from .files import required, video_file
+from .letters import letter
+
+QUESTIONS = "videomme/test-00000-of-00001.parquet"
+COLUMNS = (
+    "video_id",
+    "duration",
+    "domain",
+    "sub_category",
+    "videoID",
+    "question_id",
+    "task_type",
+    "question",
+    "options",
+    "answer",
+)
+_INSTRUCTION = (
+    "Select the best answer to the following multiple-choice question based on the video. "
+    "Respond with only the letter (A, B, C, or D) of the correct option."
+)
+# What the official scorer removes before it looks for a letter. Two of its strings run together, so that "Best answer:"
+# stays and its B is read.
+_OFFICIAL_PREFIXES = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option isThe correct option is",
+    "Best answer:Best option:",
+    "Answer:",
+    "Option:",
+)
+
+
+def official_letter(response: str) -> str | None:
+    """Read a response as the official scorer does: the first of A, B, C and D anywhere behind known prefixes."""
+    text = response.strip()
+    for prefix in _OFFICIAL_PREFIXES:
+        text = text.replace(prefix, "")
+    found = re.search("[ABCD]", text)
+    return found[0] if found else None
+
+
+class VideoMME(Task):
+    """Video-MME as released: ``videomme/test-00000-of-00001.parquet``, ``data/*.mp4``, ``subtitle/*.srt``.
+
+    Parameters
+    ----------
+    data : Path
+    subtitles : bool
+        Put the subtitles that cover watched frames into the prompt; videos without an srt file are asked without.
+    """
+
+    note: ClassVar[str] = (
+        "The official scorer leaves unanswered questions out of the denominator and reads the first of A, B, C and D "
+        "anywhere; the strict figures count all questions and read what was meant."
+    )
+
+    def __init__(self, data: Path, subtitles: bool = False) -> None:
+        super().__init__(data)
+        self.subtitles = subtitles
+        self._cues: dict[str, list[Cue]] = {}
+
+    def items(self) -> list[Item]:
+        """All questions, in the order of the file."""
+        path = required(self.data / QUESTIONS, "download the dataset lmms-lab/Video-MME with its folder layout")
+        table = pd.read_parquet(path)
+        missing = [name for name in COLUMNS if name not in table.columns]
+        if missing:
+            raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released Video-MME file.")
+        if self.subtitles:
+            required(self.data / "subtitle", "unpack subtitle.zip of lmms-lab/Video-MME there")
+        return [self._item(row) for row in table.to_dict("records")]
+
+    def _item(self, row: dict[str, Any]) -> Item:
+        return Item(
+            id=str(row["question_id"]),
+            video=str(row["videoID"]),
+            path=video_file(self.data / "data", str(row["videoID"])),
+            question=str(row["question"]),
+            options=tuple(map(str, row["options"])),
+            answer=str(row["answer"]),
+            category={name: str(row[name]) for name in ("duration", "domain", "sub_category", "task_type")},
+            extra={"video_id": str(row["video_id"])},
+        )
+
+    def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
+        """The official prompt; subtitles are those that cover a watched frame."""
+        lines = [_INSTRUCTION, item.question, *item.options, "The best answer is:"]
+        said = covering(self._of_video(item.video), seconds) if self.subtitles else []
+        if said:
+            lines = ["This video's subtitles are listed below:", *(cue.text for cue in said), *lines]
+        texts = tuple(re.sub(r"^[A-D]\.\s*", "", option) for option in item.options)
+        return Ask("\n".join(lines), cloze=item.question, choices=texts)
+
+    def _of_video(self, video: str) -> list[Cue]:
+        if video not in self._cues:
+            path = self.data / "subtitle" / f"{video}.srt"
+            self._cues = {video: load_srt(path) if path.exists() else []}  # one video at a time is worked on
+        return self._cues[video]
+
+    def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
+        """The official reading and the strict one, each against the letter."""
+        official, strict = official_letter(response), letter(response, item.options)
+        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+
+    def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
+        """``videomme.json`` for the official scorer."""
+        path = folder / "videomme.json"
+        path.write_text(json.dumps(official_results(self.items(), records), ensure_ascii=False, indent=1) + "\n")
+        return [path]
+
+
+def official_results(items: Sequence[Item], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Answers in the form that the official scorer reads: one object a video, questions inside.
+
+    The scorer fails on a question without a response, so items that an error left without one have an empty response.
+    """
+    responses = {record.item: record.response or "" for record in records}
+    videos: dict[str, dict[str, Any]] = {}
+    for item in items:
+        if item.id not in responses:
+            continue
+        entry = videos.setdefault(
+            item.extra["video_id"],
+            {
+                "video_id": item.extra["video_id"],
+                **{name: item.category[name] for name in ("duration", "domain", "sub_category")},
+                "questions": [],
+            },
+        )
+        entry["questions"].append(
+            {
+                "question_id": item.id,
+                "task_type": item.category["task_type"],
+                "question": item.question,
+                "options": list(item.options),
+                "answer": item.answer,
+                "response": responses[item.id],
+            }
+        )
+    return list(videos.values())

@@ -1,0 +1,99 @@
+"""An append-only file of JSON lines that survives a crash: what was appended is on the disk, whole, or not at all.
+
+Knows files. Refuses to know what the lines mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import ConfigError
+
+
+class Journal:
+    """Appends objects to a file, one line each, and returns only when the line is on the disk.
+
+    One writer a file. A last line that a crash cut short is removed when the file is opened again, so that its object
+    counts as never appended.
+
+    Parameters
+    ----------
+    path : str or path
+        Created with its folder if missing.
+
+    Raises
+    ------
+    ConfigError
+        If the file can't be opened for writing.
+
+    Examples
+    --------
+    >>> with Journal("records.jsonl") as journal:  # doctest: +SKIP
+    ...     journal.append({"item": "001-1", "response": "C"})
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            raise ConfigError(f"{self.path} can't be written ({error.strerror}); choose another folder.") from error
+        self._drop_torn_line()
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write one object as one line and wait until it is on the disk."""
+        self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _drop_torn_line(self) -> None:
+        self._file.seek(0)
+        whole = self._file.read().rfind(b"\n") + 1
+        self._file.truncate(whole)
+        self._file.seek(whole)
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Read the objects of a journal, in the order in which they were appended.
+
+    A last line without its end is left out: whoever wrote it was killed in the middle, or is still writing.
+
+    Parameters
+    ----------
+    path : str or path
+
+    Raises
+    ------
+    ConfigError
+        If a whole line is not a JSON object; the message names file and line.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if not isinstance(entry, dict):
+                raise ConfigError(
+                    f"line {number} of {path} is not a JSON object: {line[:80]!r}. A crash leaves no such line; was "
+                    "the file edited? Remove the line and its item is done again."
+                )
+            yield entry

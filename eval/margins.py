@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scipy import optimize, stats
 
-from eval.stats import RESAMPLES, mcnemar, paired_bootstrap
+from eval.stats import RESAMPLES, Values, mcnemar, paired_bootstrap
 from pdrop_video.errors import ConfigError
 
 
@@ -72,8 +72,8 @@ def tango_bound(only_first: int, only_second: int, items: int, confidence: float
 
 
 def non_inferiority(
-    first: Sequence[bool],
-    second: Sequence[bool],
+    first: Values,
+    second: Values,
     clusters: Sequence[Hashable],
     margin: float,
     *,
@@ -88,8 +88,8 @@ def non_inferiority(
 
     Parameters
     ----------
-    first, second : sequence of bool
-        Whether each run was right; `first` is the reference.
+    first, second : sequence of float
+        1 where a run was right, else 0, or graded scores between; `first` is the reference.
     clusters : sequence of hashable
         The video of each item.
     margin : float

@@ -12,12 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from pdrop_video.errors import ConfigError
+
+Values: TypeAlias = Sequence[float] | NDArray[np.float64]
+"""One number an item: a score, 0 or 1 for wrong and right, or a difference of two."""
 
 RESAMPLES = 10_000
 """Resamples of a bootstrap, and most rearrangements of a permutation test."""
@@ -72,7 +76,7 @@ class Interval:
     confidence: float
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Mean:
+def clustered_mean(values: Values, clusters: Sequence[Hashable]) -> Mean:
     """Mean and its standard error, robust to any dependence within a cluster.
 
     The variance is ``G / (G - 1) * sum over clusters of (sum of residuals)^2 / n^2``; with one item a cluster that is
@@ -105,20 +109,20 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[Hashable]) -> Mea
     return Mean(float(mean), float(np.sqrt(variance)), int(sizes.sum()), groups)
 
 
-def design_effect(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+def design_effect(values: Values, clusters: Sequence[Hashable]) -> float:
     """How many times larger the clustered variance of the mean is than that of independent items; nan if unknown."""
     clustered = clustered_mean(values, clusters).standard_error
     independent = clustered_mean(values, range(len(values))).standard_error
     return (clustered / independent) ** 2 if independent else math.nan
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
+def mcnemar(first: Values, second: Values) -> McNemar:
     """McNemar's exact test: of the items that one run alone got right, half should be the first's.
 
     Parameters
     ----------
-    first, second : sequence of bool
-        Whether each run was right, item by item.
+    first, second : sequence of float
+        1 where a run was right, else 0. With graded scores it is the sign test of which run scored more.
 
     Examples
     --------
@@ -133,8 +137,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
 
 
 def paired_bootstrap(
-    first: Sequence[float],
-    second: Sequence[float],
+    first: Values,
+    second: Values,
     clusters: Sequence[Hashable],
     *,
     confidence: float = 0.95,
@@ -179,7 +183,7 @@ def paired_bootstrap(
 
 
 def permutation_test(
-    measured: Sequence[float], noise: Sequence[Sequence[float]], clusters: Sequence[Hashable], *, seed: int = 0
+    measured: Values, noise: Sequence[Values], clusters: Sequence[Hashable], *, seed: int = 0
 ) -> float:
     """One-sided p-value that `measured` is larger than `noise` by chance alone.
 
@@ -219,7 +223,7 @@ def permutation_test(
     return float(found.pvalue)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Values) -> list[float]:
     """p-values adjusted for their number by Holm's step-down rule."""
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -228,7 +232,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _paired(first: Sequence[float], second: Sequence[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _paired(first: Values, second: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if len(first) != len(second):
         raise ConfigError(
             f"{len(first)} scores stand against {len(second)}; expected the same items in the same order."
@@ -238,9 +242,7 @@ def _paired(first: Sequence[float], second: Sequence[float]) -> tuple[NDArray[np
     return np.asarray(first, float), np.asarray(second, float)
 
 
-def _by_cluster(
-    values: Sequence[float] | NDArray[np.float64], clusters: Sequence[Hashable]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _by_cluster(values: Values, clusters: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum of the values and number of the items of each cluster."""
     if len(values) != len(clusters):
         raise ConfigError(f"{len(values)} values have {len(clusters)} clusters; expected one for each.")

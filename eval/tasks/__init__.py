@@ -9,11 +9,37 @@ from pathlib import Path
 from pdrop_video.registry import named
 
 from .base import Ask, Dialogue, Item, Mark, Task
+from .egoschema import EgoSchema
+from .longvideobench import LongVideoBench
+from .mlvu import MLVU, MLVUTest
+from .ovobench import OVOBench
+from .rvs import RVS
+from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
+from .worldsense import WorldSense
 
 TASKS: dict[str, Callable[[Path], Task]] = {
     "videomme": VideoMME,
     "videomme-subtitles": partial(VideoMME, subtitles=True),
+    "mlvu": MLVU,
+    "mlvu-test": MLVUTest,
+    "longvideobench": partial(LongVideoBench, subtitles=False),
+    "longvideobench-subtitles": LongVideoBench,
+    "longvideobench-test": partial(LongVideoBench, test=True),
+    "egoschema": EgoSchema,
+    "egoschema-full": partial(EgoSchema, full=True),
+    "worldsense": WorldSense,
+    "worldsense-subtitles": partial(WorldSense, subtitles=True),
+    "streamingbench-real": partial(StreamingBench, part="real"),
+    "streamingbench-real-full": partial(StreamingBench, part="real", context=None),
+    "streamingbench-omni": partial(StreamingBench, part="omni"),
+    "streamingbench-omni-full": partial(StreamingBench, part="omni", context=None),
+    "streamingbench-sqa": StreamingBenchSQA,
+    "streamingbench-sqa-full": partial(StreamingBenchSQA, context=None),
+    "streamingbench-proactive": StreamingBenchProactive,
+    "ovobench": OVOBench,
+    "rvs-ego": partial(RVS, part="ego"),
+    "rvs-movie": partial(RVS, part="movie"),
 }
 """Every benchmark and variant by its name on the command line: called with the data's folder."""
 

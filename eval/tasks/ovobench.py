@@ -1,0 +1,297 @@
+"""OVO-Bench (arXiv 2501.05510): twelve tasks asked online, about the past, the present, and what is to come.
+
+Each question is asked when its moment has been watched; a question of the third category is asked again and again
+while more is seen, each time as an item of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from eval.record import Record, Turn
+
+from .base import Ask, Item, Mark, Task
+from .files import load_json
+from .letters import letter
+from .options import letter_at, lettered
+from .rows import Row, load_rows
+from .tally import READINGS, macro, means_by
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "backward": ("EPM", "ASI", "HLD"),
+    "realtime": ("OCR", "ACR", "ATR", "STU", "FPD", "OJR"),
+    "forward": ("REC", "SSR", "CRR"),
+}
+FILE = "ovo_bench_new.json"
+_HOW = (
+    'download the dataset "JoeLeelyf/OVO-Bench" of the hub, unpack its source videos into src_videos/, and put '
+    "ovo_bench_new.json of the repository of the same name beside it"
+)
+_ALONE = "Do not include any additional text or explanation in your response."
+_CHOICE = "Respond only with the letter corresponding to your chosen option (e.g., A, B, C). \n" + _ALONE
+_FORWARD = {
+    "REC": (
+        "You're watching a video in which people may perform a certain type of action repetively. \nThe person "
+        "performing this kind of action are referred to as 'they' in the following statement.\nYou're task is to count "
+        "how many times have different people in the video perform this kind of action in total.\nOne complete motion "
+        "counts as one. \nNow, answer the following question: {}\nProvide your answer as a single number (e.g., 0, 1, "
+        "2, 3…) indicating the total count.\n" + _ALONE
+    ),
+    "SSR": (
+        "You're watching a tutorial video which contain a sequential of steps. \nThe following is one step from the "
+        "whole procedures: \n{}\nYour task is to determine if the man or woman in the video is currently performing "
+        "this step.\nAnswer only with “Yes” or “No”.\n" + _ALONE
+    ),
+    "CRR": (
+        "You're responsible of answering questions based on the video content. \nThe following question are relevant "
+        "to the latest frames, i.e. the end of the video.\n{}\nDecide whether existing visual content, especially "
+        "latest frames, i.e. frames that near the end of the video, provide enough information for answering the "
+        "question.\nAnswer only with “Yes” or “No”.\n" + _ALONE
+    ),
+}
+_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One thing that is asked at one moment: `text` is the official prompt, `name` the item's."""
+
+    name: str
+    realtime: float
+    question: str
+    text: str
+    answer: str
+    options: tuple[str, ...] = ()
+
+
+class Choice(Row):
+    """An entry about the past or the present."""
+
+    id: int
+    task: Literal["EPM", "ASI", "HLD", "OCR", "ACR", "ATR", "STU", "FPD", "OJR"]
+    video: str
+    realtime: float
+    question: str
+    options: Annotated[list[str], Field(min_length=2)]
+    gt: int
+
+    def probes(self) -> list[Probe]:
+        """The question itself."""
+        listed = "; ".join(lettered(self.options)) + ";"
+        text = f"Question: {self.question}\nOptions:\n{listed}\n\n{_CHOICE}"
+        truth = letter_at(self.gt)
+        return [Probe(str(self.id), self.realtime, self.question, text, truth, tuple(self.options))]
+
+
+class Count(Row):
+    """How often it was done by a moment."""
+
+    realtime: float
+    count: int
+
+
+class Repetition(Row):
+    """REC: how often was it done by now."""
+
+    id: int
+    task: Literal["REC"]
+    video: str
+    activity: str
+    test_info: list[Count]
+
+    def probes(self) -> list[Probe]:
+        """The same question at every moment."""
+        question = f"How many times did they {self.activity}?"
+        text = _FORWARD["REC"].format(question)
+        return [
+            Probe(f"{self.id}_{number}", probe.realtime, question, text, str(probe.count))
+            for number, probe in enumerate(self.test_info)
+        ]
+
+
+class YesNo(Row):
+    """Whether it is so at a moment."""
+
+    realtime: float
+    type: Literal[0, 1]
+
+    @property
+    def answer(self) -> str:
+        """Yes or No."""
+        return "Yes" if self.type else "No"
+
+
+class StepNow(YesNo):
+    """Whether a step is being done at a moment."""
+
+    step: str
+
+
+class Tutorial(Row):
+    """SSR: is this step being done now."""
+
+    id: int
+    task: Literal["SSR"]
+    video: str
+    test_info: list[StepNow]
+
+    def probes(self) -> list[Probe]:
+        """A step at every moment."""
+        return [
+            Probe(f"{self.id}_{number}", p.realtime, p.step, _FORWARD["SSR"].format(p.step), p.answer)
+            for number, p in enumerate(self.test_info)
+        ]
+
+
+class Clue(Row):
+    """CRR: was enough seen by now to answer."""
+
+    id: int
+    task: Literal["CRR"]
+    video: str
+    question: str
+    test_info: list[YesNo]
+
+    def probes(self) -> list[Probe]:
+        """The same question at every moment."""
+        text = _FORWARD["CRR"].format(self.question)
+        return [
+            Probe(f"{self.id}_{number}", p.realtime, self.question, text, p.answer)
+            for number, p in enumerate(self.test_info)
+        ]
+
+
+Entry = Annotated[Choice | Repetition | Tutorial | Clue, Field(discriminator="task")]
+
+
+def official_right(task: str, response: str, answer: str) -> bool:
+    """The official match: the answer is somewhere in the response; a count equals all digits of it joined."""
+    if task == "REC":
+        return "".join(re.findall(r"\d+", response)) == answer
+    if task in CATEGORIES["forward"] and response in ("Y", "N"):
+        return response == answer[0]
+    return answer in response
+
+
+def count_in(response: str) -> str | None:
+    """The only number that a response names, in digits or as a word up to twelve."""
+    words = re.findall(r"\d+|[a-z]+", response.lower())
+    found = {str(int(w)) if w.isdigit() else str(_COUNTS.index(w)) for w in words if w.isdigit() or w in _COUNTS}
+    return found.pop() if len(found) == 1 else None
+
+
+def yes_or_no(response: str) -> str | None:
+    """Yes or No: the first word if it is one of them, else the only one that occurs."""
+    words = [w for w in re.findall(r"[a-z]+", response.lower()) if w in ("yes", "no", "y", "n")]
+    first = re.match(r"\W*(yes|no|y|n)\b", response, re.IGNORECASE)
+    if first:
+        return "Yes" if first[1].lower().startswith("y") else "No"
+    long = {w for w in words if len(w) > 1}
+    return long.pop().capitalize() if len(long) == 1 else None
+
+
+class OVOBench(Task):
+    """OVO-Bench as released: ``ovo_bench_new.json`` and ``src_videos/``.
+
+    A question sees the video up to its moment, rounded up to a whole second.
+    """
+
+    note: ClassVar[str] = (
+        "The total is the mean over the three categories of the mean over their tasks; many papers give the mean of "
+        "backward and realtime only; the released scorer prints the mean over the twelve tasks."
+    )
+
+    def items(self) -> list[Item]:
+        """All questions and all probes of the forward tasks, in the order of the file."""
+        entries: list[Choice | Repetition | Tutorial | Clue] = load_rows(self.data / FILE, list[Entry], _HOW)
+        return [self._item(entry.video, entry.task, probe) for entry in entries for probe in entry.probes()]
+
+    def _item(self, video: str, task: str, probe: Probe) -> Item:
+        return Item(
+            id=probe.name,
+            video=str(Path(video).with_suffix("")),
+            path=self.data / "src_videos" / video,
+            question=probe.question,
+            options=probe.options,
+            answer=probe.answer,
+            category={"category": _category(task), "task": task},
+            end=math.ceil(probe.realtime),
+            extra={"text": probe.text},
+        )
+
+    def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
+        """The official prompt of the item's task."""
+        task = item.category["task"]
+        if task in CATEGORIES["forward"]:
+            return Ask(item.extra["text"], cloze=item.question, choices=() if task == "REC" else ("Yes", "No"))
+        return Ask(item.extra["text"], cloze=item.question, choices=item.options)
+
+    def choice(self, item: Item, index: int) -> str:
+        """The letter, or Yes and No."""
+        return letter_at(index) if item.options else ("Yes", "No")[index]
+
+    def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
+        """The official match, and what was meant."""
+        task, answer = item.category["task"], str(item.answer)
+        if item.options:
+            strict = letter(response, item.options)
+        else:
+            strict = count_in(response) if task == "REC" else yes_or_no(response)
+        right = official_right(task, response, answer)
+        return Mark(answer if right else strict, strict, float(right), float(strict == answer))
+
+    def figures(self, records: Sequence[Record]) -> dict[str, float]:
+        """Means of the categories, and three totals; what not all of its tasks have records for is left out."""
+        found: dict[str, float | None] = {}
+        for suffix, reading in READINGS.items():
+            tasks = means_by(records, "task", reading)
+            means = {name: macro(tasks, members) for name, members in CATEGORIES.items()}
+            known = {name: value for name, value in means.items() if value is not None}
+            found |= {f"{name}{suffix}": value for name, value in means.items()}
+            found[f"total{suffix}"] = macro(known, tuple(CATEGORIES))
+            found[f"backward and realtime{suffix}"] = macro(known, ("backward", "realtime"))
+            found[f"mean over tasks{suffix}"] = macro(tasks, [task for tasks in CATEGORIES.values() for task in tasks])
+        return {name: value for name, value in found.items() if value is not None}
+
+    def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
+        """``ovo_bench_results.json`` for the released scorer; an error's response is null."""
+        path = folder / "ovo_bench_results.json"
+        entries = load_json(self.data / FILE, _HOW)
+        results = official_results(entries, {record.item: record.response for record in records})
+        path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        return [path]
+
+
+def _category(task: str) -> str:
+    return next(name for name, members in CATEGORIES.items() if task in members)
+
+
+def official_results(
+    entries: Sequence[dict[str, Any]], said: Mapping[str, str | None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Answers in the form that the released scorer reads: one list a category, probes within their entries.
+
+    Entries of which not everything was asked are left out.
+    """
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in CATEGORIES}
+    for entry in entries:
+        category, name = _category(entry["task"]), str(entry["id"])
+        if category == "forward":
+            names = [f"{name}_{number}" for number in range(len(entry["test_info"]))]
+            if all(probe in said for probe in names):
+                probes = [
+                    {**probe, "response": said[key]} for probe, key in zip(entry["test_info"], names, strict=True)
+                ]
+                results[category].append({**entry, "test_info": probes})
+        elif name in said:
+            kept = {key: entry[key] for key in ("id", "video", "task", "question")}
+            results[category].append({**kept, "response": said[name], "ground_truth": letter_at(entry["gt"])})
+    return results

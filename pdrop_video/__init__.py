@@ -9,7 +9,7 @@
 ...     print(stream.ask("Who scored first?"))
 """
 
-from .answer import Answer, AnswerStream, Pushed, Timings
+from .answer import Answer, AnswerStream, Evidence, Pushed, Timings
 from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
 from .lm import VideoLM
 from .memory import Memory
@@ -24,6 +24,7 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "ConfigError",
+    "Evidence",
     "FrameChunk",
     "FrameError",
     "Memory",

@@ -26,6 +26,26 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an answer rested on in one stage of the model: the steps of time that it attended to, in order.
+
+    Attributes
+    ----------
+    seconds : tuple of float
+        The time of each step.
+    tokens : tuple of int
+        How many visual tokens of it the stage attended to.
+    weight : tuple of float
+        How much the question's last token attended to them, summed over the step, in the stage's first layer. What is
+        missing to 1 went to text.
+    """
+
+    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    weight: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer and what it rested on.
 
@@ -49,6 +69,8 @@ class Answer:
         Tokens that each layer remembered when the question came, text included.
     cache_bytes : int
         Bytes of the keys and values remembered then.
+    evidence : tuple of Evidence
+        What each stage rested on, shallow to deep.
     timings : Timings
     """
 
@@ -62,6 +84,7 @@ class Answer:
     kept: tuple[int, ...]
     cache_tokens: tuple[int, ...]
     cache_bytes: int
+    evidence: tuple[Evidence, ...]
     timings: Timings
 
     def __str__(self) -> str:

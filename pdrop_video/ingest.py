@@ -7,59 +7,26 @@ answers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ConfigError
 from .flops import DecoderShape
-from .memory import Memory, StreamCache, TokenTable
+from .memory import Ahead, Limits, Memory, StreamCache, TokenTable, Window
 from .memory.evictors import evictor_named
 from .models import Adapter, Place, VisualChunk
-from .pyramid import LayerLoop, Layout, Rows
+from .passage import MemoryPassage
+from .pyramid import LayerLoop, Layout
+from .pyramid.rows import Passage
+from .records import chunk_table, stage_tables, text_tables
+from .state import StreamState
 from .video import FrameChunk
 
-
-@dataclass(slots=True)
-class StreamState:
-    """Everything that a push changes; a fork of it can be changed without touching the original.
-
-    Attributes
-    ----------
-    cache : StreamCache
-    place : Place
-        Where positions have come to.
-    rows : int
-        Tokens that entered so far, which is the next token's number in the stream.
-    waiting : FrameChunk or None
-        An odd frame that waits for its partner.
-    chunks, steps, frames, visual_tokens : int
-        What entered so far.
-    span : tuple of float or None
-        Times of the first and the last frame.
-    usual : Tensor or None
-        What a scorer that learns knows of the past.
-    kept : list of int
-        How many visual tokens each stage kept of those that the running push brought.
-    """
-
-    cache: StreamCache
-    place: Place
-    rows: int
-    waiting: FrameChunk | None = None
-    chunks: int = 0
-    steps: int = 0
-    frames: int = 0
-    visual_tokens: int = 0
-    span: tuple[float, float] | None = None
-    usual: Tensor | None = None
-    kept: list[int] = field(default_factory=list)
-
-    def fork(self) -> StreamState:
-        """The same state, free to go its own way."""
-        return replace(self, cache=self.cache.fork())
+_RESERVE = 1024
+"""Positions of a model's trained range that frames leave free, for a question and its answer; at most a quarter."""
 
 
 class Ingestor:
@@ -90,64 +57,104 @@ class Ingestor:
     ) -> None:
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
         self.stages = len(loop.schedule.layers) + 1
-        asks = self.stages > 1 and loop.scorer.uses_probe
+        self.evictor = evictor_named(memory.evictor)
+        asks = self.evictor.uses_query or (self.stages > 1 and loop.scorer.uses_probe)
         self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if asks else adapter.embed([])
-        schedule, shape = loop.schedule, DecoderShape.of(model.config)
+        shape = DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
-        self.budgets = memory.budgets(schedule.per_layer_shares(), self.token_bytes)
-        if self.budgets is not None and min(self.budgets) <= self._text_tokens:
+        self.limits = self._limits()
+        smallest = None if self.limits.moved is None else min(self.limits.moved)
+        if smallest is not None and smallest <= self._text_tokens:
             raise ConfigError(
                 f"{memory} leaves no room beside {self._text_tokens} tokens of prompt and probe: its smallest layer "
-                f"may hold {min(self.budgets)}; give more."
+                f"may hold {smallest}; give more."
             )
+
+    def _limits(self) -> Limits:
+        """The budget of each layer, and the window of positions."""
+        shares, memory = self.loop.schedule.per_layer_shares(), self.memory
+        tokens = memory.budgets(shares, self.token_bytes)
+        text = self.model.config.get_text_config()
+        rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+        if memory.positions == "original" or tokens is None:
+            return Limits(tokens, tokens)
+        if rope in ("dynamic", "longrope"):  # its angles depend on the length, so no key can be moved by a rotation
+            if memory.positions == "compact":
+                raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
+            return Limits(tokens, tokens)
+        trained = text.max_position_embeddings
+        limit = trained - min(_RESERVE, trained // 4)
+        moved = memory.budgets(shares, self.token_bytes * 1.5) if memory.bytes is not None else tokens
+        if self.loop.axes == 1:  # every token has a position of its own: no more of them than positions
+            tokens, moved = (tuple(min(n, limit) for n in of or ()) for of in (tokens, moved))
+        return Limits(tokens, moved, Window(limit, self.loop.turn, always=memory.positions == "compact"))
 
     @property
     def _text_tokens(self) -> int:
         return len(self.prefix) + len(self.probe)
 
+    # -- the prompt -------------------------------------------------------------------------------------------------
+
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
         layers = self.loop.schedule.num_layers
-        state = StreamState(
-            StreamCache(layers, self.budgets, evictor_named(self.memory.evictor)), Place(), rows=len(self.prefix)
-        )
+        state = StreamState(StreamCache(layers, self.limits, self.evictor), Place(), rows=0)
         if self.prefix:
             self.text(state, self.adapter.embed(self.prefix))
-        state.cache.tables = [TokenTable.text(len(self.prefix), self.probe.device)] * layers
+        index = torch.arange(len(self.prefix), device=self.probe.device)
+        position = index[:, None].expand(-1, self.loop.axes)
+        state.cache.tables = [TokenTable.text(index, position, position)] * layers
+        state.rows = len(self.prefix)
         return state
 
+    # -- visual tokens ----------------------------------------------------------------------------------------------
+
     def visual(self, state: StreamState, chunk: VisualChunk) -> None:
-        """Run a chunk through the stages into the cache, in pieces if the budget is small."""
-        for piece in chunk.split(self._steps_at_once(chunk)):
+        """Run a chunk through the stages into the cache, in pieces if the budget or the window is small."""
+        for piece in chunk.split(self._steps_at_once(chunk, state.place)):
             self._prefill(state, piece)
         state.chunks += 1
 
-    def _steps_at_once(self, chunk: VisualChunk) -> int:
+    def _steps_at_once(self, chunk: VisualChunk, place: Place) -> int:
         """How many steps of a chunk may be in flight together."""
-        if self.budgets is None:
-            return len(chunk.steps)
+        limits, steps = self.limits.moved, len(chunk.steps)
+        if limits is None:
+            return steps
         glue = max(chunk.steps) - math.prod(chunk.size)
 
         def fits(steps: int, share: float) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
-            assert self.budgets is not None
             incoming = self._incoming(steps * math.prod(chunk.size), steps * glue)
             text = len(self.prefix)
-            return all(n <= (b - text) * share for n, b in zip(incoming, self.budgets, strict=True))
+            return all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
-        if fits(len(chunk.steps), 1.0):
-            return len(chunk.steps)
         if not fits(1, 1.0):
             raise ConfigError(
                 f"{self.memory} can't hold one step of {max(chunk.steps)} tokens beside {self._text_tokens} tokens of "
                 "prompt and probe; give more, or smaller frames."
             )
+        if self.limits.window is not None:
+            ids, after = self.adapter.place(chunk, place)
+            if after.next - int(ids[0].min()) > self.limits.window.limit // 2:  # on the host: no device waits
+                return 1  # a pause within the chunk, which only whole pieces can close
+        if fits(steps, 1.0):
+            return steps
         # a chunk that would push everything else out goes in pieces that leave half of the room to the past
-        return max(steps for steps in range(1, len(chunk.steps)) if steps == 1 or fits(steps, 0.5))
+        return max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
+
+    def fill_up(self, state: StreamState) -> None:
+        """Let an odd frame that waits be seen without its partner."""
+        if state.waiting is not None:
+            waiting, state.waiting = state.waiting, None
+            self.visual(state, self.look(state, waiting))
+
+    def look(self, state: StreamState, frames: FrameChunk) -> VisualChunk:
+        """A chunk's visual tokens as the family's adapter makes them."""
+        return self.adapter.look(frames.frames, frames.seconds, state.steps - state.first_step)
 
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, the probe included."""
-        last = max(self.loop.schedule.layers, default=0)
+        last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.schedule.layers, default=0)
         per_layer = self.loop.schedule.per_layer(visual)
         return [n + glue + (len(self.probe) if i < last else 0) for i, n in enumerate(per_layer)]
 
@@ -155,78 +162,94 @@ class Ingestor:
         """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
         positions, place = self.adapter.place(piece, state.place)
         count, asked, device = len(piece), len(self.probe), piece.embeds.device
-        schedule, glue = self.loop.schedule, count - piece.visual_tokens
-        table = _table(state, piece)
+        schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
-        positions = torch.cat([positions, self.adapter.positions.text(asked, place)[0]], dim=-1)
+        asking, end = self.adapter.positions.text(asked, place)
+        cache.make_room(self._incoming(piece.visual_tokens, glue), _ahead(state.place, int(positions[0].min()), end))
+        positions = torch.cat([positions, asking], dim=-1).to(device)
+        table = chunk_table(piece, positions[..., :count], index=state.rows, step=state.steps, chunk=state.chunks)
         row = torch.arange(len(hidden), device=device)[None]
-        state.cache.make_room(self._incoming(piece.visual_tokens, glue))
-        before = state.cache.lengths()
+        before = cache.lengths()
+        asks = bool(asked) and self.evictor.uses_query
+        passage = MemoryPassage(cache, F.pad(piece.visual, (0, asked)), asked if asks else 0)
         rows = self.loop.run(
             hidden[None],
-            positions.to(device),
-            torch.nn.functional.pad(piece.visual, (0, asked))[None],
+            positions,
+            F.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:],
-            transient=row >= count,
+            transient=None if asks else row >= count,
             layout=_layout(table, piece, state.steps, asked),
             usual=state.usual,
-            cache=state.cache,
-            deepstack=[torch.nn.functional.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
+            cache=cache,
+            deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
+            passage=passage,
         )
+        cache.queries = passage.queries
         state.usual = rows.usual
-        state.cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
-        state.cache.record(self._tables(table, piece.visual_tokens, rows))
+        cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
+        cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, cache.shifts))
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
         state.visual_tokens += piece.visual_tokens
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 
-    def _tables(self, whole: TokenTable, visual_tokens: int, rows: Rows) -> list[TokenTable]:
-        """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
-        schedule, count = self.loop.schedule, len(whole)
-        alive, score = torch.arange(count, device=whole.index.device), whole.score
-        held = [n + count - visual_tokens for n in schedule.counts(visual_tokens)]
-        tables = []
-        for stage in range(self.stages):
-            if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
-                alive = rows.boundaries[stage - 1].kept[0, : held[stage]]
-            if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
-                score = score.scatter(0, alive, rows.boundaries[stage].scores[0, : held[stage]].float())
-            tables.append(replace(whole, score=score).take(alive))
-        return [tables[schedule.stage(layer)] for layer in range(schedule.num_layers)]
+    # -- text -------------------------------------------------------------------------------------------------------
 
-    def text(self, state: StreamState, embeds: Tensor) -> Tensor:
-        """Run text rows over the cache; returns the last one's logits [vocabulary]."""
+    def text(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
+        """Run text rows over the cache, without a note in its tables; returns what left the layers [rows, hidden]."""
         positions, state.place = self.adapter.positions.text(len(embeds), state.place)
-        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache)
-        last = self.loop.text.norm(rows.hidden[:, -1:])
-        return self.model.get_output_embeddings()(last)[0, -1]
+        passage = passage or MemoryPassage(state.cache)
+        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache, passage=passage)
+        return rows.hidden[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of the token after each row [rows, vocabulary]."""
+        return self.model.get_output_embeddings()(self.loop.text.norm(hidden))
+
+    def room_for_text(self, state: StreamState, tokens: int) -> None:
+        """Move positions, if need be, so that so many tokens of text stay in the window."""
+        state.cache.fit(_ahead(state.place, state.place.next, Place(state.place.next + tokens)))
+
+    def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
+        """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.
+
+        Raises
+        ------
+        ConfigError
+            If the budget can't hold it.
+        """
+        tokens, device, first = len(embeds), self.probe.device, state.place.next
+        self.check_room_for(tokens)
+        ahead = _ahead(state.place, first, Place(first + tokens))
+        state.cache.make_room([tokens] * self.loop.schedule.num_layers, ahead)
+        self.text(state, embeds)
+        index = torch.arange(state.rows, state.rows + tokens, device=device)
+        position = torch.arange(first, first + tokens, device=device)[:, None].expand(-1, self.loop.axes)
+        state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
+        state.rows += tokens
+        if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
+            state.steps, state.chunks = state.steps + 1, state.chunks + 1
+            state.first_step = state.steps
+
+    def check_room_for(self, tokens: int) -> None:
+        """Whether the budget can hold so many tokens of text."""
+        if self.limits.moved is not None and min(self.limits.moved) < self._text_tokens + tokens:
+            raise ConfigError(
+                f"{self.memory} can't hold {tokens} tokens of text beside {self._text_tokens} of prompt and probe; "
+                "give more, or keep less text."
+            )
 
 
-def _table(state: StreamState, piece: VisualChunk) -> TokenTable:
-    """What the tokens of a chunk are, before any is dropped."""
-    count, device = len(piece), piece.embeds.device
-    height, width = piece.size
-    steps = torch.tensor(piece.steps, device=device)
-    step = torch.arange(len(piece.steps), device=device).repeat_interleave(steps, output_size=count)
-    seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(steps, output_size=count)
-    place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
-    return TokenTable(
-        index=torch.arange(state.rows, state.rows + count, device=device),
-        seconds=seconds,
-        chunk=torch.full_like(step, state.chunks),
-        step=step + state.steps,
-        row=torch.where(piece.visual, place // width, -1),
-        column=torch.where(piece.visual, place % width, -1),
-        score=torch.zeros(count, device=device),
-        visual=piece.visual,
-    )
+def _ahead(place: Place, first: int, end: Place) -> Ahead:
+    running = place.start is not None
+    reach = place.reach or None
+    return Ahead(first, end.next, place.next, place.start if running else None, reach if running else None)
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
     """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
     frame = torch.where(piece.visual, table.step - first, -1)
     place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
-    frame, place = (torch.nn.functional.pad(of, (0, text), value=-1)[None] for of in (frame, place))
+    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
     return Layout(frame, place, len(piece.steps), math.prod(piece.size))

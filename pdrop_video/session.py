@@ -20,19 +20,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import ModelError, StreamError
-from .ingest import StreamState
-from .memory import EVICTORS, Memory, StreamCache, TokenTable
+from .memory import EVICTORS, Memory, Shift, StreamCache, TokenTable
 from .models import Place
 from .pyramid import ALLOCATORS, SCORERS, Pyramid
 from .registry import name_of
+from .state import StreamState
 from .video import FrameChunk
 
 if TYPE_CHECKING:
     from .lm import VideoLM
     from .stream import VideoStream
 
-_FORMAT = 1
-_COUNTS = ("rows", "chunks", "steps", "frames", "visual_tokens", "span")
+_FORMAT = 2
+_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens")
+_TUPLES = ("span", "told", "answered")
+_PLAIN = (*_COUNTS, *_TUPLES)
 
 
 def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
@@ -43,12 +45,16 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
     for i, layer in enumerate(state.cache.layers):
         if layer.get_seq_length():
             tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys.contiguous(), layer.values.contiguous()
+            if layer.entered is not None:
+                tensors[f"entered.{i}"] = layer.entered.contiguous()
         table = state.cache.tables[i]
         if id(table) not in tables:
             tables[id(table)] = len(tables)
             for field in fields(table):
                 # cloned, because rows of one table may share storage, which safetensors refuses
                 tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name).clone()
+    for i, query in enumerate(state.cache.queries or []):
+        tensors[f"query.{i}"] = query.contiguous()
     if state.usual is not None:
         tensors["usual"] = state.usual.contiguous()
     if state.waiting is not None:
@@ -67,6 +73,7 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
             "bytes": stream.memory.bytes,
             "shape": stream.memory.shape,
             "evictor": name_of(EVICTORS, state.cache.evictor),
+            "positions": stream.memory.positions,
         },
         "system": stream.system,
         "standing_question": stream.standing_question,
@@ -74,9 +81,8 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
         "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
         "push_seconds": stream._push_seconds,
         "place": asdict(state.place),
-        "state": {
-            name: getattr(state, name) for name in ("rows", "chunks", "steps", "frames", "visual_tokens", "span")
-        },
+        "shifts": [asdict(shift) for shift in state.cache.shifts],
+        "state": {name: getattr(state, name) for name in _PLAIN},
     }
     _write(Path(path), tensors, {"pdrop_video": json.dumps(header)})
 
@@ -102,7 +108,7 @@ def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
         system=header["system"],
     )
     empty = stream._state.cache
-    cache = StreamCache(lm.num_layers, empty.budgets, empty.evictor)
+    cache = StreamCache(lm.num_layers, empty.limits, empty.evictor)
     stream._state = _state(header, {name: tensor.to(lm.device) for name, tensor in tensors.items()}, cache)
     stream._push_seconds = header["push_seconds"]
     return stream
@@ -144,8 +150,13 @@ def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCach
             made[number] = TokenTable(**{f.name: tensors[f"table.{number}.{f.name}"] for f in fields(TokenTable)})
         cache.tables.append(made[number])
         if f"keys.{i}" in tensors:
-            cache.layers[i].update(tensors[f"keys.{i}"], tensors[f"values.{i}"])
-    plain = header["state"] | {"span": None if header["state"]["span"] is None else tuple(header["state"]["span"])}
+            cache.layers[i].restore(tensors[f"keys.{i}"], tensors[f"values.{i}"], tensors.get(f"entered.{i}"))
+    cache.shifts = [Shift(**shift) for shift in header["shifts"]]
+    if "query.0" in tensors:
+        cache.queries = [tensors[f"query.{i}"] for i in range(len(cache.layers))]
+    plain = dict(header["state"])
+    for name in _TUPLES:
+        plain[name] = None if plain[name] is None else tuple(plain[name])
     state = StreamState(cache=cache, place=Place(**header["place"]), **plain)
     state.usual = tensors.get("usual")
     if "waiting" in tensors:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
-from torch import Tensor
 
 from . import session
-from .answer import Answer, AnswerStream, Pushed, Timings
-from .decode import greedy
+from .answer import Answer, AnswerStream, Pushed
+from .asking import Question
 from .errors import ConfigError, FrameError, StreamError
-from .ingest import Ingestor, StreamState
+from .ingest import Ingestor
 from .memory import Memory, TokenTable
-from .pyramid import LayerLoop
+from .pyramid import LayerLoop, Pyramid, Schedule
+from .state import StreamState
+from .turns import follow_up, keep_turn, question_rows
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -101,22 +103,34 @@ class VideoStream:
         """
         begun = perf_counter()
         chunk = self._checked(frames, seconds)
-        before, state = self._state, self._state.fork()
+        before, state = self._state, replace(self._state, kept=[0] * self._ingest.stages)
         state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
         state.frames += len(chunk)
-        state.kept = [0] * self._ingest.stages
-        try:
-            with torch.no_grad():
-                for part in self._whole_steps(state, chunk):
-                    self._ingest.visual(state, self.lm.adapter.look(part.frames, part.seconds, state.steps))
-        except BaseException:
-            state.cache.release(before.cache)
-            raise
+        with torch.no_grad(), state.cache.transaction():
+            follow_up(self.lm, self._ingest, state)
+            for part in self._whole_steps(state, chunk):
+                self._ingest.visual(state, self._ingest.look(state, part))
         self._state = state  # only now: a push that failed has changed nothing
         taken = perf_counter() - begun
         self._push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)
         return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
+
+    def tell(self, text: str) -> None:
+        """Let text, such as a subtitle, into the stream between the frames before and those to come.
+
+        It is forgotten with the frame that follows it.
+
+        Parameters
+        ----------
+        text : str
+
+        Raises
+        ------
+        ConfigError
+            If there is no text.
+        """
+        self._state = replace(self._state, told=(*self._state.told, _some_text("text", text)))
 
     def _checked(self, frames: Any, seconds: Any) -> FrameChunk:
         if isinstance(frames, FrameChunk):
@@ -156,7 +170,7 @@ class VideoStream:
     # -- remembering ------------------------------------------------------------------------------------------------
 
     def held(self, stage: int = 0) -> TokenTable:
-        """What the layers of a stage remember: one row a token, with its time, place and score.
+        """What the layers of a stage remember: one row a token, in the order of time, with its place and score.
 
         Parameters
         ----------
@@ -166,7 +180,7 @@ class VideoStream:
         first_layers = (0, *self.loop.schedule.layers)
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
-        return self._state.cache.tables[first_layers[stage]]
+        return self._state.cache.tables[first_layers[stage]].in_time()
 
     @property
     def cache_tokens(self) -> tuple[int, ...]:
@@ -204,10 +218,37 @@ class VideoStream:
     # -- asking -----------------------------------------------------------------------------------------------------
 
     @overload
-    def ask(self, question: str, max_new_tokens: int = ..., *, stream: Literal[False] = ...) -> Answer: ...
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = ...,
+        *,
+        stream: Literal[False] = ...,
+        keep: bool = ...,
+        pyramid: Pyramid | None = ...,
+        answer_prefix: str = ...,
+    ) -> Answer: ...
     @overload
-    def ask(self, question: str, max_new_tokens: int = ..., *, stream: Literal[True]) -> AnswerStream: ...
-    def ask(self, question: str, max_new_tokens: int = 128, *, stream: bool = False) -> Answer | AnswerStream:
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = ...,
+        *,
+        stream: Literal[True],
+        keep: bool = ...,
+        pyramid: Pyramid | None = ...,
+        answer_prefix: str = ...,
+    ) -> AnswerStream: ...
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = 128,
+        *,
+        stream: bool = False,
+        keep: bool = False,
+        pyramid: Pyramid | None = None,
+        answer_prefix: str = "",
+    ) -> Answer | AnswerStream:
         """Answer a question about what was watched so far; the stream stays bit for bit as it was.
 
         Parameters
@@ -217,6 +258,14 @@ class VideoStream:
             Longest answer, in tokens.
         stream : bool
             True gives an iterator over the pieces of the text, whose `answer` is set at its end.
+        keep : bool
+            Let question and answer stay in the stream as a turn of the conversation, once the answer is complete.
+            Frames pushed afterwards are a new turn's video.
+        pyramid : Pyramid, optional
+            Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
+            picture; on the question's fork only. None attends to all that is remembered.
+        answer_prefix : str
+            Text that the answer is made to begin with; not part of `Answer.text`.
 
         Returns
         -------
@@ -227,70 +276,75 @@ class VideoStream:
         StreamError
             If no frame was pushed yet.
         ConfigError
-            If the question is empty or `max_new_tokens` is below 1.
+            If the question is empty or `max_new_tokens` is below 1; with `keep`, if the budget can't hold the turn.
         """
-        if not isinstance(question, str) or not question.strip():
-            raise ConfigError(f"the question is {question!r}; expected some text.")
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens!r}; expected a whole number from 1.")
-        if self._state.span is None:
-            raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        answer = AnswerStream(self._answer(self._state, question, max_new_tokens))
+        asked = self._asked(question, answer_prefix, pyramid)
+        if keep:
+            self._ingest.check_room_for(
+                len(question_rows(self.lm, self._state, question, answer_prefix)) + max_new_tokens
+            )
+        answer = AnswerStream(self._answer(asked, max_new_tokens, keep))
         return answer if stream else answer.finish()
 
-    def _answer(self, origin: StreamState, question: str, max_new_tokens: int) -> Iterator[str | Answer]:
-        """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
-        begun = perf_counter()
-        state = origin.fork()
+    def likelihood(
+        self, question: str, options: Sequence[str], *, pyramid: Pyramid | None = None, answer_prefix: str = ""
+    ) -> tuple[float, ...]:
+        """How likely each of some answers is: the mean log-probability of its tokens after the question.
+
+        Parameters
+        ----------
+        question : str
+        options : sequence of str
+            The answers' texts.
+        pyramid, answer_prefix
+            As for `ask`.
+
+        Returns
+        -------
+        tuple of float
+            One for each option, in nats a token.
+        """
+        ids = [self.lm.prompt.words(_some_text("one of the options", option)) for option in options]
+        if isinstance(options, str) or not ids:
+            raise ConfigError(f"options are {options!r}; expected a list of one answer or more.")
+        asked = self._asked(question, answer_prefix, pyramid)
         try:
-            with torch.no_grad():
-                self._fill_up(state)
-                # measured before the question: what the answer could rest on
-                held, nbytes = [len(t) for t in state.cache.tables], state.cache.nbytes
-                kept = tuple(int(state.cache.tables[b].visual.sum()) for b in (0, *self.loop.schedule.layers))
-                logits = self._question(state, question)
-            ids: list[int] = []
-            pieces: list[str] = []
-            first, finished = 0.0, False
-            for token, piece in greedy(self.lm, logits, lambda ids: self._advance(state, ids), max_new_tokens):
-                first = first or perf_counter() - begun
-                if token is None:
-                    finished = True
-                    break
-                ids.append(token)
-                pieces.append(piece)
-                if piece:
-                    yield piece
-            assert state.span is not None
-            timings = Timings(self._push_seconds, first, perf_counter() - begun - first)
-            yield Answer(
-                question=question,
-                text="".join(pieces).strip(),
-                token_ids=tuple(ids),
-                finished=finished,
-                frames=state.frames,
-                seconds=state.span,
-                visual_tokens=state.visual_tokens,
-                kept=kept,
-                cache_tokens=tuple(held),
-                cache_bytes=nbytes,
-                timings=timings,
-            )
+            return asked.likelihood(asked.prefill(max(map(len, ids))), ids)
         finally:
-            state.cache.release(origin.cache)
+            asked.close()
 
-    def _fill_up(self, state: StreamState) -> None:
-        """Let an odd frame that waits be seen without its partner."""
-        if state.waiting is not None:
-            waiting, state.waiting = state.waiting, None
-            self._ingest.visual(state, self.lm.adapter.look(waiting.frames, waiting.seconds, state.steps))
+    def _asked(self, question: str, answer_prefix: str, pyramid: Pyramid | None) -> Question:
+        _some_text("the question", question)
+        if self._state.span is None:
+            raise StreamError("nothing was watched yet; push at least one frame before asking.")
+        own = self.loop.schedule
+        all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
+        schedule = all_of_it if pyramid is None else pyramid.resolve(own.num_layers)
+        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule)
 
-    def _question(self, state: StreamState, question: str) -> Tensor:
-        """Prefill an odd frame that waits and the question; returns the next token's logits [vocabulary]."""
-        self._fill_up(state)
-        adapter = self.lm.adapter
-        return self._ingest.text(state, torch.cat([adapter.closing(), adapter.embed(self.lm.prompt.after(question))]))
+    def _answer(self, asked: Question, max_new_tokens: int, keep: bool) -> Iterator[str | Answer]:
+        """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
+        try:
+            logits = asked.prefill(max_new_tokens)
+            for piece in asked.decode(logits, max_new_tokens, self._push_seconds):
+                if keep and isinstance(piece, Answer):
+                    self._keep(asked, piece)
+                yield piece
+        finally:
+            asked.close()
 
-    def _advance(self, state: StreamState, ids: list[int]) -> Tensor:
-        with torch.no_grad():
-            return self._ingest.text(state, self.lm.adapter.embed(ids))
+    def _keep(self, asked: Question, answer: Answer) -> None:
+        """The turn goes behind all that was watched by now, which may be more than when the question came."""
+        asked.close()
+        state = replace(self._state)
+        with torch.no_grad(), state.cache.transaction():
+            keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
+        self._state = state
+
+
+def _some_text(name: str, text: object) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{name} is {text!r}; expected some text.")
+    return text

@@ -23,12 +23,11 @@ def chunks(frames: Tensor, seconds: list[float], sizes: list[int]):
     assert start == len(frames)
 
 
-def next_logits(stream: pv.VideoStream) -> Tensor:
+def next_logits(stream: pv.VideoStream, question: str = QUESTION) -> Tensor:
     """Logits of the first token of an answer, as `ask` computes them."""
-    state = stream._state.fork()
-    with torch.no_grad():
-        logits = stream._question(state, QUESTION)
-    state.cache.release(stream._state.cache)
+    asked = stream._asked(question, "", None)
+    logits = asked.prefill(1)
+    asked.close()
     return logits
 
 

@@ -15,6 +15,7 @@ from pdrop_video.memory.evictors import choose
 from pdrop_video.memory.evictors.infinipot_v import InfiniPotV
 from pdrop_video.memory.evictors.pyramid import Pyramid as PyramidEvictor
 from pdrop_video.memory.evictors.uniform import Uniform
+from pdrop_video.memory.layer import Arrangement
 
 PREFIX, STEPS, ROWS, COLUMNS = 4, 12, 2, 3
 
@@ -33,7 +34,13 @@ def held(seed: int = 0, glue: int = 0, drop: float = 0.0) -> Held:
     columns: dict[str, Any] = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     score = torch.rand(count, generator=generator) * columns["visual"]
     keys, values = (torch.randn(2, count, 4, generator=generator) for _ in range(2))
-    return Held(keys, values, TokenTable(index=torch.arange(count), score=score, **columns), layer=0, layers=1)
+    return Held(keys, values, table(index=torch.arange(count), score=score, **columns), layer=0, layers=1)
+
+
+def table(**columns: Tensor) -> TokenTable:
+    """A table whose tokens stand where they came."""
+    position = columns["index"][:, None]
+    return TokenTable(position=position, entered=position, now=position, **columns)
 
 
 @pytest.mark.parametrize("glue", [0, 2])
@@ -138,7 +145,7 @@ def test_pyramid_remembers_an_hour_ago() -> None:
     """New tokens score ten times as high as old ones; the floors keep the old periods represented all the same."""
     count = 3600
     zeros = torch.zeros(count, dtype=torch.long)
-    table = TokenTable(
+    tokens = table(
         index=torch.arange(count),
         seconds=torch.arange(count).float(),
         chunk=zeros,
@@ -148,12 +155,12 @@ def test_pyramid_remembers_an_hour_ago() -> None:
         score=torch.linspace(0.1, 1, count),
         visual=torch.ones(count, dtype=torch.bool),
     )
-    layer = Held(torch.zeros(1, count, 2), torch.zeros(1, count, 2), table, 0, 1)
+    layer = Held(torch.zeros(1, count, 2), torch.zeros(1, count, 2), tokens, 0, 1)
     ours, fading = PyramidEvictor(), PyramidEvictor(half_life=600)
     first_ten_minutes = []
     for evictor in (EVICTORS["oldest"], fading, ours):
-        index = choose(evictor(layer, 360), table, 360)
-        first_ten_minutes.append(int((table.seconds[index] < 600).sum()))
+        index = choose(evictor(layer, 360), tokens, 360)
+        first_ten_minutes.append(int((tokens.seconds[index] < 600).sum()))
     assert first_ten_minutes[0] == 0
     assert 0 < first_ten_minutes[1] < first_ten_minutes[2]
 
@@ -168,26 +175,17 @@ def test_the_bound_holds_in_flight(memory: dict[str, Any], evictor: str, monkeyp
     stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(**memory, evictor=evictor))
     tokens, ratios = memory.get("tokens", 60), (1, 1, 0.5, 0.5, 0.25, 0.25)
     budgets = [int(tokens * r) for r in ratios] if "shape" in memory else [tokens] * 6
-    assert stream._ingest.budgets == budgets
+    assert stream._ingest.limits.tokens == tuple(budgets)
     seen, update = [0] * 6, KeyValueLayer.update
 
     def watched(layer: KeyValueLayer, *args: Any, **kwargs: Any):
         result = update(layer, *args, **kwargs)
-        for i, mine in enumerate(current.layers):
+        for i, mine in enumerate(stream._state.cache.layers):
             if mine is layer:
                 seen[i] = max(seen[i], layer.get_seq_length())
         return result
 
-    fork = pv.memory.StreamCache.fork
-
-    def remember(cache: Any) -> Any:
-        nonlocal current
-        current = fork(cache)
-        return current
-
-    current = stream._state.cache
     monkeypatch.setattr(KeyValueLayer, "update", watched)
-    monkeypatch.setattr(pv.memory.StreamCache, "fork", remember)
     for i in range(12):
         stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
     assert all(most <= budget for most, budget in zip(seen, budgets, strict=True))
@@ -217,11 +215,17 @@ def test_storage_is_shared_until_someone_must_move() -> None:
     assert parent.keys.untyped_storage().data_ptr() == storage
     assert parent.keys.flatten().tolist() == [0, 1, 2, 3, 4, 12]
     assert other.keys.flatten().tolist() == [0, 1, 2, 3, 4, 10]
-    parent.keep(torch.tensor([0, 3, 5]))
-    assert parent.keys.flatten().tolist() == [0, 3, 12]
+    parent.keep(Arrangement.of(torch.tensor([0, 3, 5]), 6))  # alone in its storage: in place, one column moves
+    assert parent.keys.untyped_storage().data_ptr() == storage
+    assert parent.keys.flatten().tolist() == [0, 12, 3]
+    sibling = parent.fork()
+    parent.keep(Arrangement.of(torch.tensor([1, 2]), 3))  # not alone: in a storage of its own
+    assert parent.keys.untyped_storage().data_ptr() != storage
+    assert sibling.keys.flatten().tolist() == [0, 12, 3]
+    assert parent.keys.flatten().tolist() == [3, 12]
     for size in range(200):  # growth keeps everything
         parent.update(data[:, :, size % 20 : size % 20 + 1], data[:, :, :1])
-    assert parent.keys.flatten().tolist() == [0, 3, 12, *(float(i % 20) for i in range(200))]
+    assert parent.keys.flatten().tolist() == [3, 12, *(float(i % 20) for i in range(200))]
 
 
 def test_a_push_after_an_answer_need_not_copy_the_memory() -> None:

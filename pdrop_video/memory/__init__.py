@@ -1,9 +1,22 @@
 """The KV cache across chunks: storage, metadata and budget. Knows tensors, never a model family."""
 
-from .cache import StreamCache
+from .cache import Limits, StreamCache
 from .config import Memory
 from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
 from .table import TokenTable
+from .window import Ahead, Shift, Window
 
-__all__ = ["EVICTORS", "Evictor", "Held", "KeyValueLayer", "Memory", "StreamCache", "TokenTable"]
+__all__ = [
+    "EVICTORS",
+    "Ahead",
+    "Evictor",
+    "Held",
+    "KeyValueLayer",
+    "Limits",
+    "Memory",
+    "Shift",
+    "StreamCache",
+    "TokenTable",
+    "Window",
+]

@@ -1,17 +1,42 @@
 """The KV cache of a stream: one storage and one table per decoder layer, under one budget.
 
-Knows layers, tables and the budget. Refuses to know models, frames and questions.
+Knows layers, tables, positions and the budget. Refuses to know models, frames and questions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+from torch import Tensor
 from transformers.cache_utils import Cache
 
-from .evictors import Evictor, Held, choose
-from .layer import KeyValueLayer
+from .evictors import Evictor, Held, Merger, choose
+from .layer import Arrangement, KeyValueLayer
 from .table import TokenTable
+from .window import Ahead, Shift, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the layers of a cache may hold.
+
+    Attributes
+    ----------
+    tokens : tuple of int or None
+        Most columns of each layer; None for no limit.
+    moved : tuple of int or None
+        The same for a layer whose positions were moved, which holds its keys twice.
+    window : Window or None
+        Where positions must stay; None leaves them where they are.
+    """
+
+    tokens: tuple[int, ...] | None = None
+    moved: tuple[int, ...] | None = None
+    window: Window | None = None
 
 
 class StreamCache(Cache):
@@ -21,8 +46,8 @@ class StreamCache(Cache):
     ----------
     num_layers : int
         Decoder layers.
-    budgets : list of int or None
-        Most tokens that each layer may hold; None for no limit.
+    limits : Limits
+        What each may hold.
     evictor : Evictor
         Chooses what goes.
 
@@ -30,20 +55,29 @@ class StreamCache(Cache):
     ----------
     tables : list of TokenTable
         Per layer, what its columns are. Layers that hold the same tokens share one table.
+    shifts : list of Shift
+        Per layer, how far its positions stand behind the stream's.
+    queries : list of Tensor or None
+        Per layer, what the newest probe asked [heads, probes, head_dim], for evictors that look at it.
     """
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, budgets: list[int] | None, evictor: Evictor) -> None:
-        super().__init__(layers=[KeyValueLayer() for _ in range(num_layers)])
-        self.budgets, self.evictor = budgets, evictor
+    def __init__(self, num_layers: int, limits: Limits, evictor: Evictor) -> None:
+        tokens = limits.tokens or (None,) * num_layers
+        super().__init__(layers=[KeyValueLayer(limit) for limit in tokens[:num_layers]])
+        self.limits, self.evictor = limits, evictor
         self.tables: list[TokenTable] = []
+        self.shifts = [Shift()] * num_layers
+        self.queries: list[Tensor] | None = None
+
+    # -- sharing ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache(0, self.budgets, self.evictor)
+        twin = StreamCache(0, self.limits, self.evictor)
         twin.layers = [layer.fork() for layer in self.layers]
-        twin.tables = list(self.tables)
+        twin.tables, twin.shifts, twin.queries = list(self.tables), list(self.shifts), self.queries
         return twin
 
     def release(self, origin: StreamCache) -> None:
@@ -51,31 +85,37 @@ class StreamCache(Cache):
         for layer, parent in zip(self.layers, origin.layers, strict=True):
             layer.release(parent)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing: an exception inside the block leaves the cache bit for bit as it was."""
+        before = list(self.tables), list(self.shifts), self.queries
+        for layer in self.layers:
+            layer.begin()
+        try:
+            yield
+        except BaseException:
+            for layer in self.layers:
+                layer.rollback()
+            self.tables, self.shifts, self.queries = before
+            raise
+        for layer in self.layers:
+            layer.commit()
+
+    # -- what is held -----------------------------------------------------------------------------------------------
+
     def lengths(self) -> list[int]:
         """Columns held by each layer."""
         return [layer.get_seq_length() for layer in self.layers]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values held."""
+        return sum(layer.nbytes for layer in self.layers)
 
     def truncate(self, lengths: list[int]) -> None:
         """Forget each layer's newest columns down to `lengths`."""
         for layer, length in zip(self.layers, lengths, strict=True):
             layer.truncate(length)
-
-    def make_room(self, incoming: list[int]) -> None:
-        """Evict until every layer can take `incoming` more columns within the budget."""
-        if self.budgets is None:
-            return
-        done: dict[tuple[int, int], Any] = {}
-        for i, layer in enumerate(self.layers):
-            table, keep = self.tables[i], self.budgets[i] - incoming[i]
-            if len(table) <= keep:
-                continue
-            key = (id(table), keep) if self.evictor.by_table else (id(table), i - len(self.layers))
-            if key not in done:
-                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers))
-                index = choose(self.evictor(held, keep), table, keep)
-                done[key] = index, table.take(index), table  # the old table stays referenced: ids must not be reused
-            index, self.tables[i], _ = done[key]
-            layer.keep(index)
 
     def record(self, new: list[TokenTable]) -> None:
         """Note what was appended to each layer."""
@@ -86,7 +126,63 @@ class StreamCache(Cache):
                 done[key] = old.append(more), old, more
             self.tables[i] = done[key][0]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all keys and values held."""
-        return sum(layer.nbytes for layer in self.layers)
+    # -- making room ------------------------------------------------------------------------------------------------
+
+    def make_room(self, incoming: list[int], ahead: Ahead) -> None:
+        """Evict until every layer can take `incoming` more columns within its limit, and `ahead` within the window."""
+        before = list(self.tables)  # referenced to the end: what is decided once for a table is found by its identity
+        self._evict(incoming)
+        self.fit(ahead, [old is not new for old, new in zip(before, self.tables, strict=True)])
+        if self.limits.moved != self.limits.tokens:
+            self._evict(incoming)  # bytes: a layer that moved holds its keys twice from now on
+
+    def fit(self, ahead: Ahead, forgot: list[bool] | None = None) -> None:
+        """Move positions where `ahead` would leave the window, or where gaps are closed at once and something went."""
+        if ahead.start is None:  # a video that starts now starts where text would
+            self.shifts = [Shift(shift.text, shift.text) for shift in self.shifts]
+        window = self.limits.window
+        if window is None:
+            return
+        done: dict[Any, Any] = {}
+        for i, (table, shift) in enumerate(zip(self.tables, self.shifts, strict=True)):
+            gaps = window.always and forgot is not None and forgot[i]
+            if not gaps and ahead.end - shift.text <= window.limit:
+                continue
+            key = id(table), shift
+            if key not in done:
+                now, moved = window.squeeze(table, ahead)
+                done[key] = replace(table, now=now), moved, now - table.entered, table
+            self.tables[i], self.shifts[i], by, _ = done[key]
+            self.layers[i].rotate(partial(window.turn, i, by=by))
+
+    def room(self, layer: int) -> int | None:
+        """Most columns that a layer may hold."""
+        limits = self.limits.tokens if self.layers[layer].entered is None else self.limits.moved
+        return None if limits is None else limits[layer]
+
+    def _evict(self, incoming: list[int]) -> None:
+        done: dict[tuple[int, int], tuple[Any, ...]] = {}
+        for i, (layer, new) in enumerate(zip(self.layers, incoming, strict=True)):
+            table, room = self.tables[i], self.room(i)
+            if room is None or len(table) <= room - new:
+                continue
+            keep = room - new
+            key = (id(table), keep) if self.evictor.by_table else (id(table), i - len(self.layers))
+            if key not in done:
+                query = None if self.queries is None else self.queries[i]
+                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query)
+                stay = choose(self.evictor(held, keep), table, keep)
+                merged = self.evictor.merge(held, stay) if isinstance(self.evictor, Merger) else None
+                move = Arrangement.of(stay, len(table))
+                done[key] = move, table.take(move.order), table, merged
+            move, self.tables[i], _, merged = done[key]
+            if merged is not None:
+                self.tables[i] = self._merge(layer, merged, table).take(move.order)
+            layer.keep(move)
+
+    @staticmethod
+    def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor], table: TokenTable) -> TokenTable:
+        """Let some columns stand for others that go: their keys and values change, at the positions of now."""
+        slots, keys, values = merged
+        layer.overwrite(slots, keys, values)
+        return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))

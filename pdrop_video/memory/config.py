@@ -25,6 +25,11 @@ class Memory:
         further back. "pyramid" gives stage s the budget times its ratio: all layers look back equally far.
     evictor : str or Evictor
         Which tokens go: "oldest", "window", "random", "uniform", "infinipot_v", "pyramid", or one of your own.
+    positions : {"window", "original", "compact"}
+        "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
+        left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which
+        counts as bytes. "compact": gaps are closed whenever something is forgotten, to nothing (StreamingVLM).
+        "original": positions never change, whatever the range.
 
     Raises
     ------
@@ -36,6 +41,7 @@ class Memory:
     bytes: int | None = None
     shape: Literal["flat", "pyramid"] = "flat"
     evictor: str | Evictor = "oldest"
+    positions: Literal["window", "original", "compact"] = "window"
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
@@ -48,20 +54,22 @@ class Memory:
             object.__setattr__(self, "tokens", None)
         if self.shape not in ("flat", "pyramid"):
             raise ConfigError(f"shape is {self.shape!r}; choose 'flat' or 'pyramid'.")
+        if self.positions not in ("window", "original", "compact"):
+            raise ConfigError(f"positions is {self.positions!r}; choose 'window', 'original' or 'compact'.")
         evictor_named(self.evictor)
 
-    def budgets(self, shares: list[float], token_bytes: int) -> list[int] | None:
+    def budgets(self, shares: list[float], token_bytes: float) -> tuple[int, ...] | None:
         """Most tokens that each layer may hold; None for no limit.
 
         Parameters
         ----------
         shares : list of float
             For each layer, the ratio of its stage.
-        token_bytes : int
-            Bytes of one token's keys and values in one layer.
+        token_bytes : float
+            Bytes of one token in one layer.
         """
         weights = shares if self.shape == "pyramid" else [1.0] * len(shares)
         tokens: float | None = self.tokens
         if self.bytes is not None:
             tokens = self.bytes / (token_bytes * sum(weights))
-        return None if tokens is None else [int(tokens * weight) for weight in weights]
+        return None if tokens is None else tuple(int(tokens * weight) for weight in weights)

@@ -1,77 +1,136 @@
-"""One decoder layer's keys and values: storage that grows in place and can be shared by forks.
+"""One decoder layer's keys and values: storage that grows and shrinks in place and can be shared by forks.
 
 Knows tensors and the interface of a transformers cache layer. Refuses to know what the tokens are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+_QUESTION = 1024
+"""Columns of storage beyond a layer's budget, in which questions and answers find room without a copy of the memory."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class _Room:
-    """Storage [batch, kv_heads, capacity, head_dim] for keys and values; the first `used` columns are taken."""
+    """Storage [batch, kv_heads, capacity, head_dim]; the first `used` columns are taken.
+
+    `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
+    same. `holders` are the layers that read this storage.
+    """
 
     keys: Tensor
     values: Tensor
     used: int
+    entered: Tensor | None
+    holders: WeakSet[KeyValueLayer]
 
     @property
     def capacity(self) -> int:
         return self.keys.shape[-2]
 
+    @property
+    def parts(self) -> list[Tensor]:
+        """All tensors of the storage."""
+        return [self.keys, self.values] if self.entered is None else [self.keys, self.values, self.entered]
+
 
 class KeyValueLayer(DynamicLayer):
-    """Keys and values of one layer, appended in place, forked without a copy.
+    """Keys and values of one layer: appended and evicted in place, forked without a copy.
 
-    A fork shares the storage and its own length. Whoever's length reaches the end of what is used may append in
-    place; anybody else copies first, so that nobody ever overwrites what another still reads.
+    A fork shares the storage and has a length of its own. Whoever's length reaches the end of what is used may append
+    in place; anybody else copies first, and so does whoever evicts from a storage that others read. So nobody ever
+    overwrites what another still reads.
+
+    Columns stand in no particular order: attention does not ask for one, since positions are in the keys, and evicting
+    then costs as many columns as go and not as many as stay. What each column is, a `TokenTable` says.
 
     ``get_seq_length()`` is the number of columns *held*, and ``get_mask_sizes(q)`` follows from it as
     ``(held + q, 0)``: queries stand right behind the held columns, so transformers' masks can't leak the future
     whatever was evicted. Positions are given to the model explicitly and never derived from this length.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Most columns that will ever be held, questions apart; storage does not grow far beyond.
 
     Examples
     --------
     A layer holds 5 columns in a storage of 8. A fork appends 2 in place (``used`` 7) and both read their own
     columns, ``[0, 5)`` and ``[0, 7)``. If the first now appends, its end (5) is not the end of what is used (7): it
     moves to a storage of its own. If the fork is released before that, ``used`` is 5 again and it need not.
+
+    To evict columns 1 and 2 of 5, alone in its storage, it moves column 4 to place 1 and column 3 to place 2 and holds
+    ``[0, 3)``: columns 0, 4, 3.
     """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self._room: _Room | None = None
         self._length = 0
+        self._undo: list[Callable[[], None]] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Note dtype and device; storage comes with the first append."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
+    # -- growing ----------------------------------------------------------------------------------------------------
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append ``[batch, kv_heads, new, head_dim]``; returns all held keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, end = self._length, self._length + key_states.shape[-2]
-        if self._room is None or self._room.used != start or end > self._room.capacity:
-            self._move(key_states, value_states, end + max(end // 2, 64))
-        assert self._room is not None
-        self._room.keys[:, :, start:end] = key_states
-        self._room.values[:, :, start:end] = value_states
-        self._room.used = end
+        if self._room is None:
+            self._enter(_Room(*self._new(end, key_states, value_states), 0, None, WeakSet()))
+        elif self._room.used != start or end > self._room.capacity:
+            self._copy(torch.arange(start, device=self.device), self._capacity(end))
+        room = self._room
+        assert room is not None
+        room.keys[:, :, start:end], room.values[:, :, start:end] = key_states, value_states
+        if room.entered is not None:
+            room.entered[:, :, start:end] = key_states
+        room.used = end
         self._view(end)
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
         """Columns held."""
         return self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns held."""
+        parts = [] if self._room is None else self._room.parts
+        return sum(part[:, :, : self._length].numel() * part.element_size() for part in parts)
+
+    @property
+    def entered(self) -> Tensor | None:
+        """Keys as they came [batch, kv_heads, held, head_dim]; None while `keys` are the same."""
+        room = self._room
+        return None if room is None or room.entered is None else room.entered[:, :, : self._length]
+
+    def restore(self, keys: Tensor, values: Tensor, entered: Tensor | None) -> None:
+        """Hold what another layer held [batch, kv_heads, held, head_dim], as read from its attributes."""
+        self.update(keys, values)
+        if entered is not None:
+            assert self._room is not None
+            self._room.entered = self._room.keys.clone()
+            self._room.entered[:, :, : self._length] = entered
+
+    # -- shrinking --------------------------------------------------------------------------------------------------
 
     def truncate(self, length: int) -> None:
         """Forget the newest columns down to `length`; their room is free again if nobody appended behind them."""
@@ -81,43 +140,159 @@ class KeyValueLayer(DynamicLayer):
                 self._room.used = length
             self._view(length)
 
-    def keep(self, index: Tensor) -> None:
-        """Hold only the columns `index` [kept], in that order, in a storage of its own."""
+    def keep(self, move: Arrangement) -> None:
+        """Hold only some columns, in the arrangement's order."""
+        room, before = self._room, self._length
+        assert room is not None
+        if len(room.holders) > 1 or room.used != before:
+            self._copy(move.order, room.capacity)
+            return
+        after = len(move.order)
+        if self._undo is not None:
+            saved = [(part, part[:, :, after:before].clone(), part[:, :, move.target]) for part in room.parts]
+
+            def undo() -> None:
+                for part, tail, overwritten in saved:
+                    part[:, :, after:before], part[:, :, move.target] = tail, overwritten
+                room.used = before
+                self._view(before)
+
+            self._undo.append(undo)
+        for part in room.parts:
+            part[:, :, move.target] = part[:, :, move.source]
+        room.used = after
+        self._view(after)
+
+    def overwrite(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put other keys and values [kv_heads, slots, head_dim] into held columns."""
+        if self._room is None or len(self._room.holders) > 1 or self._undo is not None:
+            # rare enough not to keep a record of its own: what was there stays whole in the old storage
+            self._copy(torch.arange(self._length, device=self.device), self._capacity(self._length))
         assert self._room is not None
-        keys, values = self.keys.index_select(-2, index), self.values.index_select(-2, index)
-        self._length = 0
-        self._move(keys, values, self._room.capacity)
-        self._room.keys[:, :, : len(index)] = keys
-        self._room.values[:, :, : len(index)] = values
-        self._room.used = len(index)
-        self._view(len(index))
+        self._room.keys[:, :, slots], self._room.values[:, :, slots] = keys[None], values[None]
+        if self._room.entered is not None:
+            self._room.entered[:, :, slots] = keys[None]
+
+    def rotate(self, turn: Callable[[Tensor], Tensor]) -> None:
+        """Replace the keys by ``turn(entered)``, one rotation of the keys as they came [kv_heads, held, head_dim]."""
+        room, length = self._room, self._length
+        assert room is not None
+        entered = room.keys if room.entered is None else room.entered
+        if len(room.holders) > 1 or room.used != length:
+            everything = torch.arange(length, device=self.device)
+            self._copy(everything, room.capacity)
+            assert self._room is not None
+            room, entered = self._room, self._room.keys if self._room.entered is None else self._room.entered
+        keys = torch.empty_like(room.keys)
+        keys[:, :, :length] = turn(entered[0, :, :length])[None]
+        # a new storage that takes over values and entered keys: the old one still has its keys, should it come back
+        self._enter(_Room(keys, room.values, length, entered, WeakSet()))
+        self._view(length)
+
+    # -- sharing ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> KeyValueLayer:
         """A layer that holds the same columns and shares their storage."""
-        twin = KeyValueLayer()
+        twin = KeyValueLayer(self.limit)
         if self._room is not None:
-            twin.dtype, twin.device, twin.is_initialized, twin._room = self.dtype, self.device, True, self._room
+            twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
+            twin._enter(self._room)
             twin._view(self._length)
         return twin
 
     def release(self, origin: KeyValueLayer) -> None:
         """Give the room behind `origin`'s columns back; call it on a fork of `origin` that is done."""
-        if self._room is not None and self._room is origin._room and self._room.used == self._length:
-            self._room.used = origin._length
+        room = self._room
+        if room is not None:
+            room.holders.discard(self)
+            if room is origin._room and room.used == self._length:
+                room.used = origin._length
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the columns held."""
-        return 0 if self._room is None else 2 * self.keys.numel() * self.keys.element_size()
+    def begin(self) -> None:
+        """From here on remember how to go back.
 
-    def _move(self, like_keys: Tensor, like_values: Tensor, capacity: int) -> None:
-        """Go to a fresh storage, taking along what is held."""
-        keys, values = (s.new_empty(*s.shape[:2], capacity, s.shape[-1]) for s in (like_keys, like_values))
-        if self._length:
-            keys[:, :, : self._length], values[:, :, : self._length] = self.keys, self.values
-        self._room = _Room(keys, values, self._length)
+        Moving to another storage needs no record, since the one at hand stays whole; what is overwritten in place does.
+        """
+        room, length = self._room, self._length
+        assert room is not None
+
+        def undo() -> None:
+            if room is self._room and room.used == self._length:
+                room.used = length
+            self._enter(room)
+            self._view(length)
+
+        self._undo = [undo]
+
+    def commit(self) -> None:
+        """Stay with what happened since `begin`."""
+        self._undo = None
+
+    def rollback(self) -> None:
+        """Go back to how it was at `begin`, bit for bit."""
+        steps, self._undo = self._undo or [], None
+        for undo in reversed(steps):
+            undo()
+
+    # -- storage ----------------------------------------------------------------------------------------------------
+
+    def _capacity(self, columns: int) -> int:
+        """Storage for so many columns, with room to grow."""
+        roomy = columns + max(columns // 2, 64)
+        return roomy if self.limit is None or columns > self.limit + _QUESTION else min(roomy, self.limit + _QUESTION)
+
+    def _new(self, columns: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = (s.new_empty(*s.shape[:2], self._capacity(columns), s.shape[-1]) for s in (keys, values))
+        return keys, values
+
+    def _copy(self, order: Tensor, capacity: int) -> None:
+        """Go to a storage of one's own with the columns `order` [kept]."""
+        old = self._room
+        assert old is not None
+        parts = []
+        for part in old.parts:
+            new = part.new_empty(*part.shape[:2], capacity, part.shape[-1])
+            torch.index_select(part, -2, order, out=new[:, :, : len(order)])
+            parts.append(new)
+        self._enter(_Room(parts[0], parts[1], len(order), parts[2] if len(parts) > 2 else None, WeakSet()))
+        self._view(len(order))
+
+    def _enter(self, room: _Room) -> None:
+        if self._room is not None:
+            self._room.holders.discard(self)
+        self._room = room
+        room.holders.add(self)
 
     def _view(self, length: int) -> None:
         assert self._room is not None
         self._length = length
         self.keys, self.values = self._room.keys[:, :, :length], self._room.values[:, :, :length]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How columns close ranks when some are evicted: as few as possible move.
+
+    Attributes
+    ----------
+    order : Tensor [kept]
+        For every place, the column that stands there afterwards.
+    target, source : Tensor [moves]
+        The places that are filled and the columns that fill them; a place may be filled by its own column.
+    """
+
+    order: Tensor
+    target: Tensor
+    source: Tensor
+
+    @classmethod
+    def of(cls, stay: Tensor, length: int) -> Arrangement:
+        """The arrangement that holds the columns `stay` [kept] (ascending) of `length`."""
+        kept = len(stay)
+        place = torch.arange(kept, device=stay.device)
+        taken = torch.zeros(length, dtype=torch.bool, device=stay.device).scatter(0, stay, True)[:kept]
+        moves = min(length - kept, kept)  # at most; how many exactly only the device knows, and nobody waits for it
+        target = taken.long().argsort(stable=True)[:moves]  # holes first
+        last = stay.flip(0)[:moves]  # columns beyond the end first, as many as there are holes
+        source = torch.where(last >= kept, last, target)
+        return cls(place.scatter(0, target, source), target, source)

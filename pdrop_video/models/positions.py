@@ -28,12 +28,15 @@ class Place:
         Seconds of the running video's first grid.
     steps : int
         Grids of the running video so far, where the family counts them.
+    reach : int
+        The end of the running video's height and width, where they have numbers of their own; else 0.
     """
 
     next: int = 0
     start: int | None = None
     since: float = 0.0
     steps: int = 0
+    reach: int = 0
 
 
 class Positions(Protocol):
@@ -97,8 +100,8 @@ class MRopePositions:
         t = torch.tensor([start + math.floor((s - since) * self.tokens_per_second + 1e-6) for s in seconds])
         h, w = torch.arange(start, start + height), torch.arange(start, start + width)
         ids = torch.stack([axis.flatten() for axis in torch.meshgrid(t, h, w, indexing="ij")])
-        end = max(int(t[-1]), start + height - 1, start + width - 1) + 1
-        return ids[:, None], Place(max(place.next, end), start, since)
+        reach = start + max(height, width)
+        return ids[:, None], Place(max(place.next, int(t[-1]) + 1, reach), start, since, reach=reach)
 
 
 class StepPositions(MRopePositions):

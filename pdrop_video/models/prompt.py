@@ -63,6 +63,44 @@ class Prompt:
         """
         return self._halves(question)[1]
 
+    def again(self, question: str | None = None) -> list[int]:
+        """Ids that follow an answer: up to the next turn's video, or without one up to where the next answer begins.
+
+        Parameters
+        ----------
+        question : str, optional
+            Asked in a turn without a video.
+        """
+        content = [{"type": "video"}] if question is None else [{"type": "text", "text": question}]
+        marker = "ANSWER"
+        messages = [
+            {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": marker}]},
+            {"role": "user", "content": content},
+        ]
+        ids = self._ids(self._render(messages).rpartition(marker)[2].replace(self.placeholder, self._video))
+        return ids if question is not None else ids[: ids.index(self._video_id)]
+
+    def between(self, text: str) -> list[int]:
+        """Ids of text between two parts of a video, as the template writes it between two videos of one turn.
+
+        Templates that put all videos in front of all text get it on a line of its own.
+        """
+        marker = "BETWEEN"
+        parts = [{"type": "video"}, {"type": "text", "text": marker}, {"type": "video"}]
+        between = self._render([{"role": "user", "content": parts}]).split(self.placeholder)[1]
+        between = between.replace(marker, text) if marker in between else f"\n{text}\n"
+        opening, _, ending = self._video.partition(self.video_token)
+        return self._ids(f"{ending}{between}{opening}")
+
+    def words(self, text: str) -> list[int]:
+        """Ids of text within an answer."""
+        return self._ids(text)
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def _halves(self, question: str, system: str | None = None) -> tuple[list[int], list[int]]:
         text = self._rendered(question, system)
         first = self.tokenizer.bos_token  # templates may write it themselves
@@ -75,6 +113,10 @@ class Prompt:
         messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "video"}, *text]}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        return self._render(messages).replace(self.placeholder, self._video, 1)
+
+    def _render(self, messages: list[dict[str, Any]]) -> str:
+        """The template's text for a conversation."""
         try:
             rendered = self.tokenizer.apply_chat_template(
                 messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
@@ -86,4 +128,4 @@ class Prompt:
                 f"the tokenizer's chat template writes no {self.placeholder} for a video; expected the template of a "
                 "video model. Save the model's own chat_template.jinja beside its tokenizer."
             )
-        return rendered.replace(self.placeholder, self._video, 1)
+        return str(rendered)

@@ -15,8 +15,8 @@ from transformers.masking_utils import create_causal_mask
 
 from ..errors import ConfigError, ModelError
 from .allocators import allocator_named
-from .rank import Rope
-from .rows import Boundary, Rows, allowed_columns, count, held_keys, past_columns
+from .rank import Rope, rotate, turned
+from .rows import Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .select import keep_best
@@ -74,6 +74,7 @@ class LayerLoop:
         cache: Cache | None = None,
         cached_valid: list[Tensor | None] | None = None,
         deepstack: list[Tensor] | None = None,
+        passage: Passage | None = None,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -102,6 +103,8 @@ class LayerLoop:
             Per layer the validity [batch, past] of what `cache` holds; brought up to date in place.
         deepstack : list of Tensor [batch, rows, hidden], optional
             Features that Qwen3-VL adds after its first layers.
+        passage : Passage, optional
+            Where each layer's positions stand, and what happens before it runs.
 
         Returns
         -------
@@ -125,13 +128,15 @@ class LayerLoop:
                 leaving = transient if i == last else None
                 # int() of the float64 product with the *original* count, as the released code has it
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
-                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid)
+                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage)
                 memo.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
                     nothing_left = Boundary(rows.origin, rows.boundaries[-1].scores[:, :0], rows.origin)
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
-            rope = self._rope(rows, cache, i, past_valid, memo)
+            rope = self._rope(rows, cache, i, past_valid, memo, passage)
+            if passage is not None:
+                passage.before(i, layer, rows, rope)
             mask, allowed = self._mask(rows, cache, i, past_valid, memo)
             # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
             rows.hidden = layer(
@@ -158,6 +163,7 @@ class LayerLoop:
         leaving: Tensor | None,
         cache: Cache | None,
         past_valid: Tensor | None,
+        passage: Passage | None,
     ) -> None:
         """Rank with layer `i`, keep the best `wanted` visual rows of each sample, and gather everything."""
         assert probe is not None
@@ -166,7 +172,7 @@ class LayerLoop:
         here = (rows.origin[:, None] == probe[..., None]) & real[:, None]
         probe_now = here.long().argmax(-1).masked_fill(probe < 0, -1)
         competing = rows.visual & real
-        scores = self._scores(rows, i, probe_now, competing, cache, past_valid)
+        scores = self._scores(rows, i, probe_now, competing, cache, past_valid, passage)
         priority = self.allocator(scores, competing, rows.layout.frame)
         staying = ~rows.visual & real
         if leaving is not None:
@@ -183,7 +189,14 @@ class LayerLoop:
         rows.boundaries.append(Boundary(before, scores, after))
 
     def _scores(
-        self, rows: Rows, i: int, probe: Tensor, competing: Tensor, cache: Cache | None, past_valid: Tensor | None
+        self,
+        rows: Rows,
+        i: int,
+        probe: Tensor,
+        competing: Tensor,
+        cache: Cache | None,
+        past_valid: Tensor | None,
+        passage: Passage | None,
     ) -> Tensor:
         """Scores [batch, rows] by layer `i`, or what the first boundary gave if the scorer ranks once."""
         if self.scorer.once and rows.boundaries:
@@ -192,7 +205,7 @@ class LayerLoop:
         ranking = Ranking(
             layer=self.text.layers[i],
             hidden=rows.hidden,
-            rope=self._rope(rows, cache, i, past_valid, {}),
+            rope=self._rope(rows, cache, i, past_valid, {}, passage),
             probe=probe,
             visual=competing,
             layout=rows.layout,
@@ -205,12 +218,21 @@ class LayerLoop:
             rows.usual = self.scorer.learn(ranking)
         return scores
 
-    def _rope(self, rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None, memo: dict[Any, Any]) -> Rope:
+    def _rope(
+        self,
+        rows: Rows,
+        cache: Cache | None,
+        i: int,
+        past_valid: Tensor | None,
+        memo: dict[Any, Any],
+        passage: Passage | None,
+    ) -> Rope:
         """Cos and sin for the rows as they are; in compact mode numbered on from what layer `i` holds."""
         past = past_columns(cache, i)
-        key = ("rope", past if self.compact else 0, id(past_valid) if self.compact else 0)
+        where = passage.where(i) if passage is not None else None
+        key = ("rope", where, past if self.compact else 0, id(past_valid) if self.compact else 0)
         if key not in memo:
-            positions = rows.positions
+            positions = rows.positions if passage is None else passage.positions(i, rows)
             if self.compact:
                 before = past if past_valid is None else past_valid.sum(1, keepdim=True)
                 positions = torch.arange(rows.hidden.shape[1], device=rows.hidden.device).expand(rows.origin.shape)
@@ -234,3 +256,14 @@ class LayerLoop:
             )
             memo[key] = mask, allowed
         return memo[key]
+
+    def turn(self, layer: int, keys: Tensor, by: Tensor) -> Tensor:
+        """Keys of a layer [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes]: one rotation.
+
+        In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
+        """
+        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
+        delta = by.T[:, None] if self.axes == 3 else by.T
+        return rotate(self.text.layers[layer].self_attn, states, turned(self.text.rotary_emb(states, delta)))[0].to(
+            keys
+        )

@@ -27,6 +27,12 @@ def rotate(attention: Any, states: Tensor, rope: Rope) -> Tensor:
     return module.apply_rotary_pos_emb(nothing, states, *rope)[1]
 
 
+def turned(rope: Rope) -> Rope:
+    """The same angles with cos and sin of length 1: a pure rotation, also where a family scales its RoPE (YaRN)."""
+    length = torch.hypot(*rope)
+    return rope[0] / length, rope[1] / length
+
+
 def per_head(attention: Any, normed: Tensor, which: str) -> Tensor:
     """Queries, keys or values ("q", "k", "v") before RoPE [batch, heads, rows, head_dim], normed if the family does."""
     states = getattr(attention, f"{which}_proj")(normed)
@@ -58,7 +64,7 @@ def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
 
 
 @torch.no_grad()
-def attention_scores(
+def attention_weights(
     layer: Any,
     hidden: Tensor,
     rope: Rope,
@@ -89,11 +95,11 @@ def attention_scores(
 
     Returns
     -------
-    Tensor [batch, rows]
-        Scores of the rows of `hidden`, at least float32.
+    Tensor [batch, past + rows]
+        Of every column, at least float32.
     """
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-    batch, rows = hidden.shape[:2]
+    rows = hidden.shape[1]
     at = probe.clamp(min=0)
     asking = normed.take_along_dim(at[..., None], 1)
     shape = (*rope[0].shape[:-2], at.shape[-1], rope[0].shape[-1])
@@ -112,5 +118,9 @@ def attention_scores(
     logits = logits.masked_fill(~visible[:, None], -torch.inf)
     weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(1)
     asked = (probe >= 0)[..., None]  # [batch, probes, 1]
-    scores = weights.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
-    return scores[:, past:].reshape(batch, rows)
+    return weights.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
+
+
+def attention_scores(layer: Any, hidden: Tensor, rope: Rope, probe: Tensor, **past: Tensor | None) -> Tensor:
+    """`attention_weights` of the rows of `hidden` alone [batch, rows]."""
+    return attention_weights(layer, hidden, rope, probe, **past)[:, -hidden.shape[1] :]

@@ -5,8 +5,9 @@ Knows tensors and the lengths of a transformers cache. Refuses to know layers an
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -64,6 +65,19 @@ class Rows:
     layout: Layout
     usual: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
+
+
+class Passage(Protocol):
+    """What a stream's memory has to say while rows pass through the layers."""
+
+    def where(self, layer: int) -> Hashable:
+        """The same for layers in which rows have the same positions."""
+
+    def positions(self, layer: int, rows: Rows) -> Tensor:
+        """Position ids of the rows in a layer, in the shape of `Rows.positions`."""
+
+    def before(self, layer: int, module: Any, rows: Rows, rope: Any) -> None:
+        """Called before a layer (`module`) runs, with the rows that enter it and their RoPE."""
 
 
 def count(rows: Rows) -> tuple[list[int], list[int]]:

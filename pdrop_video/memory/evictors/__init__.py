@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Evictor, Held, choose
+from .base import Evictor, Held, Merger, choose
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
 from .pyramid import Pyramid
@@ -24,4 +24,4 @@ def evictor_named(evictor: str | Evictor) -> Evictor:
     return named("evictor", EVICTORS, evictor)
 
 
-__all__ = ["EVICTORS", "Evictor", "Held", "choose", "evictor_named"]
+__all__ = ["EVICTORS", "Evictor", "Held", "Merger", "choose", "evictor_named"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ class Held:
     Attributes
     ----------
     keys, values : Tensor [kv_heads, tokens, head_dim]
-        What it holds, keys with RoPE.
+        What it holds, keys with RoPE, in no particular order.
     table : TokenTable
-        What its tokens are.
+        What its tokens are, in the same order.
     layer, layers : int
         Its number and how many there are.
+    query : Tensor [heads, probes, head_dim] or None
+        What the probe behind the newest chunk asked in this layer, with RoPE; for evictors that use it.
     """
 
     keys: Tensor
@@ -30,6 +32,7 @@ class Held:
     table: TokenTable
     layer: int
     layers: int
+    query: Tensor | None = None
 
 
 class Evictor(Protocol):
@@ -42,16 +45,27 @@ class Evictor(Protocol):
     ----------
     by_table : bool
         True if priorities depend on the table alone. Layers that hold the same tokens then share one decision.
+    uses_query : bool
+        True if it looks at `Held.query`: a probe then follows every chunk through all layers.
     """
 
     by_table: ClassVar[bool]
+    uses_query: ClassVar[bool]
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """Priorities [tokens] for keeping `keep` tokens, the prefix included."""
 
 
+@runtime_checkable
+class Merger(Protocol):
+    """An evictor that lets what goes live on, merged into a few of the columns that stay."""
+
+    def merge(self, held: Held, stay: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Columns [slots] among `stay` [kept], and their new keys and values, each [kv_heads, slots, head_dim]."""
+
+
 def lexicographic(*keys: Tensor) -> Tensor:
-    """Priorities [tokens] that compare by the first key, then by the next ones, higher first; ties go to the newer."""
+    """Priorities [tokens] that compare by the first key, then by the next ones, higher first."""
     order = torch.arange(keys[0].shape[0] - 1, -1, -1, device=keys[0].device)
     for key in reversed(keys):
         order = order[key[order].argsort(descending=True, stable=True)]
@@ -70,14 +84,18 @@ def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
 
 
 def choose(priority: Tensor, table: TokenTable, keep: int) -> Tensor:
-    """Ascending row numbers [keep] of what stays: the prefix, then the highest priorities.
+    """Ascending row numbers [keep] of what stays: the prefix, then the highest priorities; of equals the newer.
 
-    Glue is forgotten with its step: it is as good as the step's best visual token, and comes right behind it.
+    Glue is forgotten with its step: it is as good as the step's best visual token, and comes right behind it. Of turns
+    of question and answer that were kept, the newest stay whole, in up to a quarter of the room; older ones go first.
     """
     prefix = table.chunk < 0
-    rank = lexicographic(priority)
-    step = table.step.unique_consecutive(return_inverse=True)[1]  # tokens stand in the order of time
+    rank = lexicographic(priority, table.index)  # from 1
+    step = table.step.unique(return_inverse=True)[1]
     best = torch.zeros_like(rank).scatter_reduce(0, step, rank.masked_fill(~table.visual, 0), "amax")
     rank = torch.where(table.visual, rank, best[step])
-    order = lexicographic(prefix.long(), rank, table.visual.long()).argsort(descending=True)
+    turn = ~prefix & (rank == 0)  # text whose step shows nothing
+    since = torch.zeros_like(rank).scatter_add(0, step, turn.long()).flip(0).cumsum(0).flip(0)  # of a step and later
+    recent = turn & (since[step] <= keep // 4)
+    order = lexicographic(prefix.long(), recent.long(), rank, table.visual.long(), table.index).argsort(descending=True)
     return order[:keep].sort().values

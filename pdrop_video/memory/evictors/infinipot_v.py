@@ -29,6 +29,7 @@ class InfiniPotV:
     """
 
     by_table: ClassVar[bool] = False
+    uses_query: ClassVar[bool] = False
     recent: float = 0.25
     temporal: float = 0.5
 

@@ -15,10 +15,11 @@ class Oldest:
     """The newest chunks stay; the oldest one that does not fit whole keeps its best-scored tokens."""
 
     by_table: ClassVar[bool] = True
+    uses_query: ClassVar[bool] = False
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By chunk, then by score."""
-        return lexicographic(held.table.chunk, held.table.score)
+        return lexicographic(held.table.chunk, held.table.score, held.table.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Window:
     """A sliding window: the newest tokens stay, whatever they score. The recency baseline."""
 
     by_table: ClassVar[bool] = True
+    uses_query: ClassVar[bool] = False
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By age alone."""
@@ -43,6 +45,7 @@ class Random:
     """
 
     by_table: ClassVar[bool] = True
+    uses_query: ClassVar[bool] = False
     seed: int = 0
 
     def __call__(self, held: Held, keep: int) -> Tensor:

@@ -31,6 +31,7 @@ class Pyramid:
     """
 
     by_table: ClassVar[bool] = True
+    uses_query: ClassVar[bool] = False
     recent: float = 0.25
     periods: int = 16
     floor: float = 0.5
@@ -40,7 +41,7 @@ class Pyramid:
         """By recency, then by the floor, then by score."""
         table = held.table
         count = len(table)
-        newest = torch.arange(count, device=table.index.device) >= count - int(self.recent * keep)
+        newest = table.index.argsort().argsort() >= count - int(self.recent * keep)
         seconds = table.seconds.nan_to_num(0)
         first, last = seconds.masked_fill(table.chunk < 0, torch.inf).amin(), seconds.amax()
         period = ((seconds - first) / (last - first).clamp(min=1e-6) * self.periods).long().clamp(0, self.periods - 1)
@@ -48,4 +49,4 @@ class Pyramid:
         if self.half_life is not None:
             floor = floor * 0.5 ** ((last - seconds) / self.half_life)
         granted = (rank_in_group(table.score.masked_fill(newest, -1), period) < floor) & ~newest
-        return lexicographic(newest.long(), granted.long(), table.score)
+        return lexicographic(newest.long(), granted.long(), table.score, table.index)

@@ -19,10 +19,11 @@ class Uniform:
     """
 
     by_table: ClassVar[bool] = True
+    uses_query: ClassVar[bool] = False
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By the largest power of two that divides the step's number, the newer first; then by score."""
         step = held.table.step.clamp(min=0)
         power = step & -step  # the lowest set bit; step 0 is divisible by all of them
         power = power.masked_fill(step == 0, 2**62)
-        return lexicographic(power, step, held.table.score)
+        return lexicographic(power, step, held.table.score, held.table.index)

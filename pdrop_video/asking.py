@@ -1,0 +1,139 @@
+"""One question on a fork of what was watched: prefill, decode, or the likelihood of given answers.
+
+Knows the prompt, the fork and the decoding. Refuses to know how the stream got there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .answer import Answer, Evidence, Timings
+from .decode import greedy
+from .ingest import Ingestor
+from .passage import AskingPassage, Attended
+from .pyramid import Schedule
+from .state import StreamState
+from .turns import question_rows
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+
+
+class Question:
+    """A question being asked; nothing of it reaches the stream.
+
+    Parameters
+    ----------
+    lm : VideoLM
+    ingest : Ingestor
+    origin : StreamState
+        What was watched; forked, not changed.
+    text : str
+        The question.
+    answer_prefix : str
+        Text that the answer is made to begin with.
+    schedule : Schedule
+        How the question drops what it need not attend to.
+    """
+
+    def __init__(
+        self, lm: VideoLM, ingest: Ingestor, origin: StreamState, text: str, answer_prefix: str, schedule: Schedule
+    ) -> None:
+        self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
+        self.answer_prefix = answer_prefix
+        self.state = origin.fork()
+        self.began = perf_counter()
+        self._open = True
+
+    def close(self) -> None:
+        """Give the room behind the memory back; a second call does nothing."""
+        if self._open:
+            self._open = False
+            self.state.cache.release(self.origin.cache)
+
+    def prefill(self, upcoming: int) -> Tensor:
+        """Run the question over the memory; returns the first token's logits [vocabulary].
+
+        Parameters
+        ----------
+        upcoming : int
+            Tokens of the answer for which positions must be left.
+        """
+        state, ingest = self.state, self.ingest
+        with torch.no_grad():
+            ingest.fill_up(state)
+            cache = state.cache
+            # measured before the question: what the answer could rest on
+            self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
+            self.kept = tuple(int(cache.tables[b].visual.sum()) for b in (0, *ingest.loop.schedule.layers))
+            rows = question_rows(self.lm, state, self.text, self.answer_prefix)
+            ingest.room_for_text(state, len(rows) + upcoming)
+            passage = AskingPassage(cache, self.schedule)
+            hidden = ingest.text(state, rows, passage)
+            self.evidence = tuple(map(_evidence, passage.attended))
+            return ingest.logits(hidden[-1:])[0]
+
+    def decode(self, logits: Tensor, max_new_tokens: int, push_seconds: float) -> Iterator[str | Answer]:
+        """Pieces of the answer's text, then the `Answer`."""
+        ids: list[int] = []
+        pieces: list[str] = []
+        first, finished, state = 0.0, False, self.state
+        for token, piece in greedy(self.lm, logits, self._advance, max_new_tokens):
+            first = first or perf_counter() - self.began
+            if token is None:
+                finished = True
+                break
+            ids.append(token)
+            pieces.append(piece)
+            if piece:
+                yield piece
+        assert state.span is not None
+        yield Answer(
+            question=self.text,
+            text="".join(pieces).strip(),
+            token_ids=tuple(ids),
+            finished=finished,
+            frames=state.frames,
+            seconds=state.span,
+            visual_tokens=state.visual_tokens,
+            kept=self.kept,
+            cache_tokens=self.cache_tokens,
+            cache_bytes=self.cache_bytes,
+            evidence=self.evidence,
+            timings=Timings(push_seconds, first, perf_counter() - self.began - first),
+        )
+
+    def likelihood(self, logits: Tensor, options: list[list[int]]) -> tuple[float, ...]:
+        """The mean log-probability of each option's tokens, given the first token's logits."""
+        means = []
+        for option in options:
+            fork = self.state.fork()
+            with torch.no_grad():
+                rows = logits[None]
+                if len(option) > 1:
+                    rest = self.ingest.text(fork, self.lm.adapter.embed(option[:-1]))
+                    rows = torch.cat([rows, self.ingest.logits(rest)])
+                means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
+            fork.cache.release(self.state.cache)
+        return tuple(torch.stack(means).tolist())
+
+    def _advance(self, ids: list[int]) -> Tensor:
+        with torch.no_grad():
+            return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
+
+
+def _evidence(attended: Attended) -> Evidence:
+    """By steps of time, on the host."""
+    table, weight = attended.table, attended.weight
+    sums: dict[float, list[Any]] = {}
+    columns = (table.seconds, table.visual, weight)
+    for seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
+        if visual:
+            entry = sums.setdefault(seconds, [0, 0.0])
+            entry[0], entry[1] = entry[0] + 1, entry[1] + share
+    return Evidence(tuple(sums), tuple(n for n, _ in sums.values()), tuple(w for _, w in sums.values()))

@@ -1,0 +1,61 @@
+"""Everything that a push changes, in one place. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from .memory import StreamCache
+from .models import Place
+from .video import FrameChunk
+
+
+@dataclass(slots=True)
+class StreamState:
+    """What a stream has come to; a fork of it can be changed without touching the original.
+
+    Attributes
+    ----------
+    cache : StreamCache
+    place : Place
+        Where positions have come to.
+    rows : int
+        Tokens that entered so far, which is the next token's number in the stream.
+    waiting : FrameChunk or None
+        An odd frame that waits for its partner.
+    told : tuple of str
+        Text that goes in front of the next frame.
+    answered : tuple of int or None
+        After a turn that was kept, and until something follows it: those last tokens of the answer that the cache
+        does not hold yet.
+    chunks, steps, frames, visual_tokens : int
+        What entered so far; a kept turn counts as a chunk and a step.
+    first_step : int
+        The step with which the running turn's video began.
+    span : tuple of float or None
+        Times of the first and the last frame.
+    usual : Tensor or None
+        What a scorer that learns knows of the past.
+    kept : list of int
+        How many visual tokens each stage kept of those that the running push brought.
+    """
+
+    cache: StreamCache
+    place: Place
+    rows: int
+    waiting: FrameChunk | None = None
+    told: tuple[str, ...] = ()
+    answered: tuple[int, ...] | None = None
+    chunks: int = 0
+    steps: int = 0
+    frames: int = 0
+    visual_tokens: int = 0
+    first_step: int = 0
+    span: tuple[float, float] | None = None
+    usual: Tensor | None = None
+    kept: list[int] = field(default_factory=list)
+
+    def fork(self) -> StreamState:
+        """The same state, free to go its own way."""
+        return replace(self, cache=self.cache.fork(), kept=list(self.kept))

@@ -12,6 +12,7 @@ from transformers.masking_utils import AttentionMaskInterface, create_causal_mas
 
 import pdrop_video as pv
 from pdrop_video.memory import KeyValueLayer
+from pdrop_video.memory.layer import Arrangement
 
 CONFIG = LlamaConfig(hidden_size=64, num_attention_heads=2, num_hidden_layers=1)
 
@@ -37,7 +38,7 @@ def test_a_cache_that_reports_a_wrong_offset_leaks_the_future() -> None:
     keys = torch.zeros(1, 2, 40, 8)
     naive.update(keys[:, :, :10], keys[:, :, :10])
     ours.update(keys, keys)
-    ours.keep(torch.arange(10))
+    ours.keep(Arrangement.of(torch.arange(10), 40))
     assert mask_of(naive, 4)[:, -4:].triu(1).any()  # the trap: a query sees later rows of its own chunk
     mask = mask_of(ours, 4)
     assert mask.shape == (4, 14)

@@ -269,6 +269,7 @@ def streamingbench(data: Path) -> Path:
                     "sample_17_sqa.mp4", _asked(kind, "Who serves?", "00:00:03", "A", ["Wang.", "Fan.", "Xu.", "Ma."])
                 ),
                 _entry("sample_17_sqa.mp4", _asked(kind, "What is his score?", "00:00:07", "C", plain)),
+                _entry("sample_17_sqa.mp4", _asked(kind, "And now?", "00:00:09", "D", plain)),
             ],
             [_entry("sample_32_sqa.mp4", _asked(kind, "Which team attacks?", "00:00:05", "C", lettered))],
         ],

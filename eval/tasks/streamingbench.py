@@ -13,13 +13,12 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from eval.record import Record, Turn
+from eval.record import Turn
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
 from .options import bare, lettered, letters_for
 from .rows import Clock, Row, load_rows, seconds_of
-from .tally import mean
 
 _HOW = (
     "take the questions from src/data of the repository THUNLP-MT/StreamingBench, and the videos from the dataset "
@@ -260,19 +259,9 @@ class StreamingBenchProactive(Task):
         """Whether it was said at the right time, and whether the right thing was said."""
         said = next((number for number, turn in enumerate(turns, 1) if "yes" in turn.text.lower()), None)
         if said is None:
-            return Mark(None, None, 0.0, 0.0, {"time": 0.0})
+            return Mark(None, None, 0.0, 0.0, {"time accuracy": 0.0})
         timely = abs(item.start + said - item.extra["moment"]) <= TOLERANCE
         output = str(item.answer)
         whole = re.search(rf"(?<!\w){re.escape(output)}(?!\w)", response, re.IGNORECASE) is not None
         official_score, score = float(timely and output in response), float(timely and whole)
-        return Mark(response or None, response or None, official_score, score, {"time": float(timely)})
-
-    def figures(self, records: Sequence[Record]) -> dict[str, float]:
-        """How often the time was right, and how often the answer too."""
-        if not records:
-            return {}
-        return {
-            "time accuracy": mean(record.details.get("time", 0.0) for record in records),
-            "answer accuracy": mean(record.official_score or 0.0 for record in records),
-            "answer accuracy, strict": mean(record.score or 0.0 for record in records),
-        }
+        return Mark(response or None, response or None, official_score, score, {"time accuracy": float(timely)})

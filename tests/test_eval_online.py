@@ -1,0 +1,329 @@
+"""StreamingBench, OVO-Bench and RVS: moments, prompts, both readings, totals and official files, by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import benchmarks
+import pytest
+
+import pdrop_video as pv
+from eval.record import Turn
+from eval.tasks import Ask, Item, Task, task_named
+
+# -- StreamingBench ---------------------------------------------------------------------------------------------------
+
+ASSISTANT = "You are an advanced video question-answering AI assistant."
+
+
+def test_streamingbench_sees_a_minute_or_everything_before_the_question(tmp_path: Path) -> None:
+    benchmarks.streamingbench(tmp_path)
+    minute, full = task_named("streamingbench-real", tmp_path), task_named("streamingbench-real-full", tmp_path)
+    # asked at 4 s, 70 s and (of another video) 8 s
+    assert [(item.start, item.end) for item in minute.items()] == [(0, 4), (10, 70), (0, 8)]
+    assert [(item.start, item.end) for item in full.items()] == [(0, 4), (0, 70), (0, 8)]
+    first = minute.items()[0]
+    assert (first.id, first.video) == ("real_0_0", "sample_1_real")
+    assert first.path == tmp_path / "videos" / "sample_1_real.mp4"
+
+
+def test_streamingbench_prompt(tmp_path: Path) -> None:
+    task = task_named("streamingbench-real", benchmarks.streamingbench(tmp_path))
+    lettered, bare, _ = task.items()
+    text = (
+        f"{ASSISTANT} You have been provided with some frames from the video and a multiple-choice question related to "
+        "the video. Your task is to carefully analyze the video and provide the best answer to question, choosing from "
+        "the four options provided. Respond with only the letter (A, B, C, or D) of the correct option.\n\n"
+        "Question: {}\n\nOptions:\n{}\n\nThe best option is:"
+    )
+    assert task.ask(lettered, []).text == text.format("What is it now?", "A. DEN.\nB. MIA.\nC. BOS.\nD. GS.")
+    assert task.ask(bare, []).text == text.format("How many now?", "A. 2.\nB. 6.\nC. 7.\nD. 4.")
+    assert task.ask(lettered, []).choices == ("DEN.", "MIA.", "BOS.", "GS.")
+
+
+def test_streamingbench_shows_all_of_five_to_seven_options(tmp_path: Path) -> None:
+    task = task_named("streamingbench-omni", benchmarks.streamingbench(tmp_path))
+    seven, five = task.items()
+    text = task.ask(seven, []).text
+    assert "the seven options provided. Respond with only the letter (A, B, C, D, E, F, or G) of" in text
+    assert text.endswith("F. six\nG. seven\n\nThe best option is:")
+    text = task.ask(five, []).text
+    assert "the five options provided. Respond with only the letter (A, B, C, D, or E) of" in text
+    assert [task.mark(i, said, []).score for i, said in [(seven, "F. six"), (five, "E"), (five, "F")]] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("response", "official", "strict"),
+    [
+        ("C", 1, 1),
+        ("C. BOS.", 1, 1),
+        ("Cannot say", 1, 0),  # officially its first character is C
+        ("c", 0, 1),
+        ("The best option is: C", 0, 1),
+        ("(C)", 0, 1),
+        ("B", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_streamingbench_readings(response: str, official: float, strict: float, tmp_path: Path) -> None:
+    task = task_named("streamingbench-real", benchmarks.streamingbench(tmp_path))
+    mark = task.mark(task.items()[0], response, [])  # the truth is C. BOS.
+    assert (mark.official_score, mark.score) == (official, strict)
+
+
+def test_streamingbench_sequential_questions_know_the_earlier_ones_of_their_video(tmp_path: Path) -> None:
+    task = task_named("streamingbench-sqa", benchmarks.streamingbench(tmp_path))
+    first, second, third, other = task.items()
+    text = (
+        f"{ASSISTANT} You have been provided with a video and a multiple-choice question related to the video. Your "
+        "task is to carefully analyze the video and the provided context to answer the question, choosing from the four "
+        "options provided. Respond with only the letter (A, B, C, or D) of the correct option.\n\n{}\n\nHere is the "
+        "question. Answer it and don't confuse it with the previous conversation.\nQuestion: {}\n\nOptions:\n{}\n\n"
+        "The best option is:"
+    )
+    assert task.ask(first, []).text == text.format("", "Who serves?", "A. Wang.\nB. Fan.\nC. Xu.\nD. Ma.")
+    context = (
+        "Here are the contextual information related to the video. Please answer the questions based on the contextual "
+        "information: At timestamp 00:00:03, the following question and answer occurred: Question: Who serves?; "
+        "Options: A. Wang., B. Fan., C. Xu., D. Ma.; Answer: A; "
+    )
+    more = (
+        "At timestamp 00:00:07, the following question and answer occurred: Question: What is his score?; Options: "
+        "A. 2., B. 6., C. 7., D. 4.; Answer: C; "
+    )
+    assert task.ask(second, []).text == text.format(context, "What is his score?", "A. 2.\nB. 6.\nC. 7.\nD. 4.")
+    assert task.ask(third, []).text == text.format(context + more, "And now?", "A. 2.\nB. 6.\nC. 7.\nD. 4.")
+    assert task.ask(other, []).text == text.format("", "Which team attacks?", "A. DEN.\nB. MIA.\nC. BOS.\nD. GS.")
+    assert [item.video for item in (first, third, other)] == ["sample_17_sqa", "sample_17_sqa", "sample_32_sqa"]
+
+
+def talked(task: Task, item: Item, said: dict[float, list[str]]) -> tuple[str, list[Turn], list[Ask]]:
+    """Play a dialogue: `said` has the answers at each second, in order; "no" where none is given."""
+    dialogue, asks, turns = task.dialogue(item, []), [], []
+    try:
+        ask = next(dialogue)
+        while True:
+            asks.append(ask)
+            at = item.first if ask.at is None else ask.at
+            assert at is not None
+            answers = said.get(at, [])
+            turns.append(Turn(at, answers.pop(0) if answers else "no"))
+            ask = dialogue.send(turns[-1].text)
+    except StopIteration as end:
+        return end.value, turns, asks
+
+
+def test_streamingbench_proactive_polls_every_second_until_yes(tmp_path: Path) -> None:
+    task = task_named("streamingbench-proactive", benchmarks.streamingbench(tmp_path))
+    item = task.items()[0]
+    # said at 2 s; right at 5 s, so asked up to 9 s; seen from 2 s on
+    assert (item.start, item.first, item.end) == (2, 3, 9)
+    response, turns, asks = talked(task, item, {4: ["Yes, it is.", "It is 3 now."]})
+    assert (response, [turn.at for turn in turns]) == ("It is 3 now.", [3, 4, 4])
+    frame = (
+        "You are an advanced image question-answering AI assistant. You have been provided with images and a question "
+        "related to the images. Your task is to carefully analyze the images and provide the answer to the question. "
+        "You need to carefully confirm whether the images content meet the conditions of the question, and then output "
+        "the correct content.\n\nQuestion: {}\n\nThe answer is:\n"
+    )
+    instruction = 'When the moment comes, output "3".'
+    query = f'{instruction} Is it the right time to output "3"? You can only answer yes or no.'
+    assert [ask.text for ask in asks] == [frame.format(query), frame.format(query), frame.format(instruction)]
+    assert [ask.choices for ask in asks] == [("Yes", "No"), ("Yes", "No"), ()]
+    assert [task.choice(item, index) for index in (0, 1)] == ["yes", "no"]
+    never, turns, _ = talked(task, item, {})
+    assert (never, [turn.at for turn in turns]) == ("", [3, 4, 5, 6, 7, 8, 9])
+
+
+@pytest.mark.parametrize(
+    ("second", "output", "timely", "official", "strict"),
+    [
+        (3, "3", 1, 1, 1),  # 2 s early
+        (7, "3", 1, 1, 1),  # 2 s late
+        (8, "3", 0, 0, 0),  # 3 s late
+        (5, "13", 1, 1, 0),  # officially 3 is in 13
+        (5, "4", 1, 0, 0),
+        (None, "", 0, 0, 0),
+    ],
+)
+def test_streamingbench_proactive_scores(
+    second: int | None, output: str, timely: float, official: float, strict: float, tmp_path: Path
+) -> None:
+    task = task_named("streamingbench-proactive", benchmarks.streamingbench(tmp_path))
+    item = task.items()[0]
+    response, turns, _ = talked(task, item, {} if second is None else {second: ["yes", output]})
+    mark = task.mark(item, response, turns)
+    assert (mark.details, mark.official_score, mark.score) == ({"time accuracy": timely}, official, strict)
+
+
+def test_streamingbench_proactive_takes_the_output_in_other_letters_only_strictly(tmp_path: Path) -> None:
+    task = task_named("streamingbench-proactive", benchmarks.streamingbench(tmp_path))
+    item = task.items()[1]  # right at 4 s: "Goal by red team"
+    response, turns, _ = talked(task, item, {5: ["yes", "goal by red team!"]})
+    mark = task.mark(item, response, turns)
+    assert (mark.details, mark.official_score, mark.score) == ({"time accuracy": 1}, 0, 1)
+
+
+def test_streamingbench_refuses_a_time_that_is_none(tmp_path: Path) -> None:
+    path = benchmarks.streamingbench(tmp_path) / "questions_real.json"
+    path.write_text(path.read_text().replace("00:01:10", "soon"))
+    with pytest.raises(
+        pv.ConfigError, match=r"questions_real\.json .* at 0 > questions > 1 > time_stamp .* got 'soon'"
+    ):
+        task_named("streamingbench-real", tmp_path).items()
+
+
+# -- OVO-Bench --------------------------------------------------------------------------------------------------------
+
+
+def test_ovobench_asks_each_question_and_each_probe_at_its_moment(tmp_path: Path) -> None:
+    task = task_named("ovobench", benchmarks.ovobench(tmp_path))
+    items = {item.id: item for item in task.items()}
+    ego = [(item.id, item.end) for item in items.values() if item.video == "Ego4D/clips/one"]
+    assert ego == [("0", 9), ("1", 5), ("2", 6), ("9_0", 3), ("9_1", 7), ("9_2", 11)]  # 4.2 s is rounded up
+    assert {item.start for item in items.values()} == {0}  # so that a video's questions share one pass
+    assert items["0"].path == tmp_path / "src_videos" / "Ego4D" / "clips" / "one.mp4"
+    assert len(items) == 9 + 3 + 2 + 2
+    assert items["10_1"].category == {"category": "forward", "task": "SSR"}
+    assert [items[name].answer for name in ("0", "2", "9_2", "10_0", "10_1", "11_1")] == [
+        "C",
+        "E",
+        "12",
+        "No",
+        "Yes",
+        "Yes",
+    ]
+
+
+def test_ovobench_prompts(tmp_path: Path) -> None:
+    task = task_named("ovobench", benchmarks.ovobench(tmp_path))
+    asks = {item.id: task.ask(item, []) for item in task.items()}
+    alone = "Do not include any additional text or explanation in your response."
+    assert asks["0"].text == (
+        "Question: What is seen (EPM)?\nOptions:\nA. a red car; B. a bus; C. a man; D. a bicycle;\n\n"
+        f"Respond only with the letter corresponding to your chosen option (e.g., A, B, C). \n{alone}"
+    )
+    assert "How many times did they clap?\nProvide your answer as a single number (e.g., 0" in asks["9_1"].text
+    assert "\npour tea\nYour task is to determine if" in asks["10_1"].text
+    assert "\nWhat does he do with the paper?\nDecide whether existing visual content" in asks["11_0"].text
+    for name in ("10_0", "11_1"):
+        assert asks[name].text.endswith(f"Answer only with “Yes” or “No”.\n{alone}")
+        assert asks[name].choices == ("Yes", "No")
+    assert (asks["0"].choices, asks["9_0"].choices) == (("a red car", "a bus", "a man", "a bicycle"), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "response", "official", "strict"),
+    [
+        ("3", "A", 1, 1),
+        ("3", "Answer: B", 1, 0),  # officially there is an A in "Answer"
+        ("3", "a", 0, 1),
+        ("3", "a red car", 0, 1),
+        ("3", "", 0, 0),
+        ("9_1", "2", 1, 1),
+        ("9_1", "They clap two times.", 0, 1),
+        ("9_1", "1 or 2", 0, 0),  # officially 12, strictly two numbers
+        ("9_2", "1 or 2", 1, 0),  # officially all digits make 12
+        ("10_1", "Yes", 1, 1),
+        ("10_1", "Y", 1, 1),
+        ("10_1", "yes.", 0, 1),
+        ("10_1", "No. Yes.", 1, 0),
+        ("10_0", "No", 1, 1),
+        ("10_0", "Now I see it", 1, 0),  # officially there is a No in "Now"
+        ("10_0", "N", 1, 1),
+        ("11_0", "Yes", 0, 0),
+    ],
+)
+def test_ovobench_readings(name: str, response: str, official: float, strict: float, tmp_path: Path) -> None:
+    task = task_named("ovobench", benchmarks.ovobench(tmp_path))
+    item = next(item for item in task.items() if item.id == name)
+    mark = task.mark(item, response, [])
+    assert (mark.official_score, mark.score) == (official, strict)
+
+
+RIGHT = {"0": "C", "1": "B", "2": "E", "3": "A", "4": "A", "5": "A", "6": "B", "7": "B", "8": "D"} | {
+    "9_0": "0", "9_1": "2", "9_2": "12", "10_0": "No", "10_1": "Yes", "11_0": "No", "11_1": "Yes",
+}  # fmt: skip
+
+
+def test_ovobench_totals(tmp_path: Path) -> None:
+    task = task_named("ovobench", benchmarks.ovobench(tmp_path))
+    said = RIGHT | {"0": "D", "3": "B", "4": "Answer B", "9_0": "7", "10_0": "Yes"}
+    figures = task.figures(benchmarks.records_of(task, said))
+    # backward: EPM 0, ASI 1, HLD 1. realtime: OCR 0, ACR officially 1 ("Answer") and strictly 0, four times 1.
+    # forward: REC 2/3, SSR 1/2, CRR 1. Each a mean of tasks; the total a mean of the three.
+    backward, realtime, strictly, forward = 2 / 3, 5 / 6, 4 / 6, (2 / 3 + 1 / 2 + 1) / 3
+    assert figures == pytest.approx(
+        {
+            "backward": backward,
+            "realtime": realtime,
+            "forward": forward,
+            "total": (backward + realtime + forward) / 3,
+            "backward and realtime": (backward + realtime) / 2,
+            "mean over tasks": (2 + 5 + 2 / 3 + 1 / 2 + 1) / 12,
+            "backward, strict": backward,
+            "realtime, strict": strictly,
+            "forward, strict": forward,
+            "total, strict": (backward + strictly + forward) / 3,
+            "backward and realtime, strict": (backward + strictly) / 2,
+            "mean over tasks, strict": (2 + 4 + 2 / 3 + 1 / 2 + 1) / 12,
+        }
+    )
+    del said["8"]  # no OJR: no realtime, and no total
+    assert set(task.figures(benchmarks.records_of(task, said))) == {
+        "backward", "forward", "backward, strict", "forward, strict",
+    }  # fmt: skip
+
+
+def test_ovobench_results_have_what_the_released_scorer_reads(tmp_path: Path) -> None:
+    task = task_named("ovobench", benchmarks.ovobench(tmp_path))
+    said = {name: response for name, response in RIGHT.items() if name not in ("8", "11_1")}
+    (path,) = task.outputs(benchmarks.records_of(task, said), tmp_path)
+    results = json.loads(path.read_text())
+    assert results["backward"][0] == {
+        "id": 0, "video": "Ego4D/clips/one.mp4", "task": "EPM", "question": "What is seen (EPM)?",
+        "response": "C", "ground_truth": "C",
+    }  # fmt: skip
+    # an entry of which a probe is missing is left out: CRR; of the realtime tasks OJR
+    assert [(r["task"], [p["response"] for p in r["test_info"]]) for r in results["forward"]] == [
+        ("REC", ["0", "2", "12"]),
+        ("SSR", ["No", "Yes"]),
+    ]
+    assert results["forward"][1]["test_info"][0] == {"realtime": 2, "type": 0, "step": "boil water", "response": "No"}
+    # the released rules: a letter is looked for in the response, a count is all digits, No and Yes are looked for
+    assert all(r["ground_truth"] in r["response"] for part in ("backward", "realtime") for r in results[part])
+    assert [r["task"] for r in results["realtime"]] == ["OCR", "ACR", "ATR", "STU", "FPD"]
+
+
+def test_ovobench_refuses_an_unknown_task(tmp_path: Path) -> None:
+    path = benchmarks.ovobench(tmp_path) / "ovo_bench_new.json"
+    path.write_text(path.read_text().replace('"EPM"', '"XYZ"', 1))
+    with pytest.raises(pv.ConfigError, match=r"ovo_bench_new\.json is not in the official form: at 0 .*'XYZ'"):
+        task_named("ovobench", tmp_path).items()
+
+
+# -- RVS --------------------------------------------------------------------------------------------------------------
+
+
+def test_rvs_predictions_for_a_judge(tmp_path: Path) -> None:
+    task = task_named("rvs-ego", benchmarks.rvs(tmp_path))
+    first, second = task.items()
+    assert (first.id, first.end, second.end) == ("e1_0", 4, 10)
+    assert first.path == tmp_path / "ego" / "videos" / "e1.mp4"
+    assert (task.ask(first, []).text, task.ask(first, []).max_new_tokens) == ("What did I pick up?", 256)
+    records = benchmarks.records_of(task, {"e1_0": "A mug.", "e1_1": ""})
+    assert [(r.score, r.official_score, r.answered) for r in records] == [(None, None, True), (None, None, False)]
+    (path,) = task.outputs(records, tmp_path)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {
+            "id": "e1_0",
+            "question": "What did I pick up?",
+            "answer": "A cup.",
+            "answer_type": "action",
+            "pred": "A mug.",
+        },
+        {"id": "e1_1", "question": "Where am I?", "answer": "In a kitchen.", "answer_type": "action", "pred": ""},
+    ]
+    (movie,) = task_named("rvs-movie", tmp_path).items()
+    assert movie.path == tmp_path / "movie" / "videos" / "tt01_0000_0010.mp4"

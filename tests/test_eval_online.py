@@ -77,9 +77,9 @@ def test_streamingbench_sequential_questions_know_the_earlier_ones_of_their_vide
     first, second, third, other = task.items()
     text = (
         f"{ASSISTANT} You have been provided with a video and a multiple-choice question related to the video. Your "
-        "task is to carefully analyze the video and the provided context to answer the question, choosing from the four "
-        "options provided. Respond with only the letter (A, B, C, or D) of the correct option.\n\n{}\n\nHere is the "
-        "question. Answer it and don't confuse it with the previous conversation.\nQuestion: {}\n\nOptions:\n{}\n\n"
+        "task is to carefully analyze the video and the provided context to answer the question, choosing from the "
+        "four options provided. Respond with only the letter (A, B, C, or D) of the correct option.\n\n{}\n\nHere is "
+        "the question. Answer it and don't confuse it with the previous conversation.\nQuestion: {}\n\nOptions:\n{}\n\n"
         "The best option is:"
     )
     assert task.ask(first, []).text == text.format("", "Who serves?", "A. Wang.\nB. Fan.\nC. Xu.\nD. Ma.")

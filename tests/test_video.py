@@ -17,7 +17,7 @@ import torch
 from media import cut, number_of, numbered, restamp, scramble, spoil, steady, turn, write_audio, write_video
 
 from pdrop_video.errors import ConfigError, FrameError, PDropError, VideoError
-from pdrop_video.video import FrameChunk, VideoReader, open_video, reader
+from pdrop_video.video import FrameChunk, VideoReader, open_video, picture
 from pdrop_video.video.decode import Decoder, Losses
 
 # Screen recordings look like this: bursts, and long waits in which nothing new is shown.
@@ -143,8 +143,8 @@ def test_start_and_end_pick_from_the_same_frames(clip: Path) -> None:
 
 def test_only_taken_frames_are_converted(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[object] = []
-    convert = reader.to_rgb
-    monkeypatch.setattr(reader, "to_rgb", lambda *args: converted.append(args) or convert(*args))
+    convert = picture.to_rgb
+    monkeypatch.setattr(picture, "to_rgb", lambda *args: converted.append(args) or convert(*args))
     assert len(read(open_video(clip, fps=2))[0]) == len(converted) == 4
 
 
@@ -421,7 +421,7 @@ def test_errors_between_packets_are_counted_and_passed_over(errors: int, flushed
     def demux(_: object) -> Iterator[SimpleNamespace]:
         if next(failures, None) is not None:
             raise av.FFmpegError(1, "unreadable")
-        yield SimpleNamespace(is_corrupt=False, frames=["a", "b"])
+        yield SimpleNamespace(is_corrupt=False, pts=0, frames=["a", "b"])
 
     def decode(packet: SimpleNamespace | None) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=name, is_corrupt=False) for name in (packet.frames if packet else ["held"])]
@@ -487,7 +487,7 @@ def test_an_interrupted_reader_is_closed(clip: Path, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     video = open_video(clip)
-    monkeypatch.setattr(reader, "to_rgb", interrupt)
+    monkeypatch.setattr(picture, "to_rgb", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(video)
     with pytest.raises(VideoError, match="is closed"):

@@ -1,11 +1,12 @@
-"""Frames with their times: from a video file to chunks of upright RGB pictures.
+"""Frames with their times: from a video file, a stream or a camera to chunks of upright RGB pictures.
 
-This package reads files and checks frames. It knows no model, no token and no device: torch serves for the tensor type
-alone.
+This package reads sources and checks frames. It knows no model, no token and no device: torch serves for the tensor
+type alone.
 """
 
+from .address import Connection
 from .chunk import FrameChunk
-from .reader import VideoReader, open_video
+from .reader import VideoReader, frame_times, open_video
 from .source import VideoInfo
 
-__all__ = ["FrameChunk", "VideoInfo", "VideoReader", "open_video"]
+__all__ = ["Connection", "FrameChunk", "VideoInfo", "VideoReader", "frame_times", "open_video"]

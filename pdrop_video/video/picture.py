@@ -58,6 +58,46 @@ class Orientation:
         return picture[:, ::-1] if self.mirrored else picture
 
 
+class Upright:
+    """Turns frames of one source upright and keeps them at the size of its first.
+
+    Parameters
+    ----------
+    first : av.VideoFrame
+        Its first frame.
+
+    Attributes
+    ----------
+    orientation : Orientation
+        How stored pictures are turned.
+    resized : bool
+        Whether any frame so far had another size than the first.
+    """
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self.orientation = Orientation.of(first)
+        self.resized = False
+        self._stored = (first.width, first.height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures in pixels, after turning."""
+        return self._stored if self.orientation.turns % 2 == 0 else self._stored[::-1]
+
+    def convert(self, frame: av.VideoFrame) -> NDArray[np.uint8] | None:
+        """Give the picture `[height, width, 3]`, or None if its pixel format cannot be converted."""
+        self.resized = self.resized or (frame.width, frame.height) != self._stored
+        try:
+            return self.orientation.upright(to_rgb(frame, *self._stored))
+        except av.FFmpegError:
+            return None
+
+    def warnings(self) -> list[str]:
+        """Say what was changed, in one plain sentence."""
+        width, height = self._stored
+        return [f"the resolution changes on the way; frames are scaled to {width} x {height}"] * self.resized
+
+
 def to_rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
     """Convert any pixel format (10 bits, grey, palette, ...) to RGB, scaled to `width` x `height` if need be.
 

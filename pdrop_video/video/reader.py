@@ -1,34 +1,31 @@
-"""`open_video` and `VideoReader`: sampled frames of a file in chunks, read once from front to back.
+"""`open_video` and `VideoReader`: sampled frames of a file, a stream or a camera, in chunks, in one pass.
 
-Frames are chosen by their own presentation times, never by index or average rate, so that variable frame rates come out
-right. The reader never seeks, and it knows neither the model nor what becomes of the frames.
+Frames are chosen by their own presentation times, never by average rate, so that variable frame rates come out right.
+The reader knows neither the model nor what becomes of the frames, and not how they are decoded either: that is up to
+what it draws from.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import Literal
 
-import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
-from ..errors import VideoError
+from ..errors import ConfigError, VideoError
+from .address import Address, Connection
+from .ahead import Ahead
 from .chunk import FrameChunk
-from .clock import Clock
-from .decode import Decoder, Losses, counted
-from .picture import Orientation, to_rgb
-from .sampling import Sampling, Ticks
-from .source import VideoInfo, frame_step, open_stream, promised_seconds, start_seconds
-
-# A video that ends this much earlier than promised is called cut short; less is rounding in the container.
-_SHORTFALL = Fraction(1, 4)
+from .decode import Losses, counted
+from .decord_file import DecordFrames
+from .drawn import Drawn, Shot
+from .file import FileFrames, known_times
+from .live import LiveFrames
+from .sampling import Sampling
+from .track import Track
 
 
 def open_video(
@@ -38,13 +35,23 @@ def open_video(
     *,
     start: float | None = None,
     end: float | None = None,
+    frames: int | None = None,
+    at: Iterable[float] | None = None,
+    decoder: Literal["pyav", "decord"] = "pyav",
+    ahead: int = 1,
+    policy: Literal["block", "latest"] | None = None,
+    format: str | None = None,
+    protocols: str | None = None,
+    connection: Connection | None = None,
 ) -> VideoReader:
-    """Open a video file for reading in chunks of sampled frames.
+    """Open a video file, a stream on the network or a camera for reading in chunks of sampled frames.
 
     Parameters
     ----------
     source : str or path
-        A video file in any format that FFmpeg reads.
+        A file in any format that FFmpeg reads; an address that begins with http, https, rtsp, rtsps, rtmp, rtmps, tcp
+        or udp and "://"; or a camera: /dev/video0 and the like, or a device's name together with `format`. FFmpeg's
+        other protocols (`file:`, `concat:`, ...) are never understood.
     fps : float or None
         Frames to take a second: the first frame at or after each multiple of 1/fps seconds from the stream's start
         time, each frame at most once. None takes every frame.
@@ -52,19 +59,42 @@ def open_video(
         Frames in a chunk; the last one may be shorter.
     start, end : float or None
         Hand out only frames with `start <= seconds < end`. They are those frames that reading the whole video would
-        give, with the same times; the frames before `start` are decoded all the same.
+        give, with the same times.
+    frames : int or None
+        Take so many frames instead of so many a second, evenly spaced from the first to the last of those between
+        `start` and `end`: the indices `numpy.linspace(0, n - 1, frames, dtype=int)`. A video with fewer gives all.
+    at : iterable of float or None
+        Take the frame on screen at each of these seconds instead, each frame at most once. Together with
+        `frame_times` this takes frames by any rule on indices.
+    decoder : {"pyav", "decord"}
+        What decodes. decord reads files alone, in a process of its own, and is there for comparison; PyAV reads more
+        kinds, uses less memory and reports damage.
+    ahead : int
+        Chunks to decode ahead of the one being read, in a thread; 0 decodes when asked. A live source always has one.
+    policy : {"block", "latest"} or None
+        When so much is decoded ahead: wait, or drop the oldest frames and count them in `dropped`. None waits for
+        what has an end and keeps the latest of what has none.
+    format : str or None
+        FFmpeg's name of the format where it must not be guessed; "v4l2", "avfoundation" or "dshow" make any name a
+        camera.
+    protocols : str or None
+        What FFmpeg may use to read the source and whatever that names in turn, separated by commas. None allows files
+        for a path, and for an address what it takes: for http and https those two, tcp, tls and crypto. A file that
+        lists other files is refused unless this is given.
+    connection : Connection or None
+        Time-outs, attempts to connect again, and options for FFmpeg; None for the usual ones.
 
     Returns
     -------
     VideoReader
-        An iterator of `FrameChunk`, and a context manager that closes the file.
+        An iterator of `FrameChunk`, and a context manager that closes the source.
 
     Raises
     ------
     ConfigError
-        If `fps`, `chunk`, `start` or `end` is out of range.
+        If a setting is out of range, contradicts another or does not suit the source.
     VideoError
-        If the file cannot be read or not one frame of it can be decoded.
+        If the source cannot be read or not one frame of it can be decoded.
 
     Examples
     --------
@@ -72,13 +102,51 @@ def open_video(
     ...     for chunk in video:
     ...         print(chunk.seconds)
     """
-    sampling = Sampling.of(fps, chunk, start, end)
-    container, stream = open_stream(source)
+    sampling = Sampling.of(fps, chunk, start, end, frames, at)
+    _check(decoder, ahead, policy)
+    address = Address.of(source, format, protocols)
+    drawn = _open(address, connection or Connection(), sampling, decoder)
+    latest = isinstance(drawn, LiveFrames) if policy is None else policy == "latest"
+    return VideoReader(drawn, address.name, sampling, ahead=ahead, latest=latest)
+
+
+def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None) -> tuple[float, ...]:
+    """Give the time of every frame of a file, in seconds from its start, mostly without decoding it.
+
+    Parameters
+    ----------
+    source : str or path
+        A file, or the address of one.
+    protocols : str or None
+        As for `open_video`.
+
+    Returns
+    -------
+    tuple of float
+        In increasing order, one for each frame that `open_video(source, fps=None)` would hand out. They come from the
+        file's packets; where those do not tell, as in raw or damaged streams, the whole file is decoded once.
+
+    Raises
+    ------
+    VideoError
+        If the source cannot be read or has no end.
+
+    Examples
+    --------
+    The middle frame of each of eight equal parts, by index:
+
+    >>> times = frame_times("match.mp4")  # doctest: +SKIP
+    >>> middles = [times[int((part + 0.5) * len(times) / 8)] for part in range(8)]  # doctest: +SKIP
+    >>> video = open_video("match.mp4", at=middles)  # doctest: +SKIP
+    """
+    address, connection = Address.of(source, protocols=protocols), Connection()
+    track = Track(address, connection, Losses())
     try:
-        return VideoReader(container, stream, os.fspath(source), sampling)
-    except BaseException:
-        container.close()
-        raise
+        if _is_live(address, track):
+            raise VideoError(f"{address.name} has no end that is known; expected a file, or the address of one.")
+        return tuple(float(time) for time in known_times(address, connection, track.index())[0])
+    finally:
+        track.close()
 
 
 class VideoReader:
@@ -93,64 +161,52 @@ class VideoReader:
     info : VideoInfo
         Size, codec and what the container promises.
     source : str
-        The path as it was given.
-    frames_decoded, frames_read : int
-        Frames decoded so far, and frames taken of them by the sampling rule and handed out.
+        The path or address as it was given, without a password.
+    frames_read : int
+        Frames handed out so far.
     """
 
-    def __init__(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        source: str,
-        sampling: Sampling,
-    ) -> None:
+    def __init__(self, drawn: Drawn, source: str, sampling: Sampling, *, ahead: int = 0, latest: bool = False) -> None:
+        self.info = drawn.info
         self.source = source
-        self.frames_decoded = self.frames_read = 0
-        self._container = container
-        self._closed = self._exhausted = False
+        self.frames_read = 0
+        self._drawn = drawn
         self._sampling = sampling
-        self._ticks = Ticks(sampling.fps)
-        self._time_base = stream.time_base or Fraction(1, av.time_base)
-        self._step = frame_step(stream)
-        self._clock = Clock(start_seconds(stream), self._step)
-        self._losses = Losses()
-        self._resized = False
-        self._ending: str | None = None
-        self._promised = promised_seconds(container, stream)
-        self._decoded = self._decode(Decoder(container, stream, self._losses))
-        self._first = next(self._decoded, None)  # the display matrix comes with the frames
-        if self._first is None:
-            raise VideoError(
-                f"{source} holds no frame that can be decoded ({'; '.join(self.warnings) or 'the video is empty'}); "
-                "expected at least one. Check that the file plays, or convert it."
-            )
-        self._orientation = Orientation.of(self._first[0])
-        self._size = (self._first[0].width, self._first[0].height)
-        self.info = self._describe(stream)
-        self._taken = self._take()
+        self._closed = self._exhausted = False
+        live = isinstance(drawn, LiveFrames)
+        room = max(ahead, int(live)) * sampling.chunk
+        self._ahead = Ahead(drawn, room, latest=latest, stop=drawn.stop, release=drawn.close) if room else None
+        self._shots: Iterator[Shot] = iter(drawn) if self._ahead is None else self._ahead
+        if live and self._ahead is not None:
+            self._ahead.start()
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames decoded so far, also those decoded ahead or not taken."""
+        return self._drawn.frames_decoded
 
     @property
     def lost(self) -> int:
         """Packets and frames that could not be delivered intact so far: undecodable, damaged, or with a wrong time."""
-        return self._losses.total + self._clock.backward
+        return self._drawn.lost
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were wanted and decoded, but gave way to later ones because they were not read in time."""
+        return 0 if self._ahead is None else self._ahead.buffer.dropped
+
+    @property
+    def reconnects(self) -> int:
+        """How often a lost connection was made again."""
+        return self._drawn.reconnects
 
     @property
     def warnings(self) -> list[str]:
         """What went wrong so far, one plain sentence each; empty if nothing did."""
-        clock, said = self._clock, self._losses.sentences()
-        if clock.backward:
-            said.append(f"skipped because their times repeat or go back: {counted(clock.backward, 'frame')}")
-        if clock.restarts:
-            said.append(f"the source's clock was set back {counted(clock.restarts, 'time')}; times go on from before")
-        if clock.untimed:
-            said.append(
-                f"without a presentation time: {counted(clock.untimed, 'frame')}; times follow from the decoding order "
-                f"and {float(1 / self._step):g} frames a second"
-            )
-        if self._resized:
-            said.append("the resolution changes on the way; frames are scaled to {} x {}".format(*self._size))
-        return said + ([self._ending] if self._ending else [])
+        said = self._drawn.warnings
+        if self.dropped:
+            said.append(f"dropped because they came faster than they were read: {counted(self.dropped, 'frame')}")
+        return said
 
     def __iter__(self) -> VideoReader:
         """Return the reader itself: there is one pass over a video."""
@@ -162,110 +218,87 @@ class VideoReader:
         Raises
         ------
         VideoError
-            If the reader was closed, or the video ended without a single frame to hand out.
+            If the reader was closed, here or by another thread, or the video ended without a single frame to hand out.
         """
         if self._exhausted:
             raise StopIteration
-        if self._closed:
-            raise VideoError(f"the reader of {self.source} is closed; open the video again with open_video to read it.")
-        pictures: list[NDArray[np.uint8]] = []
-        seconds: list[float] = []
+        shots: list[Shot] = []
         try:
-            for picture, time in self._taken:
-                pictures.append(picture)
-                seconds.append(float(time))
-                if len(pictures) == self._sampling.chunk:
-                    break
-            else:
-                self._finish(frames=len(pictures))
-        except BaseException:  # also Ctrl-C: the generators within are spent, going on would look like an early end
+            while not self._closed and len(shots) < self._sampling.chunk:
+                shots.append(next(self._shots))
+        except StopIteration:
+            self._exhausted = not self._closed
+        except BaseException:  # also Ctrl-C: what draws is spent, and going on would look like an early end
             self.close()
             raise
-        if not pictures:
+        if self._closed:
+            raise VideoError(f"the reader of {self.source} is closed; open the video again with open_video to read it.")
+        if self._exhausted:
+            self._finish(frames=len(shots))
+        if not shots:
             raise StopIteration
-        self.frames_read += len(pictures)
-        return FrameChunk(torch.from_numpy(np.stack(pictures)), tuple(seconds), self.source, self.lost)
+        self.frames_read += len(shots)
+        lost = self.lost if self._exhausted else shots[-1].lost
+        pictures = torch.from_numpy(np.stack([shot.picture for shot in shots]))
+        return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost)
 
     def __enter__(self) -> VideoReader:
-        """Use the reader as a context manager that closes the file."""
+        """Use the reader as a context manager that closes the source."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Close the file."""
+        """Close the source."""
         self.close()
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the source; a second call does nothing.
+
+        Safe from another thread where frames are decoded ahead: a read that waits for the source ends at once.
+        """
         self._closed = True
-        self._first = None
-        self._container.close()
-
-    def _decode(self, decoder: Decoder) -> Iterator[tuple[VideoFrame, Fraction]]:
-        """Draw every frame whose time goes forward, with its time in seconds from the start of the video."""
-        for frame in decoder:
-            self.frames_decoded += 1
-            pts, dts = (None if stamp is None else stamp * self._time_base for stamp in (frame.pts, frame.dts))
-            time = self._clock.read(pts, dts)
-            if time is not None:
-                yield frame, time
-
-    def _take(self) -> Iterator[tuple[NDArray[np.uint8], Fraction]]:
-        """Draw the frames to hand out, converted; only these are."""
-        frame_and_time, self._first = self._first, None
-        start, end = self._sampling.start, self._sampling.end
-        while frame_and_time is not None:
-            frame, time = frame_and_time
-            if end is not None and time >= end:
-                return
-            if self._ticks.take(time) and time >= start:
-                picture = self._convert(frame)
-                if picture is not None:
-                    yield picture, time
-            frame_and_time = next(self._decoded, None)
-        self._ending = self._shortfall(frame)
-
-    def _convert(self, frame: VideoFrame) -> NDArray[np.uint8] | None:
-        self._resized = self._resized or (frame.width, frame.height) != self._size
-        try:
-            return self._orientation.upright(to_rgb(frame, *self._size))
-        except av.FFmpegError:
-            self._losses.unconverted += 1
-            return None
+        if self._ahead is not None:
+            self._ahead.close()
+        else:
+            self._drawn.close()
 
     def _finish(self, frames: int) -> None:
-        """End the pass: free the file and see whether there was anything to hand out."""
+        """End the pass: free the source and see whether there was anything to hand out."""
         self.close()
-        if not self.frames_read and not frames:
-            start, end = self._sampling.start, self._sampling.end
-            until = "" if end is None else f" and before {float(end):g} s"
-            raise VideoError(
-                f"{self.source} gave no frame at or after {float(start):g} s{until}; the last frame seen is at "
-                f"{float(self._clock.last or 0):.3f} s. Choose start and end within the video, or a higher fps."
+        if self.frames_read or frames:
+            return
+        start, end = self._sampling.start, self._sampling.end
+        until = "" if end is None else f" and before {float(end):g} s"
+        raise VideoError(
+            f"{self.source} gave no frame at or after {float(start):g} s{until}; the last frame seen is at "
+            f"{float(self._drawn.last_time):.3f} s. Choose start and end within the video, or a higher fps."
+        )
+
+
+def _open(address: Address, connection: Connection, sampling: Sampling, decoder: str) -> Drawn:
+    if decoder == "decord":
+        return DecordFrames(address, connection, sampling)
+    track = Track(address, connection, Losses())
+    try:
+        if not _is_live(address, track):
+            return FileFrames(track, address, connection, sampling)
+        if sampling.picks:
+            raise ConfigError(
+                f"frames and at choose among the frames of a video that has an end; {address.name} is live. Use fps."
             )
-        self._exhausted = True
+        return LiveFrames(track, address, connection, sampling)
+    except BaseException:
+        track.close()
+        raise
 
-    def _shortfall(self, last: VideoFrame) -> str | None:
-        """Compare where decoding ended with what the container promised."""
-        if self._promised is None or self._clock.last is None:
-            return None
-        ended = self._clock.last + ((last.duration or 0) * self._time_base or self._step)
-        if self._promised - ended <= max(_SHORTFALL, 2 * self._step):
-            return None
-        return (
-            f"cut short: the container promised {float(self._promised):.1f} s, decoding ended at {float(ended):.1f} s"
-        )
 
-    def _describe(self, stream: VideoStream) -> VideoInfo:
-        width, height = self._size if self._orientation.turns % 2 == 0 else self._size[::-1]
-        began = start_seconds(stream)
-        return VideoInfo(
-            width=width,
-            height=height,
-            rotation=90 * self._orientation.turns,
-            mirrored=self._orientation.mirrored,
-            codec=stream.codec_context.name,
-            duration=None if self._promised is None else float(self._promised),
-            average_rate=None if stream.average_rate is None else float(stream.average_rate),
-            start=None if began is None else float(began),
-            frames=stream.frames or None,
-        )
+def _is_live(address: Address, track: Track) -> bool:
+    return address.kind == "device" or (address.kind == "url" and track.promised is None)
+
+
+def _check(decoder: object, ahead: object, policy: object) -> None:
+    if decoder not in ("pyav", "decord"):
+        raise ConfigError(f"decoder is {decoder!r}; expected 'pyav' or 'decord'.")
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 0:
+        raise ConfigError(f"ahead is {ahead!r}; expected a whole number of chunks, 0 or more.")
+    if policy not in (None, "block", "latest"):
+        raise ConfigError(f"policy is {policy!r}; expected 'block', 'latest' or None.")

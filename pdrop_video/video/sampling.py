@@ -1,4 +1,4 @@
-"""Which frames are wanted: so many a second, between two times, in chunks of so many.
+"""Which frames are wanted: so many a second, so many in all, or at given seconds; between two times, in chunks.
 
 Exact arithmetic in fractions of a second, on times alone: nothing here has seen a frame.
 """
@@ -6,14 +6,31 @@ Exact arithmetic in fractions of a second, on times alone: nothing here has seen
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral, Real
+from typing import Protocol
 
 from ..errors import ConfigError
 
 # Some containers round times to whole milliseconds: a frame due at 2/3 s may be stamped 0.666 s, before its tick.
 TOLERANCE = Fraction(1, 1000)
+# A time that went through a float and back is off by far less than any two frames lie apart.
+_FLOAT_ERROR = Fraction(1, 1_000_000)
+
+
+class Wanted(Protocol):
+    """Decides, frame by frame in the order of time, which to take."""
+
+    def take(self, time: Fraction) -> bool:
+        """Decide on the frame at `time` seconds; times must come in increasing order."""
+
+    @property
+    def due(self) -> Fraction | None:
+        """No frame before this time, in seconds, will be taken any more; None if no frame at all will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +45,67 @@ class Sampling:
         Frames in a chunk.
     start, end : Fraction and Fraction or None
         Take frames with `start <= seconds < end`.
+    frames : int or None
+        Frames to take in all, evenly spaced among those between `start` and `end`; replaces `fps`.
+    at : tuple of Fraction or None
+        Times whose frames to take, in increasing order; replaces all of the above.
     """
 
     fps: Fraction | None
     chunk: int
-    start: Fraction
-    end: Fraction | None
+    start: Fraction = Fraction(0)
+    end: Fraction | None = None
+    frames: int | None = None
+    at: tuple[Fraction, ...] | None = None
 
     @classmethod
-    def of(cls, fps: object, chunk: object, start: object, end: object) -> Sampling:
+    def of(
+        cls,
+        fps: object,
+        chunk: object,
+        start: object = None,
+        end: object = None,
+        frames: object = None,
+        at: object = None,
+    ) -> Sampling:
         """Check plain values; None stands for every frame, the beginning and the end.
 
         Raises
         ------
         ConfigError
-            If a value is out of range.
+            If a value is out of range, or two of them contradict each other.
         """
         rate = None if fps is None else _positive("fps", fps)
-        if isinstance(chunk, bool) or not isinstance(chunk, Integral) or chunk < 1:
-            raise ConfigError(f"chunk is {chunk!r}; expected a whole number of frames, at least 1, such as 8.")
+        per_chunk = _count("chunk", chunk)
         first = Fraction(0) if start is None else _not_negative("start", start)
         last = None if end is None else _positive("end", end)
         if last is not None and last <= first:
             raise ConfigError(f"end is {end!r} and start is {start!r}; expected an end after the start, in seconds.")
-        return cls(rate, int(chunk), first, last)
+        number = None if frames is None else _count("frames", frames)
+        if at is None:
+            return cls(rate, per_chunk, first, last, number)
+        if number is not None or start is not None or end is not None:
+            raise ConfigError("at names every frame to take; leave out frames, start and end, or leave out at.")
+        return cls(rate, per_chunk, at=_times(at))
+
+    @property
+    def picks(self) -> bool:
+        """Whether the frames' times must be known before the first one can be chosen."""
+        return self.frames is not None or self.at is not None
+
+    def over(self, time: Fraction) -> bool:
+        """Whether no frame at `time` or later is wanted."""
+        return self.end is not None and time >= self.end - _FLOAT_ERROR
+
+    def wanted(self, times: Sequence[Fraction] = ()) -> Wanted:
+        """Give the rule that takes frames; `times` are those of all frames, needed where `picks`."""
+        if self.at is not None:
+            return Picks(times[shown_at(times, second)] for second in self.at)
+        if self.frames is not None:
+            within = times[bisect_left(times, self.start - _FLOAT_ERROR) :]
+            within = within if self.end is None else within[: bisect_left(within, self.end - _FLOAT_ERROR)]
+            return Picks(within[index] for index in evenly(self.frames, len(within)))
+        return Ticks(self.fps, max(self.start - _FLOAT_ERROR, Fraction(0)))
 
 
 class Ticks:
@@ -64,6 +118,8 @@ class Ticks:
     ----------
     fps : Fraction or None
         Ticks a second; None takes every frame.
+    start : Fraction
+        Frames before this time serve their ticks, but are not taken.
 
     Examples
     --------
@@ -75,19 +131,85 @@ class Ticks:
     [0, 0.6, 1.6, 2.0]
     """
 
-    def __init__(self, fps: Fraction | None) -> None:
+    def __init__(self, fps: Fraction | None, start: Fraction = Fraction(0)) -> None:
         self._fps = fps
-        self._tick = 0
+        self._start = start
+        # The tick at or before `start` may be served by a frame before it; no earlier tick can matter.
+        self._tick = 0 if fps is None else math.floor((start + TOLERANCE) * fps)
+
+    @property
+    def due(self) -> Fraction:
+        """No frame before this time will be taken, nor serves a tick that matters."""
+        return self._start if self._fps is None else self._tick / self._fps - TOLERANCE
 
     def take(self, time: Fraction) -> bool:
         """Decide on the frame at `time` seconds; times must come in increasing order."""
-        if self._fps is None:
-            return True
-        passed = math.floor((time + TOLERANCE) * self._fps)
-        if passed < self._tick:
-            return False
-        self._tick = passed + 1
-        return True
+        if self._fps is not None:
+            passed = math.floor((time + TOLERANCE) * self._fps)
+            if passed < self._tick:
+                return False
+            self._tick = passed + 1
+        return time >= self._start
+
+
+class Picks:
+    """Frames chosen beforehand by their times: for each, the first frame at or after it, each frame at most once.
+
+    Parameters
+    ----------
+    times : iterable of Fraction
+        In increasing order; repeated times count once.
+    """
+
+    def __init__(self, times: Iterable[Fraction]) -> None:
+        self._times = deque(times)
+
+    @property
+    def due(self) -> Fraction | None:
+        """The next chosen time; None after the last."""
+        return self._times[0] if self._times else None
+
+    def take(self, time: Fraction) -> bool:
+        """Decide on the frame at `time` seconds; times must come in increasing order."""
+        taken = False
+        while self._times and self._times[0] <= time:
+            self._times.popleft()
+            taken = True
+        return taken
+
+
+def evenly(number: int, of: int) -> list[int]:
+    """Give the indices `floor(i (of - 1) / (number - 1))`: `numpy.linspace(0, of - 1, number, dtype=int)`.
+
+    Exact, where floats may fall just below a whole number. All of them if there are no more than `number`.
+
+    >>> evenly(4, 11)
+    [0, 3, 6, 10]
+    """
+    if number >= of:
+        return list(range(of))
+    return [index * (of - 1) // max(number - 1, 1) for index in range(number)]
+
+
+def shown_at(times: Sequence[Fraction], second: Fraction) -> int:
+    """Give the index of the frame on screen at `second`: the last one that is not later, or else the first."""
+    return max(bisect_right(times, second + _FLOAT_ERROR) - 1, 0)
+
+
+def _times(at: object) -> tuple[Fraction, ...]:
+    values = at.tolist() if hasattr(at, "tolist") else at
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ConfigError(f"at is {at!r}; expected the seconds of the frames to take, such as [0.0, 2.5, 60.0].")
+    times = tuple(sorted(_not_negative("a time of at", value) for value in values))
+    if not times:
+        raise ConfigError("at is empty; expected the seconds of the frames to take, such as [0.0, 2.5, 60.0].")
+    return times
+
+
+def _count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number of frames, at least 1, such as 8.")
+    return int(value)
 
 
 def _positive(name: str, value: object) -> Fraction:

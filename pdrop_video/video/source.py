@@ -1,14 +1,13 @@
-"""Opening a file: which stream is the video, what does the container promise, and what is wrong with it.
+"""Opening a source: which stream is the video, what does the container promise, and what is wrong with it.
 
 Everything that can be said before the first frame is decoded is said here. This module decodes nothing.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -16,9 +15,12 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import VideoError
+from .address import Address, Connection
 
 # FFmpeg shows text files as films of a terminal; nobody who passes a text file means that.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+# Formats that hold no pictures but name other files or servers.
+_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "imf", "applehttp"})
 _FALLBACK_RATE = Fraction(25)
 
 
@@ -58,13 +60,15 @@ class VideoInfo:
     frames: int | None
 
 
-def open_stream(source: str | os.PathLike[str]) -> tuple[InputContainer, VideoStream]:
-    """Open a video file and choose its video stream.
+def open_stream(address: Address, connection: Connection | None = None) -> tuple[InputContainer, VideoStream]:
+    """Open a source and choose its video stream.
 
     Parameters
     ----------
-    source : str or path
-        A file. The path is never taken for a network address, and FFmpeg lets a playlist in a file open files only.
+    address : Address
+        Where to read from.
+    connection : Connection or None
+        How long to wait for a source that is no file.
 
     Returns
     -------
@@ -74,43 +78,64 @@ def open_stream(source: str | os.PathLike[str]) -> tuple[InputContainer, VideoSt
     Raises
     ------
     VideoError
-        If the file is missing, a folder, empty, not a video, without a video stream or in an unknown codec.
+        If it cannot be reached in time, is not a video, has no video stream or one in an unknown codec.
     """
-    path = _existing_file(source)
+    patience = connection or Connection()
     try:
-        container = av.open(str(path), mode="r", metadata_errors="replace")
+        container = av.open(
+            address.url,
+            mode="r",
+            format=address.format,
+            options=_options(address, patience),
+            metadata_errors="replace",
+            timeout=None if address.kind == "file" else (patience.connect_timeout, patience.read_timeout),
+        )
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(
-            f"{path} cannot be opened as a video ({error}). Expected a video file such as mp4, mkv, webm, mov, avi or "
-            "ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
-        ) from error
+        raise VideoError(_not_opened(address, patience, error)) from error
     try:
-        return container, _video_stream(container, path)
+        if address.kind == "file" and not address.playlists and container.format.name in _PLAYLISTS:
+            raise VideoError(
+                f"{address.name} is a list of other files to open ({container.format.name}); expected a video file. If "
+                "the list can be trusted, say what it may open: protocols='file' for files."
+            )
+        return container, _video_stream(container, address.name)
     except BaseException:
         container.close()
         raise
 
 
-def _existing_file(source: str | os.PathLike[str]) -> Path:
-    if not isinstance(source, str | os.PathLike):
-        raise VideoError(
-            f"the source is a {type(source).__name__}; expected the path of a video file. Frames that are already in "
-            "memory need no reader: push them to the stream with their seconds."
+def _options(address: Address, patience: Connection) -> dict[str, str]:
+    """Give FFmpeg's options; the caller's own come last and win, but for the protocols."""
+    options: dict[str, str] = {}
+    if address.url.lower().startswith("http"):
+        # FFmpeg itself goes on where a file's download broke off; a live source is opened anew by the reader.
+        options |= {"reconnect": "1", "reconnect_delay_max": str(math.ceil(patience.longest_wait))}
+    if address.url.lower().startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # lost datagrams would smear the picture until the next keyframe
+    options |= patience.options
+    if address.protocols:
+        options["protocol_whitelist"] = address.protocols
+    return options
+
+
+def _not_opened(address: Address, patience: Connection, error: Exception) -> str:
+    if address.kind == "file":
+        return (
+            f"{address.url} cannot be opened as a video ({error}). Expected a video file such as mp4, mkv, webm, mov, "
+            "avi or ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
         )
-    if "\0" in os.fspath(source) or not os.fspath(source):
-        raise VideoError(f"the source is {os.fspath(source)!r}; expected the path of a video file.")
-    # An absolute path cannot be mistaken for one of FFmpeg's protocols ("concat:", "http:").
-    path = Path(source).absolute()
-    if not path.exists():
-        raise VideoError(f"there is no file {path}; expected an existing video file. Check the path.")
-    if path.is_dir():
-        raise VideoError(f"{path} is a folder; expected a video file. Name one of the files in it.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise VideoError(f"{path} is empty (0 bytes); expected a video file. Was the copy or download finished?")
-    return path
+    # FFmpeg's message repeats the whole address, password included.
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, av.ExitError):
+        reason = f"no answer within {patience.connect_timeout:g} s"
+    what = "device" if address.kind == "device" else "address"
+    return (
+        f"{address.name} cannot be opened as a video ({reason}). Expected the {what} of a camera, a stream or a video "
+        "file; check that it can be reached from here and that nothing else holds it."
+    )
 
 
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def _video_stream(container: InputContainer, path: str) -> VideoStream:
     if container.format.name in _TEXT_FORMATS:
         raise VideoError(f"{path} holds text or plain bytes; expected a video file.")
     # A music file's cover picture counts as a video stream in FFmpeg.

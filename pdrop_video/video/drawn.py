@@ -1,0 +1,64 @@
+"""What a reader draws from: the common face of a file, a live source and decord's process. It holds no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .source import VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A picture to hand out.
+
+    Attributes
+    ----------
+    picture : numpy.ndarray
+        RGB, upright, uint8, `[height, width, 3]`.
+    time : Fraction
+        Seconds from the start of the video.
+    lost : int
+        What could not be delivered intact up to here.
+    """
+
+    picture: NDArray[np.uint8]
+    time: Fraction
+    lost: int
+
+
+class Drawn(Protocol):
+    """What a reader draws frames from: a file, a live source, or decord's process."""
+
+    info: VideoInfo
+    reconnects: int
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames decoded so far."""
+
+    @property
+    def lost(self) -> int:
+        """Packets and frames that could not be delivered intact so far."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong so far."""
+
+    @property
+    def last_time(self) -> Fraction:
+        """Time of the last frame that was looked at."""
+
+    def __iter__(self) -> Iterator[Shot]:
+        """Draw the wanted frames, once."""
+
+    def stop(self) -> None:
+        """Let the drawing end as soon as it can; from any thread."""
+
+    def close(self) -> None:
+        """Free the source; in the thread that draws."""

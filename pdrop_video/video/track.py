@@ -1,0 +1,191 @@
+"""One opened video stream: its frames with their times, from good packets and bad, and what is known of it.
+
+A track is read by one thread. It knows neither which frames are wanted nor what a picture looks like.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from fractions import Fraction
+
+import av
+from av.video.frame import VideoFrame
+
+from ..errors import VideoError
+from .address import Address, Connection
+from .clock import Clock
+from .decode import Decoder, Losses, counted
+from .index import Index, build_index
+from .picture import Upright
+from .source import VideoInfo, frame_step, open_stream, promised_seconds, start_seconds
+
+# A video that ends this much earlier than promised is called cut short; less is rounding in the container.
+_SHORTFALL = Fraction(1, 4)
+
+
+class Track:
+    """An open source, with its first frame decoded.
+
+    Parameters
+    ----------
+    address : Address
+        What to open.
+    connection : Connection
+        How long to wait for it.
+    losses : Losses
+        Kept up to date while frames are drawn.
+
+    Attributes
+    ----------
+    losses : Losses
+        As given.
+    first : VideoFrame
+        The first frame; the display matrix comes with the frames.
+    began : Fraction
+        Its time in seconds from the start of the video.
+    clock : Clock
+        What it says of the times so far.
+    step : Fraction
+        Usual seconds between two frames.
+    promised : Fraction or None
+        Seconds that the container promises.
+    decoded : int
+        Frames decoded so far.
+
+    Raises
+    ------
+    VideoError
+        If the source cannot be opened or not one frame of it can be decoded.
+    """
+
+    def __init__(self, address: Address, connection: Connection, losses: Losses) -> None:
+        self.losses = losses
+        self._address = address
+        self._connection = connection
+        self.container, self.stream = open_stream(address, connection)
+        try:
+            self._time_base = self.stream.time_base or Fraction(1, av.time_base)
+            self.step = frame_step(self.stream)
+            self.clock = Clock(start_seconds(self.stream), self.step)
+            self.promised = promised_seconds(self.container, self.stream)
+            self.decoded = 0
+            self._last: VideoFrame | None = None
+            self._passed: int | None = None
+            self._decoder = Decoder(self.container, self.stream, losses)
+            self._pending = self._draw()
+            if self._pending is None:
+                said = "; ".join(losses.sentences()) or "the video is empty"
+                raise VideoError(
+                    f"{address.name} holds no frame that can be decoded ({said}); expected at least one. Check that "
+                    "the file plays, or convert it."
+                )
+            self.first, self.began = self._pending
+        except BaseException:
+            self.container.close()
+            raise
+
+    def __iter__(self) -> Track:
+        """Return the track itself: there is one pass."""
+        return self
+
+    def __next__(self) -> tuple[VideoFrame, Fraction]:
+        """Draw the next frame whose time goes forward, with its time in seconds from the start of the video."""
+        drawn, self._pending = self._pending or self._draw(), None
+        if drawn is None:
+            raise StopIteration
+        self._last = drawn[0]
+        return drawn
+
+    def _draw(self) -> tuple[VideoFrame, Fraction] | None:
+        for frame in self._decoder:
+            self.decoded += 1
+            if self._passed is not None and frame.pts is not None and frame.pts <= self._passed:
+                continue
+            pts, dts = (None if stamp is None else stamp * self._time_base for stamp in (frame.pts, frame.dts))
+            time = self.clock.read(pts, dts)
+            if time is not None:
+                return frame, time
+        return None
+
+    def index(self) -> Index | None:
+        """Read the packets of the whole file, from an opening of its own; None if they do not tell what frames come."""
+        container, stream = open_stream(self._address, self._connection)
+        try:
+            return build_index(container, stream)
+        finally:
+            container.close()
+
+    def jump(self, index: Index, time: Fraction, least: int) -> bool:
+        """Pass over frames before the first one at or after `time` seconds, if that spares `least` packets or more.
+
+        Returns
+        -------
+        bool
+            Whether there is such a frame at all.
+        """
+        place = bisect_left(index.times, time)
+        if place == len(index.stamps):
+            return False
+        fed = index.positions.get(self._decoder.fed) if self._decoder.fed is not None else None
+        if fed is None or self._last is None:
+            return True
+        key = index.key_before(index.stamps[place])
+        if key >= 0 and index.keys[key].position - fed >= least:
+            # A keyframe that does not serve leads back further, perhaps to frames that were drawn already.
+            self._passed = self._last.pts
+            self._decoder.jump(index, index.stamps[place])
+        return True
+
+    def shortfall(self, index: Index | None = None) -> str | None:
+        """Compare where the frames end with what the container promised: a sentence, or None if all came."""
+        if index is not None:
+            ended = max(index.times[-1], index.times.of(index.ended))
+        elif self.clock.last is not None and self._last is not None:
+            ended = self.clock.last + ((self._last.duration or 0) * self._time_base or self.step)
+        else:
+            return None
+        if self.promised is None or self.promised - ended <= max(_SHORTFALL, 2 * self.step):
+            return None
+        return f"cut short: the container promised {float(self.promised):.1f} s, decoding ended at {float(ended):.1f} s"
+
+    def describe(self, upright: Upright) -> VideoInfo:
+        """Say what is known, for frames that are turned like `upright`."""
+        width, height = upright.size
+        began = start_seconds(self.stream)
+        return VideoInfo(
+            width=width,
+            height=height,
+            rotation=90 * upright.orientation.turns,
+            mirrored=upright.orientation.mirrored,
+            codec=self.stream.codec_context.name,
+            duration=None if self.promised is None else float(self.promised),
+            average_rate=None if self.stream.average_rate is None else float(self.stream.average_rate),
+            start=None if began is None else float(began),
+            frames=self.stream.frames or None,
+        )
+
+    @property
+    def broken(self) -> str | None:
+        """Why the connection to the source was lost; None if it was not."""
+        return self._decoder.broken
+
+    def timing_warnings(self) -> list[str]:
+        """Say what was wrong with the times so far, one plain sentence each."""
+        clock, said = self.clock, []
+        if self.broken:
+            said.append(f"the connection was lost ({self.broken})")
+        if clock.backward:
+            said.append(f"skipped because their times repeat or go back: {counted(clock.backward, 'frame')}")
+        if clock.restarts:
+            said.append(f"the source's clock was set back {counted(clock.restarts, 'time')}; times go on from before")
+        if clock.untimed:
+            said.append(
+                f"without a presentation time: {counted(clock.untimed, 'frame')}; times follow from the decoding order "
+                f"and {float(1 / self.step):g} frames a second"
+            )
+        return said
+
+    def close(self) -> None:
+        """Free the source; a second call does nothing."""
+        self._pending = self._last = None
+        self.container.close()

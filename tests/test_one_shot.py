@@ -152,6 +152,38 @@ def test_the_model_is_restored_whatever_happens() -> None:
         assert (len(model._forward_hooks), len(model._forward_pre_hooks)) == hooks
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("asked", ["output_hidden_states", "output_attentions"])
+@torch.no_grad()
+def test_what_has_no_shape_is_refused(family: str, asked: str) -> None:
+    """Rows differ from layer to layer; asked for by argument, and by the config, which gives no argument to see."""
+    lm = build(family)
+    inputs, _, _ = full_prompt(lm, video(2), [0, 1], QUESTION)
+    with pyramid_drop(lm.model, PYRAMID):
+        with pytest.raises(pv.ModelError, match=f"{asked}=True"):
+            lm.model(**inputs, **{asked: True})
+        if asked == "output_hidden_states":  # attentions need the eager implementation to be set in a config
+            lm.model.get_decoder().config.output_hidden_states = True
+            with pytest.raises(pv.ModelError, match=f"{asked}=True"):
+                lm.model(**inputs)
+
+
+def test_tuples_and_arguments_by_position() -> None:
+    """The loss stands first in a tuple, as in transformers, and labels are found wherever they stand."""
+    model, ids = llama(), torch.arange(1, 21)[None]
+    visual = torch.zeros(1, 20, dtype=torch.bool)
+    visual[:, 3:15] = True
+    labels = ids.masked_fill(torch.arange(20)[None] < 17, -100)
+    with pyramid_drop(model, PYRAMID, visual=visual) as trace:
+        want = model(input_ids=ids, labels=labels)
+        assert trace.rows is not None
+        assert trace.rows[0].tolist() == [0, 1, 2, *(3 + trace.kept[1][0]).tolist(), *range(15, 20)]
+        loss, logits, *_ = model(ids, None, None, None, None, labels, return_dict=False)
+    assert torch.equal(loss, want.loss) and torch.equal(logits, want.logits)
+    by_hand = torch.nn.functional.cross_entropy(logits[0, -4:-1].float(), ids[0, -3:])
+    torch.testing.assert_close(loss, by_hand, atol=1e-6, rtol=0)
+
+
 @torch.no_grad()
 def test_a_failing_call_leaves_the_block_usable() -> None:
     model = llama()

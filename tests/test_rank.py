@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, build, video
+from test_one_shot import llama
 from torch import Tensor
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -129,3 +130,18 @@ def test_refused_stacks() -> None:
         LayerLoop(lm.model.get_decoder(), pv.Pyramid(positions="compact"))
     with pytest.raises(pv.ModelError, match="layers"):
         LayerLoop(torch.nn.Linear(2, 2), pv.Pyramid())
+
+
+def test_an_answer_right_behind_visual_rows(tapped: list) -> None:
+    """As in captions: the row before the first label ranks, which is whichever visual row is the last one left."""
+    model = llama(5)
+    model.set_attn_implementation("tapped")
+    ids, visual = torch.arange(1, 21)[None], torch.zeros(1, 20, dtype=torch.bool)
+    visual[:, 3:15] = True
+    labels = ids.masked_fill(torch.arange(20)[None] < 15, -100)
+    with pv.pyramid_drop(model, pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.5)), visual=visual) as trace:
+        model(input_ids=ids, labels=labels)
+    assert 11 not in trace.kept[0][0]  # the row that ranked at first is gone
+    ((query, key, scaling),) = (call[1:] for call in tapped if call[0] == 4)
+    want = transcription(query, key, scaling, 3 + 6 - 1)  # behind 3 rows of text and 6 that are left
+    torch.testing.assert_close(trace.scores[1][0], want[3:], atol=1e-12, rtol=0)

@@ -1,11 +1,12 @@
 """The LLM's layer loop in stages: schedule, ranking, selection. Knows tensors, never a model family."""
 
 from .allocators import ALLOCATORS
-from .context import Trace, pyramid_drop
+from .context import pyramid_drop
 from .loop import LayerLoop
 from .rows import Boundary, Rows
 from .schedule import Pyramid, Schedule
 from .scorers import SCORERS, Layout
+from .trace import Trace
 
 __all__ = [
     "ALLOCATORS",

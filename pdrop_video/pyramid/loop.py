@@ -168,9 +168,11 @@ class LayerLoop:
         """Rank with layer `i`, keep the best `wanted` visual rows of each sample, and gather everything."""
         assert probe is not None
         real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
-        # where the probe rows are now: text is never dropped before the last boundary, so each is found
-        here = (rows.origin[:, None] == probe[..., None]) & real[:, None]
-        probe_now = here.long().argmax(-1).masked_fill(probe < 0, -1)
+        # where the probe rows are now; of an answer right behind visual rows the last one that is left, as the
+        # released code has it
+        behind = (rows.origin[:, None] > probe[..., None]) | ~real[:, None]
+        probe_now = (~behind * torch.arange(1, 1 + real.shape[1], device=real.device)).argmax(-1)
+        probe_now = probe_now.masked_fill(probe < 0, -1)
         competing = rows.visual & real
         scores = self._scores(rows, i, probe_now, competing, cache, past_valid, passage)
         priority = self.allocator(scores, competing, rows.layout.frame)

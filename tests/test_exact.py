@@ -38,6 +38,7 @@ PYRAMIDS = (
     pv.Pyramid(stages=6, ratio=0.7),
     pv.Pyramid(layers=(2, 3, 5), ratios=(0.2, 0.05, 0.05)),  # single steps keep nothing from the second stage on
 )
+STEPS = ([1, 2, 3], [1] * 6, [2, 2, 2], [5, 1], [6])  # chunks of so many steps of time
 
 
 @pytest.mark.parametrize(
@@ -58,17 +59,23 @@ def test_nothing_dropped_equals_one_forward(family: str, sizes: list[int], attn:
 
 
 @pytest.mark.parametrize(
-    ("family", "pyramid", "room", "attn"),
+    ("family", "pyramid", "room", "attn", "steps"),
     cases(
         FAMILIES,
         PYRAMIDS,
         (None, 4, 2.6),  # steps that fit into the budget
         ATTENTIONS,
-        fast=lambda f, p, r, a: (f + p + r) % 3 == 0 and (f + p + a) % 2 == 0,
+        STEPS,
+        fast=lambda f, p, r, a, s: (f + p + r) % 3 == 0 and (f + p + a) % 2 == 0 and (f + 2 * p + r) % 5 == s,
     ),
 )
 def test_drops_and_evictions_equal_masks(
-    family: str, pyramid: pv.Pyramid, room: float | None, attn: str, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    pyramid: pv.Pyramid,
+    room: float | None,
+    attn: str,
+    steps: list[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Proofs 2 and 3: each layer of the masked reference sees exactly what its cache held at that time."""
     lm = build(family, attn)
@@ -86,7 +93,7 @@ def test_drops_and_evictions_equal_masks(
 
     monkeypatch.setattr(StreamCache, "record", recording)
     stream = lm.stream(pyramid, pv.Memory(tokens=tokens))
-    for part, times in chunks(frames, seconds, [step, 2 * step, 3 * step]):
+    for part, times in chunks(frames, seconds, [n * step for n in steps]):
         stream.push(part, times)
 
     total, layers = inputs["input_ids"].shape[1], lm.num_layers

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, build, video
+from families import FAMILIES, build, cases, video
 from reference import full_prompt, masked_forward
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,12 +18,12 @@ QUESTION = "what is shown first ?"
 PYRAMID = Pyramid(layers=(2, 4), ratios=(0.5, 0.25))
 
 
-def masks_of(trace: pv.Trace, visual: torch.Tensor, layers: int) -> torch.Tensor:
+def masks_of(trace: pv.Trace, visual: torch.Tensor, layers: int, boundaries: Sequence[int] = (2, 4)) -> torch.Tensor:
     """Per-layer masks [layers, tokens, tokens] that hide what one sample dropped."""
     (tokens,) = visual.shape
     allowed = torch.ones(layers, tokens, tokens, dtype=torch.bool).tril()
     rows = visual.nonzero()[:, 0]
-    for boundary, kept in zip(PYRAMID.layers, trace.kept, strict=True):
+    for boundary, kept in zip(boundaries, trace.kept, strict=True):
         gone = torch.ones(len(rows), dtype=torch.bool)
         gone[kept[0]] = False
         allowed[boundary:, :, rows[gone]] = False
@@ -43,6 +44,24 @@ def test_prefill_equals_masks(family: str, attn: str) -> None:
     assert [len(kept[0]) for kept in trace.kept] == [n // 2, n // 4]
     want = masked_forward(lm, inputs, masks_of(trace, visual, lm.num_layers))[-1]
     torch.testing.assert_close(got, want, atol=1e-9 if attn == "sdpa" else 2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "boundaries"),
+    cases(FAMILIES, ((1,), (2, 3), (1, 2, 3), (1, 2, 3, 4, 5), (5,)), fast=lambda f, b: f in (2, b)),
+)
+@torch.no_grad()
+def test_stages_anywhere(family: str, boundaries: tuple[int, ...]) -> None:
+    """Also before each of Qwen3-VL's layers that add deepstack features, which the survivors must still get."""
+    lm = build(family)
+    inputs, _, _ = full_prompt(lm, video(6), [0.5 * i for i in range(6)], QUESTION)
+    visual = inputs["input_ids"][0] == lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)
+    pyramid = Pyramid(layers=boundaries, ratios=[0.7 ** (s + 1) for s in range(len(boundaries))])
+    with pyramid_drop(lm.model, pyramid) as trace:
+        got = lm.model(**inputs).logits[0, -1]
+    masks = masks_of(trace, visual, lm.num_layers, boundaries)
+    torch.testing.assert_close(got, masked_forward(lm, inputs, masks)[-1], atol=1e-9, rtol=0)
+    assert (got - masked_forward(lm, inputs, masks.roll(1, 0))[-1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -217,7 +217,7 @@ class OVOBench(Task):
     def _item(self, video: str, task: str, probe: Probe) -> Item:
         return Item(
             id=probe.name,
-            video=str(Path(video).with_suffix("")),
+            video=Path(video).with_suffix("").as_posix(),
             path=self.data / "src_videos" / video,
             question=probe.question,
             options=probe.options,
@@ -228,10 +228,10 @@ class OVOBench(Task):
         )
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
-        """The official prompt of the item's task."""
+        """The official prompt; Yes and No are compared behind all of it, since a step alone is no question."""
         task = item.category["task"]
         if task in CATEGORIES["forward"]:
-            return Ask(item.extra["text"], cloze=item.question, choices=() if task == "REC" else ("Yes", "No"))
+            return Ask(item.extra["text"], choices=() if task == "REC" else ("Yes", "No"))
         return Ask(item.extra["text"], cloze=item.question, choices=item.options)
 
     def choice(self, item: Item, index: int) -> str:

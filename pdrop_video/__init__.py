@@ -9,8 +9,10 @@
 ...     print(stream.ask("Who scored first?"))
 """
 
-from .answer import Answer, AnswerStream, Evidence, Pushed, Timings
+from .answer import Answer, Evidence, Fed, Pushed, Status, Timings
+from .asking import AnswerStream
 from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
+from .feed import Feed
 from .lm import VideoLM
 from .memory import Memory
 from .models import load
@@ -25,6 +27,8 @@ __all__ = [
     "AnswerStream",
     "ConfigError",
     "Evidence",
+    "Fed",
+    "Feed",
     "FrameChunk",
     "FrameError",
     "Memory",
@@ -32,6 +36,7 @@ __all__ = [
     "PDropError",
     "Pushed",
     "Pyramid",
+    "Status",
     "StreamError",
     "Timings",
     "Trace",

@@ -1,9 +1,8 @@
-"""What `VideoStream.ask` and `VideoStream.push` hand back. Plain data."""
+"""What the methods of streams and feeds hand back. Plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,27 +115,51 @@ class Pushed:
     seconds: float
 
 
-@dataclass(slots=True)
-class AnswerStream:
-    """Iterate over the pieces of an answer's text while it is being generated; `answer` holds it all afterwards."""
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What became of the frames that were put into a feed: ``put == watched + dropped + failed + waiting``.
 
-    _pieces: Iterator[str | Answer]
-    answer: Answer | None = field(default=None, init=False)
+    Attributes
+    ----------
+    put : int
+        Frames taken by `Feed.put`.
+    watched : int
+        Frames pushed.
+    dropped : int
+        Frames dropped because the queue was full, or because the feed was closed.
+    failed : int
+        Frames of pushes that raised an error.
+    waiting : int
+        Frames in the queue or in the push that runs.
+    blocked : int
+        How many puts had to wait for room.
+    """
 
-    def __iter__(self) -> Iterator[str]:
-        return self
+    put: int
+    watched: int
+    dropped: int
+    failed: int
+    waiting: int
+    blocked: int
 
-    def __next__(self) -> str:
-        for piece in self._pieces:
-            if isinstance(piece, Answer):
-                self.answer = piece
-                continue
-            return piece
-        raise StopIteration
 
-    def finish(self) -> Answer:
-        """Generate what is left and return the whole answer."""
-        for _ in self:
-            pass
-        assert self.answer is not None
-        return self.answer
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a stream holds, as its last whole push left it.
+
+    Attributes
+    ----------
+    frames : int
+        Frames watched so far.
+    seconds : tuple of float or None
+        Times of the first and the last frame watched.
+    cache_tokens : tuple of int
+        Tokens that each layer remembers.
+    cache_bytes : int
+        Bytes of the keys and values remembered.
+    """
+
+    frames: int
+    seconds: tuple[float, float] | None
+    cache_tokens: tuple[int, ...]
+    cache_bytes: int

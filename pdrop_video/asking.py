@@ -5,7 +5,7 @@ Knows the prompt, the fork and the decoding. Refuses to know how the stream got 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from .answer import Answer, Evidence, Timings
 from .decode import greedy
+from .errors import StreamError
 from .ingest import Ingestor
 from .passage import AskingPassage, Attended
 from .pyramid import Schedule
 from .state import StreamState
 from .turns import question_rows
+from .turnstile import StreamAccess
 
 if TYPE_CHECKING:
     from .lm import VideoLM
@@ -79,7 +81,7 @@ class Question:
             return ingest.logits(hidden[-1:])[0]
 
     def decode(self, logits: Tensor, max_new_tokens: int, push_seconds: float) -> Iterator[str | Answer]:
-        """Pieces of the answer's text, then the `Answer`."""
+        """A piece of the answer's text for each token, which may be empty, then the `Answer`."""
         ids: list[int] = []
         pieces: list[str] = []
         first, finished, state = 0.0, False, self.state
@@ -90,8 +92,7 @@ class Question:
                 break
             ids.append(token)
             pieces.append(piece)
-            if piece:
-                yield piece
+            yield piece
         assert state.span is not None
         yield Answer(
             question=self.text,
@@ -108,10 +109,16 @@ class Question:
             timings=Timings(push_seconds, first, perf_counter() - self.began - first),
         )
 
-    def likelihood(self, logits: Tensor, options: list[list[int]]) -> tuple[float, ...]:
-        """The mean log-probability of each option's tokens, given the first token's logits."""
+    def likelihood(
+        self, logits: Tensor, options: list[list[int]], between: Callable[[], None] = lambda: None
+    ) -> tuple[float, ...]:
+        """The mean log-probability of each option's tokens, given the first token's logits.
+
+        `between` is called before each option.
+        """
         means = []
         for option in options:
+            between()
             fork = self.state.fork()
             with torch.no_grad():
                 rows = logits[None]
@@ -125,6 +132,79 @@ class Question:
     def _advance(self, ids: list[int]) -> Tensor:
         with torch.no_grad():
             return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
+
+
+class AnswerStream:
+    """Iterate over the pieces of an answer's text while it is being generated; `answer` holds it all afterwards.
+
+    Each token takes a turn of its own at the model, and between two of them nothing is held: the stream watches on, and
+    other streams do, however long the reader takes.
+
+    Parameters
+    ----------
+    access : StreamAccess
+        Of the stream that was asked.
+    pieces : generator
+        Of pieces of text, one a token, then the `Answer`.
+    keep : callable, optional
+        Gets the answer once it is complete, outside of any turn.
+
+    Attributes
+    ----------
+    answer : Answer or None
+        None until the iteration is through.
+    """
+
+    def __init__(
+        self,
+        access: StreamAccess,
+        pieces: Generator[str | Answer, None, None],
+        keep: Callable[[Answer], None] | None = None,
+    ) -> None:
+        self._access, self._pieces, self._keep = access, pieces, keep
+        self.answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while self.answer is None:
+            with self._access.turn():
+                piece = next(self._pieces)
+                if isinstance(piece, Answer):
+                    self._pieces.close()
+            if isinstance(piece, Answer):
+                keep, self._keep = self._keep, None
+                if keep is not None:
+                    keep(piece)
+                self.answer = piece
+            elif piece:
+                return piece
+        raise StopIteration
+
+    def finish(self) -> Answer:
+        """Generate what is left and return the whole answer.
+
+        Raises
+        ------
+        StreamError
+            If the answer was closed, or failed, before its end; or if its stream was closed.
+        """
+        for _ in self:
+            pass
+        if self.answer is None:
+            raise StreamError("this answer was closed, or failed, before its end; ask again.")
+        return self.answer
+
+    def close(self) -> None:
+        """Stop generating and give the room behind the stream's memory back. Forgetting the answer does so too."""
+        with self._access.turnstile:
+            self.end()
+
+    def end(self) -> None:
+        """The same, called within a turn."""
+        self._keep = None
+        self._pieces.close()
 
 
 def _evidence(attended: Attended) -> Evidence:

@@ -7,6 +7,7 @@ answers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -109,9 +110,13 @@ class Ingestor:
 
     # -- visual tokens ----------------------------------------------------------------------------------------------
 
-    def visual(self, state: StreamState, chunk: VisualChunk) -> None:
-        """Run a chunk through the stages into the cache, in pieces if the budget or the window is small."""
+    def visual(self, state: StreamState, chunk: VisualChunk, between: Callable[[], None] = lambda: None) -> None:
+        """Run a chunk through the stages into the cache, in pieces if the budget or the window is small.
+
+        `between` is called before each piece, when the cache is whole.
+        """
         for piece in chunk.split(self._steps_at_once(chunk, state.place)):
+            between()
             self._prefill(state, piece)
         state.chunks += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import torch
 
@@ -13,6 +14,7 @@ from .memory import Memory
 from .models import Adapter, Prompt
 from .pyramid import LayerLoop, Pyramid
 from .stream import VideoStream
+from .turnstile import Turnstile
 
 
 class VideoLM:
@@ -30,10 +32,18 @@ class VideoLM:
         Its tokenizer and chat template.
     name : str
         For messages.
+
+    Attributes
+    ----------
+    turnstile : Turnstile
+        Streams may be used from any number of threads: they take turns at the model. Use it around calls of your own
+        while streams run, ``with lm.turnstile: lm.model(...)``.
     """
 
     def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
+        self.turnstile = Turnstile()
+        self._opened: list[ref[VideoStream]] = []
 
     def __repr__(self) -> str:
         return f"VideoLM({self.name!r}, {self.model.config.model_type}, {self.num_layers} layers, {self.device})"
@@ -52,6 +62,19 @@ class VideoLM:
     def num_layers(self) -> int:
         """Decoder layers."""
         return len(self.model.get_decoder().layers)
+
+    @property
+    def streams(self) -> tuple[VideoStream, ...]:
+        """The streams that are open, in the order of opening; see `VideoStream.status`.
+
+        A stream that was closed, or that nobody holds any more, is not among them.
+        """
+        opened = (each() for each in self._opened)
+        return tuple(stream for stream in opened if stream is not None and not stream.closed)
+
+    def note(self, stream: VideoStream) -> None:
+        """Let a stream, which calls this within a turn as it opens, be among `streams`."""
+        self._opened = [ref(each) for each in (*self.streams, stream)]
 
     def stream(
         self,

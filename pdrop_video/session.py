@@ -38,27 +38,34 @@ _PLAIN = (*_COUNTS, *_TUPLES)
 
 
 def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
-    """Write a stream; see `VideoStream.save`."""
+    """Write a stream; see `VideoStream.save`. While it is being written, the stream may go on."""
+    with stream._access.saving:
+        with stream._access.whole():
+            tensors, metadata = _packed(stream)
+        _write(Path(path), tensors, metadata)
+
+
+def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Copies of all tensors, on the host, and the header."""
     state, schedule = stream._state, stream.loop.schedule
     tensors: dict[str, Tensor] = {}
     tables: dict[int, int] = {}  # layers that hold the same tokens share a table; it is written once
     for i, layer in enumerate(state.cache.layers):
         if layer.get_seq_length():
-            tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys.contiguous(), layer.values.contiguous()
+            tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys, layer.values
             if layer.entered is not None:
-                tensors[f"entered.{i}"] = layer.entered.contiguous()
+                tensors[f"entered.{i}"] = layer.entered
         table = state.cache.tables[i]
         if id(table) not in tables:
             tables[id(table)] = len(tables)
             for field in fields(table):
-                # cloned, because rows of one table may share storage, which safetensors refuses
-                tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name).clone()
+                tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name)
     for i, query in enumerate(state.cache.queries or []):
-        tensors[f"query.{i}"] = query.contiguous()
+        tensors[f"query.{i}"] = query
     if state.usual is not None:
-        tensors["usual"] = state.usual.contiguous()
+        tensors["usual"] = state.usual
     if state.waiting is not None:
-        tensors["waiting"] = state.waiting.frames.contiguous()
+        tensors["waiting"] = state.waiting.frames
     header = {
         "format": _FORMAT,
         "fingerprint": fingerprint(stream.lm),
@@ -84,7 +91,8 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
         "shifts": [asdict(shift) for shift in state.cache.shifts],
         "state": {name: getattr(state, name) for name in _PLAIN},
     }
-    _write(Path(path), tensors, {"pdrop_video": json.dumps(header)})
+    copies = {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+    return copies, {"pdrop_video": json.dumps(header)}
 
 
 def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
@@ -100,7 +108,9 @@ def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
             f"{os.fspath(path)!r} is not a stream saved by this version (format {_FORMAT}); save it again with the "
             "version that you resume it with."
         )
-    _compare(header["fingerprint"], fingerprint(lm))
+    with lm.turnstile:
+        here = fingerprint(lm)
+    _compare(header["fingerprint"], here)
     stream = lm.stream(
         Pyramid(**header["pyramid"]),
         Memory(**header["memory"]),
@@ -174,7 +184,7 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
         ) from error
     os.close(handle)
     try:
-        save_file({key: tensor.cpu() for key, tensor in tensors.items()}, name, metadata)
+        save_file(tensors, name, metadata)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.replace(name, path)

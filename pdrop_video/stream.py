@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import astuple, replace
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
 from . import session
-from .answer import Answer, AnswerStream, Pushed
-from .asking import Question
+from .answer import Answer, Pushed, Status
+from .asking import AnswerStream, Question
 from .errors import ConfigError, FrameError, StreamError
+from .feed import Feed, Policy
 from .ingest import Ingestor
 from .memory import Memory, TokenTable
 from .pyramid import LayerLoop, Pyramid, Schedule
 from .state import StreamState
 from .turns import follow_up, keep_turn, question_rows
+from .turnstile import StreamAccess
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -69,10 +72,32 @@ class VideoStream:
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
         self._push_seconds = 0.0
-        before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
-        with torch.no_grad():
+        with lm.turnstile, torch.no_grad():
+            before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
-            self._state = self._ingest.begin()
+            self._open(self._ingest.begin())
+
+    def _open(self, state: StreamState) -> None:
+        self._access = StreamAccess(self.lm.turnstile)
+        self._state = state
+        self.lm.note(self)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "VideoStream(closed)"
+        frames, seconds, tokens, nbytes = astuple(self.status)
+        span = "" if seconds is None else f", {seconds[0]:g} to {seconds[1]:g} s"
+        return f"VideoStream({frames} frames{span}, {max(tokens)} tokens a layer, {nbytes / 2**20:.1f} MiB)"
+
+    @property
+    def _state(self) -> StreamState:
+        self._access.check()
+        return self._current
+
+    @_state.setter
+    def _state(self, state: StreamState) -> None:
+        self._current = state
+        self._status = Status(state.frames, state.span, tuple(state.cache.lengths()), state.cache.nbytes)
 
     # -- pushing ----------------------------------------------------------------------------------------------------
 
@@ -102,17 +127,19 @@ class VideoStream:
         A family that merges frames in pairs holds an odd last frame over to the next push; `ask` sees it meanwhile.
         """
         begun = perf_counter()
-        chunk = self._checked(frames, seconds)
-        before, state = self._state, replace(self._state, kept=[0] * self._ingest.stages)
-        state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
-        state.frames += len(chunk)
-        with torch.no_grad(), state.cache.transaction():
-            follow_up(self.lm, self._ingest, state)
-            for part in self._whole_steps(state, chunk):
-                self._ingest.visual(state, self._ingest.look(state, part))
-        self._state = state  # only now: a push that failed has changed nothing
-        taken = perf_counter() - begun
-        self._push_seconds += taken
+        chunk = FrameChunk.checked(frames, seconds)
+        with self._access.whole():
+            self._check_order(chunk)
+            before, state = self._state, replace(self._state, kept=[0] * self._ingest.stages)
+            state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
+            state.frames += len(chunk)
+            with torch.no_grad(), state.cache.transaction():
+                follow_up(self.lm, self._ingest, state)
+                for part in self._whole_steps(state, chunk):
+                    self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
+            self._state = state  # only now: a push that failed has changed nothing
+            taken = perf_counter() - begun
+            self._push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)
         return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
 
@@ -130,25 +157,41 @@ class VideoStream:
         ConfigError
             If there is no text.
         """
-        self._state = replace(self._state, told=(*self._state.told, _some_text("text", text)))
+        _some_text("text", text)
+        with self._access.serial():
+            self._state = replace(self._state, told=(*self._state.told, text))
 
-    def _checked(self, frames: Any, seconds: Any) -> FrameChunk:
-        if isinstance(frames, FrameChunk):
-            if seconds is not None:
-                raise FrameError("seconds were given beside a FrameChunk, which has its own; leave them out.")
-            chunk = frames
-        elif seconds is None:
-            raise FrameError(
-                "frames came without seconds; give push(frames, seconds) one time in seconds for each frame."
-            )
-        else:
-            chunk = FrameChunk.of(frames, seconds)
+    def feed(self, queue: int = 8, policy: Policy = "block") -> Feed:
+        """A bounded queue in front of `push`, with a thread that empties it: for sources that don't wait.
+
+        Parameters
+        ----------
+        queue : int
+            Most chunks that wait.
+        policy : "block" or "drop_oldest"
+            What a full queue does: let `Feed.put` wait, or drop the chunk that waits longest. Both are counted in
+            `Feed.fed`.
+
+        Returns
+        -------
+        Feed
+
+        Raises
+        ------
+        ConfigError
+            If `queue` is below 1 or the policy unknown.
+        """
+        with self._access.serial():
+            feed = Feed(self, queue, policy)
+            self._access.dependents.add(feed)
+        return feed
+
+    def _check_order(self, chunk: FrameChunk) -> None:
         if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
             raise FrameError(
                 f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
                 f"{self._state.span[1]:g} s were pushed already; push frames in the order of their times, each once."
             )
-        return chunk
 
     def _whole_steps(self, state: StreamState, chunk: FrameChunk) -> Iterator[FrameChunk]:
         """Runs of frames that make whole steps; what is left over waits in `state`."""
@@ -180,17 +223,24 @@ class VideoStream:
         first_layers = (0, *self.loop.schedule.layers)
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
-        return self._state.cache.tables[first_layers[stage]].in_time()
+        with self._access.serial():
+            return self._state.cache.tables[first_layers[stage]].in_time()
+
+    @property
+    def status(self) -> Status:
+        """What the stream holds, as its last whole push left it; never waits."""
+        self._access.check()
+        return self._status
 
     @property
     def cache_tokens(self) -> tuple[int, ...]:
         """Tokens that each layer remembers."""
-        return tuple(self._state.cache.lengths())
+        return self.status.cache_tokens
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of the keys and values remembered."""
-        return self._state.cache.nbytes
+        return self.status.cache_bytes
 
     @property
     def token_bytes(self) -> int:
@@ -199,8 +249,9 @@ class VideoStream:
 
     def fork(self) -> VideoStream:
         """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
-        twin = copy.copy(self)
-        twin._state = self._state.fork()
+        with self._access.whole():
+            twin = copy.copy(self)
+            twin._open(self._state.fork())
         return twin
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -214,6 +265,25 @@ class VideoStream:
             A file; replaced if it exists.
         """
         session.save(self, path)
+
+    def close(self) -> None:
+        """Stop what runs on the stream at its next turn, and free what it remembers. A second call does nothing.
+
+        Whoever is in the middle of a push, of reading an answer or of waiting to get in, and whoever comes later, gets
+        a `StreamError`. A stream that nobody holds any more is freed without.
+        """
+        self._access.close(lambda: self.__dict__.pop("_current", None))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._access.closed
+
+    def __enter__(self) -> VideoStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
@@ -280,12 +350,15 @@ class VideoStream:
         """
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {max_new_tokens!r}; expected a whole number from 1.")
-        asked = self._asked(question, answer_prefix, pyramid)
-        if keep:
-            self._ingest.check_room_for(
-                len(question_rows(self.lm, self._state, question, answer_prefix)) + max_new_tokens
-            )
-        answer = AnswerStream(self._answer(asked, max_new_tokens, keep))
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid)
+            if keep:
+                self._ingest.check_room_for(
+                    len(question_rows(self.lm, self._state, question, answer_prefix)) + max_new_tokens
+                )
+            pieces = self._answer(asked, max_new_tokens)
+            answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None)
+            self._access.dependents.add(answer)
         return answer if stream else answer.finish()
 
     def likelihood(
@@ -306,14 +379,18 @@ class VideoStream:
         tuple of float
             One for each option, in nats a token.
         """
-        ids = [self.lm.prompt.words(_some_text("one of the options", option)) for option in options]
-        if isinstance(options, str) or not ids:
+        if isinstance(options, str) or not options:
             raise ConfigError(f"options are {options!r}; expected a list of one answer or more.")
-        asked = self._asked(question, answer_prefix, pyramid)
-        try:
-            return asked.likelihood(asked.prefill(max(map(len, ids))), ids)
-        finally:
-            asked.close()
+        for option in options:
+            _some_text("one of the options", option)
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid)
+        with self._access.turn():
+            try:
+                ids = [self.lm.prompt.words(option) for option in options]
+                return asked.likelihood(asked.prefill(max(map(len, ids))), ids, self._access.give_way)
+            finally:
+                asked.close()
 
     def _asked(self, question: str, answer_prefix: str, pyramid: Pyramid | None) -> Question:
         _some_text("the question", question)
@@ -324,24 +401,21 @@ class VideoStream:
         schedule = all_of_it if pyramid is None else pyramid.resolve(own.num_layers)
         return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule)
 
-    def _answer(self, asked: Question, max_new_tokens: int, keep: bool) -> Iterator[str | Answer]:
+    def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
         try:
-            logits = asked.prefill(max_new_tokens)
-            for piece in asked.decode(logits, max_new_tokens, self._push_seconds):
-                if keep and isinstance(piece, Answer):
-                    self._keep(asked, piece)
-                yield piece
-        finally:
-            asked.close()
+            yield from asked.decode(asked.prefill(max_new_tokens), max_new_tokens, self._push_seconds)
+        finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
+            self.lm.turnstile.later(asked.close)
 
     def _keep(self, asked: Question, answer: Answer) -> None:
         """The turn goes behind all that was watched by now, which may be more than when the question came."""
-        asked.close()
-        state = replace(self._state)
-        with torch.no_grad(), state.cache.transaction():
-            keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
-        self._state = state
+        with self._access.whole():
+            asked.close()
+            state = replace(self._state)
+            with torch.no_grad(), state.cache.transaction():
+                keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
+            self._state = state
 
 
 def _some_text(name: str, text: object) -> str:

@@ -85,6 +85,25 @@ class FrameChunk:
         """
         return cls(_as_tensor(frames), _as_seconds(seconds), source, lost)
 
+    @classmethod
+    def checked(cls, frames: FrameChunk | Frames, seconds: Seconds | None = None) -> FrameChunk:
+        """Take what a caller hands over: a chunk, or frames and their times, as for `of`.
+
+        Raises
+        ------
+        FrameError
+            As for `of`, and if times are missing or given twice.
+        """
+        if isinstance(frames, FrameChunk):
+            if seconds is not None:
+                raise FrameError("seconds were given beside a FrameChunk, which has its own; leave them out.")
+            return frames
+        if seconds is None:
+            raise FrameError(
+                "frames came without seconds; give push(frames, seconds) one time in seconds for each frame."
+            )
+        return cls.of(frames, seconds)
+
 
 def _as_tensor(frames: object) -> torch.Tensor:
     if isinstance(frames, torch.Tensor):

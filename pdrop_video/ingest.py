@@ -171,7 +171,8 @@ class Ingestor:
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
         asking, end = self.adapter.positions.text(asked, place)
-        cache.make_room(self._incoming(piece.visual_tokens, glue), _ahead(state.place, int(positions[0].min()), end))
+        ahead = _ahead(state.place, int(positions[0].min()), place.next, end)
+        cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
         positions = torch.cat([positions, asking], dim=-1).to(device)
         table = chunk_table(piece, positions[..., :count], index=state.rows, step=state.steps, chunk=state.chunks)
         row = torch.arange(len(hidden), device=device)[None]
@@ -214,7 +215,7 @@ class Ingestor:
 
     def room_for_text(self, state: StreamState, tokens: int) -> None:
         """Move positions, if need be, so that so many tokens of text stay in the window."""
-        state.cache.fit(_ahead(state.place, state.place.next, Place(state.place.next + tokens)))
+        state.cache.fit(_text_ahead(state.place, tokens))
 
     def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
         """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.
@@ -226,8 +227,7 @@ class Ingestor:
         """
         tokens, device, first = len(embeds), self.probe.device, state.place.next
         self.check_room_for(tokens)
-        ahead = _ahead(state.place, first, Place(first + tokens))
-        state.cache.make_room([tokens] * self.loop.schedule.num_layers, ahead)
+        state.cache.make_room([tokens] * self.loop.schedule.num_layers, _text_ahead(state.place, tokens))
         self.text(state, embeds)
         index = torch.arange(state.rows, state.rows + tokens, device=device)
         position = torch.arange(first, first + tokens, device=device)[:, None].expand(-1, self.loop.axes)
@@ -246,10 +246,14 @@ class Ingestor:
             )
 
 
-def _ahead(place: Place, first: int, end: Place) -> Ahead:
-    running = place.start is not None
-    reach = place.reach or None
-    return Ahead(first, end.next, place.next, place.start if running else None, reach if running else None)
+def _ahead(place: Place, first: int, after: int, end: Place) -> Ahead:
+    """Rows that begin at `first` of a video that runs, or not yet, at `place`; text behind them goes to `end`."""
+    running = place.start is not None and place.reach
+    return Ahead(first, end.next, after, place.start if running else None, place.reach if running else None)
+
+
+def _text_ahead(place: Place, tokens: int) -> Ahead:
+    return _ahead(place, place.next, place.next, Place(place.next + tokens))
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:

@@ -63,7 +63,7 @@ class Ahead:
     first, end : int
         The smallest position on the first axis, and the largest + 1.
     next : int
-        Where text would stand now.
+        Where text stands behind the video's rows, or in front of everything if there are none.
     start, reach : int or None
         Where the running video started, and the end of its height and width; None if the rows begin no video or a new
         one.

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from families import build, video
 from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import pdrop_video as pv
 from pdrop_video.memory import EVICTORS, Held, KeyValueLayer, TokenTable
 from pdrop_video.memory.evictors import choose
+from pdrop_video.memory.evictors.hermes import Hermes
 from pdrop_video.memory.evictors.infinipot_v import InfiniPotV
 from pdrop_video.memory.evictors.pyramid import Pyramid as PyramidEvictor
+from pdrop_video.memory.evictors.stream_mem import StreamMem
+from pdrop_video.memory.evictors.streaming_vlm import StreamingVLM
 from pdrop_video.memory.evictors.uniform import Uniform
 from pdrop_video.memory.layer import Arrangement
 
 PREFIX, STEPS, ROWS, COLUMNS = 4, 12, 2, 3
 
 
-def held(seed: int = 0, glue: int = 0, drop: float = 0.0) -> Held:
+def held(seed: int = 0, glue: int = 0, drop: float = 0.0, layer: int = 0, layers: int = 1) -> Held:
     """A prefix, then 12 steps of `glue` text and 2 x 3 visual tokens; a share of the visual ones dropped."""
     generator = torch.Generator().manual_seed(seed)
     rows = [dict(chunk=-1, step=-1, row=-1, column=-1, seconds=float("nan"), visual=False)] * PREFIX
@@ -34,7 +41,9 @@ def held(seed: int = 0, glue: int = 0, drop: float = 0.0) -> Held:
     columns: dict[str, Any] = {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
     score = torch.rand(count, generator=generator) * columns["visual"]
     keys, values = (torch.randn(2, count, 4, generator=generator) for _ in range(2))
-    return Held(keys, values, table(index=torch.arange(count), score=score, **columns), layer=0, layers=1)
+    query = torch.randn(4, 3, 4, generator=generator)  # two heads share a key; three rows ask
+    tokens = table(index=torch.arange(count), score=score, **columns)
+    return Held(keys, values, tokens, layer=layer, layers=layers, query=query)
 
 
 def table(**columns: Tensor) -> TokenTable:
@@ -117,6 +126,148 @@ def test_infinipot_v_by_its_formula() -> None:
     assert choose(InfiniPotV()(layer, keep), table, keep).tolist() == want
 
 
+def attention(layer: Held) -> list[float]:
+    """What the probe attends to, head by head and row by row."""
+    assert layer.query is not None
+    count = len(layer.table)
+    mean = [0.0] * count
+    for head in range(4):
+        for row in range(3):
+            logits = [float(layer.query[head, row] @ layer.keys[head // 2, c]) / 2 for c in range(count)]
+            total = sum(math.exp(x) for x in logits)
+            mean = [m + math.exp(x) / total / 12 for m, x in zip(mean, logits, strict=True)]
+    return mean
+
+
+def test_streaming_vlm_keeps_sinks_and_the_last_seconds() -> None:
+    layer, keep = held(drop=0.2), 40
+    tokens, count = layer.table, len(layer.table)
+    evictor = StreamingVLM(sinks=8, seconds=3.0)
+    rows = range(PREFIX, count)
+    first = [r for r in rows if float(tokens.seconds[r]) > 8.0 or r < 8]
+    rest = sorted((r for r in rows if r not in first), reverse=True)
+    want = sorted([*range(PREFIX), *first, *rest[: keep - PREFIX - len(first)]])
+    assert choose(evictor(layer, keep), tokens, keep).tolist() == want
+    assert pv.Memory(evictor="streaming_vlm").positions == "compact"
+    assert pv.Memory(evictor="streaming_vlm", positions="window").positions == "window"
+    assert pv.Memory().positions == "window"
+
+
+def test_stream_mem_by_its_formula() -> None:
+    """Attention decides; every frame of the newest chunk leaves one prototype in its least attended place."""
+    layer, keep = held(seed=2, drop=0.2), 35
+    tokens, weight = layer.table, attention(layer)
+    new = [r for r in range(len(tokens)) if int(tokens.chunk[r]) == 3]
+    places = {}
+    for step in (9, 10, 11):
+        frame = [r for r in new if int(tokens.step[r]) == step]
+        places[min(frame, key=lambda r: weight[r])] = frame
+    rest = sorted((r for r in range(PREFIX, len(tokens)) if r not in places), key=lambda r: -weight[r])
+    want = sorted([*range(PREFIX), *places, *rest[: keep - PREFIX - len(places)]])
+    evictor = StreamMem()
+    priority = evictor(layer, keep)
+    stay = choose(priority, tokens, keep)
+    assert stay.tolist() == want
+    slots, keys, values = evictor.merge(layer, stay, priority)
+    assert slots.tolist() == sorted(places)
+    for slot, key, value in zip(slots.tolist(), keys.unbind(1), values.unbind(1), strict=True):
+        frame = places[slot]
+        total = sum(weight[r] for r in frame)
+        torch.testing.assert_close(key, sum(weight[r] / total * layer.keys[:, r] for r in frame))
+        torch.testing.assert_close(value, sum(weight[r] / total * layer.values[:, r] for r in frame))
+
+
+@pytest.mark.parametrize(("number", "w"), [(0, 1.0), (1, 1.0), (4, 0.5), (7, 0.0), (9, 0.0)])
+def test_hermes_by_its_formula(number: int, w: float) -> None:
+    layer, keep = held(seed=4, drop=0.2, layer=number, layers=10), 35
+    tokens, weight, count = layer.table, attention(layer), len(layer.table)
+    visual = range(PREFIX, count)
+    recency = [math.exp(-3.0 * (11 - float(tokens.seconds[r])) / 11) for r in visual]
+    low, high = min(weight[r] for r in visual), max(weight[r] for r in visual)
+    old, young = min(recency), max(recency)
+    score = {
+        r: (1 - w) * (weight[r] - low) / (high - low) + w * (recency[r - PREFIX] - old) / (young - old) for r in visual
+    }
+    # the deeper layer held all but the first ten of these, and one more
+    theirs = torch.rand(count - 10, generator=torch.Generator().manual_seed(1))
+    shuffled = torch.randperm(count - 10, generator=torch.Generator().manual_seed(2))
+    deeper = tokens.take(torch.arange(10, count)[shuffled])
+    layer = replace(layer, deeper=(deeper, theirs[shuffled]))
+    for r in visual:
+        if r >= 10:
+            score[r] = 0.7 * score[r] + 0.3 * float(theirs[r - 10])
+    best = sorted(visual, key=lambda r: (-score[r], -r))
+    want = sorted([*range(PREFIX), *best[: keep - PREFIX]])
+    evictor = Hermes()
+    priority = evictor(layer, keep)
+    stay = choose(priority, tokens, keep)
+    assert stay.tolist() == want
+    merged = evictor.merge(layer, stay, priority)
+    assert (merged is None) == (w > 0)
+    if merged is not None:
+        slot, keys, values = merged
+        last = best[keep - PREFIX - 1]
+        assert slot.tolist() == [last]
+        gone = [last, *best[keep - PREFIX :]]
+        torch.testing.assert_close(keys[:, 0], layer.keys[:, gone].mean(1))
+        torch.testing.assert_close(values[:, 0], layer.values[:, gone].mean(1))
+
+
+@pytest.mark.parametrize("evictor", ["stream_mem", "hermes"])
+def test_merged_tokens_are_what_the_cache_holds(evictor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stream whose positions move: the evictor's keys and values stand in the column that it named."""
+    lm = build("qwen2_5_vl")
+    lm.model.config.get_text_config().max_position_embeddings = 48
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=70, evictor=evictor))
+    method, merges = EVICTORS[evictor], 0
+    overwrite = KeyValueLayer.overwrite
+
+    def checked(layer: KeyValueLayer, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        nonlocal merges
+        merges += len(slots)
+        before = layer.keys.clone()
+        overwrite(layer, slots, keys, values)
+        assert torch.equal(layer.keys[0, :, slots], keys) and torch.equal(layer.values[0, :, slots], values)
+        others = [c for c in range(before.shape[-2]) if c not in slots.tolist()]
+        assert torch.equal(layer.keys[:, :, others], before[:, :, others])
+
+    monkeypatch.setattr(KeyValueLayer, "overwrite", checked)
+    for i in range(20):
+        stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
+        assert max(stream.cache_tokens) <= 70
+        assert all(len(t) == n for t, n in zip(stream._state.cache.tables, stream.cache_tokens, strict=True))
+    assert merges > 3 and type(method).uses_query
+    assert any(layer.entered is not None for layer in stream._state.cache.layers)
+    calm = stream.ask("what ?", max_new_tokens=4)
+    with monkeypatch.context() as patch:  # a push that fails after merging takes the merge back
+        patch.setattr(lm.model.get_decoder().layers[5], "forward", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            stream.push(video(4), [100, 101, 102, 103])
+    assert stream.ask("what ?", max_new_tokens=4).token_ids == calm.token_ids
+
+
+def test_the_probe_asks_what_its_rows_ask_in_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Held.query` against the queries that the layers' own attention gets."""
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=200, evictor="stream_mem"))
+    seen: list[Tensor] = []
+
+    def tapped(module: Any, query: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(query.detach().clone())
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, *args, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS.register("tapped", tapped)
+    AttentionMaskInterface.register("tapped", ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+    lm.model.get_decoder().config._attn_implementation = "tapped"
+    for i in range(3):
+        seen.clear()
+        stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
+    queries, probe = stream._state.cache.queries, len(stream._ingest.probe)
+    assert queries is not None and len(queries) == len(seen) == 6 and probe > 3
+    for mine, theirs in zip(queries, seen, strict=True):
+        torch.testing.assert_close(mine, theirs[0, :, -probe:], atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("half_life", [None, 2.0])
 def test_pyramid_by_its_rule(half_life: float | None) -> None:
     layer, keep = held(seed=5, drop=0.2), 40
@@ -189,7 +340,10 @@ def test_the_bound_holds_in_flight(memory: dict[str, Any], evictor: str, monkeyp
     for i in range(12):
         stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
     assert all(most <= budget for most, budget in zip(seen, budgets, strict=True))
-    assert seen[0] == budgets[0]  # and it is used
+    if stream.memory.positions == "window" or "bytes" not in memory:
+        assert seen[0] == budgets[0]  # and it is used
+    else:  # keys are held twice as soon as the first gap closes
+        assert stream.cache_tokens[0] == budgets[0] * 2 // 3
     if "bytes" in memory:
         assert stream.ask("what ?", max_new_tokens=1).cache_bytes <= memory["bytes"]
 

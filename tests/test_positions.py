@@ -18,7 +18,7 @@ QUESTION = "what is shown first ?"
 EVERYTHING = pv.Pyramid(stages=1)
 
 
-TRAINED = dict.fromkeys(FAMILIES, 160) | dict(qwen2_vl=24, qwen2_5_vl=48)
+TRAINED = dict.fromkeys(FAMILIES, 160) | dict(qwen2_vl=32, qwen2_5_vl=48)
 """Few positions, but enough for what these streams hold: Qwen2-VL counts one a step, Qwen2.5-VL two a second."""
 
 
@@ -171,10 +171,10 @@ def test_keys_stand_where_the_table_says(family: str, positions: str) -> None:
     stream = lm.stream(EVERYTHING, pv.Memory(tokens=70, evictor="uniform", positions=positions))
     prefix = len(lm.prompt.before())
     raw, step = Raw(stream), lm.adapter.frames_per_step
-    first = lm.adapter.look(video(step), (0.0, 0.5)[:step])
-    raw.keys = [{n: torch.zeros(0) for n in range(prefix)} for _ in raw.keys]
+    for keys, layer in zip(raw.keys, stream._state.cache.layers, strict=True):  # the prompt never moves
+        keys |= {n: torch.zeros_like(layer.keys[0, :, n]) for n in range(prefix)}
     moved, most = 0, 0
-    for i in range(24):
+    for i in range(40 if family == "qwen2_vl" else 24):
         # a pause of an hour in the middle
         seconds = [step * i + j + (3600 if i > 12 else 0) for j in range(step)]
         stream.push(video(step, seed=i), seconds)
@@ -182,15 +182,11 @@ def test_keys_stand_where_the_table_says(family: str, positions: str) -> None:
         for j, layer in enumerate(stream._state.cache.layers):
             table = stream._state.cache.tables[j]
             rows = table.index >= prefix
-            for number in range(prefix):  # the prompt never moves
-                raw.keys[j].setdefault(number, torch.zeros(0))
             assert torch.equal(table.now[~rows], table.position[~rows])
-            raw.keys[j] |= {n: layer.keys[0, :, n] * 0 for n in range(prefix)}
             want = raw.expected(j)[:, rows]
             torch.testing.assert_close(layer.keys[0][:, rows], want, atol=2e-5, rtol=0)
             moved += int((table.now != table.position).any())
             most = max(most, int(table.now.max()))
-    assert len(first) > 5
     if positions == "original":
         assert moved == 0 and most >= TRAINED[family]
     else:
@@ -207,7 +203,7 @@ def test_a_question_over_moved_keys_equals_transformers(family: str) -> None:
     """The unmodified decoder, given the keys that are held and the positions that the table says."""
     lm = small(family)
     stream, step = lm.stream(EVERYTHING, pv.Memory(tokens=70, evictor="uniform")), lm.adapter.frames_per_step
-    for i in range(24):
+    for i in range(40 if family == "qwen2_vl" else 24):
         stream.push(video(step, seed=i), [step * i + j for j in range(step)])
     asked = stream._asked(QUESTION, "", None)
     got = asked.prefill(1)
@@ -239,13 +235,13 @@ def test_within_the_range_nothing_moves(family: str, tmp_path: Any) -> None:
         assert torch.equal(left.keys, right.keys) and left.entered is None
     tight = small(family)
     stream = tight.stream(pv.Pyramid(stages=3), pv.Memory(tokens=70, evictor="uniform"))
-    for i in range(24):
+    for i in range(40 if family == "qwen2_vl" else 24):
         stream.push(video(step, seed=i), [step * i + j for j in range(step)])
     assert any(layer.entered is not None for layer in stream._state.cache.layers)
     stream.save(tmp_path / "a.pdrop")
     resumed = tight.resume(tmp_path / "a.pdrop")
     for each in (stream, resumed):
-        for i in range(24, 40):
+        for i in range(40, 50):
             each.push(video(step, seed=i), [step * i + j for j in range(step)])
     for left, right in zip(*(s._state.cache.layers for s in (stream, resumed)), strict=True):
         assert torch.equal(left.keys, right.keys) and torch.equal(left.values, right.values)

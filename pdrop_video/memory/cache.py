@@ -162,27 +162,29 @@ class StreamCache(Cache):
 
     def _evict(self, incoming: list[int]) -> None:
         done: dict[tuple[int, int], tuple[Any, ...]] = {}
-        for i, (layer, new) in enumerate(zip(self.layers, incoming, strict=True)):
-            table, room = self.tables[i], self.room(i)
-            if room is None or len(table) <= room - new:
+        deeper: tuple[TokenTable, Tensor] | None = None
+        for i in reversed(range(len(self.layers))):
+            layer, table, room = self.layers[i], self.tables[i], self.room(i)
+            if room is None or len(table) <= room - incoming[i]:
                 continue
-            keep = room - new
-            key = (id(table), keep) if self.evictor.by_table else (id(table), i - len(self.layers))
+            keep = room - incoming[i]
+            key = (id(table), keep) if self.evictor.by_table else (id(table), -i - 1)
             if key not in done:
                 query = None if self.queries is None else self.queries[i]
-                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query)
-                stay = choose(self.evictor(held, keep), table, keep)
-                merged = self.evictor.merge(held, stay) if isinstance(self.evictor, Merger) else None
+                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query, deeper)
+                priority = self.evictor(held, keep)
+                stay, deeper = choose(priority, table, keep), (table, priority)
+                merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
                 move = Arrangement.of(stay, len(table))
-                done[key] = move, table.take(move.order), table, merged
-            move, self.tables[i], _, merged = done[key]
-            if merged is not None:
-                self.tables[i] = self._merge(layer, merged, table).take(move.order)
+                done[key] = move, self._merge(layer, merged, table).take(move.order), table
+            move, self.tables[i], _ = done[key]
             layer.keep(move)
 
     @staticmethod
-    def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor], table: TokenTable) -> TokenTable:
+    def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor] | None, table: TokenTable) -> TokenTable:
         """Let some columns stand for others that go: their keys and values change, at the positions of now."""
+        if merged is None:
+            return table
         slots, keys, values = merged
         layer.overwrite(slots, keys, values)
         return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))

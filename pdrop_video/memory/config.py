@@ -24,12 +24,14 @@ class Memory:
         "flat" gives every layer the same budget, so that deep layers, which hold fewer tokens of each chunk, look
         further back. "pyramid" gives stage s the budget times its ratio: all layers look back equally far.
     evictor : str or Evictor
-        Which tokens go: "oldest", "window", "random", "uniform", "infinipot_v", "pyramid", or one of your own.
-    positions : {"window", "original", "compact"}
+        Which tokens go: "oldest", "window", "random", "uniform", "streaming_vlm", "infinipot_v", "stream_mem",
+        "hermes", "pyramid", or one of your own.
+    positions : {"window", "original", "compact"}, optional
         "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
         left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which
         counts as bytes. "compact": gaps are closed whenever something is forgotten, to nothing (StreamingVLM).
-        "original": positions never change, whatever the range.
+        "original": positions never change, whatever the range. By default what the evictor's authors do, which is
+        "window" where they say nothing.
 
     Raises
     ------
@@ -41,7 +43,7 @@ class Memory:
     bytes: int | None = None
     shape: Literal["flat", "pyramid"] = "flat"
     evictor: str | Evictor = "oldest"
-    positions: Literal["window", "original", "compact"] = "window"
+    positions: Literal["window", "original", "compact"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes"):
@@ -54,9 +56,11 @@ class Memory:
             object.__setattr__(self, "tokens", None)
         if self.shape not in ("flat", "pyramid"):
             raise ConfigError(f"shape is {self.shape!r}; choose 'flat' or 'pyramid'.")
+        evictor = evictor_named(self.evictor)
+        if self.positions is None:
+            object.__setattr__(self, "positions", getattr(evictor, "positions", "window"))
         if self.positions not in ("window", "original", "compact"):
             raise ConfigError(f"positions is {self.positions!r}; choose 'window', 'original' or 'compact'.")
-        evictor_named(self.evictor)
 
     def budgets(self, shares: list[float], token_bytes: float) -> tuple[int, ...] | None:
         """Most tokens that each layer may hold; None for no limit.

@@ -165,13 +165,21 @@ class KeyValueLayer(DynamicLayer):
 
     def overwrite(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put other keys and values [kv_heads, slots, head_dim] into held columns."""
-        if self._room is None or len(self._room.holders) > 1 or self._undo is not None:
-            # rare enough not to keep a record of its own: what was there stays whole in the old storage
-            self._copy(torch.arange(self._length, device=self.device), self._capacity(self._length))
+        room = self._room
+        assert room is not None
+        if len(room.holders) > 1:
+            self._copy(torch.arange(self._length, device=self.device), room.capacity)
+        elif self._undo is not None:
+            saved = [(part, part[:, :, slots]) for part in room.parts]
+
+            def undo() -> None:
+                for part, overwritten in saved:
+                    part[:, :, slots] = overwritten
+
+            self._undo.append(undo)
         assert self._room is not None
-        self._room.keys[:, :, slots], self._room.values[:, :, slots] = keys[None], values[None]
-        if self._room.entered is not None:
-            self._room.entered[:, :, slots] = keys[None]
+        for part, new in zip(self._room.parts, (keys, values, keys), strict=False):
+            part[:, :, slots] = new[None]
 
     def rotate(self, turn: Callable[[Tensor], Tensor]) -> None:
         """Replace the keys by ``turn(entered)``, one rotation of the keys as they came [kv_heads, held, head_dim]."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from ...registry import named
 from .base import Evictor, Held, Merger, choose
+from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
 from .pyramid import Pyramid
+from .stream_mem import StreamMem
+from .streaming_vlm import StreamingVLM
 from .uniform import Uniform
 
 EVICTORS: dict[str, Evictor] = {
@@ -14,7 +17,10 @@ EVICTORS: dict[str, Evictor] = {
     "window": Window(),
     "random": Random(),
     "uniform": Uniform(),
+    "streaming_vlm": StreamingVLM(),
     "infinipot_v": InfiniPotV(),
+    "stream_mem": StreamMem(),
+    "hermes": Hermes(),
     "pyramid": Pyramid(),
 }
 

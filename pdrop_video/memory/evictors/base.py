@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..table import TokenTable
@@ -25,6 +26,9 @@ class Held:
         Its number and how many there are.
     query : Tensor [heads, probes, head_dim] or None
         What the probe behind the newest chunk asked in this layer, with RoPE; for evictors that use it.
+    deeper : (TokenTable, Tensor [tokens]) or None
+        What the next deeper layer held, and the priorities that the evictor gave there just now; None if it was not
+        full. Layers are asked from deep to shallow.
     """
 
     keys: Tensor
@@ -33,13 +37,27 @@ class Held:
     layer: int
     layers: int
     query: Tensor | None = None
+    deeper: tuple[TokenTable, Tensor] | None = None
+
+    @property
+    def newest(self) -> Tensor:
+        """Tokens of the newest chunk that shows something [tokens], bool."""
+        chunk = self.table.chunk.masked_fill(~self.table.visual, -1)
+        return chunk == chunk.max().clamp(min=0)
+
+    def attention(self) -> Tensor:
+        """What the probe attends to [tokens], at least float32: softmax over all columns, mean over heads and rows."""
+        assert self.query is not None
+        query = rearrange(self.query, "(kv group) probes dim -> kv (group probes) dim", kv=self.keys.shape[0])
+        logits = query @ self.keys.mT * self.keys.shape[-1] ** -0.5
+        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean((0, 1))
 
 
 class Evictor(Protocol):
     """Gives every token a priority: a frozen dataclass that can be called.
 
     The tokens of the highest priorities stay, as many as the budget says, and text of the prefix always; so the bound
-    holds whatever the evictor does.
+    holds whatever the evictor does. It is asked when a layer is full.
 
     Attributes
     ----------
@@ -60,7 +78,7 @@ class Evictor(Protocol):
 class Merger(Protocol):
     """An evictor that lets what goes live on, merged into a few of the columns that stay."""
 
-    def merge(self, held: Held, stay: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    def merge(self, held: Held, stay: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Columns [slots] among `stay` [kept], and their new keys and values, each [kv_heads, slots, head_dim]."""
 
 

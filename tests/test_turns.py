@@ -167,7 +167,8 @@ def test_kept_turns_are_within_the_budget_and_forgotten_in_turn(
         assert turns[-1] == newest  # the one that was just kept
         question = len(lm.adapter.closing()) + len(lm.prompt.after("red ?")) + len(answer.token_ids) - 1
         opening = 1 + len(lm.prompt.again())  # of the next video, with the answer's last token
-        assert {text.count(s) for s in turns} <= {question, opening}  # none is torn
+        torn = [s for s in turns if text.count(s) not in (question, opening)]
+        assert len(torn) <= 1 and torn in ([], turns[:1])  # at most the oldest, at the edge of the budget
         kept_turns.append(len(turns))
     assert longest <= room and max(kept_turns) < 20 and kept_turns[0] == 1  # of 23
 

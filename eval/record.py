@@ -81,6 +81,9 @@ class Record:
     seconds : dict
         Wall-clock time by part: "decode" (video), "prefill" (pushing frames; shared by the items of one pass, and
         counted whole in each), "first_token" and "generate".
+    spent : dict
+        Wall-clock time of the process since its previous record by part: "decode", "model", and "runner" for everything
+        else, writing the previous record included. These add up over a run.
     flops : float
         Analytic FLOPs of watching and answering, as if the item were alone.
     shared : int
@@ -111,6 +114,7 @@ class Record:
     kept: list[int] = field(default_factory=list)
     cache_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
     shared: int = 1
     error: str | None = None

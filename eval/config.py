@@ -1,0 +1,196 @@
+"""A run's settings: from the command line and a YAML file, checked, and the part of them that names its results.
+
+Knows settings. Refuses to know how they are carried out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+import pdrop_video as pv
+
+from .record import digest
+
+PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry"}
+"""Settings that say where and how much is done; what an item's answer is does not depend on them."""
+
+
+class RunConfig(BaseModel):
+    """One run of one task with one model and method. `eval.run --help` says the same in the order of use.
+
+    Attributes
+    ----------
+    task : str
+        A name in `eval.tasks.TASKS`.
+    data, out : Path
+        The benchmark's folder, and where the run is written.
+    model, revision, dtype, attn, device : str or None
+        As `pdrop_video.load` takes them; no model means the built-in one.
+    pyramid, memory : dict
+        Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`.
+    fps, frames : float or int, one of them
+        Frames a second, or so many in all by the task's own rule.
+    chunk : int
+        Frames a push.
+    last_frames : int or None
+        The recency baseline: no memory; each question sees the last so many frames, with all their tokens.
+    answer : {"generate", "likelihood"}
+        Read what the model writes, or compare the length-normalised likelihoods of the options' texts.
+    question_aware : bool
+        Each question ranks tokens while the video is watched, which is done anew for each.
+    max_new_tokens : int or None
+        In place of the task's own.
+    seed : int
+    limit : int or None
+        Only the first so many items.
+    cache, cache_gb : Path or None, float
+        A folder that keeps decoded frames, and its size at most.
+    strict, retry : bool
+        Stop at an item's error in place of recording it; do items again that have an error on record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: str
+    data: Path
+    out: Path
+    model: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    attn: str | None = None
+    device: str | None = None
+    pyramid: dict[str, Any] = Field(default_factory=dict)
+    memory: dict[str, Any] = Field(default_factory=dict)
+    fps: float | None = Field(default=None, gt=0)
+    frames: int | None = Field(default=None, ge=1)
+    chunk: int = Field(default=8, ge=1)
+    last_frames: int | None = Field(default=None, ge=1)
+    answer: Literal["generate", "likelihood"] = "generate"
+    question_aware: bool = False
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    limit: int | None = Field(default=None, ge=1)
+    cache: Path | None = None
+    cache_gb: float = Field(default=50.0, gt=0)
+    strict: bool = False
+    retry: bool = False
+
+    @field_validator("pyramid", "memory", mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any, info: Any) -> Any:
+        return _ratios(value) if info.field_name == "pyramid" else _budget(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> RunConfig:
+        if self.fps is not None and self.frames is not None:
+            raise ValueError(f"both fps={self.fps:g} and frames={self.frames} were given; give one of them")
+        if self.fps is None and self.frames is None:
+            raise ValueError("neither fps nor frames was given; give one of them, for example frames: 64")
+        if self.last_frames is not None and self.question_aware:
+            raise ValueError("last_frames keeps all tokens of its frames, so question_aware has nothing to rank")
+        self.pyramid_object()
+        self.memory_object()
+        return self
+
+    def pyramid_object(self) -> pv.Pyramid:
+        """The schedule."""
+        return _built(pv.Pyramid, self.pyramid)
+
+    def memory_object(self) -> pv.Memory:
+        """The budget."""
+        return _built(pv.Memory, self.memory)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that an item's answer depends on, JSON-ready."""
+        return self.model_dump(mode="json", exclude=PLACE)
+
+    @property
+    def digest(self) -> str:
+        """Their name."""
+        return digest(self.identity())
+
+
+def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
+    """Settings from a YAML file, with those that were given in place of its own.
+
+    Parameters
+    ----------
+    file : Path or None
+        YAML with the names of `RunConfig`.
+    given : dict
+        By the same names; None stands for not given.
+
+    Raises
+    ------
+    ConfigError
+        If the file can't be read, or a setting is unknown, missing or wrong.
+    """
+    settings: dict[str, Any] = {}
+    if file is not None:
+        loaded = parsed(str(file), _text(file))
+        if not isinstance(loaded, dict):
+            raise pv.ConfigError(f"{file} holds {type(loaded).__name__}; expected YAML lines such as frames: 64.")
+        settings = loaded
+    given = {name: value for name, value in given.items() if value is not None}
+    if {"fps", "frames"} & given.keys():  # one of them on the command line replaces the other in the file
+        settings = {name: value for name, value in settings.items() if name not in ("fps", "frames")}
+    try:
+        return RunConfig(**{**settings, **given})
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise pv.ConfigError(f"the settings are wrong: {said}. See python -m eval.run --help.") from error
+
+
+def parsed(name: str, text: str) -> Any:
+    """A value in YAML.
+
+    Raises
+    ------
+    ConfigError
+        If it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise pv.ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise pv.ConfigError(f"{file} can't be read ({error.strerror}); expected a YAML file.") from error
+
+
+def _ratios(value: Any) -> Any:
+    """Ratios, as a list or as "0.5,0.25", and "none" stand for schedules; anything else stays."""
+    if isinstance(value, str):
+        value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")
+    if value is None or value == "none":
+        return {"stages": 1}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = [value]
+    return {"ratios": value} if isinstance(value, list) else value
+
+
+def _budget(value: Any) -> Any:
+    """Numbers of tokens, and "none", stand for budgets; anything else stays."""
+    if isinstance(value, str):
+        value = parsed("memory", value)
+    if value is None or value == "none":
+        return {"tokens": None}
+    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _built(kind: Any, arguments: dict[str, Any]) -> Any:
+    try:
+        return kind(**arguments)
+    except TypeError as error:  # an unknown name
+        raise ValueError(f"{kind.__name__}({arguments}): {error}") from error

@@ -1,0 +1,9 @@
+"""Drivers: how jobs are carried out, in this process or in many, on this machine or on others.
+
+All share `eval.core`: they are given jobs and hand out records; only the one who started them writes records down.
+"""
+
+from .local import local
+from .shards import Place, place_of, torchrun_place
+
+__all__ = ["Place", "local", "place_of", "torchrun_place"]

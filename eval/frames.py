@@ -1,0 +1,184 @@
+"""The frames of one viewing of a video: by rate or by a benchmark's rule for N frames, decoded once and kept on disk.
+
+Knows files and times. Refuses to know models and questions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import diskcache
+import numpy as np
+import torch
+
+import pdrop_video as pv
+from pdrop_video.video.source import open_stream, start_seconds
+
+from .record import digest
+from .sampling import RULES
+
+
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """What of a video is watched.
+
+    Attributes
+    ----------
+    path : Path
+    start, end : float and float or None
+        Frames with ``start <= seconds <= end``; None for the video's end.
+    fps : float or None
+        Frames a second; or
+    frames, rule : int or None, str
+        so many, chosen by a rule in `eval.sampling.RULES`.
+    chunk : int
+        Frames a chunk.
+    """
+
+    path: Path
+    start: float
+    end: float | None
+    fps: float | None
+    frames: int | None
+    rule: str
+    chunk: int
+
+
+class Frames:
+    """Hands out viewings, chunk by chunk; with a folder, decoded frames are kept there for the next time.
+
+    Parameters
+    ----------
+    folder : Path or None
+        May be shared by several processes.
+    gigabytes : float
+        Size of the folder at most; what was used least recently goes first.
+    """
+
+    def __init__(self, folder: Path | None = None, gigabytes: float = 50.0) -> None:
+        self._cache: diskcache.Cache | None = None
+        if folder is not None:
+            self._cache = diskcache.Cache(
+                str(folder), size_limit=int(gigabytes * 2**30), eviction_policy="least-recently-used"
+            )
+
+    def __call__(self, viewing: Viewing) -> Iterator[pv.FrameChunk]:
+        """Draw the chunks of a viewing.
+
+        Raises
+        ------
+        VideoError
+            If the video can't be read.
+        """
+        if self._cache is None:
+            yield from _decoded(viewing)
+            return
+        name = _name(viewing)
+        yield from self._kept(name) or self._keeping(name, _decoded(viewing))
+
+    def _kept(self, name: str) -> list[pv.FrameChunk] | None:
+        """All chunks of a viewing, if all are still there."""
+        assert self._cache is not None
+        count = self._cache.get(name)
+        stored = [self._cache.get(f"{name}/{i}") for i in range(int(count or 0))]
+        return [_unpacked(data) for data in stored] if stored and all(stored) else None
+
+    def _keeping(self, name: str, chunks: Iterator[pv.FrameChunk]) -> Iterator[pv.FrameChunk]:
+        assert self._cache is not None
+        count = 0
+        for chunk in chunks:
+            self._cache.set(f"{name}/{count}", _packed(chunk))
+            count += 1
+            yield chunk
+        self._cache.set(name, str(count))  # last: a viewing that was broken off has no count
+
+
+def _name(viewing: Viewing) -> str:
+    """A viewing's name in the cache; another file at the same path has another name."""
+    try:
+        stat = viewing.path.stat()
+    except OSError:  # opening it will say what is wrong
+        return "missing"
+    what = (viewing.start, viewing.end, viewing.fps, viewing.frames, viewing.rule, viewing.chunk)
+    return digest(str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what)
+
+
+def _packed(chunk: pv.FrameChunk) -> bytes:
+    buffer = io.BytesIO()
+    header = json.dumps({"seconds": chunk.seconds, "source": chunk.source, "lost": chunk.lost}).encode()
+    np.savez(buffer, frames=chunk.frames.numpy(), header=np.frombuffer(header, np.uint8))
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> pv.FrameChunk:
+    with np.load(io.BytesIO(data)) as stored:
+        header = json.loads(stored["header"].tobytes())
+        return pv.FrameChunk.of(stored["frames"], header["seconds"], header["source"], header["lost"])
+
+
+def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
+    if viewing.frames is None:
+        wanted, end = None, None if viewing.end is None else np.nextafter(viewing.end, np.inf)
+        reader = pv.open_video(viewing.path, fps=viewing.fps, chunk=viewing.chunk, start=viewing.start, end=end)
+    else:
+        wanted = chosen(viewing)
+        reader = pv.open_video(viewing.path, fps=None, chunk=1, end=wanted[-1] + 1e-4)
+    with reader:
+        yield from reader if wanted is None else _only(reader, wanted, viewing.chunk)
+
+
+def _only(reader: pv.video.VideoReader, wanted: list[float], chunk: int) -> Iterator[pv.FrameChunk]:
+    held: list[pv.FrameChunk] = []
+    left = list(wanted)
+    for one in reader:
+        if left and one.seconds[0] >= left[0] - 1e-4:
+            held.append(one)
+            left.pop(0)
+        if len(held) == chunk:
+            yield _joined(held)
+            held = []
+    if held:
+        yield _joined(held)
+
+
+def _joined(parts: list[pv.FrameChunk]) -> pv.FrameChunk:
+    seconds = [second for part in parts for second in part.seconds]
+    return pv.FrameChunk.of(torch.cat([part.frames for part in parts]), seconds, parts[-1].source, parts[-1].lost)
+
+
+def chosen(viewing: Viewing) -> list[float]:
+    """The times of the N frames that the viewing's rule takes, in seconds."""
+    times = frame_times(viewing.path)
+    end = times[-1] if viewing.end is None else viewing.end
+    part = [time for time in times if viewing.start <= time <= end]
+    if not part:
+        raise pv.VideoError(
+            f"{viewing.path} has no frame between {viewing.start:g} and {end:g} s; its last one is at {times[-1]:g} s."
+        )
+    duration = part[-1] - part[0] + (times[-1] / max(len(times) - 1, 1))
+    assert viewing.frames is not None
+    return [part[index] for index in RULES[viewing.rule](len(part), viewing.frames, duration)]
+
+
+def frame_times(path: Path) -> list[float]:
+    """When each frame of a video is shown, in seconds, by its packets alone; nothing is decoded."""
+    container, stream = open_stream(path)
+    with container:
+        base, begun = stream.time_base, start_seconds(stream)
+        stamps: list[int] = []
+        try:
+            for packet in container.demux(stream):
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                if stamp is not None and packet.size and not packet.is_discard:
+                    stamps.append(stamp)
+        except av.FFmpegError:
+            pass  # a damaged file ends here; reading it says so
+        if not stamps or base is None:
+            raise pv.VideoError(f"{path} holds no packet with a time; expected a video file with time stamps.")
+        origin = min(stamps) * base if begun is None else begun
+        return [float(stamp * base - origin) for stamp in sorted(set(stamps))]

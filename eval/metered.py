@@ -1,0 +1,125 @@
+"""Streams that count what they cost, and the recency baseline in the same clothes.
+
+Knows the streaming interface and the library's analytic FLOPs. Refuses to know tasks and records.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+import pdrop_video as pv
+from pdrop_video.flops import DecoderShape, decode_flops, layer_flops, prefill_flops
+
+from .clock import Clock
+
+
+@dataclass(slots=True)
+class Metered:
+    """A `VideoStream` that counts.
+
+    Attributes
+    ----------
+    stream : VideoStream
+    shape : DecoderShape
+        Of its model.
+    clock : Clock
+        Where its time goes.
+    flops : float
+        Analytic FLOPs of the language model so far, ranking included and the vision tower left out.
+    prefill : float
+        Seconds spent on frames so far.
+    visual_tokens : int
+        That entered the language model so far.
+    """
+
+    stream: pv.VideoStream
+    shape: DecoderShape
+    clock: Clock
+    flops: float = 0.0
+    prefill: float = 0.0
+    visual_tokens: int = 0
+
+    def push(self, frames: pv.FrameChunk) -> None:
+        """Watch frames."""
+        with self.clock.part("model"):
+            pushed = self.stream.push(frames)
+        self.prefill += pushed.seconds
+        self.visual_tokens += pushed.visual_tokens
+        if not pushed.visual_tokens:
+            return
+        schedule = self.stream.loop.schedule
+        new = [pushed.kept[schedule.stage(layer)] for layer in range(schedule.num_layers)]
+        past = tuple(max(held - n, 0) for held, n in zip(self.stream.cache_tokens, new, strict=True))
+        self.flops += prefill_flops(self.shape, schedule, pushed.visual_tokens, 0, past)
+
+    def tell(self, text: str) -> None:
+        """Let text enter at this moment."""
+        before = self.stream.cache_tokens
+        with self.clock.part("model"):
+            self.stream.tell(text)
+        rows = max(len(self.stream.lm.tokenizer(text, add_special_tokens=False)["input_ids"]), 1)
+        self.flops += sum(layer_flops(self.shape, rows, past) for past in before)
+
+    def fork(self) -> Metered:
+        """The same past, another future."""
+        return replace(self, stream=self.stream.fork())
+
+    def at_question(self) -> Metered:
+        """What a question is put to: this stream itself."""
+        return self
+
+    def asking_flops(self, rows: int, tokens: int) -> float:
+        """FLOPs of reading `rows` tokens of question over what is remembered and generating `tokens` more."""
+        past = self.stream.cache_tokens
+        read = sum(layer_flops(self.shape, rows, held) for held in past) + 2 * self.shape.hidden * self.shape.vocabulary
+        return float(read + decode_flops(self.shape, tuple(held + rows for held in past), max(tokens - 1, 0)))
+
+    @property
+    def kept(self) -> list[int]:
+        """Visual tokens remembered in each stage, shallow to deep."""
+        return [int(self.stream.held(stage).visual.sum()) for stage in range(len(self.stream.loop.schedule.layers) + 1)]
+
+
+class LastFrames:
+    """The recency baseline: no memory; each question sees the last few frames, with all their tokens.
+
+    On several streaming benchmarks it beats most memories (arXiv 2604.02317), so a memory that does not beat it is not
+    worth its cost.
+
+    Parameters
+    ----------
+    begin : callable
+        Opens a stream that drops and forgets nothing.
+    frames : int
+        How many.
+    """
+
+    def __init__(self, begin: Callable[[], Metered], frames: int) -> None:
+        self._begin, self._frames = begin, frames
+        self._last: deque[tuple[torch.Tensor, float]] = deque(maxlen=frames)
+
+    def push(self, frames: pv.FrameChunk) -> None:
+        """Keep the newest frames."""
+        pictures = frames.frames[-self._frames :].clone()  # not the whole chunk with them
+        self._last.extend(zip(pictures, frames.seconds[-self._frames :], strict=True))
+
+    def tell(self, text: str) -> None:
+        """Forget it: this baseline sees frames only."""
+
+    def fork(self) -> LastFrames:
+        """The same frames, free to go its own way."""
+        twin = LastFrames(self._begin, self._frames)
+        twin._last = self._last.copy()
+        return twin
+
+    def at_question(self) -> Metered:
+        """A new stream that has seen the kept frames and nothing else."""
+        stream = self._begin()
+        if self._last:
+            pictures, seconds = zip(*self._last, strict=True)
+            stream.push(pv.FrameChunk(torch.stack(pictures), seconds))
+        return stream

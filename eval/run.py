@@ -1,0 +1,129 @@
+"""Run a benchmark: `python -m eval.run videomme --data DIR --model M --frames 64 --out DIR`.
+
+Parses, locks the output, lets a driver carry out what is left, writes each record down, and reports.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import pdrop_video as pv
+
+from .config import RunConfig, configured
+from .core import Driver, Job, failed, serial
+from .drivers import Place, local, place_of, torchrun_place
+from .drivers.ray import RayOptions, ray_replicas
+from .execute import execute
+from .record import Record
+from .report import show
+from .tasks import TASKS
+
+_out, _err = Console(), Console(stderr=True)
+
+
+def main(
+    task: Annotated[str | None, typer.Argument(help=f"One of {', '.join(TASKS)}; or in the YAML file.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML with any of these settings, by the names below.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The benchmark's folder, as downloaded.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the run is written; the same folder again resumes it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Folder or hub name; left out: the built-in model.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="For example bfloat16; left out: the checkpoint's own.")] = None,
+    attn: Annotated[str | None, typer.Option(help="Attention: sdpa, flash_attention_2, ...")] = None,
+    device: Annotated[str | None, typer.Option(help="Left out: workers are spread over the CUDA devices.")] = None,
+    pyramid: Annotated[
+        str | None, typer.Option(help="'none', ratios as 0.5,0.25,0.125, or YAML: '{ratios: [.5], scorer: fusion}'.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="'none', a number of tokens, or YAML: '{bytes: 1073741824, shape: pyramid}'.")
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second; or")] = None,
+    frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Frames a push (8).")] = None,
+    last_frames: Annotated[
+        int | None, typer.Option(help="Recency baseline: no memory, the last so many frames with all their tokens.")
+    ] = None,
+    answer: Annotated[str | None, typer.Option(help="generate (default), or likelihood of the options' texts.")] = None,
+    question_aware: Annotated[
+        bool | None, typer.Option("--question-aware", help="Each question ranks while its video is watched anew.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in place of the task's own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="For methods that draw at random (0).")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many items.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded frames for the next run.")] = None,
+    cache_gb: Annotated[float | None, typer.Option(help="Its size at most (50).")] = None,
+    strict: Annotated[bool | None, typer.Option("--strict", help="Stop at an item's error.")] = None,
+    retry: Annotated[bool | None, typer.Option("--retry", help="Do items with an error on record again.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, or replicas on Ray.")] = 1,
+    shard: Annotated[str | None, typer.Option(help="i/n, i from 0: this process does every n-th video.")] = None,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="Carry the work out on Ray (pip install pdrop-video[ray]).")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a running cluster; left out: one on this machine.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option(help="CPUs of a replica.")] = 1.0,
+    ray_gpus: Annotated[float, typer.Option(help="GPUs of a replica.")] = 0.0,
+    ray_timeout: Annotated[float, typer.Option(help="Seconds to wait for a replica's resources.")] = 300.0,
+) -> None:
+    """Run a benchmark through the streaming path; killed at any moment and started again, it goes on."""
+    given = {name: value for name, value in locals().items() if name in RunConfig.model_fields}
+    with clear_errors():
+        settings = configured(config, given)
+        place = _place(shard)
+        options = RayOptions(ray_address, workers, ray_cpus, ray_gpus, ray_timeout) if on_ray else None
+        summary = execute(settings, place, driver_of(settings, workers, options))
+        show(summary, _out)
+        _out.print(f"written to {settings.out}", soft_wrap=True, highlight=False)
+
+
+def driver_of(config: RunConfig, workers: int, options: RayOptions | None) -> Driver:
+    """How jobs are carried out: on Ray, in several processes, or in this one."""
+
+    def give_up(job: Job, why: str) -> Iterator[Record]:
+        if config.strict:
+            raise pv.PDropError(f"video {job.video}: {why}.")
+        for item in job.items:
+            yield failed(item, config.task, config.digest, why)
+
+    if options is not None:
+        return lambda jobs, make: ray_replicas(jobs, make, options, give_up)
+    if workers > 1:
+        return lambda jobs, make: local(jobs, make, workers, give_up)
+    return serial
+
+
+def _place(shard: str | None) -> Place:
+    spread = torchrun_place(os.environ)
+    if shard is None:
+        return spread or Place()
+    if spread is not None:
+        raise pv.ConfigError(f"--shard {shard} was given under torchrun, which shares the work out itself; use one.")
+    return place_of(shard)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except pv.PDropError as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        _err.print("stopped; the same command goes on from here.", highlight=False)
+        raise typer.Exit(130) from None
+
+
+if __name__ == "__main__":
+    typer.run(main)

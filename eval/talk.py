@@ -1,0 +1,128 @@
+"""One item being asked about: its questions at their moments, what the model says, and the record at the end.
+
+Knows a task and streams. Refuses to know videos and other items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import pdrop_video as pv
+
+from .config import RunConfig
+from .metered import LastFrames, Metered
+from .record import Record, Turn
+from .tasks import Ask, Item, Task
+
+
+class Talk:
+    """An item's dialogue with the model.
+
+    Parameters
+    ----------
+    item : Item
+    task : Task
+    config : RunConfig
+    seconds : list of float
+        Times of the frames watched so far; grows while more is watched.
+    record : Record
+        What is known beforehand.
+    """
+
+    def __init__(self, item: Item, task: Task, config: RunConfig, seconds: Sequence[float], record: Record) -> None:
+        self.item, self._task, self._config, self._seconds, self._record = item, task, config, seconds, record
+        self._dialogue = task.dialogue(item, seconds)
+        self._turns: list[Turn] = []
+        self._waiting: Ask | None = None
+        self._response: str | None = None
+        self._asking = {"first_token": 0.0, "generate": 0.0}
+        self._asking_flops = 0.0
+
+    def go(self, at: float, stream: Metered | LastFrames) -> float | None:
+        """Ask all that is due at a moment; returns the next moment, or None where the item is finished."""
+        try:
+            ask = self._waiting or next(self._dialogue)
+            while ask.at is None or ask.at <= at:
+                ask = self._dialogue.send(self._answered(ask, at, stream.at_question()))
+        except StopIteration as end:
+            self._response = end.value
+            return None
+        self._waiting = ask
+        return ask.at
+
+    def finished(self, decode: float, shared: int) -> Record:
+        """The record of a finished item.
+
+        Parameters
+        ----------
+        decode : float
+            Seconds spent on decoding up to here.
+        shared : int
+            Items in the pass.
+        """
+        assert self._response is not None
+        mark = self._task.mark(self.item, self._response, self._turns)
+        record = self._record
+        return replace(
+            record,
+            response=self._response,
+            official=mark.official,
+            strict=mark.strict,
+            official_score=mark.official_score,
+            score=mark.score,
+            details=dict(mark.details),
+            turns=self._turns,
+            seconds={"decode": decode, **record.seconds, **self._asking},
+            shared=shared,
+        )
+
+    def _answered(self, ask: Ask, at: float, stream: Metered) -> str:
+        """Put one question and note what it cost."""
+        likely = self._config.answer == "likelihood"
+        with stream.clock.part("model"):
+            turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
+        self._turns.append(turn)
+        self._asking_flops += stream.asking_flops(rows, tokens)
+        self._record = replace(
+            self._record,
+            at=self._seconds[-1],
+            frames=len(self._seconds),
+            visual_tokens=stream.visual_tokens,
+            kept=stream.kept,
+            cache_bytes=stream.stream.cache_bytes,
+            seconds={"prefill": stream.prefill},
+            flops=stream.flops + self._asking_flops,
+        )
+        return turn.text
+
+    def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+        longest = self._config.max_new_tokens or ask.max_new_tokens
+        answer = stream.stream.ask(ask.text, longest, answer_prefix=ask.answer_prefix)
+        self._asking["first_token"] += answer.timings.first_token
+        self._asking["generate"] += answer.timings.decode
+        return Turn(at, answer.text), _rows(stream, ask.text, ask.answer_prefix), len(answer.token_ids)
+
+    def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+        if not ask.choices:
+            raise pv.ConfigError(
+                f"item {self.item.id} has no options whose likelihoods could be compared; use --answer generate."
+            )
+        begun = perf_counter()
+        question = ask.cloze or ask.text
+        likelihoods = stream.stream.likelihood(question, ask.choices)
+        self._asking["first_token"] += perf_counter() - begun
+        text = self._task.choice(self.item, int(np.argmax(likelihoods)))
+        rows = _rows(stream, question, "") + sum(_rows(stream, "", choice) for choice in ask.choices)
+        return Turn(at, text, tuple(likelihoods)), rows, 0
+
+
+def _rows(stream: Metered, question: str, text: str) -> int:
+    """Tokens of a question in its turn, and of plain text behind it."""
+    lm: Any = stream.stream.lm
+    turn = len(lm.prompt.after(question)) if question else 0
+    return turn + (len(lm.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
@@ -61,7 +62,7 @@ class Metered:
         before = self.stream.cache_tokens
         with self.clock.part("model"):
             self.stream.tell(text)
-        rows = max(len(self.stream.lm.tokenizer(text, add_special_tokens=False)["input_ids"]), 1)
+        rows = _tokens(self.stream.lm, text)
         self.flops += sum(layer_flops(self.shape, rows, past) for past in before)
 
     def fork(self) -> Metered:
@@ -71,6 +72,10 @@ class Metered:
     def at_question(self) -> Metered:
         """What a question is put to: this stream itself."""
         return self
+
+    def rows(self, text: str) -> int:
+        """Tokens of a user's text in its turn, the template's own included."""
+        return _tokens(self.stream.lm, text) + _template_tokens(self.stream.lm)
 
     def asking_flops(self, rows: int, tokens: int) -> float:
         """FLOPs of reading `rows` tokens of question over what is remembered and generating `tokens` more."""
@@ -82,6 +87,15 @@ class Metered:
     def kept(self) -> list[int]:
         """Visual tokens remembered in each stage, shallow to deep."""
         return [int(self.stream.held(stage).visual.sum()) for stage in range(len(self.stream.loop.schedule.layers) + 1)]
+
+
+def _tokens(lm: pv.VideoLM, text: str) -> int:
+    return len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@lru_cache(maxsize=8)
+def _template_tokens(lm: pv.VideoLM) -> int:
+    return len(lm.prompt.after("a")) - _tokens(lm, "a")
 
 
 class LastFrames:

@@ -131,7 +131,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-ready object."""
-        return asdict(self)
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "turns": [asdict(turn) for turn in self.turns]}
 
     @classmethod
     def of_json(cls, entry: dict[str, Any]) -> Record:

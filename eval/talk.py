@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -105,7 +104,7 @@ class Talk:
         answer = stream.stream.ask(ask.text, longest, answer_prefix=ask.answer_prefix)
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
-        return Turn(at, answer.text), _rows(stream, ask.text, ask.answer_prefix), len(answer.token_ids)
+        return Turn(at, answer.text), stream.rows(ask.text + ask.answer_prefix), len(answer.token_ids)
 
     def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
         if not ask.choices:
@@ -117,12 +116,4 @@ class Talk:
         likelihoods = stream.stream.likelihood(question, ask.choices)
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
-        rows = _rows(stream, question, "") + sum(_rows(stream, "", choice) for choice in ask.choices)
-        return Turn(at, text, tuple(likelihoods)), rows, 0
-
-
-def _rows(stream: Metered, question: str, text: str) -> int:
-    """Tokens of a question in its turn, and of plain text behind it."""
-    lm: Any = stream.stream.lm
-    turn = len(lm.prompt.after(question)) if question else 0
-    return turn + (len(lm.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else 0)
+        return Turn(at, text, tuple(likelihoods)), stream.rows(question + "".join(ask.choices)), 0

@@ -87,8 +87,20 @@ def local(
             child.process.join()
 
 
+def _context() -> Any:
+    """How processes are begun: from a server that has imported everything and started nothing, where there is one.
+
+    A fork of the parent itself would not do: CUDA and threads do not survive it.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["eval.worker"])
+    return context
+
+
 def _begin(index: int, make: MakeWorker) -> _Child:
-    context = multiprocessing.get_context("spawn")  # CUDA and threads do not survive a fork
+    context = _context()
     mine, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(index, make, theirs), daemon=True, name=f"worker {index}")
     process.start()

@@ -1,0 +1,93 @@
+"""A worker without a model: gives each item a response that follows from its name, slowly enough to be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from eval.config import RunConfig
+from eval.core import Job, blank, failed
+from eval.record import Record, digest
+from eval.tasks import task_named
+
+
+@dataclass
+class Stub:
+    """One of A to D for each item; every seventh item fails, every fifth answer can't be read.
+
+    `log` gets one line for every answer given; `killed` names a file: where it is missing, it is made and the process
+    is killed after the first answer to the item `victim`.
+    """
+
+    config: RunConfig
+    index: int = 0
+    pause: float = 0.0
+    log: Path | None = None
+    victim: str | None = None
+    killed: Path | None = None
+
+    def __call__(self, job: Job) -> Iterator[Record]:
+        task = task_named(self.config.task, self.config.data)
+        for item in job.items:
+            time.sleep(self.pause)
+            number = int(digest(item.id), 16)
+            if number % 7 == 0:
+                record = failed(item, self.config.task, self.config.digest, "on purpose")
+            else:
+                response = "" if number % 5 == 0 else "ABCD"[number % 4]
+                mark = task.mark(item, response, [])
+                record = replace(
+                    blank(item, self.config.task, self.config.digest),
+                    response=response,
+                    strict=mark.strict,
+                    official=mark.official,
+                    score=mark.score,
+                    official_score=mark.official_score,
+                )
+            if self.log is not None:
+                with self.log.open("a") as log:
+                    log.write(item.id + "\n")
+            yield record
+            if item.id == self.victim and self.killed is not None and not self.killed.exists():
+                self.killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def paper_videomme(folder: Path, items: int) -> Path:
+    """A Video-MME whose videos are empty files, for workers that look at nothing."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "videomme").mkdir()
+    rows = []
+    for number in range(items):
+        video = number // 3
+        (folder / "data" / f"v{video}.mp4").touch()
+        rows.append(
+            {
+                "video_id": f"{video:03d}",
+                "duration": ("short", "medium", "long")[video % 3],
+                "domain": "Knowledge",
+                "sub_category": "Humanity & History",
+                "url": "",
+                "videoID": f"v{video}",
+                "question_id": f"{video:03d}-{number % 3}",
+                "task_type": "Counting Problem",
+                "question": f"How many are there in {number}?",
+                "options": [f"{letter}. {n}" for n, letter in enumerate("ABCD")],
+                "answer": "ABCD"[number % 4],
+            }
+        )
+    pd.DataFrame(rows).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
+    return folder
+
+
+def result(out: Path) -> dict[str, object]:
+    """A run's summary without what differs from run to run: times and the machine."""
+    summary = json.loads((out / "summary.json").read_text())
+    return {name: value for name, value in summary.items() if name not in ("header", "time", "cost")}

@@ -1,0 +1,118 @@
+"""Which frames a viewing hands out, by rate and by every rule for N frames, and that the disk gives the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from media import number_of, steady, write_video
+
+import pdrop_video as pv
+from eval.frames import Frames, Viewing, frame_times
+from eval.sampling import RULES
+
+TOTAL, RATE = 50, 10
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five seconds, fifty numbered frames, B-frames included, so that packets are out of order."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_video(path, steady(TOTAL, RATE), rate=RATE, options={"bf": "2", "g": "12"}, start=1)
+
+
+def viewing(path: Path, **more: object) -> Viewing:
+    given = {"start": 0.0, "end": None, "fps": None, "frames": None, "rule": "linspace", "chunk": 4, **more}
+    return Viewing(path, **given)  # type: ignore[arg-type]
+
+
+def numbers(chunks: list[pv.FrameChunk]) -> list[int]:
+    return [number_of(picture.numpy()) for chunk in chunks for picture in chunk.frames]
+
+
+def seconds(chunks: list[pv.FrameChunk]) -> list[float]:
+    return [second for chunk in chunks for second in chunk.seconds]
+
+
+def test_the_times_of_all_frames_are_known_without_decoding(clip: Path) -> None:
+    assert frame_times(clip) == pytest.approx([i / RATE for i in range(TOTAL)])
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted", "expected"),
+    [
+        ("linspace", 8, [0, 7, 14, 21, 28, 35, 42, 49]),
+        ("linspace", 1, [0]),
+        ("linspace", 500, list(range(TOTAL))),
+        ("middles", 5, [5, 15, 25, 35, 45]),
+        ("middles", 500, list(range(TOTAL))),
+        ("longvideobench", 4, [0, 12, 24, 36]),
+        ("longvideobench", 64, [0, 10, 20, 30, 40]),  # five seconds: five frames
+    ],
+)
+def test_n_frames_by_rule(clip: Path, rule: str, wanted: int, expected: list[int]) -> None:
+    chunks = list(Frames()(viewing(clip, frames=wanted, rule=rule)))
+    assert numbers(chunks) == expected
+    assert seconds(chunks) == pytest.approx([i / RATE for i in expected])
+    assert [len(chunk) for chunk in chunks[:-1]] == [4] * (len(chunks) - 1)
+
+
+def test_n_frames_of_a_part(clip: Path) -> None:
+    assert numbers(list(Frames()(viewing(clip, frames=3, start=1.0, end=2.0)))) == [10, 15, 20]
+    with pytest.raises(pv.VideoError, match="no frame between 7 and 9 s"):
+        list(Frames()(viewing(clip, frames=3, start=7.0, end=9.0)))
+
+
+def test_a_rate_up_to_a_moment_and_its_frame(clip: Path) -> None:
+    assert numbers(list(Frames()(viewing(clip, fps=2.0, end=2.0)))) == [0, 5, 10, 15, 20]
+    assert numbers(list(Frames()(viewing(clip, fps=2.0, start=1.0, end=2.4)))) == [10, 15, 20]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("total", [1, 2, 7, 100])
+@pytest.mark.parametrize("wanted", [1, 2, 8, 64])
+def test_every_rule_gives_increasing_indices(rule: str, total: int, wanted: int) -> None:
+    indices = RULES[rule](total, wanted, total / 2)
+    assert 1 <= len(indices) <= min(total, wanted)
+    assert indices == sorted(set(indices)) and 0 <= indices[0] and indices[-1] < total
+
+
+def same(first: list[pv.FrameChunk], second: list[pv.FrameChunk]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.equal(a.frames, b.frames) and (a.seconds, a.lost) == (b.seconds, b.lost) for a, b in pairs)
+
+
+def test_the_disk_gives_the_same_without_the_file_being_read(clip: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(clip.read_bytes())
+    status = copy.stat()
+    wanted = viewing(copy, fps=5.0)
+    first = list(Frames(tmp_path / "kept")(wanted))
+    copy.write_bytes(bytes(status.st_size))  # the same size and time, nothing to decode
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert same(list(Frames(tmp_path / "kept")(wanted)), first)
+    assert same(first, list(Frames()(viewing(clip, fps=5.0))))
+    with pytest.raises(pv.VideoError):  # another viewing is not there
+        list(Frames(tmp_path / "kept")(viewing(copy, fps=2.0)))
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    with pytest.raises(pv.VideoError):  # another file is not the same viewing
+        list(Frames(tmp_path / "kept")(wanted))
+
+
+def test_a_viewing_that_was_broken_off_is_not_taken_for_whole(clip: Path, tmp_path: Path) -> None:
+    wanted = viewing(clip, fps=5.0)
+    next(Frames(tmp_path / "kept")(wanted))
+    assert same(list(Frames(tmp_path / "kept")(wanted)), list(Frames()(wanted)))
+
+
+def test_the_folder_stays_within_its_size(clip: Path, tmp_path: Path) -> None:
+    limit = 2 * 2**20
+    frames = Frames(tmp_path / "kept", gigabytes=limit / 2**30)
+    whole = list(Frames()(viewing(clip, fps=10.0)))  # 0.9 MB of pixels
+    for chunk in range(1, 9):
+        assert same(list(frames(viewing(clip, fps=10.0, chunk=8))), list(Frames()(viewing(clip, fps=10.0, chunk=8))))
+        assert numbers(list(frames(viewing(clip, fps=10.0, chunk=chunk)))) == numbers(whole)
+        stored = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.val"))
+        assert stored <= limit + 2**20

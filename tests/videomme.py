@@ -1,0 +1,82 @@
+"""Makes a small Video-MME in the official layout: real questions about synthetic clips that the built-in model can see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval.synthetic.render import write_clip
+from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, SHAPES, Question, questions, sample_clip
+
+DOMAINS = (
+    "Knowledge",
+    "Film & Television",
+    "Sports Competition",
+    "Artistic Performance",
+    "Life Record",
+    "Multilingual",
+)
+SUB_CATEGORIES = ("Humanity & History", "Literature & Art", "Animation", "Basketball", "Magic Show", "Travel")
+TASK_TYPES = (
+    "Temporal Perception",
+    "Spatial Perception",
+    "Attribute Perception",
+    "Action Recognition",
+    "Object Recognition",
+    "OCR Problems",
+    "Counting Problem",
+    "Temporal Reasoning",
+    "Spatial Reasoning",
+    "Action Reasoning",
+    "Object Reasoning",
+    "Information Synopsis",
+)
+POOLS = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES, "count": DIGITS[1:7], "motion": DIRECTIONS}
+SRT = '1\n00:00:00,000 --> 00:00:01,200\n<font color="white" size=".72c">hello there</font>\n\n'
+
+
+def make_videomme(folder: Path, videos: int, clips: int, subtitles: bool = True) -> list[dict[str, Any]]:
+    """Write `videos` videos of three questions each, that share `clips` rendered clips; returns the rows of the table."""
+    (folder / "data").mkdir(parents=True)
+    (folder / "videomme").mkdir()
+    (folder / "subtitle").mkdir()
+    asked: list[list[Question]] = []
+    for index in range(clips):
+        clip = sample_clip("dev", 7, index, seconds=4)
+        write_clip(clip, folder / f"clip-{index}.mp4")
+        asked.append(questions(clip)[:3])
+    rows = []
+    for video in range(videos):
+        name, of = f"video{video:04d}", asked[video % clips]
+        copyfile(folder / f"clip-{video % clips}.mp4", folder / "data" / f"{name}.mp4")
+        if subtitles and video % 2 == 0:
+            (folder / "subtitle" / f"{name}.srt").write_text(SRT, encoding="utf-8")
+        for number in range(3):
+            rows.append(_row(video, name, number, of[number % len(of)]))
+    (folder / "videomme").mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
+    return rows
+
+
+def _row(video: int, name: str, number: int, question: Question) -> dict[str, Any]:
+    rng = np.random.default_rng([video, number])
+    wrong = [word for word in POOLS[question.kind.split("_")[0]] if word != question.answer]
+    words = [question.answer, *rng.choice(wrong, 3, replace=False)]
+    order = rng.permutation(4)
+    return {
+        "video_id": f"{video + 1:03d}",
+        "duration": ("short", "medium", "long")[video // 300 if video >= 300 else video % 3],
+        "domain": DOMAINS[video % 6],
+        "sub_category": SUB_CATEGORIES[video % 6],
+        "url": f"https://www.youtube.com/watch?v={name}",
+        "videoID": name,
+        "question_id": f"{video + 1:03d}-{number + 1}",
+        "task_type": TASK_TYPES[(3 * video + number) % 12],
+        "question": question.text,
+        "options": [f"{letter}. {words[i]}" for letter, i in zip("ABCD", order, strict=True)],
+        "answer": "ABCD"[int(np.flatnonzero(order == 0)[0])],
+    }

@@ -32,6 +32,8 @@ class RunConfig(BaseModel):
         As `pdrop_video.load` takes them; no model means the built-in one.
     pyramid, memory : dict
         Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`.
+    ask_pyramid : dict or None
+        Arguments of a `Pyramid` that drops from the memory at each question; None attends to all of it.
     fps, frames : float or int, one of them
         Frames a second, or so many in all by the task's own rule.
     chunk : int
@@ -65,6 +67,7 @@ class RunConfig(BaseModel):
     device: str | None = None
     pyramid: dict[str, Any] = Field(default_factory=dict)
     memory: dict[str, Any] = Field(default_factory=dict)
+    ask_pyramid: dict[str, Any] | None = None
     fps: float | None = Field(default=None, gt=0)
     frames: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=8, ge=1)
@@ -79,10 +82,15 @@ class RunConfig(BaseModel):
     strict: bool = False
     retry: bool = False
 
-    @field_validator("pyramid", "memory", mode="before")
+    @field_validator("pyramid", "ask_pyramid", mode="before")
     @classmethod
-    def _short_forms(cls, value: Any, info: Any) -> Any:
-        return _ratios(value) if info.field_name == "pyramid" else _budget(value)
+    def _ratios(cls, value: Any) -> Any:
+        return _schedule(value)
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _tokens(cls, value: Any) -> Any:
+        return _budget(value)
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:
@@ -94,6 +102,7 @@ class RunConfig(BaseModel):
             raise ValueError("last_frames keeps all tokens of its frames, so question_aware has nothing to rank")
         self.pyramid_object()
         self.memory_object()
+        self.ask_pyramid_object()
         return self
 
     def pyramid_object(self) -> pv.Pyramid:
@@ -103,6 +112,10 @@ class RunConfig(BaseModel):
     def memory_object(self) -> pv.Memory:
         """The budget."""
         return _built(pv.Memory, self.memory)
+
+    def ask_pyramid_object(self) -> pv.Pyramid | None:
+        """The schedule of questions."""
+        return None if self.ask_pyramid is None else _built(pv.Pyramid, self.ask_pyramid)
 
     def identity(self) -> dict[str, Any]:
         """The settings that an item's answer depends on, JSON-ready."""
@@ -169,7 +182,7 @@ def _text(file: Path) -> str:
         raise pv.ConfigError(f"{file} can't be read ({error.strerror}); expected a YAML file.") from error
 
 
-def _ratios(value: Any) -> Any:
+def _schedule(value: Any) -> Any:
     """Ratios, as a list or as "0.5,0.25", and "none" stand for schedules; anything else stays."""
     if isinstance(value, str):
         value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")

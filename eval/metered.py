@@ -77,9 +77,24 @@ class Metered:
         """Tokens of a user's text in its turn, the template's own included."""
         return _tokens(self.stream.lm, text) + _template_tokens(self.stream.lm)
 
-    def asking_flops(self, rows: int, tokens: int) -> float:
-        """FLOPs of reading `rows` tokens of question over what is remembered and generating `tokens` more."""
-        past = self.stream.cache_tokens
+    def asking_flops(self, rows: int, tokens: int, pyramid: pv.Pyramid | None = None) -> float:
+        """FLOPs of a question over what is remembered.
+
+        Parameters
+        ----------
+        rows : int
+            Tokens of the question.
+        tokens : int
+            Tokens generated.
+        pyramid : Pyramid, optional
+            What drops from the memory first.
+        """
+        own = self.stream.loop.schedule
+        shares = [1.0] * own.num_layers if pyramid is None else pyramid.resolve(own.num_layers).per_layer_shares()
+        past, kept = list(self.stream.cache_tokens), self.kept
+        for layer, share in enumerate(shares):
+            visual = kept[own.stage(layer)]
+            past[layer] += int(visual * share) - visual
         read = sum(layer_flops(self.shape, rows, held) for held in past) + 2 * self.shape.hidden * self.shape.vocabulary
         return float(read + decode_flops(self.shape, tuple(held + rows for held in past), max(tokens - 1, 0)))
 

@@ -47,6 +47,9 @@ def main(
     memory: Annotated[
         str | None, typer.Option(help="'none', a number of tokens, or YAML: '{bytes: 1073741824, shape: pyramid}'.")
     ] = None,
+    ask_pyramid: Annotated[
+        str | None, typer.Option(help="As --pyramid: drops from the memory at each question; left out: nothing.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second; or")] = None,
     frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames a push (8).")] = None,

@@ -36,6 +36,7 @@ class Talk:
     def __init__(self, item: Item, task: Task, config: RunConfig, seconds: Sequence[float], record: Record) -> None:
         self.item, self._task, self._config, self._seconds, self._record = item, task, config, seconds, record
         self._dialogue = task.dialogue(item, seconds)
+        self._pyramid = config.ask_pyramid_object()
         self._turns: list[Turn] = []
         self._waiting: Ask | None = None
         self._response: str | None = None
@@ -86,7 +87,7 @@ class Talk:
         with stream.clock.part("model"):
             turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
-        self._asking_flops += stream.asking_flops(rows, tokens)
+        self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid)
         self._record = replace(
             self._record,
             at=self._seconds[-1],
@@ -101,7 +102,7 @@ class Talk:
 
     def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
         longest = self._config.max_new_tokens or ask.max_new_tokens
-        answer = stream.stream.ask(ask.text, longest, answer_prefix=ask.answer_prefix)
+        answer = stream.stream.ask(ask.text, longest, pyramid=self._pyramid, answer_prefix=ask.answer_prefix)
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
         return Turn(at, answer.text), stream.rows(ask.text + ask.answer_prefix), len(answer.token_ids)
@@ -113,7 +114,7 @@ class Talk:
             )
         begun = perf_counter()
         question = ask.cloze or ask.text
-        likelihoods = stream.stream.likelihood(question, ask.choices)
+        likelihoods = stream.stream.likelihood(question, ask.choices, pyramid=self._pyramid)
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
         return Turn(at, text, tuple(likelihoods)), stream.rows(question + "".join(ask.choices)), 0

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
 from eval.config import RunConfig
 from eval.core import Job, blank, failed
 from eval.record import Record, digest
@@ -58,33 +56,6 @@ class Stub:
             if item.id == self.victim and self.killed is not None and not self.killed.exists():
                 self.killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-def paper_videomme(folder: Path, items: int) -> Path:
-    """A Video-MME whose videos are empty files, for workers that look at nothing."""
-    (folder / "data").mkdir(parents=True)
-    (folder / "videomme").mkdir()
-    rows = []
-    for number in range(items):
-        video = number // 3
-        (folder / "data" / f"v{video}.mp4").touch()
-        rows.append(
-            {
-                "video_id": f"{video:03d}",
-                "duration": ("short", "medium", "long")[video % 3],
-                "domain": "Knowledge",
-                "sub_category": "Humanity & History",
-                "url": "",
-                "videoID": f"v{video}",
-                "question_id": f"{video:03d}-{number % 3}",
-                "task_type": "Counting Problem",
-                "question": f"How many are there in {number}?",
-                "options": [f"{letter}. {n}" for n, letter in enumerate("ABCD")],
-                "answer": "ABCD"[number % 4],
-            }
-        )
-    pd.DataFrame(rows).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
-    return folder
 
 
 def result(out: Path) -> dict[str, object]:

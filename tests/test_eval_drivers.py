@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import stub
-from stub import Stub, paper_videomme, result
+from stub import Stub, result
+from videomme import make_videomme
 
 import pdrop_video as pv
 from eval.config import RunConfig
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return paper_videomme(tmp_path_factory.mktemp("data") / "videomme", ITEMS)
+    return make_videomme(tmp_path_factory.mktemp("data") / "videomme", ITEMS // 3)
 
 
 def config(data: Path, out: Path, **more: Any) -> RunConfig:
@@ -107,7 +108,7 @@ class Deadly(Stub):
 
 def test_strict_stops_at_a_worker_that_keeps_dying(data: Path, tmp_path: Path) -> None:
     settings = config(data, tmp_path / "out", limit=9, strict=True)
-    with pytest.raises(pv.PDropError, match="video v2: its worker died 3 times"):
+    with pytest.raises(pv.PDropError, match="video video0001: its worker died 3 times"):
         execute(settings, driver=driver_of(settings, 2, None), make=partial(Deadly, settings))
 
 
@@ -231,7 +232,7 @@ def test_ray_without_room_says_so(cluster: Any, data: Path, tmp_path: Path) -> N
 
 def test_ray_hands_on_what_a_worker_raises(cluster: Any, data: Path, tmp_path: Path) -> None:
     settings = config(data, tmp_path / "out", limit=3)
-    make = partial(Stub, settings, victim="000-0", killed=tmp_path / "no folder" / "killed")
+    make = partial(Stub, settings, victim="001-1", killed=tmp_path / "no folder" / "killed")
     with pytest.raises(pv.PDropError, match="FileNotFoundError"):
         execute(settings, driver=driver_of(settings, 1, RayOptions()), make=make)
 

@@ -76,7 +76,7 @@ def test_a_rate_up_to_a_moment_and_its_frame(clip: Path) -> None:
 def test_every_rule_gives_increasing_indices(rule: str, total: int, wanted: int) -> None:
     indices = RULES[rule](total, wanted, total / 2)
     assert 1 <= len(indices) <= min(total, wanted)
-    assert indices == sorted(set(indices)) and 0 <= indices[0] and indices[-1] < total
+    assert indices == sorted(set(indices)) and indices[0] >= 0 and indices[-1] < total
 
 
 def same(first: list[pv.FrameChunk], second: list[pv.FrameChunk]) -> bool:

@@ -1,4 +1,4 @@
-"""Makes a small Video-MME in the official layout: real questions about synthetic clips that the built-in model can see."""
+"""Makes a small Video-MME in the official layout: questions about synthetic clips that the built-in model can see."""
 
 from __future__ import annotations
 
@@ -39,27 +39,29 @@ POOLS = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES, "count": DIGITS[1
 SRT = '1\n00:00:00,000 --> 00:00:01,200\n<font color="white" size=".72c">hello there</font>\n\n'
 
 
-def make_videomme(folder: Path, videos: int, clips: int, subtitles: bool = True) -> list[dict[str, Any]]:
-    """Write `videos` videos of three questions each, that share `clips` rendered clips; returns the rows of the table."""
-    (folder / "data").mkdir(parents=True)
-    (folder / "videomme").mkdir()
-    (folder / "subtitle").mkdir()
-    asked: list[list[Question]] = []
+def make_videomme(folder: Path, videos: int, clips: int = 0) -> Path:
+    """Write `videos` videos of three questions each, which share `clips` rendered clips of four seconds.
+
+    With no clips the videos are empty files, for workers that look at nothing. Every second video has subtitles.
+    """
+    for name in ("data", "videomme", "subtitle"):
+        (folder / name).mkdir(parents=True)
+    shown = [sample_clip("dev", 7, index, seconds=4) for index in range(clips or 4)]
     for index in range(clips):
-        clip = sample_clip("dev", 7, index, seconds=4)
-        write_clip(clip, folder / f"clip-{index}.mp4")
-        asked.append(questions(clip)[:3])
+        write_clip(shown[index], folder / f"clip-{index}.mp4")
     rows = []
     for video in range(videos):
-        name, of = f"video{video:04d}", asked[video % clips]
-        copyfile(folder / f"clip-{video % clips}.mp4", folder / "data" / f"{name}.mp4")
-        if subtitles and video % 2 == 0:
+        name, index = f"video{video:04d}", video % len(shown)
+        if clips:
+            copyfile(folder / f"clip-{index}.mp4", folder / "data" / f"{name}.mp4")
+        else:
+            (folder / "data" / f"{name}.mp4").touch()
+        if video % 2 == 0:
             (folder / "subtitle" / f"{name}.srt").write_text(SRT, encoding="utf-8")
-        for number in range(3):
-            rows.append(_row(video, name, number, of[number % len(of)]))
-    (folder / "videomme").mkdir(exist_ok=True)
+        asked = questions(shown[index])
+        rows += [_row(video, name, number, asked[number % len(asked)]) for number in range(3)]
     pd.DataFrame(rows).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
-    return rows
+    return folder
 
 
 def _row(video: int, name: str, number: int, question: Question) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def _row(video: int, name: str, number: int, question: Question) -> dict[str, An
     order = rng.permutation(4)
     return {
         "video_id": f"{video + 1:03d}",
-        "duration": ("short", "medium", "long")[video // 300 if video >= 300 else video % 3],
+        "duration": ("short", "medium", "long")[video % 3],
         "domain": DOMAINS[video % 6],
         "sub_category": SUB_CATEGORIES[video % 6],
         "url": f"https://www.youtube.com/watch?v={name}",

@@ -20,11 +20,31 @@ class Job:
 
     video: str
     items: tuple[Item, ...]
+    deaths: int = 0
 
     def without(self, done: Iterable[str]) -> Job:
         """The same job without the items of these names."""
         names = set(done)
         return replace(self, items=tuple(item for item in self.items if item.id not in names))
+
+
+ATTEMPTS = 3
+"""So often an item is begun before it is given up: one that kills its worker each time must not do so for ever."""
+
+
+def after_death(job: Job, done: Iterable[str]) -> tuple[list[Job], Job | None]:
+    """What to do with a job whose worker died: jobs to do again, and what is given up.
+
+    Before they are given up, its items get a last chance each by itself, so that only the guilty one is lost.
+    """
+    left = replace(job.without(done), deaths=job.deaths + 1)
+    if not left.items:
+        return [], None
+    if left.deaths < ATTEMPTS:
+        return [left], None
+    if len(left.items) > 1:
+        return [Job(job.video, (item,), ATTEMPTS - 1) for item in left.items], None
+    return [], left
 
 
 class Worker(Protocol):

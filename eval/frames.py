@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import diskcache
 import numpy as np
-import torch
 
 import pdrop_video as pv
-from pdrop_video.video.source import open_stream, start_seconds
+from pdrop_video.video import frame_times
 
 from .record import digest
 from .sampling import RULES
+
+_INSTANT = 1e-5
+"""Seconds: less than any two frames lie apart, more than times in floats are off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,63 +123,30 @@ def _unpacked(data: bytes) -> pv.FrameChunk:
 
 
 def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
-    if viewing.frames is None:
-        wanted, end = None, None if viewing.end is None else np.nextafter(viewing.end, np.inf)
-        reader = pv.open_video(viewing.path, fps=viewing.fps, chunk=viewing.chunk, start=viewing.start, end=end)
+    if viewing.frames is not None:
+        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=chosen(viewing))
     else:
-        wanted = chosen(viewing)
-        reader = pv.open_video(viewing.path, fps=None, chunk=1, end=wanted[-1] + 1e-4)
+        end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
+        reader = pv.open_video(viewing.path, fps=viewing.fps, chunk=viewing.chunk, start=viewing.start, end=end)
     with reader:
-        yield from reader if wanted is None else _only(reader, wanted, viewing.chunk)
-
-
-def _only(reader: pv.video.VideoReader, wanted: list[float], chunk: int) -> Iterator[pv.FrameChunk]:
-    held: list[pv.FrameChunk] = []
-    left = list(wanted)
-    for one in reader:
-        if left and one.seconds[0] >= left[0] - 1e-4:
-            held.append(one)
-            left.pop(0)
-        if len(held) == chunk:
-            yield _joined(held)
-            held = []
-    if held:
-        yield _joined(held)
-
-
-def _joined(parts: list[pv.FrameChunk]) -> pv.FrameChunk:
-    seconds = [second for part in parts for second in part.seconds]
-    return pv.FrameChunk.of(torch.cat([part.frames for part in parts]), seconds, parts[-1].source, parts[-1].lost)
+        yield from reader
 
 
 def chosen(viewing: Viewing) -> list[float]:
-    """The times of the N frames that the viewing's rule takes, in seconds."""
+    """The times of the N frames that the viewing's rule takes, in seconds.
+
+    Raises
+    ------
+    VideoError
+        If the video can't be read, or has no frame in that part.
+    """
+    assert viewing.frames is not None
     times = frame_times(viewing.path)
     end = times[-1] if viewing.end is None else viewing.end
-    part = [time for time in times if viewing.start <= time <= end]
+    part = [time for time in times if viewing.start <= time <= end + _INSTANT]
     if not part:
         raise pv.VideoError(
             f"{viewing.path} has no frame between {viewing.start:g} and {end:g} s; its last one is at {times[-1]:g} s."
         )
-    duration = part[-1] - part[0] + (times[-1] / max(len(times) - 1, 1))
-    assert viewing.frames is not None
-    return [part[index] for index in RULES[viewing.rule](len(part), viewing.frames, duration)]
-
-
-def frame_times(path: Path) -> list[float]:
-    """When each frame of a video is shown, in seconds, by its packets alone; nothing is decoded."""
-    container, stream = open_stream(path)
-    with container:
-        base, begun = stream.time_base, start_seconds(stream)
-        stamps: list[int] = []
-        try:
-            for packet in container.demux(stream):
-                stamp = packet.pts if packet.pts is not None else packet.dts
-                if stamp is not None and packet.size and not packet.is_discard:
-                    stamps.append(stamp)
-        except av.FFmpegError:
-            pass  # a damaged file ends here; reading it says so
-        if not stamps or base is None:
-            raise pv.VideoError(f"{path} holds no packet with a time; expected a video file with time stamps.")
-        origin = min(stamps) * base if begun is None else begun
-        return [float(stamp * base - origin) for stamp in sorted(set(stamps))]
+    step = times[-1] / max(len(times) - 1, 1)
+    return [part[index] for index in RULES[viewing.rule](len(part), viewing.frames, part[-1] - part[0] + step)]

@@ -10,7 +10,7 @@ import torch
 from media import number_of, steady, write_video
 
 import pdrop_video as pv
-from eval.frames import Frames, Viewing, frame_times
+from eval.frames import Frames, Viewing
 from eval.sampling import RULES
 
 TOTAL, RATE = 50, 10
@@ -34,10 +34,6 @@ def numbers(chunks: list[pv.FrameChunk]) -> list[int]:
 
 def seconds(chunks: list[pv.FrameChunk]) -> list[float]:
     return [second for chunk in chunks for second in chunk.seconds]
-
-
-def test_the_times_of_all_frames_are_known_without_decoding(clip: Path) -> None:
-    assert frame_times(clip) == pytest.approx([i / RATE for i in range(TOTAL)])
 
 
 @pytest.mark.parametrize(

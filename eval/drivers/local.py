@@ -15,11 +15,8 @@ from typing import Any
 
 import pdrop_video as pv
 
-from ..core import Job, MakeWorker
+from ..core import Job, MakeWorker, after_death
 from ..record import Record
-
-ATTEMPTS = 3
-"""So often a job is begun before it is given up: an item that kills its worker each time must not do so for ever."""
 
 
 @dataclass(slots=True)
@@ -50,14 +47,13 @@ def local(
     PDropError
         What a worker raised: with its type and text.
     """
-    waiting, attempts = deque(jobs), dict.fromkeys((job.video for job in jobs), 0)
+    waiting = deque(jobs)
     children = [_begin(index, make) for index in range(min(workers, len(jobs)))]
     try:
         while waiting or any(child.job for child in children):
             for child in children:
                 if child.job is None and waiting:
                     child.job, child.done = waiting.popleft(), []
-                    attempts[child.job.video] += 1
                     _send(child)
             for pipe in wait([child.pipe for child in children if child.job]):
                 child = next(child for child in children if child.pipe is pipe)
@@ -65,11 +61,10 @@ def local(
                     kind, value = child.pipe.recv()
                 except (EOFError, OSError):
                     job, code = _bury(child)
-                    left = job.without(child.done)
-                    if left.items and attempts[job.video] < ATTEMPTS:
-                        waiting.appendleft(left)
-                    elif left.items:
-                        yield from give_up(left, f"its worker died {ATTEMPTS} times, the last time {code}")
+                    again, lost = after_death(job, child.done)
+                    waiting.extendleft(reversed(again))
+                    if lost is not None:
+                        yield from give_up(lost, f"its worker died {lost.deaths} times, the last time {code}")
                     children[children.index(child)] = _begin(child.index, make)
                     continue
                 if kind == "record":

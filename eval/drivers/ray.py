@@ -14,9 +14,8 @@ from typing import Any
 
 import pdrop_video as pv
 
-from ..core import Job, MakeWorker
+from ..core import Job, MakeWorker, after_death
 from ..record import Record
-from .local import ATTEMPTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,7 +91,6 @@ def _carry_out(
     options: RayOptions,
     give_up: Callable[[Job, str], Iterator[Record]],
 ) -> Iterator[Record]:
-    attempts = dict.fromkeys((job.video for job in waiting), 0)
     actor = ray.remote(Replica).options(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=-1)
     replicas = [actor.remote(make) for _ in range(min(options.replicas, len(waiting)))]
     coming = {replica.ready.remote(): replica for replica in replicas}
@@ -104,7 +102,6 @@ def _carry_out(
             idle.extend(_arrived(ray, coming))
             while waiting and idle:
                 job = waiting.popleft()
-                attempts[job.video] += 1
                 replica = idle.popleft()
                 busy[replica.work.options(num_returns="streaming").remote(job)] = _Busy(replica, job)
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=1.0)
@@ -117,11 +114,10 @@ def _carry_out(
                     continue
                 except ray.exceptions.RayActorError as error:
                     idle.append(busy.pop(stream).replica)  # Ray restarts it; its next job waits for that
-                    left = at.job.without(at.done)
-                    if left.items and attempts[left.video] < ATTEMPTS:
-                        waiting.appendleft(left)
-                    elif left.items:
-                        yield from give_up(left, f"its replica died {ATTEMPTS} times: {_first_line(error)}")
+                    again, lost = after_death(at.job, at.done)
+                    waiting.extendleft(reversed(again))
+                    if lost is not None:
+                        yield from give_up(lost, f"its replica died {lost.deaths} times: {_first_line(error)}")
                     continue
                 except ray.exceptions.RayTaskError as error:
                     raise _known(error) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 import typer
@@ -41,6 +41,10 @@ _ASK_EXAMPLES = """
   pdrop-video ask match.mp4 "Who scored?" --model Qwen/Qwen2.5-VL-7B-Instruct --fps 1 --memory 6144
 
   pdrop-video ask clip.mp4 "Which way does it move?" --ratios none --memory none --json
+
+  pdrop-video ask rtsp://camera/stream "Has anybody come in?" --end 600
+
+  pdrop-video ask film.mkv "How does it end?" --start 5400 --frames 64
 """
 _INFO_EXAMPLES = """
 [bold]Examples[/bold]
@@ -74,11 +78,17 @@ def main(
 
 @app.command(epilog=_ASK_EXAMPLES)
 def ask(
-    video: Annotated[Path, typer.Argument(help="A video file.")],
+    video: Annotated[str, typer.Argument(help="A video file, or an address: http, https, rtsp, rtmp, tcp or udp.")],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
     model: Model = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
     chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    frames: Annotated[
+        int | None, typer.Option(help="Watch so many frames, evenly spaced, instead of so many a second.", min=1)
+    ] = None,
+    start: Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)] = None,
+    end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
+    decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
     ratios: Ratios = None,
     memory: Annotated[
         str, typer.Option(help="Most tokens that a layer remembers while watching; 'none' for no limit.")
@@ -108,8 +118,10 @@ def ask(
             standing_question=questions[0] if standing else None,
         )
         rate = lm.adapter.fps if fps is None else fps
-        with pv.open_video(video, fps=rate, chunk=chunk) as reader:
-            for part in reader if as_json else _progress(reader, lm, video):
+        with pv.open_video(
+            video, fps=rate, chunk=chunk, frames=frames, start=start, end=end, decoder=cast(Any, decoder)
+        ) as reader:
+            for part in reader if as_json else _progress(reader, lm):
                 stream.push(part)
             lost = list(reader.warnings)
         answers = []
@@ -119,7 +131,7 @@ def ask(
             else:
                 answers.append(_print_live(stream, question, max_new_tokens))
         if as_json:
-            typer.echo(json.dumps({"video": str(video), "warnings": lost, "answers": [asdict(a) for a in answers]}))
+            typer.echo(json.dumps({"video": reader.source, "warnings": lost, "answers": [asdict(a) for a in answers]}))
             return
         for sentence in lost:
             _err.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
@@ -184,11 +196,11 @@ def _memory(tokens: str, evictor: str) -> pv.Memory:
     return pv.Memory(tokens=count, evictor=evictor)
 
 
-def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChunk]:
+def _progress(reader: Any, lm: pv.VideoLM) -> Iterator[pv.FrameChunk]:
     """A bar on a terminal, plain lines otherwise."""
-    total = reader.info.duration
+    total, name = reader.info.duration, Path(reader.source).name
     if not _err.is_terminal:
-        _err.print(escape(f"watching {video.name} with the {lm.name} model"), highlight=False, soft_wrap=True)
+        _err.print(escape(f"watching {name} with the {lm.name} model"), highlight=False, soft_wrap=True)
         for part in reader:
             yield part
             of = f" of {total:.1f}" if total else ""
@@ -196,7 +208,7 @@ def _progress(reader: Any, lm: pv.VideoLM, video: Path) -> Iterator[pv.FrameChun
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeElapsedColumn())
     with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task(escape(f"watching {video.name}"), total=total, seen="")
+        task = bar.add_task(escape(f"watching {name}"), total=total, seen="")
         for part in reader:
             yield part
             seen = f"{part.seconds[-1]:.1f} s, {reader.frames_read} frames"

@@ -14,6 +14,7 @@ import pytest
 from families import build
 from media import spoil, steady, write_video
 from rich.console import Console
+from servers import web
 from typer.testing import CliRunner, Result
 
 import pdrop_video as pv
@@ -139,6 +140,44 @@ def test_options_reach_the_library(model: Path, clip: Path, options: list[Any], 
     (answer,) = answers(clip, QUESTION, "--model", model, *options)
     assert (answer["frames"], answer["kept"]) == (frames, kept)
     assert answer["seconds"][0] == 0 and answer["cache_tokens"][0] == PREFIX + kept[0]
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        (["--frames", "4"], [0, 1.3, 2.6, 3.9]),
+        (["--start", "1", "--end", "2.5"], [1, 1.5, 2]),
+        (["--frames", "3", "--start", "3"], [3, 3.4, 3.9]),
+    ],
+)
+def test_which_frames_are_watched(
+    model: Path, clip: Path, options: list[str], seconds: list[float], decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    pushed: list[float] = []
+    push = pv.VideoStream.push
+    monkeypatch.setattr(pv.VideoStream, "push", lambda self, chunk: pushed.extend(chunk.seconds) or push(self, chunk))
+    answers(clip, QUESTION, "--model", model, "--fps", 2, "--decoder", decoder, *options)
+    assert pushed == pytest.approx(seconds)
+
+
+def test_an_address_is_watched_like_a_file(model: Path, clip: Path) -> None:
+    with web(clip.parent) as server:
+        result = run("ask", f"{server}/{clip.name}", QUESTION, "--model", model, "--json")
+        assert result.exit_code == 0, result.output
+        said = json.loads(result.stdout)
+    assert said["video"] == f"{server}/clip.mp4"
+    (by_file,) = answers(clip, QUESTION, "--model", model)
+    assert said["answers"][0]["text"] == by_file["text"]
+    assert said["answers"][0]["visual_tokens"] == by_file["visual_tokens"]
+
+
+def test_an_unknown_decoder_is_one_clear_error(model: Path, clip: Path) -> None:
+    result = run("ask", clip, QUESTION, "--model", model, "--decoder", "opencv")
+    assert result.exit_code == 1
+    assert result.stderr == "error: decoder is 'opencv'; expected 'pyav' or 'decord'.\n"
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -75,7 +75,7 @@ class LiveFrames:
     def __iter__(self) -> Iterator[Shot]:
         """Draw frames until the source is gone for good, the wanted time is over, or somebody stops it."""
         wanted = self._sampling.wanted()
-        begun, offset = clock.monotonic(), Fraction(0)
+        begun, offset = self._track.opened, Fraction(0)
         while True:
             for frame, since in self._track:
                 self.last_time = offset + since

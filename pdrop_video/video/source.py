@@ -6,6 +6,7 @@ Everything that can be said before the first frame is decoded is said here. This
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -81,6 +82,7 @@ def open_stream(address: Address, connection: Connection | None = None) -> tuple
         If it cannot be reached in time, is not a video, has no video stream or one in an unknown codec.
     """
     patience = connection or Connection()
+    begun = time.monotonic()
     try:
         container = av.open(
             address.url,
@@ -91,7 +93,9 @@ def open_stream(address: Address, connection: Connection | None = None) -> tuple
             timeout=None if address.kind == "file" else (patience.connect_timeout, patience.read_timeout),
         )
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(_not_opened(address, patience, error)) from error
+        # Many a format takes the interruption for the end of the data and complains about that.
+        late = address.kind != "file" and time.monotonic() - begun >= patience.connect_timeout
+        raise VideoError(_not_opened(address, patience, error, late)) from error
     try:
         if address.kind == "file" and not address.playlists and container.format.name in _PLAYLISTS:
             raise VideoError(
@@ -118,7 +122,7 @@ def _options(address: Address, patience: Connection) -> dict[str, str]:
     return options
 
 
-def _not_opened(address: Address, patience: Connection, error: Exception) -> str:
+def _not_opened(address: Address, patience: Connection, error: Exception, late: bool) -> str:
     if address.kind == "file":
         return (
             f"{address.url} cannot be opened as a video ({error}). Expected a video file such as mp4, mkv, webm, mov, "
@@ -126,7 +130,7 @@ def _not_opened(address: Address, patience: Connection, error: Exception) -> str
         )
     # FFmpeg's message repeats the whole address, password included.
     reason = getattr(error, "strerror", None) or type(error).__name__
-    if isinstance(error, av.ExitError):
+    if late:
         reason = f"no answer within {patience.connect_timeout:g} s"
     what = "device" if address.kind == "device" else "address"
     return (

@@ -5,6 +5,7 @@ A track is read by one thread. It knows neither which frames are wanted nor what
 
 from __future__ import annotations
 
+import time as clock
 from bisect import bisect_left
 from fractions import Fraction
 
@@ -37,6 +38,8 @@ class Track:
 
     Attributes
     ----------
+    opened : float
+        When opening it began, by `time.monotonic`.
     losses : Losses
         As given.
     first : VideoFrame
@@ -59,6 +62,7 @@ class Track:
     """
 
     def __init__(self, address: Address, connection: Connection, losses: Losses) -> None:
+        self.opened = clock.monotonic()
         self.losses = losses
         self._address = address
         self._connection = connection

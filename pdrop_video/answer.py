@@ -157,9 +157,12 @@ class Status:
         Tokens that each layer remembers.
     cache_bytes : int
         Bytes of the keys and values remembered.
+    archive_bytes : int
+        Bytes archived on the host.
     """
 
     frames: int
     seconds: tuple[float, float] | None
     cache_tokens: tuple[int, ...]
     cache_bytes: int
+    archive_bytes: int = 0

@@ -41,12 +41,22 @@ class Question:
         Text that the answer is made to begin with.
     schedule : Schedule
         How the question drops what it need not attend to.
+    retrieve : int
+        How many archived steps of time each layer gets back.
     """
 
     def __init__(
-        self, lm: VideoLM, ingest: Ingestor, origin: StreamState, text: str, answer_prefix: str, schedule: Schedule
+        self,
+        lm: VideoLM,
+        ingest: Ingestor,
+        origin: StreamState,
+        text: str,
+        answer_prefix: str,
+        schedule: Schedule,
+        retrieve: int,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
+        self.retrieve = retrieve
         self.answer_prefix = answer_prefix
         self.state = origin.fork()
         self.began = perf_counter()
@@ -74,8 +84,8 @@ class Question:
             self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
             self.kept = tuple(int(cache.tables[b].visual.sum()) for b in (0, *ingest.loop.schedule.layers))
             rows = question_rows(self.lm, state, self.text, self.answer_prefix)
-            ingest.room_for_text(state, len(rows) + upcoming)
-            passage = AskingPassage(cache, self.schedule)
+            ahead = ingest.room_for_text(state, len(rows) + upcoming)
+            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
             hidden = ingest.text(state, rows, passage)
             self.evidence = tuple(map(_evidence, passage.attended))
             return ingest.logits(hidden[-1:])[0]

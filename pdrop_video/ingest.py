@@ -7,6 +7,7 @@ answers.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .errors import ConfigError
 from .flops import DecoderShape
-from .memory import Ahead, Limits, Memory, StreamCache, TokenTable, Window
+from .memory import Ahead, Archive, Limits, Memory, StreamCache, TokenTable, Window
 from .memory.evictors import evictor_named
 from .models import Adapter, Place, VisualChunk
 from .passage import MemoryPassage
@@ -64,6 +65,7 @@ class Ingestor:
         shape = DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
         self.limits = self._limits()
+        self.archive = self._archive()
         smallest = None if self.limits.moved is None else min(self.limits.moved)
         if smallest is not None and smallest <= self._text_tokens:
             raise ConfigError(
@@ -71,15 +73,35 @@ class Ingestor:
                 f"may hold {smallest}; give more."
             )
 
+    def _fixed_rope(self) -> str | None:
+        """The name of a RoPE whose angles depend on the length, so that no key can be moved by a rotation."""
+        rope = (getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}).get("rope_type", "default")
+        return rope if rope in ("dynamic", "longrope") else None
+
+    def _archive(self) -> Archive | None:
+        """An empty archive, if there is to be one."""
+        size, folder = self.memory.archive, self.memory.archive_folder
+        if size is None:
+            return None
+        if rope := self._fixed_rope():
+            raise ConfigError(
+                f"an archive finds frames by un-rotated keys, which {rope!r} RoPE does not have; drop it."
+            )
+        if folder is not None:
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"archive_folder={folder!r} can't be made: {error}; choose another.") from error
+        return Archive(size, self.loop.turn, folder)
+
     def _limits(self) -> Limits:
         """The budget of each layer, and the window of positions."""
         shares, memory = self.loop.schedule.per_layer_shares(), self.memory
         tokens = memory.budgets(shares, self.token_bytes)
         text = self.model.config.get_text_config()
-        rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
         if memory.positions == "original" or tokens is None:
             return Limits(tokens, tokens)
-        if rope in ("dynamic", "longrope"):  # its angles depend on the length, so no key can be moved by a rotation
+        if rope := self._fixed_rope():
             if memory.positions == "compact":
                 raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
             return Limits(tokens, tokens)
@@ -99,7 +121,7 @@ class Ingestor:
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
         layers = self.loop.schedule.num_layers
-        state = StreamState(StreamCache(layers, self.limits, self.evictor), Place(), rows=0)
+        state = StreamState(StreamCache(layers, self.limits, self.evictor, self.archive), Place(), rows=0)
         if self.prefix:
             self.text(state, self.adapter.embed(self.prefix))
         index = torch.arange(len(self.prefix), device=self.probe.device)
@@ -213,9 +235,11 @@ class Ingestor:
         """Of the token after each row [rows, vocabulary]."""
         return self.model.get_output_embeddings()(self.loop.text.norm(hidden))
 
-    def room_for_text(self, state: StreamState, tokens: int) -> None:
-        """Move positions, if need be, so that so many tokens of text stay in the window."""
-        state.cache.fit(_text_ahead(state.place, tokens))
+    def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
+        """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be."""
+        ahead = _text_ahead(state.place, tokens)
+        state.cache.fit(ahead)
+        return ahead
 
     def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
         """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.

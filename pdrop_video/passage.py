@@ -5,17 +5,17 @@ Knows the cache and the ranking of its columns. Refuses to know models' families
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .memory import StreamCache, TokenTable
+from .memory import Ahead, StreamCache, TokenTable
 from .memory.layer import Arrangement
 from .pyramid import Rows, Schedule
-from .pyramid.rank import Rope, attention_weights, project
+from .pyramid.rank import Rope, attention_weights, per_head, project
 
 
 class MemoryPassage:
@@ -50,11 +50,11 @@ class MemoryPassage:
         moved = shift.move(rows.positions.movedim(0, -1) if mrope else rows.positions[..., None], visual)
         return moved.movedim(-1, 0) if mrope else moved[..., 0]
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Rope) -> None:
+    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
         """Note what the probe asks."""
         if self.queries is not None:
             asking = module.input_layernorm(rows.hidden[:, -self.probe :])
-            cos, sin = (part[..., -self.probe :, :] for part in rope)
+            cos, sin = (part[..., -self.probe :, :] for part in rope())
             self.queries.append(project(module.self_attn, asking, "q", (cos, sin))[0])
 
 
@@ -79,8 +79,8 @@ class AskingPassage(MemoryPassage):
 
     PyramidDrop (arXiv 2410.17247) with the memory in place of a picture: at the first layer of stage s the visual
     tokens that the question's last token attends to most stay, int(n * ratio_s) of them, where n is what the first
-    layer remembers. A layer that remembers no more than that drops nothing. Layers that remember the same tokens follow
-    the first of them; others rank their own.
+    layer remembers. A layer that remembers no more than that drops nothing, and a ratio of 1 never does. Layers that
+    remember the same tokens follow the first of them; others rank their own.
 
     Parameters
     ----------
@@ -88,6 +88,11 @@ class AskingPassage(MemoryPassage):
         Of a fork, with a table for every column.
     schedule : Schedule
         Whose stages and ratios; one stage drops nothing.
+    ahead : Ahead, optional
+        Where the question and its answer stand; with `retrieve`.
+    retrieve : int
+        How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
+        like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
 
     Attributes
     ----------
@@ -95,22 +100,26 @@ class AskingPassage(MemoryPassage):
         By stage.
     """
 
-    def __init__(self, cache: StreamCache, schedule: Schedule) -> None:
+    def __init__(self, cache: StreamCache, schedule: Schedule, ahead: Ahead | None = None, retrieve: int = 0) -> None:
         super().__init__(cache)
-        self.schedule = schedule
+        self.schedule, self.ahead, self.retrieve = schedule, ahead, retrieve
         self.attended: list[Attended] = []
-        visual = int(cache.tables[0].visual.sum())
-        self._target = schedule.counts(visual)
+        self._target: tuple[int, ...] = ()
         self._decided: dict[tuple[int, int], tuple[Any, ...]] = {}
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Rope) -> None:
-        """Drop what this layer need not attend to, and note what it does."""
+    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
+        """Bring back what this layer may need, drop what it need not attend to, and note what it does."""
+        if self.retrieve:
+            self._bring_back(layer, module, rows)
+        if layer == 0:
+            self._target = self.schedule.counts(int(self.cache.tables[0].visual.sum()))
         stage, table = self.schedule.stage(layer), self.cache.tables[layer]
         first = len(self.attended) == stage
         key = id(table), stage
         if key not in self._decided:
-            gone = int(table.visual.sum()) - self._target[stage]
-            weight = self._weights(layer, module, rows, rope) if first or gone > 0 else None
+            share = (1.0, *self.schedule.ratios)[stage]
+            gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
+            weight = self._weights(layer, module, rows, rope()) if first or gone > 0 else None
             move = None if weight is None or gone <= 0 else _narrow(weight, table, gone)
             self._decided[key] = move, table if move is None else table.take(move.order), weight, table
         move, after, weight, _ = self._decided[key]
@@ -122,6 +131,13 @@ class AskingPassage(MemoryPassage):
             weight = weight if move is None else weight[move.order]
             order = after.index.argsort()
             self.attended.append(Attended(after.take(order), weight[order]))
+
+    def _bring_back(self, layer: int, module: Any, rows: Rows) -> None:
+        assert self.cache.archive is not None
+        assert self.ahead is not None
+        asked = per_head(module.self_attn, module.input_layernorm(rows.hidden), "q")[0].mean(1)
+        if (found := self.cache.archive.recall(layer, asked, self.retrieve)) is not None:
+            self.cache.bring_back(layer, found, self.ahead)
 
     def _weights(self, layer: int, module: Any, rows: Rows, rope: Rope) -> Tensor:
         """What the last row attends to among the columns held [columns]."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .errors import ModelError, StreamError
 from .memory import EVICTORS, Memory, Shift, StreamCache, TokenTable
+from .memory.pack import pack, unpack
 from .models import Place
 from .pyramid import ALLOCATORS, SCORERS, Pyramid
 from .registry import name_of
@@ -81,6 +82,8 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
             "shape": stream.memory.shape,
             "evictor": name_of(EVICTORS, state.cache.evictor),
             "positions": stream.memory.positions,
+            "archive": stream.memory.archive,
+            "archive_folder": stream.memory.archive_folder,
         },
         "system": stream.system,
         "standing_question": stream.standing_question,
@@ -92,6 +95,9 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
         "state": {name: getattr(state, name) for name in _PLAIN},
     }
     copies = {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+    if state.cache.archive is not None:  # on the host already
+        archived, header["archived"] = pack(state.cache.archive)
+        copies |= archived
     return copies, {"pdrop_video": json.dumps(header)}
 
 
@@ -118,8 +124,10 @@ def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
         system=header["system"],
     )
     empty = stream._state.cache
-    cache = StreamCache(lm.num_layers, empty.limits, empty.evictor)
-    stream._state = _state(header, {name: tensor.to(lm.device) for name, tensor in tensors.items()}, cache)
+    archive = None if empty.archive is None else unpack(empty.archive, tensors, header["archived"])
+    cache = StreamCache(lm.num_layers, empty.limits, empty.evictor, archive)
+    moved = {name: tensor.to(lm.device) for name, tensor in tensors.items() if not name.startswith("archive.")}
+    stream._state = _state(header, moved, cache)
     stream._push_seconds = header["push_seconds"]
     return stream
 

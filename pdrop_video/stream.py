@@ -85,9 +85,10 @@ class VideoStream:
     def __repr__(self) -> str:
         if self.closed:
             return "VideoStream(closed)"
-        frames, seconds, tokens, nbytes = astuple(self.status)
+        frames, seconds, tokens, nbytes, archived = astuple(self.status)
         span = "" if seconds is None else f", {seconds[0]:g} to {seconds[1]:g} s"
-        return f"VideoStream({frames} frames{span}, {max(tokens)} tokens a layer, {nbytes / 2**20:.1f} MiB)"
+        kept = f", {archived / 2**20:.1f} MiB archived" if archived else ""
+        return f"VideoStream({frames} frames{span}, {max(tokens)} tokens a layer, {nbytes / 2**20:.1f} MiB{kept})"
 
     @property
     def _state(self) -> StreamState:
@@ -97,7 +98,9 @@ class VideoStream:
     @_state.setter
     def _state(self, state: StreamState) -> None:
         self._current = state
-        self._status = Status(state.frames, state.span, tuple(state.cache.lengths()), state.cache.nbytes)
+        cache = state.cache
+        archived = 0 if cache.archive is None else cache.archive.nbytes
+        self._status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
 
     # -- pushing ----------------------------------------------------------------------------------------------------
 
@@ -296,6 +299,7 @@ class VideoStream:
         stream: Literal[False] = ...,
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
+        retrieve: int | None = ...,
         answer_prefix: str = ...,
     ) -> Answer: ...
     @overload
@@ -307,6 +311,7 @@ class VideoStream:
         stream: Literal[True],
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
+        retrieve: int | None = ...,
         answer_prefix: str = ...,
     ) -> AnswerStream: ...
     def ask(
@@ -317,6 +322,7 @@ class VideoStream:
         stream: bool = False,
         keep: bool = False,
         pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
         answer_prefix: str = "",
     ) -> Answer | AnswerStream:
         """Answer a question about what was watched so far; the stream stays bit for bit as it was.
@@ -334,6 +340,9 @@ class VideoStream:
         pyramid : Pyramid, optional
             Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
             picture; on the question's fork only. None attends to all that is remembered.
+        retrieve : int, optional
+            How many steps of time to bring back from the archive into each layer of the question's fork, beside what
+            is remembered: those most like the question.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
 
@@ -346,12 +355,12 @@ class VideoStream:
         StreamError
             If no frame was pushed yet.
         ConfigError
-            If the question is empty or `max_new_tokens` is below 1; with `keep`, if the budget can't hold the turn.
+            If the question is empty or a number below 1; if `retrieve` is given to a stream without an archive; with
+            `keep`, if the budget can't hold the turn.
         """
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {max_new_tokens!r}; expected a whole number from 1.")
+        _from_one("max_new_tokens", max_new_tokens)
         with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid)
+            asked = self._asked(question, answer_prefix, pyramid, retrieve)
             if keep:
                 self._ingest.check_room_for(
                     len(question_rows(self.lm, self._state, question, answer_prefix)) + max_new_tokens
@@ -362,7 +371,13 @@ class VideoStream:
         return answer if stream else answer.finish()
 
     def likelihood(
-        self, question: str, options: Sequence[str], *, pyramid: Pyramid | None = None, answer_prefix: str = ""
+        self,
+        question: str,
+        options: Sequence[str],
+        *,
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+        answer_prefix: str = "",
     ) -> tuple[float, ...]:
         """How likely each of some answers is: the mean log-probability of its tokens after the question.
 
@@ -371,7 +386,7 @@ class VideoStream:
         question : str
         options : sequence of str
             The answers' texts.
-        pyramid, answer_prefix
+        pyramid, retrieve, answer_prefix
             As for `ask`.
 
         Returns
@@ -384,7 +399,7 @@ class VideoStream:
         for option in options:
             _some_text("one of the options", option)
         with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid)
+            asked = self._asked(question, answer_prefix, pyramid, retrieve)
         with self._access.turn():
             try:
                 ids = [self.lm.prompt.words(option) for option in options]
@@ -392,14 +407,22 @@ class VideoStream:
             finally:
                 asked.close()
 
-    def _asked(self, question: str, answer_prefix: str, pyramid: Pyramid | None) -> Question:
+    def _asked(
+        self, question: str, answer_prefix: str, pyramid: Pyramid | None, retrieve: int | None = None
+    ) -> Question:
         _some_text("the question", question)
+        if retrieve is not None:
+            _from_one("retrieve", retrieve)
+            if self.memory.archive is None:
+                raise ConfigError(
+                    f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
+                )
         if self._state.span is None:
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
         own = self.loop.schedule
         all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
         schedule = all_of_it if pyramid is None else pyramid.resolve(own.num_layers)
-        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule)
+        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
@@ -416,6 +439,11 @@ class VideoStream:
             with torch.no_grad(), state.cache.transaction():
                 keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
             self._state = state
+
+
+def _from_one(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number from 1.")
 
 
 def _some_text(name: str, text: object) -> str:

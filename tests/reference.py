@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from pdrop_video import VideoLM
+from pdrop_video.memory import StreamCache
 
 
 def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str) -> tuple[dict[str, Any], int, int]:
@@ -61,6 +63,41 @@ def mrope(lm: VideoLM, before: list[int], times: tuple[float, ...], size: tuple[
         ids += [(end + i,) * 3 for i in range(tail)]
     end = max(map(max, ids)) + 1
     return torch.tensor([*ids, *[(end + i,) * 3 for i in range(after)]]).T[:, None]
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, tokens: int | None) -> list[list[Tensor]]:
+    """A list that grows, with every piece that enters a stream, by the numbers of the tokens that each layer holds."""
+    snapshots: list[list[Tensor]] = []
+    record = StreamCache.record
+
+    def recording(cache: StreamCache, new: Any) -> None:
+        record(cache, new)
+        snapshots.append([table.index for table in cache.tables])
+        assert cache.lengths() == [len(table) for table in cache.tables]
+        assert tokens is None or max(cache.lengths()) <= tokens
+
+    monkeypatch.setattr(StreamCache, "record", recording)
+    return snapshots
+
+
+def stream_masks(snapshots: list[list[Tensor]], prefix: int, total: int, asked: list[Tensor]) -> Tensor:
+    """What each layer lets each token see [layers, total, total], so that every token sees what was held when it came.
+
+    The question, behind everything, sees `asked`.
+    """
+    allowed = torch.zeros(len(asked), total, total, dtype=torch.bool)
+    allowed[:, :prefix, :prefix] = True
+    done = prefix
+    for snapshot in snapshots:
+        end = int(snapshot[0].max()) + 1  # layer 0 keeps every token of what came last
+        for i, index in enumerate(snapshot):
+            allowed[i, done:end, index] = True
+        done = end
+    for i, index in enumerate(asked):
+        allowed[i, done:, index] = True
+    allowed[:, done:, done:] = True
+    allowed &= torch.ones(total, total, dtype=torch.bool).tril()
+    return allowed | torch.eye(total, dtype=torch.bool)  # a token that is gone sees itself: no empty softmax
 
 
 @torch.no_grad()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from families import FAMILIES, budget, build, cases, video
-from reference import full_prompt, masked_forward
+from reference import full_prompt, masked_forward, recorded, stream_masks
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.memory import StreamCache
 
 QUESTION = "what is shown first ?"
 ATTENTIONS = {"sdpa": 1e-9, "eager": 2e-5}  # transformers' eager attention takes its softmax in float32
@@ -82,36 +81,13 @@ def test_drops_and_evictions_equal_masks(
     tokens, step = budget(lm, room), lm.adapter.frames_per_step
     frames, seconds = video(6 * step), [0.5 * i for i in range(6 * step)]
     inputs, prefix, pushed = full_prompt(lm, frames, seconds, QUESTION)
-    snapshots: list[list[Tensor]] = []
-    record = StreamCache.record
-
-    def recording(cache: StreamCache, new) -> None:
-        record(cache, new)
-        snapshots.append([table.index for table in cache.tables])
-        assert cache.lengths() == [len(table) for table in cache.tables]
-        assert tokens is None or max(cache.lengths()) <= tokens
-
-    monkeypatch.setattr(StreamCache, "record", recording)
+    snapshots = recorded(monkeypatch, tokens)
     stream = lm.stream(pyramid, pv.Memory(tokens=tokens))
     for part, times in chunks(frames, seconds, [n * step for n in steps]):
         stream.push(part, times)
 
-    total, layers = inputs["input_ids"].shape[1], lm.num_layers
-    allowed = torch.zeros(layers, total, total, dtype=torch.bool)
-    allowed[:, :prefix, :prefix] = torch.ones(prefix, prefix, dtype=torch.bool).tril()
-    done = prefix
-    for snapshot in snapshots:
-        end = int(snapshot[0].max()) + 1  # layer 0 keeps every token of what came last
-        for i, index in enumerate(snapshot):
-            allowed[i, done:end, index] = True
-        done = end
-    assert done == prefix + pushed
-    for i, index in enumerate(snapshots[-1]):
-        allowed[i, done:, index] = True
-    allowed[:, done:, done:] = True
-    allowed &= torch.ones(total, total, dtype=torch.bool).tril()
-    allowed |= torch.eye(total, dtype=torch.bool)  # a token that is gone sees itself: no empty softmax
-
+    assert int(snapshots[-1][0].max()) + 1 == prefix + pushed
+    allowed = stream_masks(snapshots, prefix, inputs["input_ids"].shape[1], snapshots[-1])
     got = next_logits(stream)
     torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=ATTENTIONS[attn], rtol=0)
     other = masked_forward(lm, inputs, allowed.roll(1, 0))[-1]  # the control: neighbouring layers' masks do not fit

@@ -1,5 +1,6 @@
 """The KV cache across chunks: storage, metadata and budget. Knows tensors, never a model family."""
 
+from .archive import Archive, Block, Piece
 from .cache import Limits, StreamCache
 from .config import Memory
 from .evictors import EVICTORS, Evictor, Held
@@ -10,11 +11,14 @@ from .window import Ahead, Shift, Window
 __all__ = [
     "EVICTORS",
     "Ahead",
+    "Archive",
+    "Block",
     "Evictor",
     "Held",
     "KeyValueLayer",
     "Limits",
     "Memory",
+    "Piece",
     "Shift",
     "StreamCache",
     "TokenTable",

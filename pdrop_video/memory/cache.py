@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..errors import ConfigError
+from .archive import Archive, Piece
 from .evictors import Evictor, Held, Merger, choose
 from .layer import Arrangement, KeyValueLayer
 from .table import TokenTable
@@ -50,6 +53,8 @@ class StreamCache(Cache):
         What each may hold.
     evictor : Evictor
         Chooses what goes.
+    archive : Archive, optional
+        Where it goes; None forgets it.
 
     Attributes
     ----------
@@ -63,10 +68,10 @@ class StreamCache(Cache):
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, limits: Limits, evictor: Evictor) -> None:
+    def __init__(self, num_layers: int, limits: Limits, evictor: Evictor, archive: Archive | None = None) -> None:
         tokens = limits.tokens or (None,) * num_layers
         super().__init__(layers=[KeyValueLayer(limit) for limit in tokens[:num_layers]])
-        self.limits, self.evictor = limits, evictor
+        self.limits, self.evictor, self.archive = limits, evictor, archive
         self.tables: list[TokenTable] = []
         self.shifts = [Shift()] * num_layers
         self.queries: list[Tensor] | None = None
@@ -75,7 +80,7 @@ class StreamCache(Cache):
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache(0, self.limits, self.evictor)
+        twin = StreamCache(0, self.limits, self.evictor, self.archive)
         twin.layers = [layer.fork() for layer in self.layers]
         twin.tables, twin.shifts, twin.queries = list(self.tables), list(self.shifts), self.queries
         return twin
@@ -88,7 +93,7 @@ class StreamCache(Cache):
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing: an exception inside the block leaves the cache bit for bit as it was."""
-        before = list(self.tables), list(self.shifts), self.queries
+        before = list(self.tables), list(self.shifts), self.queries, self.archive
         for layer in self.layers:
             layer.begin()
         try:
@@ -96,7 +101,7 @@ class StreamCache(Cache):
         except BaseException:
             for layer in self.layers:
                 layer.rollback()
-            self.tables, self.shifts, self.queries = before
+            self.tables, self.shifts, self.queries, self.archive = before
             raise
         for layer in self.layers:
             layer.commit()
@@ -160,9 +165,32 @@ class StreamCache(Cache):
         limits = self.limits.tokens if self.layers[layer].entered is None else self.limits.moved
         return None if limits is None else limits[layer]
 
+    def bring_back(self, i: int, found: Piece, ahead: Ahead) -> None:
+        """Let layer `i` hold what was archived of it, too, in front of what comes; for a fork, beyond the budget.
+
+        Raises
+        ------
+        ConfigError
+            If so much does not fit into the window of positions.
+        """
+        layer, window = self.layers[i], self.limits.window
+        table = self.tables[i].append(found.table.to(layer.device))
+        layer.update(found.keys[None].to(layer.device), found.values[None].to(layer.device))
+        if window is not None and layer.entered is not None:  # positions were moved
+            now, shift = window.squeeze(table, ahead)
+            if ahead.end - shift.text > window.limit:
+                raise ConfigError(
+                    f"{len(found.table)} tokens brought back into layer {i} stretch its positions over "
+                    f"{ahead.end - shift.text}, beyond the {window.limit} in the model's trained range; retrieve less."
+                )
+            layer.rotate(partial(window.turn, i, by=now - table.entered))
+            table, self.shifts[i] = replace(table, now=now), shift
+        self.tables[i] = table
+
     def _evict(self, incoming: list[int]) -> None:
         done: dict[tuple[int, int], tuple[Any, ...]] = {}
         deeper: tuple[TokenTable, Tensor] | None = None
+        lost: dict[int, Piece] = {}
         for i in reversed(range(len(self.layers))):
             layer, table, room = self.layers[i], self.tables[i], self.room(i)
             if room is None or len(table) <= room - incoming[i]:
@@ -175,10 +203,18 @@ class StreamCache(Cache):
                 priority = self.evictor(held, keep)
                 stay, deeper = choose(priority, table, keep), (table, priority)
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
-                move = Arrangement.of(stay, len(table))
-                done[key] = move, self._merge(layer, merged, table).take(move.order), table
-            move, self.tables[i], _ = done[key]
+                move, gone = Arrangement.of(stay, len(table)), None
+                if self.archive is not None:
+                    rows = _others(stay, len(table))
+                    gone = rows, table.take(rows)
+                done[key] = move, self._merge(layer, merged, table).take(move.order), gone, table
+            move, self.tables[i], gone, _ = done[key]
+            if gone is not None:
+                keys = layer.keys if layer.entered is None else layer.entered
+                lost[i] = Piece(gone[1], keys[0][:, gone[0]], layer.values[0][:, gone[0]])
             layer.keep(move)
+        if self.archive is not None and lost:
+            self.archive = self.archive.add(lost)
 
     @staticmethod
     def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor] | None, table: TokenTable) -> TokenTable:
@@ -188,3 +224,9 @@ class StreamCache(Cache):
         slots, keys, values = merged
         layer.overwrite(slots, keys, values)
         return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))
+
+
+def _others(index: Tensor, length: int) -> Tensor:
+    """The columns of `length` that `index` [kept] leaves out, without waiting for a device."""
+    named = torch.zeros(length, dtype=torch.bool, device=index.device).scatter(0, index, True)
+    return named.long().argsort(stable=True)[: length - len(index)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,12 +45,20 @@ class Memory:
     shape: Literal["flat", "pyramid"] = "flat"
     evictor: str | Evictor = "oldest"
     positions: Literal["window", "original", "compact"] | None = None
+    archive: int | None = None
+    archive_folder: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "bytes"):
+        for name in ("tokens", "bytes", "archive"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"Memory({name}={value!r}): expected a whole number from 1, or None for no limit.")
+        if self.archive_folder is not None:
+            if self.archive is None:
+                raise ConfigError(
+                    f"archive_folder={self.archive_folder!r} without archive=; say how many bytes it may take."
+                )
+            object.__setattr__(self, "archive_folder", os.fspath(self.archive_folder))
         if self.bytes is not None and self.tokens is not None:
             if self.tokens != 6144:  # not the default: the caller gave both
                 raise ConfigError(f"both tokens={self.tokens} and bytes={self.bytes} were given; give one of them.")

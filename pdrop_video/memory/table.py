@@ -77,13 +77,21 @@ class TokenTable:
     def __len__(self) -> int:
         return self.index.shape[0]
 
+    def columns(self) -> list[Tensor]:
+        """All of its columns."""
+        return [getattr(self, f.name) for f in fields(self)]
+
+    def to(self, device: torch.device | str) -> TokenTable:
+        """The same rows on a device."""
+        return TokenTable(*(column.to(device) for column in self.columns()))
+
     def take(self, index: Tensor) -> TokenTable:
         """The rows `index` [kept]."""
-        return TokenTable(*(getattr(self, f.name)[index] for f in fields(self)))
+        return TokenTable(*(column[index] for column in self.columns()))
 
     def append(self, other: TokenTable) -> TokenTable:
         """These rows, then those of `other`."""
-        return TokenTable(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+        return TokenTable(*map(torch.cat, zip(self.columns(), other.columns(), strict=True)))
 
     def in_time(self) -> TokenTable:
         """The same rows in the order in which the tokens came."""

@@ -6,6 +6,7 @@ transformers cache whose layers may hold different lengths. Refuses to know mode
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,9 +135,9 @@ class LayerLoop:
                     nothing_left = Boundary(rows.origin, rows.boundaries[-1].scores[:, :0], rows.origin)
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
+            if passage is not None:  # it may move positions, so RoPE comes after it, too
+                passage.before(i, layer, rows, partial(self._rope, rows, cache, i, past_valid, memo, passage))
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
-            if passage is not None:
-                passage.before(i, layer, rows, rope)
             mask, allowed = self._mask(rows, cache, i, past_valid, memo)
             # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
             rows.hidden = layer(

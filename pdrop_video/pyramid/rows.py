@@ -5,7 +5,7 @@ Knows tensors and the lengths of a transformers cache. Refuses to know layers an
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,8 +76,8 @@ class Passage(Protocol):
     def positions(self, layer: int, rows: Rows) -> Tensor:
         """Position ids of the rows in a layer, in the shape of `Rows.positions`."""
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Any) -> None:
-        """Called before a layer (`module`) runs, with the rows that enter it and their RoPE."""
+    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Any]) -> None:
+        """Called before a layer (`module`) runs, with the rows that enter it; `rope` makes their RoPE as it is then."""
 
 
 def count(rows: Rows) -> tuple[list[int], list[int]]:

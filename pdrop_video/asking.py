@@ -53,7 +53,7 @@ class Question:
         text: str,
         answer_prefix: str,
         schedule: Schedule,
-        retrieve: int,
+        retrieve: int = 0,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
         self.retrieve = retrieve

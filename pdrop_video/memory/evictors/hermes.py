@@ -13,7 +13,7 @@ from .base import Held
 
 @dataclass(frozen=True, slots=True)
 class Hermes:
-    """Recency and the attention of a pseudo-query, mixed by depth (HERMES, arXiv 2601.14724, as its authors describe it).
+    """Recency and the attention of a pseudo-query, mixed by depth (HERMES, arXiv 2601.14724, as described there).
 
     S = (1 - w) minmax(attention) + w minmax(exp(-k age)): w is 1 in the first layers, 0 in the last ones and falls
     linearly between. Each layer's score is smoothed by that of the next deeper one. A deep layer (w = 0) lets one token

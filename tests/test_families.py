@@ -234,6 +234,19 @@ def test_positions_of_a_long_video(family: str) -> None:
         assert want[0, -after] == len(lm.prompt.before()) + 3 <= want[:, :-after].max()
 
 
+@pytest.mark.parametrize(("rate", "apart"), [(2, 1.0), (2, 0.65), (4, 0.3), (25, 2.0), (1, 0.5)])
+def test_qwen2_5_places_steps_by_their_times(rate: int, apart: float) -> None:
+    """Steps `apart` seconds, at `rate` positions a second: transformers' own numbers, up to where the text goes on."""
+    lm, after = build("qwen2_5_vl"), 0
+    lm.model.config.vision_config.tokens_per_second = rate
+    seconds = [apart / 2 * i for i in range(18)]
+    want = of_transformers(lm, 18, seconds, second_per_grid_ts=torch.tensor([apart], dtype=torch.float64))
+    for chunks in ([18], [4, 6, 8], [2] * 9):
+        got, after = placed(lm, seconds, chunks), len(lm.prompt.after("what is first ?"))
+        assert torch.equal(got[:, :-after], want[:, :-after])
+    assert got[0, -after] == got[:, :-after].max() + 1
+
+
 def test_qwen2_counts_steps_whatever_their_times() -> None:
     lm = build("qwen2_vl")
     even, odd = placed(lm, [0, 1, 2, 3, 4, 5], [6]), placed(lm, [0, 1, 40, 41, 42, 500], [2, 2, 2])

@@ -361,5 +361,15 @@ def test_pipeline() -> None:
         dropped = pipe(text=messages, max_new_tokens=8, return_full_text=False, do_sample=False)[0]["generated_text"]
     assert [len(kept[0]) for kept in trace.kept] == [32, 16]
     assert whole != dropped
+    more = Image.fromarray(video(1, seed=1)[0].numpy())
+    shown = [{"type": "image", "image": more}, {"type": "text", "text": "?"}]
+    both = [messages, [{"role": "user", "content": shown}]]
+    words.padding_side = "left"
+    options: dict[str, Any] = dict(max_new_tokens=8, return_full_text=False, do_sample=False)
+    with pyramid_drop(model, PYRAMID) as trace:
+        alone = [pipe(text=one, **options)[0]["generated_text"] for one in both]
+        together = [answers[0]["generated_text"] for answers in pipe(text=both, batch_size=2, **options)]
+    assert together == alone and together[0] == dropped != together[1]
+    assert len(trace.kept[0]) == 2  # they were one batch
     again = pipe(text=messages, max_new_tokens=8, return_full_text=False, do_sample=False)[0]["generated_text"]
     assert again == whole

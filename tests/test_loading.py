@@ -13,6 +13,7 @@ import pytest
 import torch
 from families import FAMILIES, build, cases, video
 from huggingface_hub import constants
+from reference import full_prompt
 from safetensors.torch import load_file, save_file
 
 import pdrop_video as pv
@@ -434,3 +435,25 @@ def test_no_preprocessor(folder: Path) -> None:
 def test_a_file_is_not_a_folder(folder: Path) -> None:
     with pytest.raises(pv.ModelError, match=r"config\.json' is a file; expected the folder"):
         pv.load(folder / "config.json")
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys:UserWarning")  # parameters beside modules
+@pytest.mark.parametrize("family", cases(FAMILIES, fast=lambda f: f in (2, 4)))
+def test_layers_left_on_disk(family: str, saved: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    """accelerate fetches a layer's weights when it runs; ranking, which uses them before that, must not miss them."""
+    folder = saved[family, "saved by 5"]
+    lm = pv.load(folder, device="cpu")
+    decoder = lm.model.get_decoder()
+    on_disk = set(decoder.layers[2:])
+    places = {name: "disk" if module in on_disk else "cpu" for name, module in lm.model.named_modules()
+              if module in on_disk or (name and not list(module.children()))}  # fmt: skip
+    inside = tuple(f"{name}." for name, place in places.items() if place == "disk")
+    places = {name: place for name, place in places.items() if not name.startswith(inside)}
+    places |= {name: "cpu" for name, _ in lm.model.named_parameters() if name.rpartition(".")[0] not in places
+               and not name.startswith(inside)}  # fmt: skip
+    spread = pv.load(folder, device_map=places, offload_folder=str(tmp_path / "offloaded"))
+    assert {parameter.device.type for parameter in spread.model.parameters()} == {"cpu", "meta"}
+    assert answer(spread) == answer(lm)
+    inputs, _, _ = full_prompt(lm, video(4), [0, 1, 2, 3], "what is shown ?")
+    with torch.no_grad(), pv.pyramid_drop(lm.model), pv.pyramid_drop(spread.model):
+        assert torch.equal(spread.model(**inputs).logits, lm.model(**inputs).logits)

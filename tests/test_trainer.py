@@ -141,3 +141,25 @@ def test_whichever_layer_of_peft_is_given_or_called(wrapper: str) -> None:
             assert torch.equal(loss, want[0]) and torch.equal(tokens, want[1])
     with pytest.raises(pv.ConfigError, match="already"), pyramid_drop(model), pyramid_drop(lm.model):
         pass
+
+
+def test_distributed_training_gives_the_same_gradients() -> None:
+    """One process of DistributedDataParallel; DataParallel, which would leave the drops out, is refused."""
+    lm = build("qwen2_5_vl")
+    inputs = examples(lm)[0]
+    with pyramid_drop(lm.model, PYRAMID):
+        lm.model(**inputs).loss.backward()
+    want = {name: p.grad.clone() for name, p in lm.model.named_parameters() if p.grad is not None}
+    lm.model.zero_grad()
+    with pytest.raises(pv.ModelError, match="torchrun"), pyramid_drop(torch.nn.DataParallel(lm.model)):
+        pass
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(lm.model)
+        with pyramid_drop(parallel, PYRAMID) as trace:
+            parallel(**inputs).loss.backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(trace.kept) == 2
+    for name, gradient in want.items():
+        torch.testing.assert_close(lm.model.get_parameter(name).grad, gradient, atol=1e-9, rtol=1e-9)

@@ -62,7 +62,7 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     is put back then, but rests meanwhile.
 
     Logits are those of the surviving rows, which `Trace.rows` numbers; a loss over labels is computed from them by
-    transformers' own function.
+    transformers' own function. Without labels the last row ranks, in training as well.
 
     Refused at once, by a `ModelError`: assisted generation, prompt lookup and prefill in chunks (the row that ranks
     must be the prompt's last), generation without a cache (every token would rank anew), `output_hidden_states`,
@@ -98,6 +98,11 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
 
 def _transformers_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model that `model` is, or that peft, torch.compile or a parallel wrapper put inside it."""
+    if isinstance(model, nn.DataParallel):
+        raise ModelError(
+            "DataParallel copies the model to its devices at every call and leaves out what stands in place of its "
+            "methods; start one process per device (torchrun) and give DistributedDataParallel."
+        )
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             return module

@@ -118,7 +118,7 @@ def report(
     shown = Table(*map(str, table.columns), title=name)
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    Console().print(shown)
+    Console(width=1000).print(shown)  # as wide as the table needs: a line that a terminal wraps keeps its figures
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / f"{name}.csv", index=False)

@@ -6,6 +6,8 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TORCHVISION := 0.28.0
+FLOOR := 5.16.0
 CLIP ?= demos/clips/clip.mp4
 QUESTIONS ?= "Which color is the first thing in the video?" "Please name the shape that appears first." \
 	"What digit is shown last in the video?" "Can you count the things shown in this video?" \
@@ -13,7 +15,7 @@ QUESTIONS ?= "Which color is the first thing in the video?" "Please name the sha
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask test test-slow lint format clean help
+.PHONY: ask test test-slow test-processors test-range lint format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,14 +31,26 @@ test: .venv/ready  ## the tests
 test-slow: .venv/ready  ## the long proofs
 	@$(BIN)/python -m pytest -m slow
 
+test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
+	@echo "[test-processors] pytest"
+	@.venv-processors/bin/python -m pytest -m processors
+
+test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
+	@$(call overlay,.venv-newest)
+	@.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade transformers
+	@for env in .venv-floor .venv-newest; do \
+		echo "[test-range] transformers $$($$env/bin/python -c 'import transformers; print(transformers.__version__)')"; \
+		$$env/bin/python -m pytest || exit 1; \
+	done
+
 lint: .venv/ready  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-clean:  ## remove the environment
-	rm -rf .venv
+clean:  ## remove the environments
+	rm -rf .venv .venv-processors .venv-floor .venv-newest
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -45,4 +59,23 @@ clean:  ## remove the environment
 	@$(PIP) $(TORCH)
 	@echo "[env 3/3] pdrop-video with what the tests and the benchmark need (a minute or two)"
 	@$(PIP) --constraint .ci/constraints.txt --editable ".[eval,ray,dev]"
+	@touch $@
+
+# An environment of its own that finds what it does not have in .venv: torch is fetched and stored once.
+overlay = $(BIN)/python -m venv $(1) && \
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	> $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth
+
+.venv-processors/ready: .venv/ready
+	@echo "[env] .venv-processors: torchvision $(TORCHVISION) beside .venv"
+	@$(call overlay,.venv-processors)
+	@# without its dependencies: they are a torch of another build, gigabytes of it, and what .venv has already
+	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchvision==$(TORCHVISION)
+	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet num2words==0.5.14
+	@touch $@
+
+.venv-floor/ready: .venv/ready
+	@echo "[env] .venv-floor: transformers $(FLOOR) beside .venv"
+	@$(call overlay,.venv-floor)
+	@.venv-floor/bin/python -m pip --disable-pip-version-check install --quiet transformers==$(FLOOR)
 	@touch $@

@@ -1,12 +1,28 @@
-"""One thread for torch, and a watchdog for tests of threads."""
+"""One thread for torch, a watchdog for tests of threads, and torchvision where it is installed.
+
+torchvision's compiled operators can't be loaded beside a CPU build of torch. There its plain import, which transformers
+tries as well, fails at two operators that nobody calls here; once they are declared it goes through.
+"""
 
 import faulthandler
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other cost more than they save
+with suppress(ModuleNotFoundError):
+    try:
+        import torchvision
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # half imported
+        operators = torch.library.Library("torchvision", "DEF")  # they last as long as this name
+        for operator in ("nms", "qnms"):
+            operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision  # noqa: F401
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ PIXELS = {  # what they come to
     "llava_next_video": Pixels(size={"shortest_edge": 64}, crop=(64, 64)),
     "internvl": Pixels(size={"height": 64, "width": 64}),
     "smolvlm": Pixels.of(
-        SIGLIP | {"size": {"longest_edge": 72}, "resample": 1, "max_image_size": {"longest_edge": 64}}
+        SIGLIP | {"size": {"longest_edge": 256}, "resample": 1, "max_image_size": {"longest_edge": 64}}
     ),
 }
 

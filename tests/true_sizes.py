@@ -42,11 +42,12 @@ NEXT = dict(DO, size={"shortest_edge": 336}, crop_size={"height": 336, "width": 
 NEXT |= dict(resample=3, image_grid_pinpoints=[[336, 672], [672, 336]])
 NEXT |= dict(image_processor_type="LlavaNextImageProcessor")
 INTERN = dict(DO, size={"height": 448, "width": 448}, crop_size=None, do_center_crop=None, resample=3, **IMAGENET)
+INTERN |= dict(image_processor_type="GotOcr2ImageProcessor", video_processor_type="InternVLVideoProcessor")
 SMOLVLM = dict(DO, size={"longest_edge": 1536}, max_image_size={"longest_edge": 384}, resample=1, do_pad=True, **HALF)
 SMOLVLM |= dict(do_image_splitting=True, image_processor_type="SmolVLMImageProcessor")
 SMOLVLM |= dict(video_sampling={"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 384}})
 
-ONE, TWO = "preprocessor_config.json", "video_preprocessor_config.json"
+ONE, TWO, BOTH = "preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ TRUE_SIZES = {
             text_config=dict(QWEN7, model_type="qwen2"),
             vision_config=dict(SIGLIP, num_hidden_layers=26, model_type="siglip_vision_model", vision_use_head=False),
         ),
-        {ONE: ONEVISION, TWO: ONEVISION_VIDEO},
+        {ONE: ONEVISION, TWO: ONEVISION_VIDEO, BOTH: dict(num_image_tokens=729, vision_feature_select_strategy="full")},
         boundaries=(7, 14, 21),
         tokens=(14, 14),  # 384 / 14 = 27, pooled two by two and rounded up
         kv_bytes=57344,
@@ -135,7 +136,11 @@ TRUE_SIZES = {
     ),
     "LLaVA-NeXT-Video-7B": TrueSize(
         tf.LlavaNextVideoConfig(text_config=LLAMA7, vision_config=CLIP336),
-        {ONE: NEXT},
+        {
+            ONE: NEXT,
+            TWO: dict(NEXT, video_processor_type="LlavaNextVideoVideoProcessor"),
+            BOTH: dict(patch_size=14, vision_feature_select_strategy="default"),
+        },
         boundaries=(8, 16, 24),
         tokens=(12, 12),  # 336 / 14 = 24, pooled two by two
         kv_bytes=524288,  # 2 * 32 * 32 * 128 * 2
@@ -149,7 +154,11 @@ TRUE_SIZES = {
             vision_config=dict(image_size=[448, 448], patch_size=[14, 14]),
             tie_word_embeddings=False,
         ),
-        {ONE: dict(INTERN, image_processor_type="GotOcr2ImageProcessor"), TWO: INTERN},
+        {
+            ONE: dict(INTERN, image_processor_type="GotOcr2ImageProcessor"),
+            TWO: INTERN,
+            BOTH: dict(image_seq_length=256),
+        },
         boundaries=(7, 14, 21),
         tokens=(16, 16),  # 448 / 14 = 32, shuffled two by two
         kv_bytes=57344,
@@ -159,7 +168,7 @@ TRUE_SIZES = {
     ),
     "SmolVLM2-2.2B": TrueSize(
         tf.SmolVLMConfig(text_config=SMOL, vision_config=dict(SIGLIP, num_hidden_layers=27), scale_factor=3),
-        {ONE: SMOLVLM},
+        {ONE: SMOLVLM, BOTH: dict(image_seq_len=81)},
         boundaries=(6, 12, 18),
         tokens=(9, 9),  # 384 / 14 = 27, shuffled three by three
         kv_bytes=196608,  # 2 * 24 * 32 * 64 * 2

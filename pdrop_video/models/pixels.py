@@ -52,7 +52,8 @@ class Pixels:
     @classmethod
     def of(cls, config: dict[str, Any]) -> Pixels:
         """Read the entries of a preprocessor file, old layout (min_pixels, max_pixels) or new (size)."""
-        size = dict((config.get("video_sampling") or {}).get("video_size") or config.get("size") or {})
+        # SmolVLM2's file has both; its video processor takes `size`, whatever the other's name promises
+        size = dict(config.get("size") or (config.get("video_sampling") or {}).get("video_size") or {})
         crop, square = config.get("crop_size"), config.get("max_image_size") or {}
         crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
         for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):

@@ -32,10 +32,14 @@ class Qwen2VL(Adapter):
         """Patches [t * 2h * 2w, 3 * 2 * patch * patch] and the grid of merged tokens."""
         vision = self.model.config.vision_config
         patch, merge = vision.patch_size, vision.spatial_merge_size
-        height, width = qwen_size(frames.shape[1], frames.shape[2], patch * merge, self.pixels)
+        height, width = self.size(frames.shape[1], frames.shape[2], patch * merge)
         pictures = normalise(resize(frames, height, width, self.pixels.mode), self.pixels)
         patches, (t, h, w) = patchify(pictures, patch, merge, vision.temporal_patch_size)
         return patches, (t, h // merge, w // merge)
+
+    def size(self, height: int, width: int, factor: int) -> tuple[int, int]:
+        """What frames of this height and width are resized to: multiples of `factor`, within the limits of pixels."""
+        return qwen_size(height, width, factor, self.pixels)
 
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Merged visual tokens of one video; the chat template writes the vision tokens around it."""

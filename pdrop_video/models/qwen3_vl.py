@@ -32,6 +32,13 @@ class Qwen3VL(Qwen2VL):
         """M-RoPE with every step a video of its own between text; here all versions of transformers agree."""
         return MRopePositions(1.0)
 
+    def size(self, height: int, width: int, factor: int) -> tuple[int, int]:
+        """As Qwen2-VL's, but a frame with a side below `factor` is enlarged first until that side is as long."""
+        if min(height, width) < factor:
+            scale = max(factor / height, factor / width)
+            height, width = int(height * scale), int(width * scale)
+        return super().size(height, width, factor)
+
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Merged visual tokens, then what is added to them behind each of the first decoder layers."""
         seen = self.see(values, grid)

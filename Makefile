@@ -33,7 +33,7 @@ test-slow: .venv/ready  ## the long proofs
 
 test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
 	@echo "[test-processors] pytest"
-	@.venv-processors/bin/python -m pytest -m processors
+	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py
 
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call overlay,.venv-newest)

@@ -34,9 +34,9 @@ QWEN3_VIDEO = dict(QWEN3_IMAGE, size={"shortest_edge": 4096, "longest_edge": 251
 # The tiny towers' 64 pixels in place of 336, 448 and 384.
 NEXT = dict(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, do_center_crop=True, resample=3, **CLIP)
 INTERN = dict(size={"height": 64, "width": 64}, crop_size=None, resample=3, max_patches=12, **CLIP)
-SMOL_SAMPLING = dict(fps=1, max_frames=64, video_size={"longest_edge": 72})
+SMOL_SAMPLING = dict(fps=1, max_frames=64, video_size={"longest_edge": 96})
 SMOL = dict(
-    size={"longest_edge": 256}, max_image_size={"longest_edge": 64}, resample=1, do_image_splitting=True, **SIGLIP
+    size={"longest_edge": 72}, max_image_size={"longest_edge": 64}, resample=1, do_image_splitting=True, **SIGLIP
 )
 SMOL |= dict(video_sampling=SMOL_SAMPLING)
 TEXT_ONLY = "{% for m in messages %}<im_start> {{ m['role'] }} {{ m['content'] }} <im_end> {% endfor %}"
@@ -79,7 +79,7 @@ PIXELS = {  # what they come to
     "llava_next_video": Pixels(size={"shortest_edge": 64}, crop=(64, 64)),
     "internvl": Pixels(size={"height": 64, "width": 64}),
     "smolvlm": Pixels.of(
-        SIGLIP | {"size": {"longest_edge": 256}, "resample": 1, "max_image_size": {"longest_edge": 64}}
+        SIGLIP | {"size": {"longest_edge": 72}, "resample": 1, "max_image_size": {"longest_edge": 64}}
     ),
 }
 

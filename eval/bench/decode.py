@@ -25,7 +25,7 @@ from transformers import DynamicCache
 
 import pdrop_video as pv
 from pdrop_video.flops import DecoderShape, decode_flops
-from pdrop_video.memory import Memory, StreamCache
+from pdrop_video.memory import Limits, Memory, StreamCache
 from pdrop_video.memory.evictors import evictor_named
 from pdrop_video.pyramid import LayerLoop
 
@@ -45,7 +45,7 @@ def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape) -> Any:
 def step_through(model: Any, counts: tuple[int, ...]) -> Callable[[], Tensor]:
     """A step of a stream: the loop over a stream's cache, the final norm, the output matrix."""
     shape, loop = DecoderShape.of(model.config), LayerLoop(model.get_decoder(), pv.Pyramid(stages=1))
-    cache = fill(StreamCache(shape.layers, None, evictor_named(Memory().evictor)), counts, shape)
+    cache = fill(StreamCache(shape.layers, Limits(), evictor_named(Memory().evictor)), counts, shape)
     ids, place = torch.tensor([[7]]), torch.full((3, 1, 1), max(counts))
 
     def run() -> Tensor:

@@ -215,5 +215,7 @@ def _work(line: _Line, stream_ref: ref[VideoStream]) -> None:
                 stream.push(chunk)
         except BaseException as raised:  # whatever it is: it must reach who puts next
             error = raised
+            if stream is not None and stream.closed:  # whoever closes it may not have come to this feed yet
+                line.end()
         line.done(error)
         del chunk, stream, error  # not kept alive while waiting

@@ -8,7 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import pdrop_video as pv
 from eval.bench.common import in_turns, report
+from eval.bench.soak import soak
+from eval.bench.streams import Crowd
+from pdrop_video.memory import StreamCache
 
 
 def test_turns() -> None:
@@ -54,3 +58,26 @@ def test_nothing_is_written_or_drawn_unasked(
     monkeypatch.chdir(tmp_path)
     report("soak", pd.DataFrame({"a": [1]}), lambda table: 1 / 0, None, False)
     assert "{" not in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+def test_soak_reports_and_stops_over_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short run fills its budget; the same run with a cache that makes no room is ended by the guard, in flight."""
+    table, figures = soak(240, 128, "pyramid", 0)
+    assert list(table.frames) == [80, 160, 240] and figures["frames"] == 240
+    assert table.cache_mib.max() * 2**20 <= figures["peak_cache_bytes"] <= figures["budget_bytes"]
+    assert figures["peak_cache_bytes"] > 0.9 * figures["budget_bytes"]  # it was full
+    monkeypatch.setattr(StreamCache, "make_room", lambda *args: None)
+    with pytest.raises(AssertionError, match="over budget"):
+        soak(240, 128, "pyramid", 0)
+
+
+def test_streams_push_the_same_frames_in_all() -> None:
+    """As many chunks for each of the streams, none far behind when another is through."""
+    crowd = Crowd(pv.load(), 4, 160)
+    before = [stream.status.frames for stream in crowd.streams]
+    crowd.push(8)
+    assert [stream.status.frames - start for stream, start in zip(crowd.streams, before, strict=True)] == [16] * 4
+    assert crowd.cache_bytes == sum(stream.cache_bytes for stream in crowd.streams)
+    crowd.streams[2].close()
+    with pytest.raises(pv.StreamError, match="closed"):
+        crowd.push(8)

@@ -6,20 +6,22 @@ python -m eval.bench.soak --frames 3000 --json
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import pdrop_video as pv
+
+from .common import AsJson, Out, report
 
 CHUNK = 8
 """Frames a push."""
@@ -45,52 +47,108 @@ def frames_of(first: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(pictures)
 
 
+class Guard:
+    """Looks at the cache while chunks are in flight, when it is at its fullest: as the last layer is through.
+
+    Parameters
+    ----------
+    budget : int
+        Most bytes.
+
+    Attributes
+    ----------
+    peak : int
+        Most bytes seen.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget, self.peak = budget, 0
+
+    def check(self, held: int) -> None:
+        """Note a sample; an AssertionError if it is over the budget."""
+        self.peak = max(self.peak, held)
+        assert held <= self.budget, f"over budget: {held:,} bytes are held, {self.budget:,} were given."
+
+    @contextmanager
+    def watching(self, lm: pv.VideoLM) -> Iterator[None]:
+        """Check within every push of the block; questions, which come on top of the budget, stay outside."""
+
+        def hook(layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            self.check(kwargs["past_key_values"].nbytes)
+
+        handle = lm.model.get_decoder().layers[-1].register_forward_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def soak(total: int, tokens: int, evictor: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Push `total` frames; a row for each hour, or each third of a shorter run, and the figures."""
+    hour = min(3600, total // 3) // CHUNK  # chunks
+    lm = pv.load()
+    token_bytes = lm.stream(memory=pv.Memory(tokens=tokens)).token_bytes
+    guard = Guard(tokens * lm.num_layers * token_bytes)
+    stream = lm.stream(memory=pv.Memory(bytes=guard.budget, evictor=evictor))
+    rows: list[dict[str, Any]] = []
+    costs, resident = [], 0
+    for first in range(0, total, CHUNK):
+        pictures = frames_of(first, seed)
+        with guard.watching(lm):
+            begun = time.perf_counter()
+            stream.push(pictures, range(first, first + CHUNK))
+            costs.append(time.perf_counter() - begun)
+        guard.check(stream.cache_bytes)
+        resident = max(resident, rss())
+        if len(costs) == hour:
+            answer = stream.ask("how many things are shown?", max_new_tokens=4)
+            resident = max(resident, rss())  # with what a question takes, in the first hour as in the others
+            rows.append(
+                {
+                    "hour": len(rows) + 1,
+                    "frames": first + CHUNK,
+                    "chunk_ms": statistics.median(costs) * 1e3,
+                    "first_token_ms": answer.timings.first_token * 1e3,
+                    "peak_rss_mib": resident / 2**20,
+                    "cache_mib": stream.cache_bytes / 2**20,
+                    "answer": str(answer),
+                }
+            )
+            print(f"hour {len(rows)}: {rows[-1]['chunk_ms']:.1f} ms a chunk, {answer}", flush=True)
+            costs, resident = [], 0
+    table = pd.DataFrame(rows)
+    peak = max(table.peak_rss_mib.max(), resident / 2**20)
+    return table, {
+        "frames": total,
+        "rss_growth": peak / table.peak_rss_mib.iloc[0] - 1,
+        "chunk_cost_growth": table.chunk_ms.iloc[-1] / table.chunk_ms.iloc[1],
+        "peak_cache_bytes": guard.peak,
+        "budget_bytes": guard.budget,
+    }
+
+
 def main(
     hours: Annotated[float, typer.Option(help="Hours of video at 1 frame a second.")] = 10.0,
-    frames: Annotated[int | None, typer.Option(help="Frames in all, in place of --hours.")] = None,
-    tokens: Annotated[int, typer.Option(help="Memory budget, in tokens a layer.")] = 1024,
+    frames: Annotated[int | None, typer.Option(help="Frames in all, in place of --hours.", min=3 * CHUNK)] = None,
+    tokens: Annotated[int, typer.Option(help="The budget: the bytes of so many tokens a layer.")] = 1024,
     evictor: Annotated[str, typer.Option(help="What is forgotten.")] = "pyramid",
     seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Push, measure every chunk, ask every hour; assert the budget at every chunk."""
+    """Push, measure every chunk, ask every hour; assert the budget at every chunk, also while it is in flight."""
     total = (int(hours * 3600) if frames is None else frames) // CHUNK * CHUNK
-    hour = min(3600, total // 3) // CHUNK  # chunks in an hour, or in a third of a shorter run
-    lm = pv.load()
-    stream = lm.stream(memory=pv.Memory(tokens=tokens, evictor=evictor))
-    budget = tokens * lm.num_layers * stream.token_bytes
-    costs: list[float] = []
-    peaks: list[int] = []
-    most = 0
-    for number, first in enumerate(range(0, total, CHUNK)):
-        pictures = frames_of(first, seed)
-        begun = time.perf_counter()
-        stream.push(pictures, range(first, first + CHUNK))
-        costs.append(time.perf_counter() - begun)
-        most = max(most, stream.cache_bytes)
-        assert max(stream.cache_tokens) <= tokens, f"over budget at frame {first}: {stream.cache_tokens}"
-        peaks.append(rss())
-        if number % hour == hour - 1:
-            answer = stream.ask("how many things are shown?", max_new_tokens=4)
-            recent = statistics.median(costs[-hour:]) * 1e3
-            print(
-                f"{first + CHUNK:6} frames  {recent:6.1f} ms a chunk  {peaks[-1] / 2**20:7.1f} MiB  {answer}",
-                flush=True,
-            )
-    by_hour = [costs[start : start + hour] for start in range(0, len(costs) - hour + 1, hour)]
-    figures = {
-        "frames": total,
-        "rss_growth": max(peaks) / max(peaks[:hour]) - 1,
-        "chunk_cost_growth": statistics.median(by_hour[-1]) / statistics.median(by_hour[1]),
-        "peak_cache_bytes": most,
-        "budget_bytes": budget,
-    }
-    table = Table("measure", "value")
+    table, figures = soak(total, tokens, evictor, seed)
     for name, value in figures.items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
-    Console().print(table)
-    if as_json:
-        print(json.dumps(figures))
+        print(f"{name:18} {value:,}" if isinstance(value, int) else f"{name:18} {value:.4f}")
+    report(
+        "soak",
+        table,
+        lambda shown: shown.plot(x="hour", y=["chunk_ms", "peak_rss_mib"], subplots=True, marker="o")[0],
+        out,
+        as_json,
+        figures,
+    )
 
 
 if __name__ == "__main__":

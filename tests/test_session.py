@@ -144,6 +144,8 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeyp
 SAVER = """
 import sys
 sys.path[:0] = {path!r}
+import torch
+torch.set_num_threads(1)
 from families import build, video
 import pdrop_video as pv
 stream = build("qwen2_5_vl").stream(pv.Pyramid(stages=3), pv.Memory(tokens=None))
@@ -170,3 +172,7 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
         resumed = lm.resume(file)
         assert resumed._state.frames in (2 * saved + 2, 2 * saved + 4)  # the last one reported, or the one after it
         assert resumed.ask(QUESTION, max_new_tokens=1).frames == resumed._state.frames
+        alone = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=None))
+        for i in range(resumed._state.frames // 2):
+            alone.push(video(2, seed=i), [2 * i, 2 * i + 1])
+        same(alone, resumed)

@@ -23,8 +23,9 @@ from rich.table import Table
 from scipy import stats
 
 import pdrop_video as pv
-from eval.pairs import Matched, category_table, match, pair_table, power_table, run_table
+from eval.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
 from eval.record import read_run
+from pdrop_video.video.decode import counted
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
 """Differences in accuracy that `--power` plans for, beside the margin."""
@@ -85,17 +86,6 @@ def compare(
         print(json.dumps(figures), flush=True)
 
 
-def left_out(matched: Matched) -> list[str]:
-    """One sentence for each run that lacks items which others have: how many, why, and which come first."""
-    said = []
-    for name, reasons in matched.left_out.items():
-        if reasons:
-            which = ", ".join(f"{item} ({reason})" for item, reason in list(reasons.items())[:3])
-            more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-            said.append(f"{name} lacks {_counted(len(reasons), 'item')}, which no figure here counts: {which}{more}.")
-    return said
-
-
 def verdict(row: dict[str, Any], confidence: float) -> str:
     """What one pair of runs shows, in words that claim no more."""
     points = f"{100 * row['difference']:+.1f} points"
@@ -119,10 +109,6 @@ def verdict(row: dict[str, Any], confidence: float) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.1g}"
-
-
-def _counted(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'s' * (number != 1)}"
 
 
 def shown(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -191,7 +177,7 @@ def write(
     for name, table in tables.items():
         table.to_csv(out / f"{name}.csv", index=False)
     (out / "compare.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    items, videos = _counted(len(matched.items), "item"), _counted(len(set(matched.videos)), "video")
+    items, videos = counted(len(matched.items), "item"), counted(len(set(matched.videos)), "video")
     parts = [f"# {matched.task}: {items} on {videos}", *(f"- {sentence}" for sentence in said)]
     for name, table in shown(tables).items():
         parts.append(f"## {name}\n\n{table.to_markdown(index=False, disable_numparse=True)}")

@@ -16,6 +16,7 @@ from eval.margins import items_needed, non_inferiority
 from eval.record import Record, Run
 from eval.stats import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap
 from pdrop_video.errors import ConfigError
+from pdrop_video.video.decode import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,17 @@ def _same_truth(item: str, names: Sequence[str], records: Sequence[Record]) -> N
                 f"item {item} has the answer {records[0].answer!r} in {names[0]} and {record.answer!r} in {name}, or "
                 "other options; expected runs on the same version of the data."
             )
+
+
+def left_out(matched: Matched) -> list[str]:
+    """One sentence for each run that lacks items which others have: how many, why, and which come first."""
+    said = []
+    for name, reasons in matched.left_out.items():
+        if reasons:
+            which = ", ".join(f"{item} ({reason})" for item, reason in list(reasons.items())[:3])
+            more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            said.append(f"{name} lacks {counted(len(reasons), 'item')}, which no figure here counts: {which}{more}.")
+    return said
 
 
 def run_table(matched: Matched) -> pd.DataFrame:

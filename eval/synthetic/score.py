@@ -53,10 +53,8 @@ def pick(available: list[Question], counts: Counter[str], room: int) -> list[Que
     return sorted(available, key=lambda q: counts[q.kind])[:room]
 
 
-def answers(
-    lm: pv.VideoLM, pyramid: pv.Pyramid, seed: int, wanted: int, split: str, chunk: int
-) -> Iterator[list[Marked]]:
-    """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
+def clips(seed: int, wanted: int, split: str) -> Iterator[tuple[int, Path, list[Question]]]:
+    """Clip after clip until `wanted` questions are asked: its index, its file (gone afterwards) and its questions."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         index = 0
@@ -65,14 +63,28 @@ def answers(
             asked = pick(questions(clip), counts, wanted - counts.total())
             path = Path(folder) / f"{index}.mp4"
             write_clip(clip, path)
-            stream = lm.stream(pyramid, pv.Memory(tokens=None))
-            with pv.open_video(path, fps=2, chunk=chunk) as video:
-                for frames in video:
-                    stream.push(frames)
-            yield [Marked(index, q, stream.ask(q.text, max_new_tokens=8).text) for q in asked]
+            yield index, path, asked
             counts.update(q.kind for q in asked)
             path.unlink()
             index += 1
+
+
+def watch(lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int) -> pv.VideoStream:
+    """A stream that has seen a whole clip and forgets nothing."""
+    stream = lm.stream(pyramid, pv.Memory(tokens=None))
+    with pv.open_video(path, fps=2, chunk=chunk) as video:
+        for frames in video:
+            stream.push(frames)
+    return stream
+
+
+def answers(
+    lm: pv.VideoLM, pyramid: pv.Pyramid, seed: int, wanted: int, split: str, chunk: int
+) -> Iterator[list[Marked]]:
+    """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
+    for index, path, asked in clips(seed, wanted, split):
+        stream = watch(lm, pyramid, path, chunk)
+        yield [Marked(index, q, stream.ask(q.text, max_new_tokens=8).text) for q in asked]
 
 
 def watched(videos: Iterable[list[Marked]], total: int) -> list[Marked]:

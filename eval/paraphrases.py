@@ -1,0 +1,64 @@
+"""Questions in other words that keep the answer: by rule, or from a file. Knows text; refuses to know items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pdrop_video.errors import ConfigError
+
+TEMPLATES = {
+    "please": "Please answer this question. {question}",
+    "about": "Here is a question about the video. {question}",
+    "watched": "You have watched the video. {question}",
+    "tell": "Tell me, going by the video: {question}",
+    "attention": "{question} Pay attention to the video.",
+}
+"""What stands around a question and can't change its answer, by name."""
+
+
+def paraphraser(rule: str) -> Callable[[str], str]:
+    """A function from a question to its paraphrase.
+
+    Parameters
+    ----------
+    rule : str
+        A name in `TEMPLATES`, or a file of JSON lines {"question": ..., "paraphrase": ...} with one for each question.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such rule, the file is not in that form, or, when called, if it lacks the question.
+    """
+    if rule in TEMPLATES:
+        return lambda question: TEMPLATES[rule].format(question=question)
+    written = _read(rule)
+
+    def from_file(question: str) -> str:
+        if question not in written:
+            raise ConfigError(
+                f"{rule} has no paraphrase of {question!r}; expected a line for every question, its text unchanged."
+            )
+        return written[question]
+
+    return from_file
+
+
+def _read(rule: str) -> dict[str, str]:
+    path = Path(rule)
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no rule or file {rule!r}; expected one of {', '.join(TEMPLATES)}, or a JSONL file."
+        )
+    written = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            question, paraphrase = entry["question"], entry["paraphrase"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f'line {number} of {rule} is {line[:60]!r}; expected {{"question": ..., "paraphrase": ...}}.'
+            ) from error
+        written[question] = paraphrase
+    return written

@@ -1,0 +1,101 @@
+"""The noise floor on synthetic videos: questions in several phrasings, put to the full model, in one to pruned models.
+
+Options are all answers of a question's kind, compared by their likelihoods. Watches through the real streaming path.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import pdrop_video as pv
+from eval.noise import Reading
+from eval.synthetic.phrasings import phrasings
+from eval.synthetic.score import clips, watch
+from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, KINDS, MOST_THINGS, SHAPES, Question, generator
+
+_OF_ATTRIBUTE = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES}
+
+
+@dataclass
+class Readings:
+    """What every model said about every question in every wording.
+
+    Attributes
+    ----------
+    videos : list of int
+        The clip of each question.
+    likelihoods, scores : dict of str to list
+        By name: "full", the pruned models' names, and "wording 1" and so on for the full model in other words.
+    """
+
+    videos: list[int] = field(default_factory=list)
+    likelihoods: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
+    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def of(self, name: str) -> Reading:
+        """One of them."""
+        return Reading(self.likelihoods[name], self.scores[name])
+
+
+def options(kind: str) -> tuple[str, ...]:
+    """All words that answer a kind of question."""
+    if kind == "count":
+        return tuple(str(number) for number in range(1, MOST_THINGS + 1))
+    return DIRECTIONS if kind == "motion" else _OF_ATTRIBUTE[kind.split("_")[0]]
+
+
+def most_wordings(split: str) -> int:
+    """Other wordings that questions of every kind have in a split."""
+    return min(len(phrasings(kind, split)) for kind in KINDS) - 1
+
+
+def wordings(question: Question, split: str, number: int, rng: np.random.Generator) -> list[str]:
+    """So many other sentences that ask the same."""
+    others = [text for text in phrasings(question.kind, split) if text != question.text]
+    return [str(text) for text in rng.choice(others, number, replace=False)]
+
+
+def read(
+    lm: pv.VideoLM, pruned: Mapping[str, pv.Pyramid], seed: int, wanted: int, split: str, number: int, chunk: int = 8
+) -> Iterator[Readings]:
+    """Watch and ask, video after video; yields the growing readings after each.
+
+    Parameters
+    ----------
+    lm : VideoLM
+    pruned : mapping of str to Pyramid
+    seed, wanted, split
+        As `eval.synthetic.score` takes them: which clips, how many questions.
+    number : int
+        Other wordings a question.
+    chunk : int
+        Frames a push.
+
+    Raises
+    ------
+    ConfigError
+        If the split has fewer wordings.
+    """
+    if not 1 <= number <= most_wordings(split):
+        raise pv.ConfigError(
+            f"{number} other wordings were asked for; the {split} split has 1 to {most_wordings(split)} of every kind."
+        )
+    readings = Readings()
+    for index, path, asked in clips(seed, wanted, split):
+        rng = generator(split, seed, index, 11)
+        full = watch(lm, pv.Pyramid(stages=1), path, chunk)
+        streams = {name: watch(lm, pyramid, path, chunk) for name, pyramid in pruned.items()}
+        for question in asked:
+            put = [("full", full, question.text), *((name, s, question.text) for name, s in streams.items())]
+            put += [(f"wording {i}", full, text) for i, text in enumerate(wordings(question, split, number, rng), 1)]
+            words = options(question.kind)
+            for name, stream, text in put:
+                found = stream.likelihood(text, words)
+                readings.likelihoods[name].append(found)
+                readings.scores[name].append(float(words[int(np.argmax(found))] == question.answer))
+            readings.videos.append(index)
+        yield readings

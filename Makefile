@@ -14,8 +14,9 @@ QUESTIONS ?= "Which color is the first thing in the video?" "Please name the sha
 	"In which direction is the marker going?"
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask test test-slow test-processors test-range lint format clean help
+.PHONY: ask test test-slow test-processors test-range test-lmms-eval lint format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +44,10 @@ test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported 
 		$$env/bin/python -m pytest || exit 1; \
 	done
 
+test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, in an environment of its own
+	@echo "[test] pytest -m lmms_eval"
+	@HF_HOME=$(CURDIR)/.venv-lmms-eval/cache HF_HUB_OFFLINE=1 .venv-lmms-eval/bin/python -m pytest -m lmms_eval tests/test_lmms_eval.py
+
 lint: .venv/ready  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -50,7 +55,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-floor .venv-newest
+	rm -rf .venv .venv-processors .venv-floor .venv-newest .venv-lmms-eval
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -78,4 +83,14 @@ overlay = $(BIN)/python -m venv $(1) && \
 	@echo "[env] .venv-floor: transformers $(FLOOR) beside .venv"
 	@$(call overlay,.venv-floor)
 	@.venv-floor/bin/python -m pip --disable-pip-version-check install --quiet transformers==$(FLOOR)
+	@touch $@
+
+.venv-lmms-eval/ready: pyproject.toml .ci/lmms-eval.txt
+	@echo "[env 1/3] $(PYTHON) -m venv .venv-lmms-eval"
+	@$(PYTHON) -m venv .venv-lmms-eval
+	@echo "[env 2/3] $(TORCH)"
+	@$(LMMS_PIP) $(TORCH)
+	@echo "[env 3/3] pdrop-video and lmms-eval, without torchvision"
+	@$(LMMS_PIP) --requirement .ci/lmms-eval.txt --editable .
+	@$(LMMS_PIP) --no-deps lmms-eval==0.7.3
 	@touch $@

@@ -1,0 +1,193 @@
+"""Questions about videos in any number and order: each video is watched once, each answer is on the disk at once.
+
+Knows streams, videos and a journal. Refuses to know whose questions they are; harnesses are adapted to it in files of
+their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pdrop_video as pv
+
+from ..journal import Journal, read_journal
+from ..lm import VideoLM
+from ..session import fingerprint
+from ..stream import VideoStream
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How videos are watched.
+
+    Attributes
+    ----------
+    pyramid : Pyramid
+    memory : Memory
+    fps : float or None
+        Frames a second; None with `max_frames` takes that many evenly, without it the family's own rate.
+    max_frames : int or None
+        Most frames of a video: where `fps` would give more, so many are taken evenly.
+    chunk : int
+        Frames a push.
+    standing : bool
+        Let each question rank visual tokens while its video is watched, once more for each question.
+    """
+
+    pyramid: pv.Pyramid
+    memory: pv.Memory
+    fps: float | None = None
+    max_frames: int | None = None
+    chunk: int = 8
+    standing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question about one video, or a part of it.
+
+    Attributes
+    ----------
+    video : str
+        A path.
+    text : str
+        What the user says behind the video.
+    start, end : float or None
+        The part of the video that is watched, in seconds.
+    system : str or None
+    prefix : str
+        How the answer is made to begin; not part of what is returned.
+    """
+
+    video: str
+    text: str
+    start: float | None = None
+    end: float | None = None
+    system: str | None = None
+    prefix: str = ""
+
+
+class Answerer:
+    """A model that answers questions about videos and remembers its answers on the disk.
+
+    Parameters
+    ----------
+    lm : VideoLM
+    watching : Watching
+    journal : path or None
+        A folder for finished answers, one file a process, each answer forced to the disk before the next question.
+        Answers found there, whoever wrote them, are given again where model, method, video and question are the same.
+        None keeps nothing.
+    rank : int
+        Number of this process, where several share the folder.
+    """
+
+    def __init__(
+        self, lm: VideoLM, watching: Watching, journal: str | os.PathLike[str] | None = None, rank: int = 0
+    ) -> None:
+        self.lm, self.watching = lm, watching
+        self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
+        self._watched: tuple[Any, VideoStream] | None = None
+        self._known: dict[str, Any] = {}
+        self._journal: Journal | None = None
+        if journal is not None:
+            mine = Path(journal) / f"{_digest(self._identity)}-{rank}.jsonl"
+            for path in sorted(mine.parent.glob(f"{_digest(self._identity)}-*.jsonl")):
+                self._known |= {entry["key"]: entry["result"] for entry in read_journal(path)}
+            self._journal = Journal(mine)
+
+    @property
+    def known(self) -> int:
+        """Answers that are on the disk."""
+        return len(self._known)
+
+    def answer(self, asked: Asked, max_new_tokens: int, until: Sequence[str] = ()) -> str:
+        """Answer greedily.
+
+        Parameters
+        ----------
+        asked : Asked
+        max_new_tokens : int
+        until : sequence of str
+            The answer ends before the first of these texts.
+
+        Returns
+        -------
+        str
+        """
+
+        def generate() -> str:
+            text = self._stream(asked).ask(asked.text, max_new_tokens, answer_prefix=asked.prefix).text
+            return text[: min((at for end in until if (at := text.find(end)) >= 0), default=len(text))].rstrip()
+
+        return str(self._once(generate, "answer", asked, max_new_tokens=max_new_tokens, until=list(until)))
+
+    def loss(self, asked: Asked, continuation: str) -> tuple[float, bool]:
+        """How unlikely an answer is.
+
+        Returns
+        -------
+        loss : float
+            The mean negative log-likelihood of its tokens, in nats.
+        greedy : bool
+            Whether the model would give it.
+        """
+
+        def compare() -> tuple[float, bool]:
+            stream = self._stream(asked)
+            (likelihood,) = stream.likelihood(asked.text, [continuation], answer_prefix=asked.prefix)
+            ids = tuple(self.lm.prompt.words(continuation))
+            given = stream.ask(asked.text, len(ids), answer_prefix=asked.prefix).token_ids
+            return -likelihood, given == ids
+
+        loss, greedy = self._once(compare, "loss", asked, continuation=continuation)
+        return float(loss), bool(greedy)
+
+    def _once(self, work: Callable[[], Any], kind: str, asked: Asked, **settings: Any) -> Any:
+        """The result on the disk, or that of `work`, on the disk before it is returned."""
+        size = os.path.getsize(asked.video) if os.path.isfile(asked.video) else None
+        key = _digest([kind, asdict(asked), size, settings])
+        if key not in self._known:
+            result = work()
+            if self._journal is not None:
+                self._journal.append({"key": key, "video": asked.video, "text": asked.text, "result": result})
+            self._known[key] = result
+        return self._known[key]
+
+    def _stream(self, asked: Asked) -> VideoStream:
+        """The stream that has watched what is asked about; the last one is kept for the next question."""
+        standing = asked.text if self.watching.standing else None
+        seen = (asked.video, asked.start, asked.end, asked.system, standing)
+        if self._watched is None or self._watched[0] != seen:
+            self._watched = None  # its memory is free before the next one fills
+            how = self.watching
+            stream = self.lm.stream(how.pyramid, how.memory, standing_question=standing, system=asked.system)
+            with pv.open_video(
+                asked.video, chunk=how.chunk, start=asked.start, end=asked.end, **self._sampling(asked)
+            ) as video:
+                for chunk in video:
+                    stream.push(chunk)
+            self._watched = seen, stream
+        return self._watched[1]
+
+    def _sampling(self, asked: Asked) -> dict[str, Any]:
+        fps, most = self.watching.fps, self.watching.max_frames
+        if fps is None and most is not None:
+            return {"frames": most}
+        rate = self.lm.adapter.fps if fps is None else fps
+        if most is not None:
+            with pv.open_video(asked.video) as video:
+                end = min(x for x in (asked.end, video.info.duration, float("inf")) if x is not None)
+            if (end - (asked.start or 0)) * rate > most:  # unknown lengths too
+                return {"frames": most}
+        return {"fps": rate}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

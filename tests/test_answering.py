@@ -1,0 +1,206 @@
+"""Harness messages to questions, and questions to answers: the rules that need no harness."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pdrop_video as pv
+from pdrop_video import ConfigError
+from pdrop_video.integrations.answering import Answerer, Asked, Watching
+from pdrop_video.integrations.messages import asked_about, asked_in
+
+
+def test_visuals() -> None:
+    assert asked_about(["a.mp4"], "Why?") == Asked("a.mp4", "Why?")
+    assert asked_about([{"url": "a.mp4", "video_start": 1, "video_end": 2.5}], "Why?") == Asked(
+        "a.mp4", "Why?", 1.0, 2.5
+    )
+    assert asked_about([{"type": "video", "path": "a.mp4"}], "Why?") == Asked("a.mp4", "Why?")
+
+
+@pytest.mark.parametrize(
+    ("visuals", "named"),
+    [
+        (None, "no video"),
+        ([], "no video"),
+        (["a.mp4", "b.mp4"], "str, str"),
+        ([object()], "object"),
+        ([{"type": "image", "url": "a.png"}], "image"),
+        ([{"type": "audio", "url": "a.wav"}, "a.mp4"], "audio, str"),
+    ],
+)
+def test_anything_but_one_video_is_refused(visuals, named: str) -> None:
+    with pytest.raises(ConfigError, match=f"'Why\\?' came with {named}; expected one video file"):
+        asked_about(visuals, "Why?")
+
+
+def test_messages() -> None:
+    video = {"type": "video", "url": "a.mp4", "start_time": 3.0, "end_time": None}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Watch."}, video, {"type": "text", "text": "Why?"}]},
+        {"role": "assistant", "content": "Best option: ("},
+    ]
+    assert asked_in(messages) == Asked("a.mp4", "Watch.\nWhy?", 3.0, None, "Be brief.", "Best option: (")
+    assert asked_in(messages[1:2]) == Asked("a.mp4", "Watch.\nWhy?", 3.0)
+
+
+def test_a_visual_with_times_inside_a_message() -> None:
+    inner = {"type": "video", "url": {"url": "a.mp4", "video_start": 2, "video_end": 4}}
+    messages = [{"role": "user", "content": [inner, {"type": "text", "text": "Why?"}]}]
+    assert asked_in(messages) == Asked("a.mp4", "Why?", 2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    "roles", [["user", "assistant", "user"], ["assistant"], ["user", "system"], ["user", "user"], []]
+)
+def test_other_conversations_are_refused(roles: list[str]) -> None:
+    part = [{"type": "video", "url": "a.mp4"}, {"type": "text", "text": "Why?"}]
+    with pytest.raises(ConfigError, match="expected one question"):
+        asked_in([{"role": role, "content": part} for role in roles])
+
+
+class Counted:
+    """A model that notes which streams are opened on it."""
+
+    def __init__(self, lm: pv.VideoLM) -> None:
+        self._lm = lm
+        self.opened: list[str | None] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._lm, name)
+
+    def stream(self, *args, **kwargs) -> pv.VideoStream:
+        self.opened.append(kwargs["standing_question"])
+        return self._lm.stream(*args, **kwargs)
+
+
+CLIP = str(Path(__file__).parent.parent / "demos/clips/clip.mp4")
+FIRST, LAST = "Which color is the first thing in the video?", "What digit is shown last in the video?"
+HOW = Watching(pv.Pyramid(ratios=(0.5, 0.25, 0.125)), pv.Memory(tokens=None), fps=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> pv.VideoLM:
+    return pv.load(device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def lm(model: pv.VideoLM) -> Counted:
+    return Counted(model)
+
+
+def watched(lm, **how) -> pv.VideoStream:
+    stream = lm.stream(HOW.pyramid, HOW.memory, standing_question=None)
+    with pv.open_video(CLIP, **how) as video:
+        for chunk in video:
+            stream.push(chunk)
+    return stream
+
+
+def test_one_ingestion_serves_the_questions_of_a_video(model, lm) -> None:
+    stream = watched(model, fps=2)
+    answerer = Answerer(lm, HOW)
+    said = [answerer.answer(Asked(CLIP, text), 8) for text in (FIRST, LAST, FIRST)]
+    assert said == [stream.ask(text, 8).text for text in (FIRST, LAST, FIRST)]
+    assert said[0] != said[1] and len(lm.opened) == 1
+    assert answerer.answer(Asked(CLIP, LAST, end=4.0), 8) == watched(model, fps=2, end=4.0).ask(LAST, 8).text
+    answerer.answer(Asked(CLIP, LAST, end=4.0, system="Be brief."), 8)
+    assert len(lm.opened) == 3  # another part, another system prompt
+
+
+def test_a_standing_question_ranks_while_watching(model, lm) -> None:
+    answerer = Answerer(lm, replace(HOW, standing=True))
+    expected = model.stream(HOW.pyramid, HOW.memory, standing_question=LAST)
+    with pv.open_video(CLIP, fps=2) as video:
+        for chunk in video:
+            expected.push(chunk)
+    answerer.answer(Asked(CLIP, FIRST), 8)
+    assert answerer.answer(Asked(CLIP, LAST), 8) == expected.ask(LAST, 8).text
+    assert lm.opened == [FIRST, LAST]
+
+
+@pytest.mark.parametrize(
+    ("fps", "most", "sampling"),
+    [
+        (2, None, {"fps": 2}),
+        (2, 6, {"frames": 6}),  # 12 seconds would give 24
+        (2, 24, {"fps": 2}),
+        (None, 6, {"frames": 6}),
+        (None, None, {"fps": 2.0}),  # the family's own
+    ],
+)
+def test_which_frames_are_watched(model, fps, most, sampling) -> None:
+    answerer = Answerer(model, replace(HOW, fps=fps, max_frames=most))
+    assert answerer.answer(Asked(CLIP, FIRST), 8) == watched(model, **sampling).ask(FIRST, 8).text
+    tables = answerer._stream(Asked(CLIP, FIRST)).held(), watched(model, **sampling).held()
+    found, expected = (table.seconds[table.visual].tolist() for table in tables)
+    assert found == expected
+
+
+def test_answers_on_the_disk_are_given_again(lm, tmp_path: Path) -> None:
+    first = Answerer(lm, HOW, tmp_path)
+    said = first.answer(Asked(CLIP, FIRST), 8)
+    with pytest.raises(pv.VideoError):
+        first.answer(Asked(str(tmp_path / "missing.mp4"), FIRST), 8)
+    (journal,) = tmp_path.iterdir()
+    written = journal.read_bytes()
+    assert len(written.splitlines()) == 1
+    journal.write_bytes(written + written[: len(written) // 2])  # killed within a line
+    again = Answerer(lm, HOW, tmp_path, rank=0)
+    assert again.known == 1 and again.answer(Asked(CLIP, FIRST), 8) == said
+    assert len(lm.opened) == 2  # the missing video's was the second, and there was no third
+    assert journal.read_bytes() == written
+    other = Answerer(lm, HOW, tmp_path, rank=1)  # another process finds it as well
+    assert other.known == 1 and other.answer(Asked(CLIP, FIRST), 8) == said and len(lm.opened) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pyramid": pv.Pyramid(stages=1)},
+        {"memory": pv.Memory(tokens=200)},
+        {"fps": 1},
+        {"max_frames": 4},
+        {"standing": True},
+    ],
+)
+def test_another_method_asks_anew(lm, tmp_path: Path, change: dict) -> None:
+    Answerer(lm, HOW, tmp_path).answer(Asked(CLIP, FIRST), 8)
+    assert Answerer(lm, replace(HOW, **change), tmp_path).known == 0
+
+
+def test_another_question_or_limit_asks_anew(lm, tmp_path: Path) -> None:
+    answerer = Answerer(lm, HOW, tmp_path)
+    answerer.answer(Asked(CLIP, FIRST), 8)
+    for number, ask in enumerate(
+        (
+            lambda: answerer.answer(Asked(CLIP, LAST), 8),
+            lambda: answerer.answer(Asked(CLIP, FIRST), 7),
+            lambda: answerer.answer(Asked(CLIP, FIRST), 8, ["e"]),
+            lambda: answerer.answer(Asked(CLIP, FIRST, prefix="It is"), 8),
+            lambda: answerer.answer(Asked(CLIP, FIRST, end=6.0), 8),
+            lambda: answerer.loss(Asked(CLIP, FIRST), "green"),
+        ),
+        2,
+    ):
+        ask()
+        assert answerer.known == number
+
+
+def test_answers_end_where_they_should(model) -> None:
+    answerer, stream = Answerer(model, HOW), watched(model, fps=2)
+    whole = stream.ask(FIRST, 8).text
+    assert whole == "green"
+    assert answerer.answer(Asked(CLIP, FIRST), 8, ["n", "ee"]) == "gr"  # the first to come, not the first named
+    assert answerer.answer(Asked(CLIP, FIRST), 8, ["x"]) == "green"
+    assert answerer.answer(Asked(CLIP, FIRST, prefix="blue"), 8) == stream.ask(FIRST, 8, answer_prefix="blue").text
+
+
+def test_losses(model) -> None:
+    answerer, stream = Answerer(model, HOW), watched(model, fps=2)
+    for word in ("green", "blue", "red"):
+        loss, greedy = answerer.loss(Asked(CLIP, FIRST), word)
+        assert loss == pytest.approx(-stream.likelihood(FIRST, [word])[0], abs=1e-6)
+        assert greedy == (word == "green")

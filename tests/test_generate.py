@@ -187,6 +187,46 @@ def test_a_second_turn_goes_on_with_the_pruned_cache() -> None:
 
 
 @torch.no_grad()
+def test_a_padded_second_turn_over_a_pruned_cache() -> None:
+    """Two prompts of one length, then two turns of unequal length: the padding is the new turn's alone."""
+    model, first, visual = prompt()
+    both, turns = torch.cat([first, first.flip(1)]), torch.tensor([[21, 22, 23, 24], [1, 1, 33, 34]])
+    alone = []
+    for row, turn in zip(both, (turns[:1], turns[1:, 2:]), strict=True):
+        with pyramid_drop(model, PYRAMID, visual=visual):
+            cache = model(input_ids=row[None], use_cache=True).past_key_values
+            alone.append(model(input_ids=turn, past_key_values=cache).logits[0, -1])
+    real = torch.ones(2, 24, dtype=torch.long)
+    real[1, 20:22] = 0
+    positions = torch.tensor([[20, 21, 22, 23], [0, 0, 20, 21]])
+    with pyramid_drop(model, PYRAMID, visual=visual.expand(2, -1)):
+        cache = model(input_ids=both, use_cache=True).past_key_values
+        got = model(input_ids=turns, attention_mask=real, position_ids=positions, past_key_values=cache).logits[:, -1]
+    torch.testing.assert_close(got, torch.stack(alone), atol=1e-12, rtol=0)
+
+
+def test_what_would_be_silently_wrong_is_refused() -> None:
+    """Rows that transformers would part into samples, rows by number, pages: by `forward`, not by `generate`."""
+    model, ids, visual = prompt()
+    packed = torch.cat([torch.arange(9), torch.arange(11)])[None]
+    with torch.no_grad():
+        apart = model(input_ids=ids[:, 9:], use_cache=False).logits
+        torch.testing.assert_close(model(ids, position_ids=packed, use_cache=False).logits[:, 9:], apart)
+    with pyramid_drop(model, PYRAMID, visual=visual):
+        want = model(ids).logits
+        for refused in (dict(position_ids=packed, use_cache=False), dict(cu_seq_lens_q=torch.tensor([0, 9, 20]))):
+            with pytest.raises(pv.ModelError, match="pad them into a batch"):
+                model(ids, **refused)
+        with pytest.raises(pv.ModelError, match="logits_to_keep"):
+            model(ids, logits_to_keep=torch.tensor([3, 19]))
+        torch.testing.assert_close(model(ids, logits_to_keep=2).logits, want[:, -2:])
+        torch.testing.assert_close(model(ids, position_ids=torch.arange(20)[None], use_cache=False).logits, want)
+        with pytest.raises(pv.ModelError, match="continuous batching"):
+            model.generate_batch([ids[0].tolist()], progress_bar=False)
+    assert not {"generate", "forward", "init_continuous_batching"} & vars(model).keys()
+
+
+@torch.no_grad()
 def test_a_cropped_cache_is_refused() -> None:
     """As assisted generation cropped it until lately, to one length: the deeper layers would keep a rejected token."""
     model, ids, visual = prompt()

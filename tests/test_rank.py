@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from families import FAMILIES, build, video
 from test_one_shot import llama
 from torch import Tensor
@@ -130,6 +131,10 @@ def test_refused_stacks() -> None:
         LayerLoop(lm.model.get_decoder(), pv.Pyramid(positions="compact"))
     with pytest.raises(pv.ModelError, match="layers"):
         LayerLoop(torch.nn.Linear(2, 2), pv.Pyramid())
+    fused = tf.Phi3Config(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+                          num_key_value_heads=2, vocab_size=9, pad_token_id=0)  # fmt: skip
+    with pytest.raises(pv.ModelError, match="Phi3DecoderLayer has no self_attn with q_proj"):
+        LayerLoop(tf.Phi3Model(fused), pv.Pyramid())
 
 
 def test_an_answer_right_behind_visual_rows(tapped: list) -> None:

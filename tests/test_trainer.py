@@ -15,6 +15,7 @@ from families import FAMILIES, build, cases, video
 from reference import masked_forward
 from test_one_shot import PYRAMID, masks_of
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import pdrop_video as pv
 from pdrop_video import pyramid_drop
@@ -163,3 +164,32 @@ def test_distributed_training_gives_the_same_gradients() -> None:
     assert len(trace.kept) == 2
     for name, gradient in want.items():
         torch.testing.assert_close(lm.model.get_parameter(name).grad, gradient, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
+def test_sharded_training_gives_the_same_gradients() -> None:
+    """FSDP2, whose layers have their weights only while they run, but rank before; the older FSDP is refused."""
+    lm = build("qwen2_5_vl")
+    inputs = examples(lm)[0]
+    with pyramid_drop(lm.model, PYRAMID) as trace:
+        lm.model(**inputs).loss.backward()
+    want = {name: p.grad.clone() for name, p in lm.model.named_parameters() if p.grad is not None}
+    kept = [of[0] for of in trace.kept]
+    lm.model.zero_grad()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        older = FullyShardedDataParallel(torch.nn.Linear(2, 2), device_id=torch.device("cpu"))
+        with pytest.raises(pv.ModelError, match="fully_shard"), pyramid_drop(torch.nn.ModuleList([older, lm.model])):
+            pass
+        for layer in lm.model.get_decoder().layers:
+            fully_shard(layer)
+        fully_shard(lm.model)
+        with pyramid_drop(lm.model, PYRAMID) as trace:
+            lm.model(**inputs).loss.backward()
+        got = {name: p.grad.full_tensor() for name, p in lm.model.named_parameters() if p.grad is not None}
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(torch.equal(of[0], before) for of, before in zip(trace.kept, kept, strict=True))
+    assert got.keys() == want.keys()
+    for name, gradient in want.items():
+        torch.testing.assert_close(got[name], gradient, atol=1e-9, rtol=1e-9)

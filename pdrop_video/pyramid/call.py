@@ -64,6 +64,7 @@ class Call:
         ]
         if hasattr(model, "generate"):  # models without a head have none
             self.replacements.append((model, "generate", self._guarded(model)))
+            self.replacements.append((model, "init_continuous_batching", _refused))
         self.input_ids: Tensor | None = None
         self.labels: Tensor | None = None
         self.pruned = False  # whether the running call dropped rows, so that its logits are fewer than its labels
@@ -79,6 +80,11 @@ class Call:
         @functools.wraps(forward)  # whoever reads the signature, as `generate` and the Trainer do, sees the model's own
         def around(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs)
+            if isinstance(given.arguments.get("logits_to_keep"), Tensor):
+                raise ModelError(
+                    "logits_to_keep names rows that may have been dropped inside pyramid_drop; give a number, which "
+                    "counts from the end, or take rows of the logits by Trace.rows."
+                )
             self.input_ids, self.labels = given.arguments.get("input_ids"), given.arguments.pop("labels", None)
             self.pruned = False
             try:
@@ -148,6 +154,13 @@ class Call:
             use_cache = text.config.use_cache and not text.training
         if use_cache and cache is None:
             cache = DynamicCache(config=text.config)
+        if kwargs.get("cu_seq_lens_q") is not None or (
+            cache is None and attention_mask is None and _begins_anew(position_ids)
+        ):
+            raise ModelError(
+                "several samples are packed into one row (position ids begin anew); inside pyramid_drop a row is one "
+                "sample: pad them into a batch."
+            )
         batch, length = hidden.shape[:2]
         past = 0 if cache is None else self._past(cache)
         visual = self._visual(batch, length, past, hidden.device)
@@ -246,8 +259,21 @@ class Call:
         if bool(mask.all()):
             return None, known
         if known is not None and past and all(v is None for v in known):
-            known[:] = [mask[:, :past]] * layers
+            # of a cache filled elsewhere; layers that hold fewer rows dropped some here, of a prompt without padding
+            known[:] = [mask[:, :past] if cache.get_seq_length(i) == past else None for i in range(layers)]
         return mask[:, -length:], known
+
+
+def _refused(*args: Any, **kwargs: Any) -> Any:
+    raise ModelError("continuous batching does not work inside pyramid_drop: its pages hold all rows of every layer.")
+
+
+def _begins_anew(position_ids: Tensor | None) -> bool:
+    """Whether transformers would take a row for several samples, by its text positions."""
+    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
+        return False
+    text = position_ids if position_ids.ndim == 2 else position_ids[0]
+    return bool((text.diff(dim=-1) != 1).any())
 
 
 def _signature(model: PreTrainedModel, method: str) -> inspect.Signature:

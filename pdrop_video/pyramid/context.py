@@ -34,8 +34,8 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     Parameters
     ----------
     model : PreTrainedModel, or a module around one
-        A decoder-only or vision-language model, as it is or inside peft's ``PeftModel``, ``DistributedDataParallel``
-        or ``torch.compile``.
+        A decoder-only or vision-language model, as it is, sharded by ``fully_shard`` (FSDP2), or inside peft's
+        ``PeftModel``, ``DistributedDataParallel`` or ``torch.compile``.
     pyramid : Pyramid, optional
         The schedule; ``Pyramid()`` by default.
     visual : Tensor [batch, tokens], bool, optional
@@ -62,12 +62,13 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     is put back then, but rests meanwhile.
 
     Logits are those of the surviving rows, which `Trace.rows` numbers; a loss over labels is computed from them by
-    transformers' own function. Without labels the last row ranks, in training as well.
+    transformers' own function. Without labels the last row ranks, in training as well; so a loss that the Trainer
+    takes outside of the model (label smoothing, ``compute_loss_func``) does not fit.
 
     Refused at once, by a `ModelError`: assisted generation, prompt lookup and prefill in chunks (the row that ranks
     must be the prompt's last), generation without a cache (every token would rank anew), `output_hidden_states`,
-    `output_attentions`, prepared 4-D masks and static caches, and caches cropped to one length (layers hold different
-    numbers of rows).
+    `output_attentions`, prepared 4-D masks and static caches, continuous batching, and caches cropped to one length
+    (layers hold different numbers of rows); several samples packed into one row; `logits_to_keep` as row numbers.
 
     ``torch.compile`` works, before the block or inside it, but the decoder stack runs uncompiled, since the rows that
     are left follow from the data; ``fullgraph=True`` fails for that reason.
@@ -103,9 +104,17 @@ def _transformers_model(model: nn.Module) -> PreTrainedModel:
             "DataParallel copies the model to its devices at every call and leaves out what stands in place of its "
             "methods; start one process per device (torchrun) and give DistributedDataParallel."
         )
+    found = None
     for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            return module
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise ModelError(
+                "FullyShardedDataParallel shows a layer's weights only while the layer runs, but it is ranked by them "
+                "before; use fully_shard (FSDP2; fsdp_version: 2 in accelerate)."
+            )
+        if found is None and isinstance(module, PreTrainedModel):
+            found = module
+    if found is not None:
+        return found
     raise ModelError(
         f"{type(model).__name__} is no transformers model and holds none; expected what from_pretrained gives."
     )

@@ -50,6 +50,13 @@ class LayerLoop:
                 )
         if sliding := set(getattr(text.config, "layer_types", None) or []) - {"full_attention"}:
             raise ModelError(f"{type(text).__name__} uses {sorted(sliding)} layers; only full attention is supported.")
+        for layer in text.layers:
+            attention = getattr(layer, "self_attn", None)
+            if not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):
+                raise ModelError(
+                    f"{type(layer).__name__} has no self_attn with q_proj and k_proj, by which rows are ranked; only "
+                    "layers that keep queries and keys apart are supported."
+                )
         self.text = text
         self.schedule: Schedule = pyramid.resolve(len(text.layers))
         self.axes = 3 if "mrope_section" in (getattr(text.config, "rope_parameters", None) or {}) else 1
@@ -205,8 +212,11 @@ class LayerLoop:
         if self.scorer.once and rows.boundaries:
             first = rows.boundaries[0]  # its rows are numbered as they entered, 0, 1, ...
             return first.scores.gather(1, rows.origin)
+        layer = self.text.layers[i]
+        if (unshard := getattr(layer, "unshard", None)) is not None:
+            unshard()  # of FSDP (fully_shard), whose layers otherwise have their weights only while they run
         ranking = Ranking(
-            layer=self.text.layers[i],
+            layer=layer,
             hidden=rows.hidden,
             rope=self._rope(rows, cache, i, past_valid, {}, passage),
             probe=probe,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 import pdrop_video as pv
 
+from .paraphrases import TEMPLATES, Paraphrase, paraphraser
 from .record import digest
 
 PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry"}
@@ -44,6 +45,8 @@ class RunConfig(BaseModel):
         Read what the model writes, or compare the length-normalised likelihoods of the options' texts.
     question_aware : bool
         Each question ranks tokens while the video is watched, which is done anew for each.
+    paraphrase : str or None
+        Put questions in other words by this rule; see `eval.paraphrases.paraphraser`.
     max_new_tokens : int or None
         In place of the task's own.
     seed : int
@@ -74,6 +77,7 @@ class RunConfig(BaseModel):
     last_frames: int | None = Field(default=None, ge=1)
     answer: Literal["generate", "likelihood"] = "generate"
     question_aware: bool = False
+    paraphrase: str | None = None
     max_new_tokens: int | None = Field(default=None, ge=1)
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
@@ -103,6 +107,7 @@ class RunConfig(BaseModel):
         self.pyramid_object()
         self.memory_object()
         self.ask_pyramid_object()
+        self.paraphraser()
         return self
 
     def pyramid_object(self) -> pv.Pyramid:
@@ -117,9 +122,16 @@ class RunConfig(BaseModel):
         """The schedule of questions."""
         return None if self.ask_pyramid is None else _built(pv.Pyramid, self.ask_pyramid)
 
+    def paraphraser(self) -> Paraphrase | None:
+        """What puts questions in other words."""
+        return None if self.paraphrase is None else paraphraser(self.paraphrase)
+
     def identity(self) -> dict[str, Any]:
-        """The settings that an item's answer depends on, JSON-ready."""
-        return self.model_dump(mode="json", exclude=PLACE)
+        """The settings that an item's answer depends on, JSON-ready; of a file of paraphrases, what it says."""
+        settings = self.model_dump(mode="json", exclude=PLACE)
+        if self.paraphrase is not None and self.paraphrase not in TEMPLATES:
+            settings["paraphrase"] = digest(Path(self.paraphrase).read_text(encoding="utf-8"))
+        return settings
 
     @property
     def digest(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from pdrop_video.errors import ConfigError
 
@@ -18,7 +19,11 @@ TEMPLATES = {
 """What stands around a question and can't change its answer, by name."""
 
 
-def paraphraser(rule: str) -> Callable[[str], str]:
+Paraphrase: TypeAlias = Callable[[str], str]
+"""From a question to the same in other words."""
+
+
+def paraphraser(rule: str) -> Paraphrase:
     """A function from a question to its paraphrase.
 
     Parameters
@@ -43,6 +48,23 @@ def paraphraser(rule: str) -> Callable[[str], str]:
         return written[question]
 
     return from_file
+
+
+def reworded(prompt: str, question: str, paraphrase: Paraphrase) -> str:
+    """A prompt with its question in other words; all that stands around the question stays.
+
+    Raises
+    ------
+    ConfigError
+        If the prompt does not hold the question.
+    """
+    if not question or question not in prompt:
+        raise ConfigError(
+            f"the question {question[:60]!r} is not in its prompt {prompt[:60]!r}..., so it can't be put in other "
+            "words; leave --paraphrase out."
+        )
+    before, _, behind = prompt.rpartition(question)  # an earlier turn may have asked the same
+    return before + paraphrase(question) + behind
 
 
 def _read(rule: str) -> dict[str, str]:

@@ -60,6 +60,9 @@ def main(
     question_aware: Annotated[
         bool | None, typer.Option("--question-aware", help="Each question ranks while its video is watched anew.")
     ] = None,
+    paraphrase: Annotated[
+        str | None, typer.Option(help="Questions in other words: a rule of eval.paraphrases, or a JSONL file.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in place of the task's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="For methods that draw at random (0).")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many items.")] = None,

@@ -15,6 +15,7 @@ import pdrop_video as pv
 
 from .config import RunConfig
 from .metered import LastFrames, Metered
+from .paraphrases import Paraphrase, reworded
 from .record import Record, Turn
 from .tasks import Ask, Item, Task
 
@@ -31,10 +32,21 @@ class Talk:
         Times of the frames watched so far; grows while more is watched.
     record : Record
         What is known beforehand.
+    paraphrase : callable, optional
+        Puts the item's question in other words wherever it is asked.
     """
 
-    def __init__(self, item: Item, task: Task, config: RunConfig, seconds: Sequence[float], record: Record) -> None:
+    def __init__(
+        self,
+        item: Item,
+        task: Task,
+        config: RunConfig,
+        seconds: Sequence[float],
+        record: Record,
+        paraphrase: Paraphrase | None = None,
+    ) -> None:
         self.item, self._task, self._config, self._seconds, self._record = item, task, config, seconds, record
+        self._paraphrase = paraphrase
         self._dialogue = task.dialogue(item, seconds)
         self._pyramid = config.ask_pyramid_object()
         self._turns: list[Turn] = []
@@ -84,6 +96,7 @@ class Talk:
     def _answered(self, ask: Ask, at: float, stream: Metered) -> str:
         """Put one question and note what it cost."""
         likely = self._config.answer == "likelihood"
+        ask = self._in_other_words(ask)
         with stream.clock.part("model"):
             turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
@@ -99,6 +112,13 @@ class Talk:
             flops=stream.flops + self._asking_flops,
         )
         return turn.text
+
+    def _in_other_words(self, ask: Ask) -> Ask:
+        if self._paraphrase is None:
+            return ask
+        if ask.cloze and self._config.answer == "likelihood":
+            return replace(ask, cloze=reworded(ask.cloze, self.item.question, self._paraphrase))
+        return replace(ask, text=reworded(ask.text, self.item.question, self._paraphrase))
 
     def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
         longest = self._config.max_new_tokens or ask.max_new_tokens

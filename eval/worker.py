@@ -43,6 +43,7 @@ class StreamWorker:
         self.shape = DecoderShape.of(self.lm.model.config)
         self.frames = Frames(config.cache, config.cache_gb)
         self.clock = Clock()
+        self.paraphrase = config.paraphraser()
 
     def __call__(self, job: Job) -> Iterator[Record]:
         """One record for each item, as soon as it is finished."""
@@ -65,7 +66,8 @@ class StreamWorker:
         begun = self.clock.total["decode"]
         run: Pass[Talk] = Pass(self._stream(items[0]), self.task.cues(items[0]), [])
         for item in items:
-            talk = Talk(item, self.task, self.config, run.seconds, blank(item, self.config.task, self.digest))
+            record = blank(item, self.config.task, self.digest)
+            talk = Talk(item, self.task, self.config, run.seconds, record, self.paraphrase)
             run.due.append(Due(_first_moment(item), talk))
         chunks = self.frames(_viewing(items, self.config, self.task))
         for at, stream, talk in run.run(self.clock.drawn("decode", chunks)):
@@ -85,7 +87,8 @@ class StreamWorker:
         config = self.config
         if config.last_frames is not None:
             return LastFrames(lambda: self._open(pv.Pyramid(stages=1), pv.Memory(tokens=None)), config.last_frames)
-        standing = item.question if config.question_aware else None
+        asked = item.question if self.paraphrase is None else self.paraphrase(item.question)
+        standing = asked if config.question_aware else None
         return self._open(config.pyramid_object(), config.memory_object(), standing)
 
     def _open(self, pyramid: pv.Pyramid, memory: pv.Memory, standing: str | None = None) -> Metered:

@@ -43,9 +43,11 @@ class Metered:
     flops: float = 0.0
     prefill: float = 0.0
     visual_tokens: int = 0
+    _kept: list[int] | None = None
 
     def push(self, frames: pv.FrameChunk) -> None:
         """Watch frames."""
+        self._kept = None
         with self.clock.part("model"):
             pushed = self.stream.push(frames)
         self.prefill += pushed.seconds
@@ -59,7 +61,7 @@ class Metered:
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
-        before = self.stream.cache_tokens
+        before, self._kept = self.stream.cache_tokens, None
         with self.clock.part("model"):
             self.stream.tell(text)
         rows = _tokens(self.stream.lm, text)
@@ -100,8 +102,11 @@ class Metered:
 
     @property
     def kept(self) -> list[int]:
-        """Visual tokens remembered in each stage, shallow to deep."""
-        return [int(self.stream.held(stage).visual.sum()) for stage in range(len(self.stream.loop.schedule.layers) + 1)]
+        """Visual tokens remembered in each stage, shallow to deep; counted once for all questions of a moment."""
+        if self._kept is None:
+            stages = range(len(self.stream.loop.schedule.layers) + 1)
+            self._kept = [int(self.stream.held(stage).visual.sum()) for stage in stages]
+        return self._kept
 
 
 def _tokens(lm: pv.VideoLM, text: str) -> int:

@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines that survives a crash: what was appended is on the disk, whole, or not at all.
+"""An append-only file of JSON lines that survives a crash: each line is there whole, or not at all.
 
 Knows files. Refuses to know what the lines mean.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,10 @@ from .errors import ConfigError
 
 
 class Journal:
-    """Appends objects to a file, one line each, and returns only when the line is on the disk.
+    """Appends objects to a file, one line each, and has every line on the disk before the next one is written.
+
+    When `append` returns, the line outlives the process, however that ends. A thread meanwhile waits for the disk, which
+    takes milliseconds that the caller has better uses for: what a power cut can take is the last line alone.
 
     One writer a file. A last line that a crash cut short is removed when the file is opened again, so that its object
     counts as never appended.
@@ -45,22 +49,36 @@ class Journal:
         except OSError as error:
             raise ConfigError(f"{self.path} can't be written ({error.strerror}); choose another folder.") from error
         self._drop_torn_line()
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="fsync")
+        self._syncing: Future[None] | None = None
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write one object as one line and wait until it is on the disk."""
-        self._file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        """Write one object as one line, once the line before is on the disk."""
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        self._synced()
+        self._file.write(line)
         self._file.flush()
-        os.fsync(self._file.fileno())
+        self._syncing = self._syncer.submit(os.fsync, self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        self._file.close()
+        """Wait for the disk and close the file; a second call does nothing."""
+        try:
+            self._synced()
+        finally:
+            self._syncer.shutdown()
+            self._file.close()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _synced(self) -> None:
+        """Wait for the line in flight; an error of the disk is raised here."""
+        syncing, self._syncing = self._syncing, None
+        if syncing is not None:
+            syncing.result()
 
     def _drop_torn_line(self) -> None:
         self._file.seek(0)

@@ -77,7 +77,10 @@ def test_mlvu_items_and_prompt(tmp_path: Path) -> None:
         ("B", 1, 1),
         ("B) Blue", 1, 1),  # the turn began with "("
         ("B) Blue. (C) is not.", 1, 1),  # before the first bracket
-        ("(B) Blue", 0, 1),  # officially "(B" is not "B"
+        ("(B) Blue", 1, 1),
+        ("The answer is (B).", 1, 1),
+        ("B ) Blue", 0, 1),  # officially the character before the bracket is a space
+        (") B", 0, 1),
         ("b", 0, 1),
         ("Blue", 0, 1),
         ("The answer is B", 0, 1),

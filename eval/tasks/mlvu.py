@@ -33,8 +33,9 @@ class Question(Row):
 
 
 def official_option(response: str) -> str:
-    """What the official script compares: everything before the first ")", or the whole response."""
-    return response.partition(")")[0].strip()
+    """What the official script compares: the character before the first ")", or the whole response."""
+    before, bracket, _ = response.partition(")")
+    return before[-1:] if bracket else response.strip()
 
 
 def option_letter(response: str, options: Sequence[str]) -> str | None:

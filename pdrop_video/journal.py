@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from .errors import ConfigError
 class Journal:
     """Appends objects to a file, one line each, and has every line on the disk before the next one is written.
 
-    When `append` returns, the line outlives the process, however that ends. A thread meanwhile waits for the disk, which
+    When `append` returns, the line outlives the process, however that ends. A thread then waits for the disk, which
     takes milliseconds that the caller has better uses for: what a power cut can take is the last line alone.
 
     One writer a file. A last line that a crash cut short is removed when the file is opened again, so that its object
@@ -53,11 +54,18 @@ class Journal:
         self._syncing: Future[None] | None = None
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write one object as one line, once the line before is on the disk."""
+        """Write one object as one line, once the line before is on the disk.
+
+        Raises
+        ------
+        ConfigError
+            If the disk did not take this line or the one before it.
+        """
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         self._synced()
-        self._file.write(line)
-        self._file.flush()
+        with self._refusals():
+            self._file.write(line)
+            self._file.flush()
         self._syncing = self._syncer.submit(os.fsync, self._file.fileno())
 
     def close(self) -> None:
@@ -78,7 +86,18 @@ class Journal:
         """Wait for the line in flight; an error of the disk is raised here."""
         syncing, self._syncing = self._syncing, None
         if syncing is not None:
-            syncing.result()
+            with self._refusals():
+                syncing.result()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} could not be written on ({error.strerror or error}); make room and start again: what was "
+                "written before is kept."
+            ) from error
 
     def _drop_torn_line(self) -> None:
         self._file.seek(0)

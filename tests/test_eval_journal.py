@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,30 @@ def test_a_line_that_no_crash_leaves(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text('{"a": 1}\nrubbish\n')
     with pytest.raises(pv.ConfigError, match=r"line 2 of .*records\.jsonl is not a JSON object"):
         list(read_journal(tmp_path / "records.jsonl"))
+
+
+def test_every_line_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen = tmp_path / "records.jsonl", []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append(path.read_bytes().count(b"\n")))
+    with Journal(path) as journal:
+        for item in range(5):
+            journal.append({"item": item})
+            assert path.read_bytes().count(b"\n") == item + 1  # out of the process when the call returns
+    assert seen == [1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "records.jsonl")
+    journal.append({"item": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    journal.append({"item": 2})
+    with pytest.raises(pv.ConfigError, match=r"No space left on device.*make room"):
+        journal.append({"item": 3})
+    journal.close()
+    assert list(read_journal(tmp_path / "records.jsonl")) == [{"item": 1}, {"item": 2}]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

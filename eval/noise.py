@@ -53,8 +53,11 @@ def divergences(first: Likelihoods, second: Likelihoods) -> NDArray[np.float64]:
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         if len(a) != len(b):
             raise ConfigError(f"item {i} has {len(a)} options in one run and {len(b)} in the other; expected the same.")
+        p, q = softmax(a), softmax(b)
+        if not (np.isfinite(p).all() and np.isfinite(q).all()):
+            raise ConfigError(f"item {i} has log-likelihoods {tuple(a)} and {tuple(b)}; expected numbers, some finite.")
         # the library gives its square root, nan where rounding made it a little negative
-        found[i] = np.nan_to_num(jensenshannon(softmax(a), softmax(b), base=2)) ** 2
+        found[i] = np.nan_to_num(jensenshannon(p, q, base=2)) ** 2
     return found
 
 

@@ -181,12 +181,15 @@ def read_run(folder: Path) -> Run:
     Raises
     ------
     ConfigError
-        If the folder holds no run.
+        If the folder holds no run, or its header can't be read.
     """
     path = folder / HEADER
     if not path.is_file():
         raise pv.ConfigError(f"{folder} holds no {HEADER}; expected the --out folder of a run of eval.run.")
-    header = json.loads(path.read_text(encoding="utf-8"))
-    config = header["config_digest"]
+    try:
+        header = json.loads(path.read_text(encoding="utf-8"))
+        config = header["config_digest"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise pv.ConfigError(f"{path} is damaged; expected the header that eval.run wrote.") from error
     records = [r for r in read_records(folder).values() if r.config == config]
     return Run(folder, header, sorted(records, key=lambda r: r.item))

@@ -207,3 +207,11 @@ def test_files_and_json_hold_the_same_figures(tmp_path: Path) -> None:
     assert "pruned against full: -20.0 points" in text
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert "equal" not in text.lower()
+
+
+def test_a_damaged_header_is_said_at_once(tmp_path: Path) -> None:
+    folder = written(tmp_path / "full", FULL)
+    for text in ("{", "{}", "[]"):
+        (folder / "run.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"run\.json is damaged; expected the header that eval\.run wrote"):
+            read_run(folder)

@@ -50,6 +50,15 @@ OPTIONS = ["A. A red car", "B. A bus", "C. A man", "D. A bicycle"]
         ("a bus, then a bicycle", None, None),
         ("E", None, None),
         ("None of the above", None, None),
+        ("<think>A seems right. But no.</think>\n\nC", "C", "A"),
+        ("It may be A or B.</think>C", "C", "A"),
+        ("<think>The answer is A, or", None, "A"),
+        ("答案是C。", "C", "C"),
+        ("（C）一个男人", "C", "C"),
+        ("\uff23", "C", None),  # a letter of full width
+        ("Option A is incorrect. Option C is correct.", "C", "A"),
+        ("A is not shown, so it must be C", "C", "A"),
+        ("Option C is wrong", None, "C"),
     ],
 )
 def test_odd_answers(response: str, strict: str | None, official: str | None) -> None:

@@ -7,11 +7,16 @@ count as the model's.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 _VERBS = "is|are|was|would|seems|appears|because|since|as|and|or|but"
 _NOT_ARTICLE = rf"(?!\s+(?!(?:{_VERBS})\b)[a-z])"  # "A man" is no option A, "A is right" is
-_END = r"(?![\w'’])"
+_WORD = r"[0-9_a-zA-ZÀ-ɏ'’]"  # Chinese characters stand beside letters without a space
+_START, _END = rf"(?<!{_WORD})", rf"(?!{_WORD})"
+_DENIED = re.compile(
+    r"\s+(?:is|are|was|would be|seems)\s+(?:also\s+|clearly\s+)?(?:not|incorrect|wrong|false)\b", re.IGNORECASE
+)
 _CUE = re.compile(
     r"\b(?:answer|option|choice)\b(?:\s+(?:is|would be|must be|should be|seems to be|appears to be))?(?:\s+option)?"
     r"\s*(?::|-|=)?\s*[(\[{]?\s*(?P<letter>[a-z])" + _END,
@@ -38,7 +43,8 @@ def letter(response: str, options: Sequence[str]) -> str | None:
     [None, None, None, None]
     """
     letters = [chr(ord("A") + i) for i in range(len(options))]
-    text = re.sub(r"[*_`\"“”]|\\boxed|\\text", "", response).strip()
+    text = unicodedata.normalize("NFKC", _said(response))
+    text = re.sub(r"[*_`\"“”]|\\boxed|\\text", "", text).strip()
     texts = [_words(re.sub(r"^\s*\(?[A-Za-z][).:]\s*", "", option)) for option in options]
     for found in (
         _alone(text),
@@ -51,6 +57,11 @@ def letter(response: str, options: Sequence[str]) -> str | None:
         if found in letters:
             return found
     return None
+
+
+def _said(response: str) -> str:
+    """The response behind its thoughts; nothing where they don't end."""
+    return re.sub(r"<think>.*", "", response.rpartition("</think>")[2], flags=re.DOTALL)
 
 
 def _words(text: str) -> str:
@@ -80,7 +91,7 @@ def _after_cue(text: str, letters: Sequence[str]) -> str | None:
     for match in _CUE.finditer(text):
         named = match["letter"].upper()
         article = named == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
-        if named in letters and not article:
+        if named in letters and not article and not _DENIED.match(text, match.end()):
             found.append((match[0].lower().startswith("answer"), named))
     answers = [named for is_answer, named in found if is_answer]
     if answers:
@@ -91,9 +102,10 @@ def _after_cue(text: str, letters: Sequence[str]) -> str | None:
 def _standing(text: str, letters: Sequence[str]) -> str | None:
     """The only capital letter that stands by itself, articles and negated ones left out."""
     found = []
-    for match in re.finditer(r"(?<![\w'’])([A-Z])" + _END, text):
+    for match in re.finditer(rf"{_START}([A-Z]){_END}", text):
         article = match[1] == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
-        if match[1] in letters and not article and not _NEGATED.search(text[: match.start()]):
+        denied = _NEGATED.search(text[: match.start()]) or _DENIED.match(text, match.end())
+        if match[1] in letters and not article and not denied:
             found.append(match[1])
     return _only(found)
 

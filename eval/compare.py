@@ -194,7 +194,7 @@ def chart(table: pd.DataFrame, task: str, confidence: float, path: Path) -> None
     matplotlib.use("agg")  # a chart needs no screen
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     z = stats.norm.ppf((1 + confidence) / 2)
-    for row, marker in zip(table.itertuples(), cycle("osD^vP*X<>")):
+    for row, marker in zip(table.itertuples(), cycle("osD^vP*X<")):  # 9 marks on 10 colours: 90 runs differ
         error = 100 * z * row.standard_error
         axes.errorbar(
             row.tflops, 100 * row.accuracy, yerr=error, fmt=marker, markersize=7, capsize=3, linewidth=1, label=row.run

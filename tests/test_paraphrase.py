@@ -39,7 +39,7 @@ def test_divergence_from_nothing_to_one_bit() -> None:
     assert divergences([(0.0, -99.0)], [(-99.0, 0.0)])[0] == pytest.approx(1)
     with pytest.raises(ConfigError, match="item 0 has 2 options in one run and 3 in the other"):
         divergences([(0.0, -1.0)], [(0.0, -1.0, -2.0)])
-    with pytest.raises(ConfigError, match="item 1 has log-likelihoods .*nan.*; expected numbers"):
+    with pytest.raises(ConfigError, match=r"item 1 has log-likelihoods .*nan.*; expected numbers"):
         divergences([(0.0, -1.0), (0.0, -1.0)], [(0.0, -1.0), (math.nan, -1.0)])
 
 

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,20 @@ class Answer:
 
     def __str__(self) -> str:
         return self.text
+
+    def plot(self) -> Figure:
+        """Draw what the answer rested on: for each stage, the attention that went to each moment.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        PDropError
+            If matplotlib, the extra "plots", is not installed.
+        """
+        return plots.evidence(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,11 @@ from transformers.utils import logging as transformers_logging
 
 import pdrop_video as pv
 
+from . import plots
 from .flops import DecoderShape, prefill_flops
 from .memory import EVICTORS
 from .models import describe
+from .plots import Album
 from .pyramid import ALLOCATORS, SCORERS
 
 app = typer.Typer(
@@ -105,6 +107,9 @@ def ask(
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
     dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
+    save_plots: Annotated[
+        Path | None, typer.Option(help="Folder for pictures of what is remembered and what each answer rested on.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Watch a video and answer questions about it."""
@@ -117,12 +122,15 @@ def ask(
             _memory(memory, evictor),
             standing_question=questions[0] if standing else None,
         )
+        album = Album()
         rate = lm.adapter.fps if fps is None else fps
         with pv.open_video(
             video, fps=rate, chunk=chunk, frames=frames, start=start, end=end, decoder=cast(Any, decoder)
         ) as reader:
             for part in reader if as_json else _progress(reader, lm):
                 stream.push(part)
+                if save_plots is not None:
+                    album.add(stream, part)
             lost = list(reader.warnings)
         answers = []
         for question in questions:
@@ -130,12 +138,15 @@ def ask(
                 answers.append(stream.ask(question, max_new_tokens))
             else:
                 answers.append(_print_live(stream, question, max_new_tokens))
+        saved = [] if save_plots is None else plots.save(save_plots, stream, album, answers)
         if as_json:
             typer.echo(json.dumps({"video": reader.source, "warnings": lost, "answers": [asdict(a) for a in answers]}))
             return
         for sentence in lost:
             _err.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
         _print_costs(answers[-1], stream)
+        for path in saved:
+            _err.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=_INFO_EXAMPLES)

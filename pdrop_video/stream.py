@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 
-from . import session
+from . import plots, session
 from .answer import Answer, Pushed, Status
 from .asking import AnswerStream, Question
 from .errors import ConfigError, FrameError, StreamError
@@ -30,6 +30,8 @@ from .turnstile import StreamAccess
 from .video import FrameChunk
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .lm import VideoLM
 
 
@@ -249,6 +251,39 @@ class VideoStream:
     def token_bytes(self) -> int:
         """Bytes of one token's keys and values in one layer."""
         return self._ingest.token_bytes
+
+    @property
+    def cache_bound(self) -> int | None:
+        """Most bytes that `cache_bytes` can reach while frames are pushed; None for no limit."""
+        if self.memory.bytes is not None:
+            return self.memory.bytes
+        limits, layers = self._ingest.limits.moved, self._state.cache.layers
+        if limits is None:
+            return None
+        # a layer whose positions were moved holds its keys twice
+        parts = (n * (2 if layer.entered is None else 3) for n, layer in zip(limits, layers, strict=True))
+        return sum(parts) * self.token_bytes // 2
+
+    @property
+    def visual_tokens(self) -> int:
+        """Visual tokens that entered the language model so far."""
+        return self._state.visual_tokens
+
+    def plot_memory(self) -> Figure:
+        """Draw how much of each stretch of time is still remembered, stage by stage.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        StreamError
+            If nothing was watched yet.
+        PDropError
+            If matplotlib, the extra "plots", is not installed.
+        """
+        return plots.memory(self)
 
     def fork(self) -> VideoStream:
         """A second stream with the same past, free to go its own way; memory is shared until it must not be."""

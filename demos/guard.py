@@ -1,0 +1,211 @@
+"""What a stranger may let the server open: files in the server's own folders, and addresses on the public network.
+
+A path is refused unless it lies in one of the folders as it is written: no "..", no symbolic links, no `file:` or any
+other of FFmpeg's own notations. An address is resolved first and refused if any of its numbers is not public; what is
+then opened is the number that was checked, wherever the protocol allows that. Opens nothing itself but the answers of
+web servers that send one elsewhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+import httpx
+
+from pdrop_video import PDropError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
+_CAMERA = re.compile(r"/dev/video\d{1,3}")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All that is not a list of other addresses to open.
+_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mjpeg,mpjpeg,h264,hevc,ivf,m4v"
+_MOST_REDIRECTS = 5
+
+
+class Refused(PDropError):
+    """The server does not open this; the message says why in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Something that may be opened.
+
+    Attributes
+    ----------
+    name : str
+        What the user wrote, without a password.
+    target : str
+        What to open: the path, or the address with its host's number.
+    live : bool
+        Whether it has no end: a camera or a stream.
+    options : dict of str to str
+        For FFmpeg.
+    """
+
+    name: str
+    target: str
+    live: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The rules of one server.
+
+    Attributes
+    ----------
+    folders : tuple of Path
+        Where files may be read from, uploads included.
+    private : bool
+        Whether addresses on private networks, this machine's included, may be opened.
+    devices : bool
+        Whether this machine's cameras may be opened.
+    """
+
+    folders: tuple[Path, ...]
+    private: bool = False
+    devices: bool = False
+
+    def source(self, text: str, *, live: bool = False) -> Source:
+        """Check what somebody wrote.
+
+        Parameters
+        ----------
+        text : str
+            A path, an address, or a camera such as /dev/video0.
+        live : bool
+            Whether an address is to be watched without an end.
+
+        Raises
+        ------
+        Refused
+            If it may not be opened.
+        """
+        text = text.strip()
+        if not text or not text.isprintable():
+            raise Refused("Type the name of a video in the server's folder, or an address such as https://...")
+        if text.startswith("/dev/"):
+            return self._camera(text)
+        if _SCHEME.match(text):
+            return self._address(text, live)
+        return Source(text, str(self.file(text)))
+
+    def file(self, text: str) -> Path:
+        """A file in one of the folders; the same refusal for all that is elsewhere, whether it exists or not."""
+        written = Path(text)
+        for folder in map(Path.resolve, self.folders):
+            path = written if written.is_absolute() else folder / written
+            # resolve() follows links and takes ".." away, so a path equal to it is what it seems
+            try:
+                if path.is_relative_to(folder) and path.resolve() == path and path.is_file():
+                    return path
+            except (OSError, RuntimeError, ValueError):  # a name too long, a circle of links
+                continue
+        raise Refused(
+            f"There is no video {text!r} in the folders that this page may read; upload it, or start the server with "
+            "--videos FOLDER."
+        )
+
+    def _camera(self, text: str) -> Source:
+        if not _CAMERA.fullmatch(text):
+            raise Refused(f"{text!r} is not a camera; expected a name such as /dev/video0.")
+        if not self.devices:
+            raise Refused("This server does not open its own cameras; start it with --allow-devices if it should.")
+        return Source(text, text, live=True)
+
+    def _address(self, text: str, live: bool) -> Source:
+        parts = _split(text)
+        live = live or parts.scheme not in ("http", "https")
+        if self.private:
+            return Source(_shown(parts), text, live)
+        if parts.scheme in ("http", "https"):
+            text, parts = self._followed(text, parts)
+        number = public_number(parts)
+        if parts.scheme == "https":  # the certificate is for the name; FFmpeg sends no name with a number
+            return Source(_shown(parts), text, live, {"max_redirects": "0", "format_whitelist": _FORMATS})
+        target = _with_host(parts, number)
+        if parts.scheme == "http":
+            headers = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
+            options = {"headers": headers, "max_redirects": "0", "format_whitelist": _FORMATS}
+            return Source(_shown(parts), target, live, options)
+        return Source(_shown(parts), target, live, {"rtsp_transport": "tcp"} if "rtsp" in parts.scheme else {})
+
+    def _followed(self, text: str, parts: SplitResult) -> tuple[str, SplitResult]:
+        """Where a web address leads in the end, each step checked; FFmpeg then follows none."""
+        with httpx.Client(timeout=10, trust_env=False) as client:
+            for _ in range(_MOST_REDIRECTS):
+                url = _with_host(parts, public_number(parts))
+                host = {"Host": parts.netloc.rpartition("@")[2]}
+                request = client.build_request("GET", url, headers=host, extensions={"sni_hostname": parts.hostname})
+                try:
+                    response = client.send(request, stream=True)
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    raise Refused(f"{_shown(parts)} cannot be reached: {error}") from error
+                response.close()
+                if not response.is_redirect:
+                    return text, parts
+                text = urljoin(text, response.headers["location"])
+                parts = _split(text)
+        raise Refused(f"{_shown(parts)} sends one elsewhere more than {_MOST_REDIRECTS} times; give the last address.")
+
+
+def public_number(parts: SplitResult) -> str:
+    """The number of an address's host, if all the numbers that its name stands for are public.
+
+    Raises
+    ------
+    Refused
+        If one is not, or there is none.
+    """
+    host = parts.hostname or ""
+    try:
+        found = socket.getaddrinfo(host, parts.port or _PORTS[parts.scheme], type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Refused(f"The host {host!r} cannot be found; check the address.") from error
+    numbers = [str(entry[4][0]) for entry in found]
+    if not numbers or not all(map(_is_public, numbers)):
+        raise Refused(
+            f"The host {host!r} is on a private network, which this server does not open for visitors; start it with "
+            "--allow-private if it should."
+        )
+    return numbers[0]
+
+
+def _is_public(number: str) -> bool:
+    address = ipaddress.ip_address(number.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
+    return address.is_global and not address.is_multicast
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in _PORTS:
+        raise Refused(f"{text.partition('@')[2] or text!r} is not opened; expected an address of {', '.join(_PORTS)}.")
+    return parts
+
+
+def _with_host(parts: SplitResult, number: str) -> str:
+    user, at, _ = parts.netloc.rpartition("@")
+    host = f"[{number}]" if ":" in number else number
+    port = f":{parts.port}" if parts.port else ""
+    return parts._replace(netloc=f"{user}{at}{host}{port}").geturl()
+
+
+def _shown(parts: SplitResult) -> str:
+    """An address without user and password."""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

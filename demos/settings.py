@@ -1,0 +1,71 @@
+"""What a visitor may choose, as plain values from a form, and what the library makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pdrop_video as pv
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one session.
+
+    Attributes
+    ----------
+    model : str
+        One of the names that the server offers.
+    fps : float
+        Frames to watch a second; 0 for the model's own.
+    chunk : int
+        Frames that the model takes at a time.
+    ratios : str
+        Share of the visual tokens left after each boundary, as "0.5, 0.25, 0.125", or "none".
+    memory : int
+        Most tokens that a layer remembers.
+    evictor : str
+        What is forgotten when the memory is full.
+    probe : str
+        A question known while watching, which decides what is kept; empty for none.
+    ask_ratios : str
+        Ratios of the pyramid over the memory while a question is answered; empty or "none" attends to everything.
+    """
+
+    model: str = ""
+    fps: float = 0
+    chunk: int = 8
+    ratios: str = "0.5, 0.25, 0.125"
+    memory: int = 6144
+    evictor: str = "oldest"
+    probe: str = ""
+    ask_ratios: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("fps", 0, 60), ("chunk", 1, 64), ("memory", 1, 1_000_000)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise pv.ConfigError(f"{name} is {value!r}; expected a number from {least} to {most:,}.")
+        for name in ("chunk", "memory"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
+    def open(self, lm: pv.VideoLM) -> pv.VideoStream:
+        """A stream with these settings."""
+        return lm.stream(
+            pv.Pyramid(ratios=_shares(self.ratios)),
+            pv.Memory(tokens=self.memory, evictor=self.evictor),
+            standing_question=self.probe.strip() or None,
+        )
+
+    def asking(self) -> pv.Pyramid | None:
+        """The pyramid of a question, if any."""
+        shares = _shares(self.ask_ratios)
+        return pv.Pyramid(ratios=shares) if shares else None
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    if text.strip().lower() in ("", "none"):
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise pv.ConfigError(f"ratios are {text!r}; expected numbers such as 0.5, 0.25, 0.125, or none.") from error

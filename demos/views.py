@@ -1,0 +1,164 @@
+"""What the page shows of a session, as HTML: progress, standing questions, pictures. All texts are escaped here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pdrop_video import plots
+
+from .sessions import Session, Turn
+from .standing import Standing
+from .watching import Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADINGS = {
+    "idle": "Nothing is being watched yet",
+    "queued": "In the line",
+    "opening": "Opening",
+    "watching": "Watching",
+    "done": "Watched",
+    "stopped": "Stopped",
+    "failed": "Not watched",
+}
+_HELP = {
+    "Frames": "Pictures taken from the video so far; how many a second is a setting.",
+    "Tokens": "Pieces of picture that the model read, and how many of them its deepest layers still remember.",
+    "Memory": "What the model remembers, in megabytes, and the most that it may take.",
+    "Speed": "Seconds of video watched in one second; above 1 the model keeps up with a live camera.",
+    "Skipped": "Pictures of a live source that came while the model was busy.",
+}
+Message = dict[str, Any]
+
+
+def chat(turns: Sequence[Turn]) -> list[Message]:
+    """Messages for the chat, as plain text."""
+    messages: list[Message] = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn.question})
+        said = turn.text.strip()
+        if turn.error:
+            said = f"{said}\n{turn.error}".strip()
+        elif turn.done and turn.answer is None:
+            said = f"{said} (stopped)".strip()
+        messages.append({"role": "assistant", "content": said or "…"})
+    return messages
+
+
+def progress(now: Progress, title: str = "") -> str:
+    """The panel under the video."""
+    share = 1.0 if now.state == "done" else 0.0
+    if now.state != "done" and now.total and now.seconds:
+        share = min(now.seconds[1] / now.total, 1.0)
+    moving = " pv-moving" if now.state in ("opening", "watching") and not now.total else ""
+    facts = [] if not now.frames else _facts(now)
+    notes = [f'<p class="pv-error" role="alert">{escape(now.message)}</p>'] if now.message else []
+    notes += [f'<p class="pv-note">{escape(sentence)}</p>' for sentence in now.warnings]
+    return (
+        f'<div class="pv-progress" data-state="{now.state}">'
+        f'<p class="pv-heading" role="status">{escape(_heading(now, title))}</p>'
+        f'<div class="pv-bar{moving}" role="progressbar" aria-label="Share of the video watched" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div>'
+        f'<dl class="pv-facts">{"".join(facts)}</dl>{"".join(notes)}</div>'
+    )
+
+
+def standing(questions: Sequence[Standing]) -> str:
+    """A list of the standing questions and when they were true."""
+    if not questions:
+        return '<p class="pv-note">No question yet. It is asked again after every few frames.</p>'
+    rows = []
+    for item in questions:
+        if item.spans:
+            spans = ", ".join(
+                f"at {a:.1f} s" if a == b else f"from {a:.1f} s to {b:.1f} s" for a, b in item.spans[-5:]
+            )
+            state = f"<b>{escape(spans)}</b>"
+        else:
+            state = "not yet"
+        now = f"; newest answer: {escape(item.answer)}" if item.asked else "; not asked yet"
+        rows.append(
+            f'<li data-true="{str(item.true).lower()}">{escape(item.question)} '
+            f'<span class="pv-wanted">{escape(item.wanted)}</span><br>{state}{now}</li>'
+        )
+    return f'<ul class="pv-standing">{"".join(rows)}</ul>'
+
+
+def charts(session: Session | None) -> tuple[str, str, str]:
+    """What the last answer rested on, the memory over time, and the cache against its bound."""
+    evidence = memory = cache = _empty("Open a video and let it be watched for a moment.")
+    if session is not None and session.watcher is not None and session.watcher.album.history:
+        answer, stream = session.last_answer(), session.stream
+        evidence = _empty("Ask a question to see which moments its answer rested on.")
+        if answer is not None:
+            said = f"{answer.question} {answer.text}"
+            evidence = f'<p class="pv-note">{escape(said)}</p>' + _image(answer.plot(), f"What rested on: {said}")
+        memory = _image(stream.plot_memory(), "How much of each moment is still remembered, stage by stage")
+        cache = _image(plots.cache(session.watcher.album.history, stream.cache_bound), "Memory in use over time")
+    return evidence, memory, cache
+
+
+def overlays(session: Session | None, seconds: float) -> list[tuple[NDArray[np.uint8], str]]:
+    """The frame of a moment, once for each stage, with captions."""
+    if session is None or session.watcher is None or not session.watcher.album.seconds:
+        return []
+    shown = []
+    for overlay in session.watcher.album.at(session.stream, seconds):
+        first, last = overlay.layers
+        layers = f"layer {first}" if first == last else f"layers {first} to {last}"
+        kept = f"{overlay.kept} of {overlay.entered} kept" if overlay.kept else "all forgotten"
+        shown.append((overlay.picture, f"Stage {overlay.stage + 1}, {layers}: {kept}"))
+    return shown
+
+
+def _heading(now: Progress, title: str) -> str:
+    of = f" {title}" if title and now.state != "idle" else ""
+    if now.state == "queued":
+        return f"All seats are taken: you are number {now.place} in the line"
+    if now.seconds is None:
+        return f"{_HEADINGS[now.state]}{of}"
+    total = f" of {_clock(now.total)}" if now.total and now.state != "done" else ""
+    return f"{_HEADINGS[now.state]}{of}: {_clock(now.seconds[1])}{total}"
+
+
+def _facts(now: Progress) -> list[str]:
+    bound = "" if now.bound is None else f" of {now.bound / 2**20:.1f}"
+    facts = {
+        "Frames": f"{now.frames:,}",
+        "Tokens": f"{now.entered:,} → {now.kept[-1]:,}",
+        "Memory": f"{now.cache_bytes / 2**20:.2f}{bound} MB",
+        "Speed": f"{now.speed:.1f} × real time",
+    }
+    if now.dropped:
+        facts["Skipped"] = f"{now.dropped:,}"
+    return [
+        f'<div title="{escape(_HELP[name])}"><dt>{name}</dt><dd>{escape(value)}</dd></div>'
+        for name, value in facts.items()
+    ]
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _empty(sentence: str) -> str:
+    return f'<p class="pv-empty">{escape(sentence)}</p>'
+
+
+def _image(figure: Figure, text: str) -> str:
+    drawn = BytesIO()
+    figure.savefig(drawn, format="svg", transparent=True)
+    data = base64.b64encode(drawn.getvalue()).decode()
+    return f'<img class="pv-chart" alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'

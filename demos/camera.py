@@ -52,7 +52,7 @@ class BrowserCamera:
             self._changed.notify_all()
             return True
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Take no more pictures."""
         with self._changed:
             self._closed = True
@@ -62,7 +62,7 @@ class BrowserCamera:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.stop()
+        self.close()
 
     def __iter__(self) -> Iterator[pv.FrameChunk]:
         while taken := self._take():

@@ -20,7 +20,7 @@ import httpx
 from pdrop_video import PDropError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "tcp": None, "udp": None}
 _CAMERA = re.compile(r"/dev/video\d{1,3}")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # All that is not a list of other addresses to open.
@@ -126,6 +126,9 @@ class Guard:
             return Source(_shown(parts), text, live)
         if parts.scheme in ("http", "https"):
             text, parts = self._followed(text, parts)
+        if parts.scheme == "udp" or (parts.scheme == "tcp" and (parts.query or not parts.port)):
+            # either would open a port of this machine
+            raise Refused(f"{text!r} is not opened for visitors; start the server with --allow-private if it should.")
         number = public_number(parts)
         if parts.scheme == "https":  # the certificate is for the name; FFmpeg sends no name with a number
             return Source(_shown(parts), text, live, {"max_redirects": "0", "format_whitelist": _FORMATS})

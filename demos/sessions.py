@@ -22,6 +22,8 @@ from .watching import Opened, Progress, Watcher
 
 log = logging.getLogger(__name__)
 
+_MOST_STANDING = 5
+
 
 class SessionError(pv.PDropError):
     """There is no such session, or no room for another, or it is busy."""
@@ -79,8 +81,10 @@ class Session:
     # -- watching ---------------------------------------------------------------------------------------------------
 
     def begin(self, settings: Settings, title: str, source: Callable[[], Opened] | None, *, live: bool = False) -> None:
-        """Start over with another source; without one, frames are to be pushed."""
+        """Start over with another source; without one, frames are to be pushed. Standing questions are kept."""
+        questions = [(item.question, item.wanted) for item in self.standing]
         self.clear()
+        self.standing.extend(Standing(*item) for item in questions)
         self.settings, self.title = settings, title
         self._stream = stream = settings.open(self._sessions.model(settings.model))
         if source is None:
@@ -93,6 +97,14 @@ class Session:
             limit=None if live else self._sessions.longest,
         )
         self._watcher.start()
+
+    def look_out(self, standing: Standing) -> None:
+        """Ask a question after every chunk from now on, or once at once if nothing more is to come."""
+        if len(self.standing) >= _MOST_STANDING:
+            raise SessionError(f"There are {_MOST_STANDING} standing questions already; remove them first.")
+        if self.progress.frames and not self.progress.running:
+            standing.ask(self.stream)
+        self.standing.append(standing)
 
     def push(self, chunk: pv.FrameChunk) -> pv.Pushed:
         """Push frames by hand."""

@@ -78,9 +78,7 @@ def standing(questions: Sequence[Standing]) -> str:
     rows = []
     for item in questions:
         if item.spans:
-            spans = ", ".join(
-                f"at {a:.1f} s" if a == b else f"from {a:.1f} s to {b:.1f} s" for a, b in item.spans[-5:]
-            )
+            spans = ", ".join(f"at {a:.1f} s" if a == b else f"from {a:.1f} s to {b:.1f} s" for a, b in item.spans[-5:])
             state = f"<b>{escape(spans)}</b>"
         else:
             state = "not yet"

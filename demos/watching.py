@@ -123,8 +123,8 @@ class Watcher:
         """Watch no further; returns at once."""
         self._stopped.set()
         reader = self._reader
-        if reader is not None and getattr(reader, "stop", None) is not None:
-            reader.stop()
+        if reader is not None:
+            reader.close()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end."""

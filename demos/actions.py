@@ -1,0 +1,219 @@
+"""What happens when something on the page is used: values of the form in, updates of the page out.
+
+Knows sessions and views. Refuses to know how the page is laid out: `page.py` binds these to its parts.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+import pdrop_video as pv
+
+from . import views
+from .camera import BrowserCamera
+from .guard import Guard, Refused
+from .sessions import Session, SessionError, Sessions, Turn
+from .settings import Settings
+from .sources import opener
+from .standing import Standing
+from .watching import Progress
+
+log = logging.getLogger(__name__)
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+_BROWSERS_PLAY = {".mp4", ".webm", ".mov", ".m4v", ".ogv"}
+_MOST_TEXT = 2000
+
+
+def plainly(action: Call) -> Call:
+    """One clear sentence for what went wrong on purpose; for anything else one too, and a traceback in the log."""
+
+    @functools.wraps(action)
+    def acting(*values: Any, **named: Any) -> Any:
+        try:
+            return action(*values, **named)
+        except pv.PDropError as error:
+            raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.exception("an action of the page failed")
+            raise gr.Error("Something went wrong on the server; its log says what.", print_exception=False) from error
+
+    return acting  # type: ignore[return-value]
+
+
+class Actions:
+    """The page's actions.
+
+    Parameters
+    ----------
+    sessions : Sessions
+    guard : Guard
+    """
+
+    def __init__(self, sessions: Sessions, guard: Guard) -> None:
+        self.sessions, self.guard = sessions, guard
+        self._cameras: dict[str, str] = {}  # of a page: the session that its camera feeds
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False, title: str = "") -> Session:
+        """Let a session watch a path or an address."""
+        source = self.guard.source(text, live=live)
+        rate = self.sessions.model(settings.model).adapter.fps
+        session = self.sessions.open(name)
+        session.begin(settings, title or source.name, opener(source, settings, rate), live=source.live)
+        return session
+
+    @plainly
+    def file(self, name: str, path: str | None, *values: Any) -> list[Any]:
+        """A file was dropped, or a recording is finished: panel and chat."""
+        if path is None:
+            raise SessionError("No video came; drop a file, or record one.")
+        session = self.begin(name, path, Settings(*values), title=Path(path).name)
+        return [*self.panel(session), []]
+
+    @plainly
+    def address(self, name: str, text: str, *values: Any) -> list[Any]:
+        """A path or an address was written: panel, chat and a preview."""
+        session = self.begin(name, text, Settings(*values))
+        return [*self.panel(session), [], self._preview(session)]
+
+    @plainly
+    def stream(self, name: str, text: str, *values: Any) -> list[Any]:
+        """A live source was written: panel and chat."""
+        return [*self.panel(self.begin(name, text, Settings(*values), live=True)), []]
+
+    @plainly
+    def picture(self, picture: NDArray[np.uint8] | None, name: str, *values: Any, page: str = "") -> list[Any]:
+        """A picture came from the browser's camera: panel. The first one opens a session."""
+        if picture is None:
+            return self.same()
+        try:
+            session = self.sessions.get(self._cameras.get(page) or name)
+            if session.camera is not None:
+                session.camera.put(picture)
+                return self.same()
+        except SessionError:
+            session = self.sessions.open()
+        settings = Settings(*values)
+        camera = BrowserCamera(settings.chunk, self.sessions.model(settings.model).adapter.frames_per_step)
+        session.begin(settings, "your webcam", lambda: camera, live=True)
+        session.camera = camera
+        camera.put(picture)
+        self._cameras[page] = session.name
+        return self.panel(session)
+
+    def _preview(self, session: Session) -> str | None:
+        """The file on the server, where browsers can play such."""
+        try:
+            path = self.guard.file(session.title)
+        except Refused:
+            return None
+        return str(path) if path.suffix.lower() in _BROWSERS_PLAY else None
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def panel(self, session: Session | None) -> list[Any]:
+        """A session's name, its progress, its standing questions, and whether to look again soon."""
+        if session is None:
+            return ["", views.progress(Progress()), views.standing([]), gr.Timer(active=False)]
+        now = session.progress
+        shown = views.progress(now, session.title)
+        return [session.name, shown, views.standing(session.standing), gr.Timer(active=now.running)]
+
+    @staticmethod
+    def same() -> list[Any]:
+        """A panel left as it is."""
+        return [gr.skip()] * 4
+
+    def tick(self, name: str) -> list[Any]:
+        """Look again: panel."""
+        try:
+            return self.panel(self.sessions.get(name))
+        except SessionError as error:
+            gone = Progress("failed", message=str(error))
+            return ["", views.progress(gone), views.standing([]), gr.Timer(active=False)]
+
+    def restore(self, name: str) -> Iterator[list[Any]]:
+        """A page was loaded: panel, chat and preview of the session that it had, also while an answer is written."""
+        try:
+            session = self.sessions.get(name)
+        except SessionError:
+            yield [*self.panel(None), [], None]
+            return
+        yield [*self.panel(session), views.chat(session.chat), self._preview(session)]
+        for turn in session.chat[-1:]:
+            for _ in () if turn.done else session.follow(turn):
+                yield [*self.same(), views.chat(session.chat), gr.skip()]
+
+    @plainly
+    def draw(self, name: str, seconds: float) -> list[Any]:
+        """The pictures: slider, frames, and the three charts."""
+        try:
+            session: Session | None = self.sessions.get(name)
+        except SessionError:
+            session = None
+        times = session.watcher.album.seconds if session is not None and session.watcher is not None else ()
+        last = times[-1] if times else 1.0
+        slider = gr.Slider(minimum=0, maximum=max(last, 0.1), value=min(seconds, last), interactive=bool(times))
+        return [slider, views.overlays(session, seconds), *views.charts(session)]
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def ask(self, name: str, question: str) -> Iterator[list[Any]]:
+        """A question: chat and the emptied box, again and again while the answer grows."""
+        session, turn = self._asked(name, question)
+        yield [views.chat(session.chat), ""]
+        for _ in session.follow(turn):
+            yield [views.chat(session.chat), gr.skip()]
+
+    @plainly
+    def _asked(self, name: str, question: str) -> tuple[Session, Turn]:
+        if not name:
+            raise SessionError("Choose a video first; then ask about it.")
+        session = self.sessions.get(name)
+        return session, session.ask(question[:_MOST_TEXT])
+
+    @plainly
+    def look_out(self, name: str, question: str, wanted: str) -> list[Any]:
+        """Another standing question: panel, and the emptied boxes."""
+        session = self.sessions.open(name)
+        session.look_out(Standing(question[:_MOST_TEXT], wanted[:_MOST_TEXT]))
+        return [*self.panel(session), "", ""]
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    def stop_answer(self, name: str) -> None:
+        """Leave the answer as it is."""
+        self._quietly(name, Session.stop_answer)
+
+    def stop_watching(self, name: str) -> None:
+        """Watch no further."""
+        self._quietly(name, Session.stop_watching)
+
+    def forget_standing(self, name: str) -> list[Any]:
+        """Ask no standing question any more: panel."""
+        self._quietly(name, lambda session: session.standing.clear())
+        return self.tick(name) if name else self.panel(None)
+
+    def clear(self, name: str) -> list[Any]:
+        """Forget everything: panel, chat, preview, and the pictures."""
+        self.sessions.close(name)
+        return [*self.panel(None), [], None, gr.Slider(value=0, interactive=False), [], *views.charts(None)]
+
+    def _quietly(self, name: str, what: Callable[[Session], None]) -> None:
+        try:
+            what(self.sessions.get(name))
+        except SessionError:
+            return

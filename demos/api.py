@@ -1,0 +1,124 @@
+"""The endpoints for programs: open, push, ask, status, close. The page's own rules hold for them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import asdict
+from io import BytesIO
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.events import api
+from PIL import Image
+
+import pdrop_video as pv
+
+from .actions import Actions, plainly
+from .sessions import Session
+from .settings import Settings
+
+_MOST_FRAMES = 64
+_MOST_PIXELS = 4096 * 4096
+
+
+def endpoints(actions: Actions) -> None:
+    """Add the endpoints to the page that is being built.
+
+    Parameters
+    ----------
+    actions : Actions
+    """
+    sessions = actions.sessions
+
+    @plainly
+    def open(
+        source: Any = "",
+        model: str = "",
+        fps: float = 0,
+        chunk: int = 8,
+        ratios: str = "0.5, 0.25, 0.125",
+        memory: int = 6144,
+        evictor: str = "oldest",
+        probe: str = "",
+        ask_ratios: str = "",
+        live: bool = False,
+    ) -> str:
+        """Open a session and let it watch a source; returns its name, a secret that the other endpoints want.
+
+        source: a file made by gradio_client.handle_file, a file in the server's folder, an address, or "" to push
+        frames. fps: frames a second, 0 for the model's own. chunk: frames at a time. ratios: shares of visual tokens
+        left after each stage, or "none". memory: most tokens a layer remembers. evictor: what is forgotten. probe: a
+        question known beforehand. ask_ratios: the pyramid while answering. live: whether an address has no end.
+        """
+        settings = Settings(model, fps, chunk, ratios, memory, evictor, probe, ask_ratios)
+        text = source.get("path", "") if isinstance(source, dict) else str(source or "")
+        if text:
+            return actions.begin("", text, settings, live=live).name
+        session = sessions.open()
+        session.begin(settings, "frames of a program", None)
+        return session.name
+
+    @plainly
+    def push(session: str, frames: list[str], seconds: list[float]) -> dict[str, Any]:
+        """Push frames into a session that was opened without a source.
+
+        frames: up to 64 PNG or JPEG files in base64, all of one size. seconds: the time of each, rising. Returns what
+        the push did: frames, visual_tokens, kept by stage, seconds it took.
+        """
+        return asdict(sessions.get(session).push(_chunk(frames, seconds)))
+
+    def ask(session: str, question: str, max_new_tokens: int = 128) -> Iterator[str]:
+        """Ask about all that was watched so far; streams the answer, each time the whole text so far."""
+        here, turn = _begin(session, question, max_new_tokens)
+        for now in here.follow(turn):
+            yield now.text
+        if turn.error:
+            raise gr.Error(turn.error, print_exception=False)
+        yield turn.text.strip()
+
+    @plainly
+    def _begin(session: str, question: str, max_new_tokens: int) -> tuple[Session, Any]:
+        here = sessions.get(session)
+        return here, here.ask(question, max_new_tokens)
+
+    @plainly
+    def status(session: str) -> dict[str, Any]:
+        """How far watching is: state, frames, seconds, total, kept by stage, cache_bytes, bound, speed, message ..."""
+        return asdict(sessions.get(session).progress)
+
+    def close(session: str) -> bool:
+        """Close a session and free its memory; false if there is none of this name."""
+        return sessions.close(session)
+
+    api(open, api_name="open", concurrency_limit=4)
+    api(push, api_name="push", concurrency_limit=4)
+    api(ask, api_name="ask", concurrency_id="answers")
+    api(status, api_name="status", concurrency_limit=None)
+    api(close, api_name="close", concurrency_limit=None)
+
+
+def _chunk(frames: list[str], seconds: list[float]) -> pv.FrameChunk:
+    if not isinstance(frames, list) or not 1 <= len(frames) <= _MOST_FRAMES:
+        raise pv.FrameError(f"expected a list of 1 to {_MOST_FRAMES} pictures in base64; push more in several calls.")
+    return pv.FrameChunk.of(_stacked([_picture(text) for text in frames]), seconds, "client")
+
+
+def _picture(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    try:
+        picture = Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=("PNG", "JPEG"))
+        if picture.width * picture.height > _MOST_PIXELS:
+            raise pv.FrameError(f"a picture is {picture.width} x {picture.height}; at most 4096 x 4096 are taken.")
+        return np.asarray(picture.convert("RGB"))
+    except (binascii.Error, OSError, TypeError, ValueError) as error:
+        if isinstance(error, pv.FrameError):
+            raise
+        raise pv.FrameError(f"a picture cannot be read ({error}); expected a PNG or JPEG file in base64.") from error
+
+
+def _stacked(pictures: list[Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if len({picture.shape for picture in pictures}) > 1:
+        raise pv.FrameError("the pictures differ in size; push those of one size together.")
+    return np.stack(pictures)

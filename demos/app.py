@@ -1,0 +1,94 @@
+"""Start the page: python -m demos.app. Parses, builds and serves; everything else is in the modules beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import pdrop_video as pv
+
+CLIPS = Path(__file__).parent / "clips"
+BUILT_IN = "built-in"
+
+
+def main(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Folder or hub name; may be repeated. Left out: the built-in model.")
+    ] = None,
+    videos: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose videos may be named on the page; may be repeated.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Left out: the first free one from 7860 on.")] = None,
+    seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
+    most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
+    idle_minutes: Annotated[float, typer.Option(help="A session that nobody looks at is closed after so long.")] = 15,
+    max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
+    max_megabytes: Annotated[int, typer.Option(help="Largest file to upload.", min=1)] = 1024,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
+    ] = False,
+    allow_devices: Annotated[
+        bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
+    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+) -> None:
+    """Serve the page on which people ask a video."""
+    try:
+        import gradio  # noqa: F401 - to say what is missing before anything else does
+    except ImportError as error:
+        raise SystemExit("The page needs gradio, which is missing: pip install 'pdrop-video[demo]'.") from error
+    with tempfile.TemporaryDirectory(prefix="pdrop-video-") as uploads:
+        # gradio reads where uploads go from the environment, and from nowhere else
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from .actions import Actions
+        from .guard import Guard
+        from .page import CSS, THEME, build
+        from .sessions import Sessions
+
+        sessions = Sessions(
+            {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in model or (None,)},
+            seats=seats,
+            most=most,
+            idle=60 * idle_minutes,
+            longest=60 * max_minutes,
+        )
+        sessions.sweep_for_ever()
+        sessions.model("")  # before the first visitor, so that a wrong name is found now
+        folders = (Path(uploads), CLIPS, *(videos or ()))
+        guard = Guard(folders, private=allow_private, devices=allow_devices)
+        build(
+            Actions(sessions, guard),
+            examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
+            questions=questions(),
+            answers_at_once=seats,
+            built_in=not model,
+        ).queue(default_concurrency_limit=seats).launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=max_megabytes * 2**20,
+            allowed_paths=[str(folder.resolve()) for folder in folders[1:]],
+            theme=THEME,
+            css=CSS,
+            share=False,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=["api", "settings"],
+        )
+
+
+def questions() -> list[str]:
+    """Questions that fit the example clip."""
+    return [item["question"] for item in json.loads((CLIPS / "clip.json").read_text(encoding="utf-8"))["questions"]]
+
+
+if __name__ == "__main__":
+    typer.run(main)

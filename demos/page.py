@@ -1,0 +1,264 @@
+"""The page: its parts, where they stand, and which action each of them starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pdrop_video.memory import EVICTORS
+
+from . import views
+from .actions import Actions
+from .api import endpoints
+from .watching import Progress
+
+CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+_KEY = "pdrop_video"
+_KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
+_FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
+_INTRO = """
+# Ask a video
+A model watches your video and remembers it in bounded memory. Ask at any time, also while it is still watching.
+"""
+_BUILT_IN = """
+*The built-in model is tiny and was trained on synthetic clips like the example: ask it for the first or last colour,
+digit or shape, how many things are shown, or which way the marker goes. For real videos start the page with a real
+model: `--model NAME`.*
+"""
+_PICTURES = """
+The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
+layers only what mattered. Dark places are forgotten by that stage.
+"""
+
+
+def build(
+    actions: Actions, *, examples: dict[str, str], questions: list[str], answers_at_once: int = 4, built_in: bool = True
+) -> gr.Blocks:
+    """Build the page.
+
+    Parameters
+    ----------
+    actions : Actions
+    examples : dict of str to str
+        Labels of the example clips, and their paths.
+    questions : list of str
+        Offered below the chat.
+    answers_at_once : int
+        Questions beyond so many at a time wait in a queue, which shows their place.
+    built_in : bool
+        Whether to say what the built-in model can do.
+    """
+    with gr.Blocks(title="Ask a video", analytics_enabled=False, delete_cache=(600, 7200)) as page:
+        gr.Markdown(_INTRO + (_BUILT_IN if built_in else ""))
+        name = gr.Textbox(visible=False)
+        soon, later = gr.Timer(0.5, active=False), gr.Timer(3.0, active=False)
+        settings: list[Any] = []
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6, min_width=320):
+                with gr.Tabs(selected="video") as tabs:
+                    with gr.Tab("Video", id="video"):
+                        video = gr.Video(
+                            label="Drop a video here, or record one",
+                            sources=["upload", "webcam"],
+                            height=300,
+                            include_audio=True,
+                            webcam_options=gr.WebcamOptions(mirror=False),
+                            elem_id="video",
+                        )
+                        with gr.Row():
+                            clips = [gr.Button(label, size="sm", elem_classes="pv-example") for label in examples]
+                        address = gr.Textbox(
+                            label="Or a path or address",
+                            placeholder="https://example.org/match.mp4",
+                            info="A file in the server's folder, or a video on the web.",
+                            submit_btn="Watch",
+                            max_length=2000,
+                            elem_id="address",
+                        )
+                    with gr.Tab("Live", id="live"):
+                        camera = gr.Image(
+                            label="Webcam: start it, and the model watches along",
+                            sources=["webcam"],
+                            streaming=True,
+                            type="numpy",
+                            height=260,
+                            webcam_options=gr.WebcamOptions(mirror=False),
+                            elem_id="camera",
+                        )
+                        live = gr.Textbox(
+                            label="Or a stream's address",
+                            placeholder="rtsp://... or http://... or /dev/video0",
+                            info="A network camera, a live stream, or a camera of the server's machine.",
+                            submit_btn="Watch live",
+                            max_length=2000,
+                            elem_id="live",
+                        )
+                        with gr.Group():
+                            tell_me = gr.Textbox(
+                                label="Tell me when",
+                                placeholder="Is a dog in the picture?",
+                                info="Asked again after every few frames.",
+                                max_length=500,
+                                elem_id="tell-me",
+                            )
+                            wanted = gr.Textbox(
+                                label="is answered with",
+                                placeholder="yes",
+                                info="The answer to wait for; empty for yes.",
+                                max_length=200,
+                                elem_id="wanted",
+                            )
+                        with gr.Row():
+                            look_out = gr.Button("Look out for it", size="sm", elem_id="look-out")
+                            forget = gr.Button("Remove all", size="sm")
+                        standing = gr.HTML(views.standing([]), elem_id="standing")
+                    with gr.Tab("Pictures", id="pictures"):
+                        gr.Markdown(_PICTURES)
+                        moment = gr.Slider(
+                            0, 1, value=0, step=0.1, label="Moment, in seconds", interactive=False, elem_id="moment"
+                        )
+                        frames = gr.Gallery(
+                            label="What each stage still sees of it",
+                            columns=2,
+                            height="auto",
+                            object_fit="contain",
+                            interactive=False,
+                            elem_id="frames",
+                        )
+                        charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
+                progress = gr.HTML(views.progress(Progress()), elem_id="progress")
+                with gr.Row():
+                    stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
+                    clear = gr.Button("Start over", size="sm", elem_id="clear")
+                with gr.Accordion("Settings, for the next video", open=False):
+                    settings += _settings(list(actions.sessions.models))
+            with gr.Column(scale=5, min_width=320):
+                chat = gr.Chatbot(
+                    label="Questions and answers",
+                    height=430,
+                    render_markdown=False,
+                    placeholder="Choose a video, then ask about it.",
+                    feedback_options=None,
+                    buttons=["copy"],
+                    elem_id="chat",
+                )
+                question = gr.Textbox(
+                    label="Your question", placeholder="What happens first?", max_length=2000, elem_id="question"
+                )
+                with gr.Row():
+                    ask = gr.Button("Ask", variant="primary", elem_id="ask")
+                    stop_answer = gr.Button("Stop the answer", elem_id="stop-answer")
+                gr.Examples(questions, question, label="Questions to try", examples_per_page=12)
+
+        panel = [name, progress, standing, soon]
+        pictures = [moment, frames, *charts]
+
+        def on(trigger: Callable[..., Any], act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any) -> Any:
+            """Bind an action that is the page's own business, not the clients'."""
+            how = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **how}
+            return trigger(act, inputs, outputs, **how)
+
+        def keep(event: Any) -> None:
+            """Let the browser's tab remember its session, for a reload."""
+            event.then(None, name, name, js=_KEEP, api_visibility="private")
+
+        for trigger in (video.upload, video.stop_recording):
+            keep(on(trigger, actions.file, [name, video, *settings], [*panel, chat]))
+        for button, path in zip(clips, examples.values(), strict=True):
+            act = _always(actions.address, path)
+            keep(on(button.click, act, [name, *settings], [*panel, chat, video]))
+        keep(on(address.submit, actions.address, [name, address, *settings], [*panel, chat, video]))
+        keep(on(live.submit, actions.stream, [name, live, *settings], [*panel, chat]))
+
+        def picture(shot: Any, name: str, *values: Any, request: gr.Request) -> list[Any]:
+            return actions.picture(shot, name, *values, page=str(request.session_hash))
+
+        keep(on(camera.stream, picture, [camera, name, *settings], panel, stream_every=0.5))
+        keep(on(look_out.click, actions.look_out, [name, tell_me, wanted], [*panel, tell_me, wanted]))
+        on(forget.click, actions.forget_standing, name, panel, queue=False)
+
+        on(soon.tick, actions.tick, name, panel, queue=False)
+        on(later.tick, actions.draw, [name, moment], pictures)
+        on(moment.release, actions.draw, [name, moment], pictures)
+        on(tabs.select, _selected, None, later)
+        on(page.load, actions.restore, name, [*panel, chat, video], js=_FIND)
+
+        for trigger in (ask.click, question.submit):
+            asked = on(
+                trigger,
+                actions.ask,
+                [name, question],
+                [chat, question],
+                show_progress="minimal",
+                show_progress_on=chat,
+                concurrency_limit=answers_at_once,
+                concurrency_id="answers",
+            )
+            on(asked.then, actions.draw, [name, moment], pictures)
+        on(stop_answer.click, actions.stop_answer, name, None, queue=False)
+        on(stop_watching.click, actions.stop_watching, name, None, queue=False)
+        keep(on(clear.click, actions.clear, name, [*panel, chat, video, *pictures], queue=False))
+        endpoints(actions)
+    return page
+
+
+def _settings(models: list[str]) -> list[Any]:
+    """The settings, in the order of `Settings`, each with a line of help."""
+    return [
+        gr.Dropdown(models, value=models[0], label="Model", info="What watches and answers."),
+        gr.Number(
+            0,
+            minimum=0,
+            maximum=60,
+            label="Frames a second",
+            info="More catch faster changes; 0 for the model's own.",
+        ),
+        gr.Number(8, minimum=1, maximum=64, precision=0, label="Chunk", info="Frames that the model takes at a time."),
+        gr.Textbox(
+            "0.5, 0.25, 0.125",
+            label="Ratios",
+            info="Share of the picture's pieces left after each stage, or none to keep all.",
+        ),
+        gr.Number(
+            6144,
+            minimum=1,
+            precision=0,
+            label="Memory",
+            info="Most pieces of picture and text that a layer remembers; the oldest and least important go first.",
+        ),
+        gr.Dropdown(
+            list(EVICTORS), value="oldest", label="Forgetting", info="Which pieces go when the memory is full."
+        ),
+        gr.Textbox(
+            "",
+            label="Question known beforehand",
+            info="Keeps what matters to this question while watching; empty if you don't know it yet.",
+            max_length=500,
+        ),
+        gr.Textbox(
+            "",
+            label="Ratios while answering",
+            info="Lets an answer look at fewer and fewer remembered pieces, as 0.5, 0.25; empty: at all.",
+        ),
+    ]
+
+
+def _always(act: Callable[..., Any], text: str) -> Callable[..., Any]:
+    """An action with its text given."""
+
+    def acting(name: str, *values: Any) -> Any:
+        return act(name, text, *values)
+
+    return acting
+
+
+def _selected(event: gr.SelectData) -> gr.Timer:
+    """Draw again and again while the pictures are looked at."""
+    return gr.Timer(active=event.value == "Pictures")
+
+
+__all__ = ["CSS", "THEME", "build"]

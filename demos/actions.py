@@ -20,7 +20,7 @@ import pdrop_video as pv
 
 from . import views
 from .camera import BrowserCamera
-from .guard import Guard, Refused
+from .guard import Guard
 from .sessions import Session, SessionError, Sessions, Turn
 from .settings import Settings
 from .sources import opener
@@ -67,12 +67,15 @@ class Actions:
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
-    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False, title: str = "") -> Session:
+    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False) -> Session:
         """Let a session watch a path or an address."""
         source = self.guard.source(text, live=live)
         rate = self.sessions.model(settings.model).adapter.fps
         session = self.sessions.open(name)
-        session.begin(settings, title or source.name, opener(source, settings, rate), live=source.live)
+        path = None if source.live or "://" in source.target else Path(source.target)
+        title = source.name if path is None else path.name
+        session.begin(settings, title, opener(source, settings, rate), live=source.live)
+        session.preview = str(path) if path is not None and path.suffix.lower() in _BROWSERS_PLAY else None
         return session
 
     @plainly
@@ -80,14 +83,14 @@ class Actions:
         """A file was dropped, or a recording is finished: panel and chat."""
         if path is None:
             raise SessionError("No video came; drop a file, or record one.")
-        session = self.begin(name, path, Settings(*values), title=Path(path).name)
+        session = self.begin(name, path, Settings(*values))
         return [*self.panel(session), []]
 
     @plainly
     def address(self, name: str, text: str, *values: Any) -> list[Any]:
         """A path or an address was written: panel, chat and a preview."""
         session = self.begin(name, text, Settings(*values))
-        return [*self.panel(session), [], self._preview(session)]
+        return [*self.panel(session), [], session.preview]
 
     @plainly
     def stream(self, name: str, text: str, *values: Any) -> list[Any]:
@@ -113,14 +116,6 @@ class Actions:
         camera.put(picture)
         self._cameras[page] = session.name
         return self.panel(session)
-
-    def _preview(self, session: Session) -> str | None:
-        """The file on the server, where browsers can play such."""
-        try:
-            path = self.guard.file(session.title)
-        except Refused:
-            return None
-        return str(path) if path.suffix.lower() in _BROWSERS_PLAY else None
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -152,7 +147,7 @@ class Actions:
         except SessionError:
             yield [*self.panel(None), [], None]
             return
-        yield [*self.panel(session), views.chat(session.chat), self._preview(session)]
+        yield [*self.panel(session), views.chat(session.chat), session.preview]
         for turn in session.chat[-1:]:
             for _ in () if turn.done else session.follow(turn):
                 yield [*self.same(), views.chat(session.chat), gr.skip()]
@@ -164,8 +159,15 @@ class Actions:
             session: Session | None = self.sessions.get(name)
         except SessionError:
             session = None
+        try:
+            return self._pictures(session, seconds)
+        except pv.StreamError:  # it was closed meanwhile
+            return self._pictures(None, seconds)
+
+    @staticmethod
+    def _pictures(session: Session | None, seconds: float) -> list[Any]:
         times = session.watcher.album.seconds if session is not None and session.watcher is not None else ()
-        last = times[-1] if times else 1.0
+        last = times[-1] if times else 0.0
         slider = gr.Slider(minimum=0, maximum=max(last, 0.1), value=min(seconds, last), interactive=bool(times))
         return [slider, views.overlays(session, seconds), *views.charts(session)]
 
@@ -207,10 +209,14 @@ class Actions:
         self._quietly(name, lambda session: session.standing.clear())
         return self.tick(name) if name else self.panel(None)
 
+    def clear_chat(self, name: str) -> None:
+        """Forget the questions and answers, not the video."""
+        self._quietly(name, Session.clear_chat)
+
     def clear(self, name: str) -> list[Any]:
         """Forget everything: panel, chat, preview, and the pictures."""
         self.sessions.close(name)
-        return [*self.panel(None), [], None, gr.Slider(value=0, interactive=False), [], *views.charts(None)]
+        return [*self.panel(None), [], None, *self._pictures(None, 0.0)]
 
     def _quietly(self, name: str, what: Callable[[Session], None]) -> None:
         try:

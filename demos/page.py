@@ -64,7 +64,6 @@ def build(
                         video = gr.Video(
                             label="Drop a video here, or record one",
                             sources=["upload", "webcam"],
-                            height=300,
                             include_audio=True,
                             webcam_options=gr.WebcamOptions(mirror=False),
                             elem_id="video",
@@ -121,25 +120,18 @@ def build(
                         moment = gr.Slider(
                             0, 1, value=0, step=0.1, label="Moment, in seconds", interactive=False, elem_id="moment"
                         )
-                        frames = gr.Gallery(
-                            label="What each stage still sees of it",
-                            columns=2,
-                            height="auto",
-                            object_fit="contain",
-                            interactive=False,
-                            elem_id="frames",
-                        )
+                        frames = gr.HTML(views.overlays(None, 0), label="Frames", elem_id="frames")
                         charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
-                progress = gr.HTML(views.progress(Progress()), elem_id="progress")
-                with gr.Row():
-                    stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
-                    clear = gr.Button("Start over", size="sm", elem_id="clear")
                 with gr.Accordion("Settings, for the next video", open=False):
                     settings += _settings(list(actions.sessions.models))
             with gr.Column(scale=5, min_width=320):
+                progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
+                with gr.Row():
+                    stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
+                    clear = gr.Button("Start over", size="sm", elem_id="clear")
                 chat = gr.Chatbot(
                     label="Questions and answers",
-                    height=430,
+                    height=360,
                     render_markdown=False,
                     placeholder="Choose a video, then ask about it.",
                     feedback_options=None,
@@ -201,6 +193,7 @@ def build(
             on(asked.then, actions.draw, [name, moment], pictures)
         on(stop_answer.click, actions.stop_answer, name, None, queue=False)
         on(stop_watching.click, actions.stop_watching, name, None, queue=False)
+        on(chat.clear, actions.clear_chat, name, None, queue=False)
         keep(on(clear.click, actions.clear, name, [*panel, chat, video, *pictures], queue=False))
         endpoints(actions)
     return page

@@ -60,12 +60,15 @@ class Session:
         What is being watched, as the visitor wrote it.
     chat : list of Turn
     standing : list of Standing
+    preview : str or None
+        Path of the file being watched, if browsers can play it.
     camera : BrowserCamera or None
         Where the browser's pictures go, if they are what is watched.
     """
 
     def __init__(self, name: str, sessions: Sessions) -> None:
         self.name, self.title = name, ""
+        self.preview: str | None = None
         self.seen = sessions.clock()
         self.chat: list[Turn] = []
         self.standing: list[Standing] = []
@@ -74,7 +77,6 @@ class Session:
         self._sessions = sessions
         self._stream: pv.VideoStream | None = None
         self._watcher: Watcher | None = None
-        self._pushed = Progress()
         self._stop_answer = threading.Event()
         self._changed = threading.Condition()
 
@@ -170,6 +172,11 @@ class Session:
         """Leave the answer as it is."""
         self._stop_answer.set()
 
+    def clear_chat(self) -> None:
+        """Forget all questions and answers."""
+        self.stop_answer()
+        self.chat = []
+
     def last_answer(self) -> pv.Answer | None:
         """The newest whole answer."""
         return next((turn.answer for turn in reversed(self.chat) if turn.answer is not None), None)
@@ -190,6 +197,7 @@ class Session:
             live = stream.ask(turn.question, longest, stream=True, pyramid=pyramid)
             for piece in live:
                 if stopped.is_set():
+                    live.close()
                     return
                 self._grow(turn, turn.text + piece)
             turn.answer = live.answer
@@ -215,7 +223,9 @@ class Session:
         """Forget everything at once."""
         self.stop_watching()
         self.stop_answer()
-        self._stream = self._watcher = self.camera = None
+        if self._stream is not None:
+            self._stream.close()  # whatever runs on it ends at its next turn
+        self._stream = self._watcher = self.camera = self.preview = None
         self.chat, self.standing, self.title = [], [], ""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pdrop_video import plots
 
@@ -40,16 +41,16 @@ Message = dict[str, Any]
 
 
 def chat(turns: Sequence[Turn]) -> list[Message]:
-    """Messages for the chat, as plain text."""
+    """Messages for the chat, which takes them for HTML."""
     messages: list[Message] = []
     for turn in turns:
-        messages.append({"role": "user", "content": turn.question})
+        messages.append({"role": "user", "content": escape(turn.question)})
         said = turn.text.strip()
         if turn.error:
             said = f"{said}\n{turn.error}".strip()
         elif turn.done and turn.answer is None:
             said = f"{said} (stopped)".strip()
-        messages.append({"role": "assistant", "content": said or "…"})
+        messages.append({"role": "assistant", "content": escape(said) or "…"})
     return messages
 
 
@@ -104,17 +105,21 @@ def charts(session: Session | None) -> tuple[str, str, str]:
     return evidence, memory, cache
 
 
-def overlays(session: Session | None, seconds: float) -> list[tuple[NDArray[np.uint8], str]]:
-    """The frame of a moment, once for each stage, with captions."""
+def overlays(session: Session | None, seconds: float) -> str:
+    """The frame of a moment, once for each stage."""
     if session is None or session.watcher is None or not session.watcher.album.seconds:
-        return []
+        return _empty("Open a video and let it be watched for a moment.")
     shown = []
     for overlay in session.watcher.album.at(session.stream, seconds):
         first, last = overlay.layers
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-        kept = f"{overlay.kept} of {overlay.entered} kept" if overlay.kept else "all forgotten"
-        shown.append((overlay.picture, f"Stage {overlay.stage + 1}, {layers}: {kept}"))
-    return shown
+        kept = f"{overlay.kept} of {overlay.entered} pieces kept" if overlay.kept else "all forgotten"
+        text = f"stage {overlay.stage + 1} at {overlay.seconds:.1f} s: {kept}"
+        shown.append(
+            f'<figure><img alt="{text}" src="{_data(overlay.picture)}"><figcaption><b>Stage {overlay.stage + 1}</b> '
+            f"({layers})<br>{kept}</figcaption></figure>"
+        )
+    return f'<div class="pv-frames">{"".join(shown)}</div>'
 
 
 def _heading(now: Progress, title: str) -> str:
@@ -128,11 +133,11 @@ def _heading(now: Progress, title: str) -> str:
 
 
 def _facts(now: Progress) -> list[str]:
-    bound = "" if now.bound is None else f" of {now.bound / 2**20:.1f}"
+    bound = "" if now.bound is None else f" of {now.bound / 1e6:.1f}"
     facts = {
         "Frames": f"{now.frames:,}",
         "Tokens": f"{now.entered:,} → {now.kept[-1]:,}",
-        "Memory": f"{now.cache_bytes / 2**20:.2f}{bound} MB",
+        "Memory": f"{now.cache_bytes / 1e6:.2f}{bound} MB",
         "Speed": f"{now.speed:.1f} × real time",
     }
     if now.dropped:
@@ -153,6 +158,12 @@ def _clock(seconds: float) -> str:
 
 def _empty(sentence: str) -> str:
     return f'<p class="pv-empty">{escape(sentence)}</p>'
+
+
+def _data(picture: NDArray[np.uint8]) -> str:
+    drawn = BytesIO()
+    Image.fromarray(picture).save(drawn, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 
 def _image(figure: Figure, text: str) -> str:

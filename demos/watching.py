@@ -159,9 +159,9 @@ class Watcher:
         self._set(state="watching", total=total)
         began = time.monotonic()
         for chunk in self._until_stopped(reader):
-            self._stream.push(chunk)
+            pushed = self._stream.push(chunk)
             self.album.add(self._stream, chunk)
-            self._note(chunk, reader, time.monotonic() - began)
+            self._note(chunk, pushed, reader, time.monotonic() - began)
             self.watched.set()
             for standing in list(self._standing):
                 standing.ask(self._stream)
@@ -175,13 +175,13 @@ class Watcher:
                 return
             yield chunk
 
-    def _note(self, chunk: pv.FrameChunk, reader: Any, taken: float) -> None:
+    def _note(self, chunk: pv.FrameChunk, pushed: pv.Pushed, reader: Any, taken: float) -> None:
         stream, before = self._stream, self.progress
         first = before.seconds[0] if before.seconds else chunk.seconds[0]
         self._set(
             frames=before.frames + len(chunk),
             seconds=(first, chunk.seconds[-1]),
-            entered=stream.visual_tokens,
+            entered=before.entered + pushed.visual_tokens,
             kept=tuple(int(stream.held(stage).visual.sum()) for stage in range(len(stream.loop.schedule.layers) + 1)),
             cache_bytes=stream.cache_bytes,
             bound=stream.cache_bound,

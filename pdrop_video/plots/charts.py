@@ -114,15 +114,15 @@ def cache(history: Sequence[tuple[float, int]], bound: int | None = None) -> Fig
         raise StreamError("there is no history of the cache yet; add each chunk to an album after it was pushed.")
     seconds, sizes = zip(*history, strict=True)
     figure, (axis,) = _rows(1, height=2.2)
-    axis.plot(seconds, [size / 2**20 for size in sizes], color=_COLOURS[0], marker="o", markersize=3)
+    axis.plot(seconds, [size / 1e6 for size in sizes], color=_COLOURS[0], marker="o", markersize=3)
     axis.set_xlim(0)
-    axis.set_ylim(0, 1.15 * max(*sizes, bound or 0) / 2**20)
+    axis.set_ylim(0, 1.15 * max(*sizes, bound or 0) / 1e6)
     if bound is not None:
-        axis.axhline(bound / 2**20, color=_COLOURS[3], linestyle="--", linewidth=1)
-        place = {"x": 0.01, "y": bound / 2**20, "transform": axis.get_yaxis_transform()}
-        axis.text(s=f"bound {bound / 2**20:.3g} MiB", fontsize=9, color=_COLOURS[3], va="bottom", **place)
+        axis.axhline(bound / 1e6, color=_COLOURS[3], linestyle="--", linewidth=1)
+        place = {"x": 0.01, "y": bound / 1e6, "transform": axis.get_yaxis_transform()}
+        axis.text(s=f"bound {bound / 1e6:.3g} MB", fontsize=9, color=_COLOURS[3], va="bottom", **place)
     axis.set_xlabel("seconds of video", fontsize=9)
-    axis.set_ylabel("MiB", fontsize=9)
+    axis.set_ylabel("MB", fontsize=9)
     figure.suptitle("Memory in use (keys and values of all layers)", fontsize=10, color=_GREY)
     return figure
 

@@ -2,7 +2,7 @@
 #
 # torch comes first and by itself, so that you choose its build:
 #   make ask TORCH="torch==2.13.0 --index-url <one of PyTorch's indexes, for your CUDA version or for the CPU>"
-# An environment of your own works as well: `pip install torch`, then `pip install -e .[eval,ray,dev]`.
+# An environment of your own works as well: `pip install torch`, then `pip install -e .[browser,demo,eval,ray,dev]`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -12,11 +12,12 @@ CLIP ?= demos/clips/clip.mp4
 QUESTIONS ?= "Which color is the first thing in the video?" "Please name the shape that appears first." \
 	"What digit is shown last in the video?" "Can you count the things shown in this video?" \
 	"In which direction is the marker going?"
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome || echo chromium)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask test test-slow test-processors test-range test-lmms-eval lint format clean help
+.PHONY: ask demo screenshots test test-slow test-browser test-processors test-range test-lmms-eval lint format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,12 +26,23 @@ ask: .venv/ready  ## watch a clip with the built-in model and answer questions a
 	@echo "[ask] the built-in model watches $(CLIP)"
 	@$(BIN)/pdrop-video ask $(CLIP) $(QUESTIONS)
 
+demo: .venv/ready  ## the page on which people ask a video; options: make demo DEMO="--model NAME"
+	@echo "[demo] the page"
+	@$(BIN)/python -m demos.app $(DEMO)
+
+screenshots: .venv/ready  ## the pictures of the page in docs/, taken from the running page in Chromium
+	@$(BIN)/python -m demos.screenshots --chromium $(CHROMIUM)
+
 test: .venv/ready  ## the tests
 	@echo "[test] pytest"
 	@$(BIN)/python -m pytest
 
 test-slow: .venv/ready  ## the long proofs
 	@$(BIN)/python -m pytest -m slow
+
+test-browser: .venv/ready  ## the page in headless Chromium (Debian: apt-get install chromium)
+	@echo "[test-browser] pytest -m browser"
+	@$(BIN)/python -m pytest -m browser tests/test_browser.py --chromium $(CHROMIUM)
 
 test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
 	@echo "[test-processors] pytest"
@@ -63,7 +75,7 @@ clean:  ## remove the environments
 	@echo "[env 2/3] $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "[env 3/3] pdrop-video with what the tests and the benchmark need (a minute or two)"
-	@$(PIP) --constraint .ci/constraints.txt --editable ".[eval,ray,dev]"
+	@$(PIP) --constraint .ci/constraints.txt --editable ".[browser,demo,eval,ray,dev]"
 	@touch $@
 
 # An environment of its own that finds what it does not have in .venv: torch is fetched and stored once.

@@ -131,6 +131,7 @@ def build(
                     clear = gr.Button("Start over", size="sm", elem_id="clear")
                 chat = gr.Chatbot(
                     label="Questions and answers",
+                    show_label=False,  # it would lie over the first question
                     height=360,
                     render_markdown=False,
                     placeholder="Choose a video, then ask about it.",
@@ -151,7 +152,8 @@ def build(
 
         def on(trigger: Callable[..., Any], act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any) -> Any:
             """Bind an action that is the page's own business, not the clients'."""
-            how = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None, **how}
+            how = {"show_progress": "hidden", "concurrency_limit": None, **how}
+            how |= {"api_visibility": "private", "api_name": "of_the_page"}  # or it would take an endpoint's name
             return trigger(act, inputs, outputs, **how)
 
         def keep(event: Any) -> None:

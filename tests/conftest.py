@@ -31,3 +31,7 @@ def watchdog() -> Iterator[None]:
     faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chromium", default="/usr/bin/chromium", help="the browser of the tests marked browser")

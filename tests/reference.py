@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -100,26 +102,33 @@ def stream_masks(snapshots: list[list[Tensor]], prefix: int, total: int, asked: 
     return allowed | torch.eye(total, dtype=torch.bool)  # a token that is gone sees itself: no empty softmax
 
 
-@torch.no_grad()
-def masked_forward(lm: VideoLM, inputs: dict[str, Any], allowed: Tensor | None) -> Tensor:
-    """Logits [tokens, vocabulary] of the unmodified model; layer i lets query q see key k where allowed[i, q, k]."""
+@contextmanager
+def masked(text: Any, allowed: Tensor | None) -> Iterator[None]:
+    """A decoder stack whose layer i lets query q see key k where allowed[i, q, k]; None leaves it as it is."""
     hooks = []
-    eager = lm.model.get_decoder().config._attn_implementation == "eager"
+    eager = text.config._attn_implementation == "eager"
 
     def before(i: int):
         def hook(module, args, kwargs):
             assert allowed is not None
             mask = allowed[i][None, None]
-            kwargs["attention_mask"] = (~mask).to(lm.model.dtype) * -1e30 if eager else mask
+            kwargs["attention_mask"] = (~mask).to(text.dtype) * -1e30 if eager else mask
             return args, kwargs
 
         return hook
 
     if allowed is not None:
-        for i, layer in enumerate(lm.model.get_decoder().layers):
+        for i, layer in enumerate(text.layers):
             hooks.append(layer.register_forward_pre_hook(before(i), with_kwargs=True))
     try:
-        return lm.model(**inputs, use_cache=False).logits[0]
+        yield
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def masked_forward(lm: VideoLM, inputs: dict[str, Any], allowed: Tensor | None) -> Tensor:
+    """Logits [tokens, vocabulary] of the unmodified model; layer i lets query q see key k where allowed[i, q, k]."""
+    with masked(lm.model.get_decoder(), allowed):
+        return lm.model(**inputs, use_cache=False).logits[0]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, budget, build, cases, video
-from reference import full_prompt
+from reference import full_prompt, masked, recorded, stream_masks
 from torch import Tensor
 
 import pdrop_video as pv
@@ -52,15 +52,20 @@ class Plain:
         self.ids.append(position)
         self.features.append(list(features) or [torch.zeros_like(rows)] * 3)
 
+    def __len__(self) -> int:
+        return sum(map(len, self.rows))
+
     @torch.no_grad()
-    def logits(self) -> Tensor:
+    def logits(self, allowed: Tensor | None = None) -> Tensor:
+        """Of the last row; `allowed` as for `reference.masked`."""
         text, extra = self.lm.model.get_decoder(), {}
         rows, ids = torch.cat(self.rows)[None], torch.cat(self.ids, dim=-1)
         if self.lm.model.config.model_type == "qwen3_vl":
             features = [torch.cat(parts) for parts in zip(*self.features, strict=True)]
             everywhere = torch.ones(rows.shape[:2], dtype=torch.bool)
             extra = dict(visual_pos_masks=everywhere, deepstack_visual_embeds=features)
-        hidden = text(inputs_embeds=rows, position_ids=ids, use_cache=False, **extra).last_hidden_state
+        with masked(text, allowed):
+            hidden = text(inputs_embeds=rows, position_ids=ids, use_cache=False, **extra).last_hidden_state
         return self.lm.model.get_output_embeddings()(hidden[0, -1])
 
 
@@ -86,6 +91,42 @@ def test_several_turns_equal_one_forward(family: str) -> None:
     plain.text(prompt.after(QUESTION), closing=True)
     torch.testing.assert_close(next_logits(stream, QUESTION), plain.logits(), atol=1e-9, rtol=0)
     assert stream.ask(QUESTION, 1).visual_tokens == sum(1 for v in stream.held().visual.tolist() if v)
+
+
+@pytest.mark.parametrize(
+    ("family", "evictor", "room"),
+    cases(
+        FAMILIES,
+        ("oldest", "window", "random", "uniform", "streaming_vlm", "infinipot_v", "pyramid"),  # those that do not merge
+        (None, 6, 4.5),
+        fast=lambda f, e, r: e == f and r == 1 + f % 2,
+    ),
+)
+def test_turns_under_drops_and_evictions_equal_masks(
+    family: str, evictor: str, room: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation of three videos: every row sees what each layer held when it came, turns and told text included."""
+    lm = build(family)
+    step, prompt, tokens = lm.adapter.frames_per_step, lm.prompt, budget(lm, room)
+    snapshots, plain = recorded(monkeypatch, tokens), Plain(lm)
+    pyramid, memory = pv.Pyramid(layers=(1, 2, 4), ratios=(0.7, 0.5, 0.2)), dict(evictor=evictor, positions="original")
+    stream, prefix = lm.stream(pyramid, pv.Memory(tokens=tokens, **memory)), len(prompt.before())
+    seen: list[int] = []
+    for number in range(3):
+        if number:
+            plain.text([*seen, *prompt.again()])
+        frames, seconds = video(3 * step, seed=number), [20.0 * number + i for i in range(3 * step)]
+        stream.push(frames[:step], seconds[:step])
+        stream.push(frames[step:], seconds[step:])
+        plain.watch(frames, seconds, 0)
+        seen = list(stream.ask("red ?", max_new_tokens=3, keep=True).token_ids)
+        plain.text(prompt.after("red ?"), closing=True)
+    plain.text([*seen, *prompt.again(OTHER)])
+    allowed = stream_masks(snapshots, prefix, len(plain), snapshots[-1])
+    got = next_logits(stream)
+    torch.testing.assert_close(got, plain.logits(allowed), atol=1e-9, rtol=0)
+    assert (got - plain.logits(allowed.roll(1, 0))).abs().max() > 1e-4  # the control: the masks matter
+    assert tokens is None or max(stream.cache_tokens) < len(plain) - len(prompt.again(OTHER)) - 1
 
 
 def test_kept_ids_are_those_of_the_rendered_conversation() -> None:

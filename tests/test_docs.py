@@ -5,38 +5,72 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
-from families import build, video
+import transformers as tf
+from families import build, tokenizer, video
+from reference import full_prompt, masked_forward, recorded, stream_masks
+from test_exact import QUESTION, next_logits
 
 import pdrop_video as pv
 from pdrop_video.memory import EVICTORS
-from pdrop_video.models import ADAPTERS
+from pdrop_video.models import ADAPTERS, Pixels
 from pdrop_video.pyramid import ALLOCATORS, SCORERS
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_worked_example_is_a_working_scorer() -> None:
+def shown(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    """The module `name` of the package, as CONTRIBUTING writes it out."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    block = re.search(r"    # pdrop_video/pyramid/scorers/outlier\.py\n(.*?)\n(?=\S)", text, re.DOTALL)
+    block = re.search(rf"    # {re.escape(name.replace('.', '/'))}\.py\n(.*?)\n(?=\S)", text, re.DOTALL)
     assert block is not None
-    name = "pdrop_video.pyramid.scorers.outlier"
-    scope = {"__name__": name, "__package__": name.rpartition(".")[0]}
-    module = type(pv)(name)
-    module.__dict__.update(scope)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(importlib.import_module("sys").modules, name, module)  # dataclasses look their module up
-        exec(compile(textwrap.dedent(block[1]), name, "exec"), module.__dict__)
-        stream = build("qwen2_5_vl").stream(pv.Pyramid(layers=(1,), ratios=(0.25,), scorer=module.Outlier()))
-        frames = torch.full((4, 60, 72, 3), 90, dtype=torch.uint8)
-        frames[:, :20, :20] = video(1)[0, :20, :20]  # one corner is unlike all else
-        stream.push(frames, [0, 1, 2, 3])
+    module = ModuleType(name)
+    module.__dict__.update({"__package__": name.rpartition(".")[0]})
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
+    exec(compile(textwrap.dedent(block[1]), name, "exec"), module.__dict__)
+    return module
+
+
+def test_the_worked_example_is_a_working_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    outlier = shown(monkeypatch, "pdrop_video.pyramid.scorers.outlier").Outlier()
+    stream = build("qwen2_5_vl").stream(pv.Pyramid(layers=(1,), ratios=(0.25,), scorer=outlier))
+    frames = torch.full((4, 60, 72, 3), 90, dtype=torch.uint8)
+    frames[:, :20, :20] = video(1)[0, :20, :20]  # one corner is unlike all else
+    stream.push(frames, [0, 1, 2, 3])
     table = stream.held(-1)
     assert (0, 0) in {(int(r), int(c)) for r, c in zip(table.row, table.column, strict=True)}
+
+
+def test_the_worked_example_is_a_working_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The eighth family, with what CONTRIBUTING says and no more, passes the proofs that the seven pass."""
+    llava = shown(monkeypatch, "pdrop_video.models.llava").Llava
+    assert llava.model_types[0] not in ADAPTERS
+    sibling = build("llava_next_video").model.config
+    config = tf.LlavaConfig(vision_config=sibling.vision_config, text_config=sibling.text_config, image_token_index=190)
+    torch.manual_seed(0)
+    model, words = tf.LlavaForConditionalGeneration(config).double().eval(), tokenizer(["<image>"], "")
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    lm = pv.VideoLM(model, llava(model, Pixels(), words), llava.prompt(words), "llava")
+    frames, seconds = video(6), [0.5 * i for i in range(6)]
+    inputs, prefix, _ = full_prompt(lm, frames, seconds, QUESTION)
+    for pyramid, tokens in ((pv.Pyramid(stages=1), None), (pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25)), 220)):
+        with monkeypatch.context() as patch:
+            snapshots = recorded(patch, tokens)
+            stream = lm.stream(pyramid, pv.Memory(tokens=tokens))
+            for first, last in ((0, 1), (1, 4), (4, 6)):
+                stream.push(frames[first:last], seconds[first:last])
+        allowed = stream_masks(snapshots, prefix, inputs["input_ids"].shape[1], snapshots[-1])
+        want = masked_forward(lm, inputs, None if tokens is None else allowed)[-1]
+        torch.testing.assert_close(next_logits(stream), want, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("names", [SCORERS, ALLOCATORS, EVICTORS], ids=["scorers", "allocators", "evictors"])

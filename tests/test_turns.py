@@ -105,7 +105,7 @@ def test_several_turns_equal_one_forward(family: str) -> None:
 def test_turns_under_drops_and_evictions_equal_masks(
     family: str, evictor: str, room: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conversation of three videos: every row sees what each layer held when it came, turns and told text included."""
+    """A conversation of three videos: every row sees what each layer held when it came, the turns included."""
     lm = build(family)
     step, prompt, tokens = lm.adapter.frames_per_step, lm.prompt, budget(lm, room)
     snapshots, plain = recorded(monkeypatch, tokens), Plain(lm)

@@ -19,6 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from pdrop_video import VideoLM, load
+from pdrop_video.models import Pixels, adapter_for
+
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the table (CSV) and the chart (PNG).")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")]
 
@@ -59,6 +62,14 @@ def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen
     text = model.get_decoder()
     text.rotary_emb = type(text.rotary_emb)(config=config.text_config)  # its buffers were on the meta device
     return model.eval()
+
+
+def random_lm(dtype: torch.dtype = torch.bfloat16) -> VideoLM:
+    """The random model with the built-in model's words, for streams whose answers mean nothing."""
+    words, family = load().tokenizer, adapter_for("qwen2_5_vl")
+    model = random_model(dtype)
+    pixels = Pixels(size={"shortest_edge": 1, "longest_edge": 1 << 40})  # frames are taken in the size they come in
+    return VideoLM(model, family(model, pixels, words), family.prompt(words), "random")
 
 
 def seconds(run: Callable[[], Any]) -> float:

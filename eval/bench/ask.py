@@ -33,9 +33,7 @@ def watched(lm: pv.VideoLM, minutes: list[int], pyramid: pv.Pyramid, memory: pv.
     stream, shelf = lm.stream(pyramid, memory), {}
     generator = torch.Generator().manual_seed(0)
     for first in range(0, 60 * max(minutes), CHUNK):
-        for minute in minutes:
-            if 60 * minute == first:
-                shelf[minute] = stream.fork()
+        shelf |= {minute: stream.fork() for minute in minutes if first - CHUNK < 60 * minute <= first}
         pictures = torch.randint(0, 256, (CHUNK, SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
         stream.push(pictures, range(first, first + CHUNK))
     return shelf | {max(minutes): stream}

@@ -30,7 +30,8 @@ CHUNK = 8
 
 def watched(lm: pv.VideoLM, minutes: list[int], pyramid: pv.Pyramid, memory: pv.Memory) -> dict[int, pv.VideoStream]:
     """The stream as it was after so many minutes of random pictures, for each of `minutes`."""
-    stream, shelf = lm.stream(pyramid, memory), {}
+    stream = lm.stream(pyramid, memory)
+    shelf: dict[int, pv.VideoStream] = {}
     generator = torch.Generator().manual_seed(0)
     for first in range(0, 60 * max(minutes), CHUNK):
         shelf |= {minute: stream.fork() for minute in minutes if first - CHUNK < 60 * minute <= first}

@@ -25,6 +25,8 @@ from eval.stats import clustered_mean
 from eval.synthetic.render import write_clip
 from eval.synthetic.world import KINDS, Question, questions, sample_clip
 
+ARCHIVE = 2**30
+"""Bytes, with --retrieve."""
 EVERY = 10
 """Plain progress lines come once in so many videos."""
 
@@ -69,9 +71,11 @@ def clips(seed: int, wanted: int, split: str) -> Iterator[tuple[int, Path, list[
             index += 1
 
 
-def watch(lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int) -> pv.VideoStream:
-    """A stream that has seen a whole clip and forgets nothing."""
-    stream = lm.stream(pyramid, pv.Memory(tokens=None))
+def watch(
+    lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int, memory: pv.Memory | None = None
+) -> pv.VideoStream:
+    """A stream that has seen a whole clip, and forgets nothing unless a memory is given."""
+    stream = lm.stream(pyramid, memory or pv.Memory(tokens=None))
     with pv.open_video(path, fps=2, chunk=chunk) as video:
         for frames in video:
             stream.push(frames)
@@ -79,12 +83,21 @@ def watch(lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int) -> pv.Vid
 
 
 def answers(
-    lm: pv.VideoLM, pyramid: pv.Pyramid, seed: int, wanted: int, split: str, chunk: int
+    lm: pv.VideoLM,
+    pyramid: pv.Pyramid,
+    seed: int,
+    wanted: int,
+    split: str,
+    chunk: int,
+    memory: pv.Memory | None = None,
+    asking: pv.Pyramid | None = None,
+    retrieve: int | None = None,
 ) -> Iterator[list[Marked]]:
     """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
     for index, path, asked in clips(seed, wanted, split):
-        stream = watch(lm, pyramid, path, chunk)
-        yield [Marked(index, q, stream.ask(q.text, max_new_tokens=8).text) for q in asked]
+        stream = watch(lm, pyramid, path, chunk, memory)
+        said = [stream.ask(q.text, max_new_tokens=8, pyramid=asking, retrieve=retrieve).text for q in asked]
+        yield [Marked(index, q, text) for q, text in zip(asked, said, strict=True)]
 
 
 def watched(videos: Iterable[list[Marked]], total: int) -> list[Marked]:
@@ -133,15 +146,22 @@ def main(
     scorer: Annotated[str | None, typer.Option(help="With --ratios: what ranks; the default if left out.")] = None,
     allocator: Annotated[str, typer.Option(help="With --ratios: how tokens are split over time.")] = "joint",
     chunk: Annotated[int, typer.Option(min=1, help="Frames a push.")] = 8,
+    tokens: Annotated[int | None, typer.Option(help="Memory budget, in tokens a layer; all if left out.")] = None,
+    evictor: Annotated[str, typer.Option(help="With --tokens: what is forgotten.")] = "oldest",
+    retrieve: Annotated[int | None, typer.Option(help="Steps that a question gets back from an archive.")] = None,
+    ask_ratios: Annotated[str | None, typer.Option(help="What a question keeps of the memory, stage by stage.")] = None,
     wrong: Annotated[bool, typer.Option(help="Also list the wrong answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Accuracy by kind on held-out synthetic videos, pushed in chunks and asked in words."""
-    pyramid = pv.Pyramid(stages=1)
+    pyramid, asking = pv.Pyramid(stages=1), None
     if ratios is not None:
         pyramid = pv.Pyramid(ratios=tuple(map(float, ratios.split(","))), scorer=scorer, allocator=allocator)
+    if ask_ratios is not None:
+        asking = pv.Pyramid(ratios=tuple(map(float, ask_ratios.split(","))))
+    memory = pv.Memory(tokens=tokens, evictor=evictor, archive=None if retrieve is None else ARCHIVE)
     lm = pv.load(model)
-    marked = watched(answers(lm, pyramid, seed, wanted, split, chunk), wanted)
+    marked = watched(answers(lm, pyramid, seed, wanted, split, chunk, memory, asking, retrieve), wanted)
     figures = report(marked, seed, split)
     table = Table("kind", "questions", "right")
     for kind, share in figures["by_kind"].items():  # type: ignore[attr-defined]

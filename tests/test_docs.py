@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 import sys
 import textwrap
@@ -19,6 +20,9 @@ from reference import full_prompt, masked_forward, recorded, stream_masks
 from test_exact import QUESTION, next_logits
 
 import pdrop_video as pv
+from eval import run
+from eval.config import configured
+from eval.tasks import TASKS
 from pdrop_video.memory import EVICTORS
 from pdrop_video.models import ADAPTERS, Pixels
 from pdrop_video.pyramid import ALLOCATORS, SCORERS
@@ -91,6 +95,27 @@ def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"pdrop_video.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_the_page_on_benchmarks_names_every_task_and_no_option_that_is_not_there() -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = page.split("## Tasks")[1].split("\n## ")[0]
+    first = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(.+?)`", "".join(first))) == set(TASKS)
+    lines = [line for line in page.splitlines() if re.match(r"    [^#]|\|", line)]
+    options = set(re.findall(r"(?<=[ `[])--([a-z-]+)", "\n".join(lines))) - {"margin", "nproc-per-node"}
+    assert {option.replace("-", "_") for option in options} <= {*inspect.signature(run.main).parameters, "ray"}
+    assert len(options) > 15
+
+
+def test_the_page_on_benchmarks_has_a_working_file_of_settings(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    block = re.search(r"    # run\.yaml:.*\n((?:    .*\n)+)", page)
+    assert block is not None
+    (tmp_path / "run.yaml").write_text(textwrap.dedent(block[1]), encoding="utf-8")
+    config = configured(tmp_path / "run.yaml", {"out": tmp_path})
+    assert config.pyramid_object() == pv.Pyramid(ratios=(0.5, 0.25, 0.125), scorer="fusion")
+    assert config.memory_object() == pv.Memory(tokens=6144, evictor="pyramid")
 
 
 def test_public_names_are_documented() -> None:

@@ -67,20 +67,20 @@ TOWER = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_atte
 
 
 def qwen2_vl() -> Built:
-    vision = dict(QWEN_VISION, depth=2, embed_dim=32, hidden_size=64, mlp_ratio=2)
+    vision = dict(QWEN_VISION, depth=2, embed_dim=32, hidden_size=QWEN_TEXT["hidden_size"], mlp_ratio=2)
     config = tf.Qwen2VLConfig(text_config=QWEN_TEXT, vision_config=vision, **QWEN_IDS)
     return tf.Qwen2VLForConditionalGeneration(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS
 
 
 def qwen2_5_vl() -> Built:
-    vision = dict(QWEN_VISION, depth=2, hidden_size=32, intermediate_size=64, window_size=32, out_hidden_size=64)
-    vision |= dict(fullatt_block_indexes=[1], tokens_per_second=2)
+    vision = dict(QWEN_VISION, depth=2, hidden_size=32, intermediate_size=64, window_size=32)
+    vision |= dict(out_hidden_size=QWEN_TEXT["hidden_size"], fullatt_block_indexes=[1], tokens_per_second=2)
     config = tf.Qwen2_5_VLConfig(text_config=QWEN_TEXT, vision_config=vision, **QWEN_IDS)
     return tf.Qwen2_5_VLForConditionalGeneration(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS
 
 
 def qwen3_vl() -> Built:
-    vision = dict(QWEN_VISION, depth=4, hidden_size=32, intermediate_size=64, out_hidden_size=64)
+    vision = dict(QWEN_VISION, depth=4, hidden_size=32, intermediate_size=64, out_hidden_size=QWEN_TEXT["hidden_size"])
     vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[1, 2, 3])
     config = tf.Qwen3VLConfig(text_config=dict(QWEN_TEXT, head_dim=16), vision_config=vision, **QWEN_IDS)
     words = tokenizer(QWEN_TOKENS, QWEN_TEMPLATE)

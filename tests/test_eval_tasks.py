@@ -1,0 +1,212 @@
+"""Every task through the runner: real streams watch small videos in the official layout, words are given by the tests.
+
+So each question comes at its moment with the frames that it may see, and the figures are those worked out by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import benchmarks
+import pytest
+
+import pdrop_video as pv
+from eval import worker
+from eval.config import RunConfig
+from eval.execute import execute
+from eval.metered import Metered
+from eval.record import Record, read_records
+from eval.worker import StreamWorker
+
+Words = Callable[[str, float], str]
+"""From a question's text and the last second watched to the answer."""
+
+
+@dataclass
+class Scripted:
+    """A stream that watches and remembers as it does, but says what it is told."""
+
+    stream: pv.VideoStream
+    words: Words
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def fork(self) -> Scripted:
+        return Scripted(self.stream.fork(), self.words)
+
+    def ask(self, question: str, max_new_tokens: int, **more: Any) -> pv.Answer:
+        answer = self.stream.ask(question, 1, **more)
+        return replace(answer, text=self.words(question, answer.seconds[1]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_model() -> Iterator[None]:
+    """Loaded once for all runs of this file."""
+    lm = pv.load(device="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "load_model", lambda config, index: lm)
+        yield
+
+
+class ScriptedWorker(StreamWorker):
+    """The runner's own worker with scripted streams."""
+
+    def __init__(self, words: Words, config: RunConfig, index: int = 0) -> None:
+        super().__init__(config, index)
+        self._words = words
+
+    def _open(self, *arguments: Any) -> Metered:
+        metered = super()._open(*arguments)
+        return replace(metered, stream=Scripted(metered.stream, self._words))  # type: ignore[arg-type]
+
+
+def ran(task: str, data: Path, out: Path, words: Words, **more: Any) -> tuple[dict[str, Any], dict[str, Record]]:
+    """The summary of a run at one frame a second, and its records by item."""
+    sampling = {} if "frames" in more else {"fps": 1.0}
+    config = RunConfig(task=task, data=data, out=out, strict=True, device="cpu", **sampling, **more)
+    summary = execute(config, make=partial(ScriptedWorker, words, config))
+    return summary, {record.item: record for record in read_records(out).values()}
+
+
+def always(text: str) -> Words:
+    return lambda question, second: text
+
+
+def watched(records: dict[str, Record]) -> dict[str, tuple[int, float]]:
+    return {name: (record.frames, record.at) for name, record in records.items()}
+
+
+def test_mlvu(tmp_path: Path) -> None:
+    data = benchmarks.mlvu(tmp_path / "data")
+    kinds = ["3_ego/ego", "4_count/count", "5_order/order", "6_anomaly_reco/anomaly_reco"]
+    names = ["1_plotQA/1", "2_needle/1", *kinds, "7_topic_reasoning/topic_reasoning"]
+    benchmarks.write_videos(data / "video", *(f"{name}.mp4" for name in names))
+    summary, records = ran("mlvu", data, tmp_path / "out", always("B) it is"), frames=4)
+    assert {name: frames for name, (frames, _) in watched(records).items()} == dict.fromkeys(records, 4)
+    assert (records["1_plotQA_0"].shared, records["2_needle_0"].shared) == (2, 1)
+    # plotQA: Blue is B; of two candidates "Three" (B, C) officially the last counts, strictly either; all others
+    # are not B
+    assert summary["figures"] == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
+    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 8)
+    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 8)
+
+
+def test_longvideobench(tmp_path: Path) -> None:
+    data = benchmarks.longvideobench(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", "va.mp4", "vb.mp4")
+    summary, records = ran("longvideobench-subtitles", data, tmp_path / "out", always("B"), frames=4)
+    # 48 frames of 12 s: every twelfth, 0, 3, 6 and 9 s
+    assert watched(records) == {"va_0": (4, 9.0), "va_1": (4, 9.0), "vb_0": (4, 9.0)}
+    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 3)  # B, E, C
+    assert summary["categories"]["duration_group"]["15"]["mean"] == 0.5
+    ran("longvideobench-test", data, tmp_path / "test", always("The answer is D"), frames=4)
+    said = json.loads((tmp_path / "test" / "longvideobench_test.json").read_text())
+    assert said == {"va_0": "D", "va_1": "D", "vb_0": "The answer is D"}  # of three options D is none
+
+
+def test_egoschema(tmp_path: Path) -> None:
+    data = benchmarks.egoschema(tmp_path / "data")
+    uids = [row["q_uid"] for row in json.loads((data / "questions.json").read_text())]
+    benchmarks.write_videos(data / "videos", *(f"{uid}.mp4" for uid in uids), seconds=3)
+    summary, records = ran("egoschema", data, tmp_path / "out", always("(D)"))
+    assert watched(records) == {uids[0]: (3, 2.0), uids[1]: (3, 2.0)}
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # 3 and 0
+    ran("egoschema-full", data, tmp_path / "full", always("E"))
+    assert json.loads((tmp_path / "full" / "egoschema.json").read_text()) == dict.fromkeys(uids, 4)
+
+
+def test_worldsense(tmp_path: Path) -> None:
+    data = benchmarks.worldsense(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", "dvOkwKAs.mp4", "aaaaaaaa.mp4")
+    heard = lambda question, second: "B" if "la la" in question else "A"  # noqa: E731
+    summary, records = ran("worldsense-subtitles", data, tmp_path / "out", heard, frames=6)
+    assert {name: r.strict for name, r in records.items()} == {
+        "dvOkwKAs_task0": "B", "dvOkwKAs_task1": "B", "aaaaaaaa_task0": "A",
+    }  # fmt: skip
+    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 3)  # B, C, A
+    means = {name: figures["mean"] for name, figures in summary["categories"]["audio_class"].items()}
+    assert means == {"Event": 1.0, "Music": 0.5, "Speech": 0.5}  # a video of two classes counts in both
+
+
+def test_streamingbench_choices(tmp_path: Path) -> None:
+    data = benchmarks.streamingbench(tmp_path / "data")
+    names = ["sample_1_real", "sample_2_real", "sample_1_omni", "sample_2_omni", "sample_17_sqa", "sample_32_sqa"]
+    benchmarks.write_videos(data / "videos", *(f"{name}.mp4" for name in names), seconds=80, rate=2)
+    summary, records = ran("streamingbench-real", data, tmp_path / "real", always("C. BOS"))
+    # until 4 s; from 10 to 70 s; until 8 s; both ends included
+    assert watched(records) == {"real_0_0": (5, 4.0), "real_0_1": (61, 70.0), "real_1_0": (9, 8.0)}
+    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 3)  # C, B, A
+    _, records = ran("streamingbench-real-full", data, tmp_path / "full", always("C"))
+    assert watched(records) == {"real_0_0": (5, 4.0), "real_0_1": (71, 70.0), "real_1_0": (9, 8.0)}
+    assert records["real_0_0"].shared == 2  # one pass, in which each question has its moment
+    summary, _ = ran("streamingbench-omni", data, tmp_path / "omni", always("F"))
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # F, and E of five
+    told = lambda question, second: "C" if "Answer: A; " in question else "A"  # noqa: E731
+    summary, records = ran("streamingbench-sqa", data, tmp_path / "sqa", told)
+    assert [records[f"sqa_{n}"].strict for n in ("0_0", "0_1", "0_2", "1_0")] == ["A", "C", "C", "A"]
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # A, C, D, C
+
+
+def test_streamingbench_proactive(tmp_path: Path) -> None:
+    data = benchmarks.streamingbench(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", "sample_17_proactive.mp4")
+
+    def words(question: str, second: float) -> str:
+        if "right time" not in question:
+            return "3"
+        return "Yes." if second >= 6 else "no"
+
+    summary, records = ran("streamingbench-proactive", data, tmp_path / "out", words)
+    first, second = records["proactive_0_0"], records["proactive_1_0"]
+    # asked at 2 s and polled at 3, 4, 5 and 6; right is 5, and 4: within two seconds both times; "3" is the output of
+    # the first
+    assert [(turn.at, turn.text) for turn in first.turns] == [
+        (3, "no"), (4, "no"), (5, "no"), (6, "Yes."), (6, "3"),
+    ]  # fmt: skip
+    assert (first.score, second.score, summary["details"]) == (1.0, 0.0, {"time accuracy": 1.0})
+
+
+def test_ovobench_asks_each_question_at_its_moment_in_one_pass(tmp_path: Path) -> None:
+    data = benchmarks.ovobench(tmp_path / "data")
+    benchmarks.write_videos(data / "src_videos", "Ego4D/clips/one.mp4", "MovieNet/tt01.mp4")
+
+    def words(question: str, second: float) -> str:
+        if "clap" in question:
+            return "2"
+        return ("Yes" if second >= 6 else "No") if "Yes" in question else "A"
+
+    summary, records = ran("ovobench", data, tmp_path / "out", words)
+    assert {name: at for name, (_, at) in watched(records).items()} == {
+        "0": 9, "1": 5, "2": 6, "3": 3, "4": 4, "5": 5, "6": 5, "7": 8, "8": 10, "9_0": 3, "9_1": 7, "9_2": 11,
+        "10_0": 2, "10_1": 6, "11_0": 4, "11_1": 9,
+    }  # fmt: skip
+    assert all(frames == at + 1 for frames, at in watched(records).values())
+    assert {r.shared for r in records.values() if r.video == "MovieNet/tt01"} == {10}
+    # EPM, ASI, HLD are not A; OCR, ACR, ATR are, STU, FPD, OJR are not; REC one of three, SSR and CRR all
+    forward = (1 / 3 + 1 + 1) / 3
+    figures = summary["figures"]
+    assert [figures[name] for name in ("backward", "realtime", "forward", "total", "backward and realtime")] == (
+        pytest.approx([0, 0.5, forward, (0.5 + forward) / 3, 0.25])
+    )
+    assert len(json.loads((tmp_path / "out" / "ovo_bench_results.json").read_text())["forward"]) == 3
+
+
+def test_rvs(tmp_path: Path) -> None:
+    data = benchmarks.rvs(tmp_path / "data")
+    benchmarks.write_videos(data / "ego" / "videos", "e1.mp4")
+    benchmarks.write_videos(data / "movie" / "videos", "tt01_0000_0010.mp4")
+    summary, records = ran("rvs-ego", data, tmp_path / "out", lambda question, second: f"at {second:g}")
+    assert {name: (r.frames, r.response) for name, r in records.items()} == {
+        "e1_0": (5, "at 4"), "e1_1": (11, "at 10"),
+    }  # fmt: skip
+    assert summary["accuracy"] == dict.fromkeys(summary["accuracy"])  # nothing is scored
+    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["pred"] for line in written] == ["at 4", "at 10"]
+    _, records = ran("rvs-movie", data, tmp_path / "movie", always("A man."))
+    assert watched(records) == {"tt01_0000_0010_0": (7, 6.0)}

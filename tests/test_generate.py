@@ -18,6 +18,7 @@ from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video import Pyramid, pyramid_drop
+from pdrop_video.pyramid.rows import CACHE
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": dict(do_sample=False),
@@ -250,7 +251,7 @@ def test_a_press_prunes_what_is_left() -> None:
     model, ids, visual = prompt()
 
     def press(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        cache = kwargs["past_key_values"]
+        cache = kwargs[CACHE]
         layer = cache.layers[module.layer_idx]
         if kwargs["hidden_states"].shape[1] > 1:
             best = layer.keys.norm(dim=-1).topk(layer.keys.shape[2] // 2, largest=False).indices.sort().values
@@ -329,7 +330,7 @@ def test_hooks_on_attention_see_every_layer() -> None:
     def press(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         rows = kwargs["hidden_states"].shape[1]
         assert kwargs["position_embeddings"][0].shape[-2] == rows
-        seen.append((module.layer_idx, rows, kwargs["past_key_values"].get_seq_length(module.layer_idx)))
+        seen.append((module.layer_idx, rows, kwargs[CACHE].get_seq_length(module.layer_idx)))
         return output
 
     handles = [layer.self_attn.register_forward_hook(press, with_kwargs=True) for layer in model.model.layers]

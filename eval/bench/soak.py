@@ -20,6 +20,7 @@ import torch
 import typer
 
 import pdrop_video as pv
+from pdrop_video.pyramid.rows import CACHE
 
 from .common import AsJson, Out, report
 
@@ -74,7 +75,7 @@ class Guard:
         """Check within every push of the block; questions, which come on top of the budget, stay outside."""
 
         def hook(layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-            self.check(kwargs["past_key_values"].nbytes)
+            self.check(kwargs[CACHE].nbytes)
 
         handle = lm.model.get_decoder().layers[-1].register_forward_hook(hook, with_kwargs=True)
         try:

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ConfigError, ModelError
 from .loop import LayerLoop
+from .rows import CACHE
 from .trace import Trace
 
 _TOKEN_IDS = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
@@ -139,15 +140,17 @@ class Call:
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
+        past_key_values: Any = None,  # what transformers calls `cache` from 5.24 on
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         visual_pos_masks: Tensor | None = None,
         deepstack_visual_embeds: list[Tensor] | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """The stack's forward, with drops where the call holds visual rows."""
-        text, cache = self.loop.text, past_key_values
+        text = self.loop.text
+        cache = past_key_values if cache is None else cache
         hidden: Tensor = text.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         self._refuse(attention_mask, cache, kwargs)
         if use_cache is None:
@@ -180,7 +183,7 @@ class Call:
         if visual is not None:
             self.trace.record(rows, visual)
             self.pruned = True
-        return BaseModelOutputWithPast(last_hidden_state=text.norm(rows.hidden), past_key_values=cache)
+        return BaseModelOutputWithPast(last_hidden_state=text.norm(rows.hidden), **{CACHE: cache})
 
     def _refuse(self, attention_mask: Any, cache: Any, kwargs: dict[str, Any]) -> None:
         if getattr(cache, "is_compileable", False):

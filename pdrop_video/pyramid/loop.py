@@ -17,7 +17,7 @@ from transformers.masking_utils import create_causal_mask
 from ..errors import ConfigError, ModelError
 from .allocators import allocator_named
 from .rank import Rope, rotate, turned
-from .rows import Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
+from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .select import keep_best
@@ -152,8 +152,8 @@ class LayerLoop:
                 attention_mask=mask,
                 position_ids=None,
                 position_embeddings=rope,
-                past_key_values=cache,
                 use_cache=cache is not None,
+                **{CACHE: cache},
             )
             if cached_valid is not None:
                 cached_valid[i] = allowed
@@ -260,12 +260,13 @@ class LayerLoop:
         key = ("mask", past_columns(cache, i), id(past_valid))
         if key not in memo:
             allowed = allowed_columns(rows, cache, i, past_valid)
+            held: dict[str, Any] = {CACHE: cache}
             mask = create_causal_mask(
                 config=self.text.config,
                 inputs_embeds=rows.hidden,
                 attention_mask=allowed,
-                past_key_values=cache,
                 layer_idx=i,
+                **held,
             )
             memo[key] = mask, allowed
         return memo[key]

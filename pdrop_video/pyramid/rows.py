@@ -6,12 +6,13 @@ Knows tensors and the lengths of a transformers cache. Refuses to know layers an
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .scorers import Layout
 
@@ -65,6 +66,10 @@ class Rows:
     layout: Layout
     usual: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
+
+
+CACHE = "cache" if "cache" in {each.name for each in fields(BaseModelOutputWithPast)} else "past_key_values"
+"""What transformers calls the cache, in arguments and outputs: `cache` from 5.24 on, `past_key_values` before."""
 
 
 class Passage(Protocol):

@@ -42,7 +42,7 @@ def plainly(action: Call) -> Call:
         try:
             return action(*values, **named)
         except pv.PDropError as error:
-            raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
+            raise gr.Error(html.escape(str(error), quote=False), title="That did not work", print_exception=False) from error
         except gr.Error:
             raise
         except Exception as error:
@@ -145,7 +145,7 @@ class Actions:
         try:
             session = self.sessions.get(name)
         except SessionError:
-            yield [*self.panel(None), [], None]
+            yield [*self.same(), gr.skip(), gr.skip()]  # a visitor may have been faster, and dropped a file already
             return
         yield [*self.panel(session), views.chat(session.chat), session.preview]
         for turn in session.chat[-1:]:

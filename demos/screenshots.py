@@ -21,7 +21,7 @@ import typer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-PATIENCE = 90_000
+PATIENCE = 45_000
 """Milliseconds for the page to show something; a busy machine takes its time."""
 _QUESTIONS = ("Which color is the first thing in the video?", "What digit is shown last in the video?")
 _WINDOWS = {"wide": (1280, 900), "phone": (390, 844)}

@@ -1,0 +1,164 @@
+"""The page in headless Chromium with the built-in model: what a visitor does, and what must then be on the screen."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from media import numbered, steady, write_video
+from playwright.sync_api import Page, expect
+
+from demos.app import CLIPS
+from demos.screenshots import PATIENCE, browsing, serving
+
+pytestmark = pytest.mark.browser
+CLIP = CLIPS / "clip.mp4"
+QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]
+FIRST, LAST = QUESTIONS[0], QUESTIONS[1]
+Visit = Callable[[], Page]
+
+
+@pytest.fixture(scope="module")
+def visit(request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Opens the page, as another visitor each time."""
+    expect.set_options(timeout=PATIENCE)
+    with serving("--seats", "16") as address, browsing(request.config.getoption("chromium")) as browser:
+
+        def visited() -> Page:
+            page = browser.new_context(permissions=["camera", "microphone"]).new_page()
+            page.set_default_timeout(PATIENCE)
+            page.goto(address)
+            expect(page.locator("#progress")).to_contain_text(re.compile(r"\w"))
+            return page
+
+        yield visited
+
+
+def upload(page: Page, path: Path = CLIP) -> None:
+    page.locator("#video input[type=file]").set_input_files(path)
+
+
+def finished(page: Page) -> None:
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "done")
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#question textarea").fill(question)
+    page.locator("#ask").click()
+
+
+def answered(page: Page, number: int, text: str) -> None:
+    expect(page.locator("#chat .bot.message").nth(number)).to_have_text(re.compile(rf"^\s*{re.escape(text)}\s*$"))
+
+
+def frames(page: Page) -> int:
+    return int(page.locator("#progress dd").first.inner_text().replace(",", ""))
+
+
+def test_a_clip_is_uploaded_and_asked_twice(visit: Visit) -> None:
+    page = visit()
+    upload(page)
+    finished(page)
+    for number, (question, answer) in enumerate((FIRST, LAST)):
+        ask(page, question)
+        answered(page, number, answer)
+
+
+def test_a_question_during_watching_is_answered_before_its_end(visit: Visit, tmp_path: Path) -> None:
+    page, path = visit(), tmp_path / "long.mp4"
+    write_video(path, steady(2400, 2), pictures=[numbered(i % 256) for i in range(2400)], rate=2)
+    upload(page, path)
+    expect(page.locator("#progress dd").first).to_have_text(re.compile(r"\d"))
+    ask(page, FIRST[0])
+    answered_text = re.compile(r"^\s*[a-z0-9]+\s*$")
+    expect(page.locator("#chat .bot.message").first).to_have_text(answered_text)
+    assert page.locator("#progress [data-state]").get_attribute("data-state") == "watching"
+    before = frames(page)
+    page.locator("#stop-watching").click()
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")
+    assert before <= frames(page) < 2400
+    page.locator("#clear").click()
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "idle")
+    expect(page.locator("#chat .bot.message")).to_have_count(0)
+
+
+def test_the_pictures_are_drawn(visit: Visit) -> None:
+    page = visit()
+    page.locator(".pv-example").first.click()
+    finished(page)
+    ask(page, FIRST[0])
+    answered(page, 0, FIRST[1])
+    page.get_by_role("tab", name="Pictures").click()
+    expect(page.locator("#frames img")).to_have_count(4)
+    expect(page.locator(".pv-charts img")).to_have_count(3)
+    for image in page.locator("#frames img, .pv-charts img").all():
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+
+
+def test_two_visitors_have_sessions_of_their_own(visit: Visit) -> None:
+    one, two = visit(), visit()
+    upload(one)
+    finished(one)
+    ask(two, FIRST[0])
+    expect(two.get_by_text("Choose a video first; then ask about it.")).to_be_visible()
+    upload(two)
+    finished(two)
+    ask(one, FIRST[0])
+    ask(two, LAST[0])
+    answered(one, 0, FIRST[1])
+    answered(two, 0, LAST[1])
+    expect(one.locator("#chat")).not_to_contain_text(LAST[0])
+
+
+def test_a_bad_file_and_a_forbidden_path_are_one_sentence_each(visit: Visit, tmp_path: Path) -> None:
+    page, path = visit(), tmp_path / "bad.mp4"
+    path.write_bytes(b"no video at all" * 100)
+    upload(page, path)
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "failed")
+    expect(page.locator("#progress .pv-error")).to_contain_text("bad.mp4")
+    for text, why in (("../../etc/passwd", "There is no video"), ("http://127.0.0.1/a.mp4", "private network")):
+        page.locator("#address textarea, #address input").first.fill(text)
+        page.locator("#address button").click()
+        expect(page.get_by_text(why).first).to_be_visible()
+
+
+def test_text_stays_text(visit: Visit) -> None:
+    page = visit()
+    page.locator(".pv-example").first.click()
+    finished(page)
+    ask(page, "<img src=x onerror=\"document.title='broken'\">")
+    expect(page.locator("#chat .user.message").first).to_have_text(re.compile("<img src=x onerror"))
+    expect(page.locator("#chat .bot.message").first).to_have_text(re.compile(r"^\s*\w+\s*$"))
+    assert page.locator("#chat .user.message img").count() == 0
+    assert page.title() == "Ask a video"
+
+
+def test_a_reload_gives_the_session_back(visit: Visit) -> None:
+    page = visit()
+    upload(page)
+    finished(page)
+    ask(page, FIRST[0])
+    answered(page, 0, FIRST[1])
+    page.reload()
+    finished(page)
+    answered(page, 0, FIRST[1])
+    ask(page, LAST[0])
+    answered(page, 1, LAST[1])
+
+
+def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Live").click()
+    page.locator("#tell-me textarea, #tell-me input").first.fill(FIRST[0])
+    page.locator("#wanted textarea, #wanted input").first.fill("no such answer")
+    page.locator("#look-out").click()
+    expect(page.locator("#standing li")).to_have_count(1)
+    page.locator("#camera").get_by_text("Click to Access Webcam").click()
+    page.locator("#camera button[aria-label*='capture'], #camera button[aria-label*='record']").first.click()
+    expect(page.locator("#progress dd").first).to_have_text(re.compile(r"\d"))
+    expect(page.locator("#standing")).to_contain_text("newest answer")
+    page.locator("#stop-watching").click()
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")

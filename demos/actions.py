@@ -42,7 +42,9 @@ def plainly(action: Call) -> Call:
         try:
             return action(*values, **named)
         except pv.PDropError as error:
-            raise gr.Error(html.escape(str(error), quote=False), title="That did not work", print_exception=False) from error
+            raise gr.Error(
+                html.escape(str(error), quote=False), title="That did not work", print_exception=False
+            ) from error
         except gr.Error:
             raise
         except Exception as error:

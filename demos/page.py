@@ -168,7 +168,7 @@ def build(
         keep(on(address.submit, actions.address, [name, address, *settings], [*panel, chat, video]))
         keep(on(live.submit, actions.stream, [name, live, *settings], [*panel, chat]))
 
-        def picture(shot: Any, name: str, *values: Any, request: gr.Request) -> list[Any]:
+        def picture(shot: Any, name: str, request: gr.Request, *values: Any) -> list[Any]:
             return actions.picture(shot, name, *values, page=str(request.session_hash))
 
         keep(on(camera.stream, picture, [camera, name, *settings], panel, stream_every=0.5))

@@ -1,4 +1,4 @@
-"""The command line: `pdrop-video ask` and `pdrop-video info`. Parses and prints; everything else is the library's."""
+"""The command line: `pdrop-video ask`, `info` and `search`. Parses and prints; everything else is the library's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -25,6 +26,8 @@ from .memory import EVICTORS
 from .models import describe
 from .plots import Album
 from .pyramid import ALLOCATORS, SCORERS
+from .search import Clip, Tried
+from .search import search as find_schedule
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +57,12 @@ _INFO_EXAMPLES = """
   pdrop-video info
 
   pdrop-video info Qwen/Qwen2.5-VL-7B-Instruct --ratios 0.6,0.3,0.1
+"""
+
+_SEARCH_EXAMPLES = """
+[bold]Example[/bold]
+
+  pdrop-video search a.mp4 b.mp4 c.mp4 d.mp4 --question "What happens?" --budget 0.4 --out schedule.json
 """
 
 Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
@@ -183,6 +192,52 @@ def info(
     ):
         table.add_row(name, str(value))
     _out.print(table)
+
+
+@app.command(epilog=_SEARCH_EXAMPLES)
+def search(
+    videos: Annotated[list[str], typer.Argument(metavar="VIDEO...", help="Two or more; every second is held out.")],
+    out: Annotated[Path, typer.Option(help="The JSON file that Pyramid.load reads.")],
+    question: Annotated[list[str], typer.Option(help="Asked of every video; may be repeated.")],
+    model: Model = None,
+    budget: Annotated[float, typer.Option(help="Share of the FLOPs of all visual tokens.")] = 0.5,
+    stages: Annotated[int, typer.Option(help="Stages, from 2.")] = 4,
+    trials: Annotated[int, typer.Option(help="Random schedules.")] = 32,
+    steps: Annotated[int, typer.Option(help="Steps of local search from the best of them.")] = 32,
+    frames: Annotated[int, typer.Option(help="Of each video, evenly spaced; kept decoded.", min=1)] = 32,
+    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    scorer: Annotated[str | None, typer.Option(help="What ranks visual tokens; left out: the best known.")] = None,
+    allocator: Annotated[str, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}.")] = "joint",
+    seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
+    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
+    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+) -> None:
+    """Find the stages that change a model's answers least at a FLOPs budget. Needs videos and questions, no answers."""
+    with _clear_errors():
+        base = _pyramid(None, scorer, allocator)
+        lm, clips = pv.load(model, device=device, dtype=dtype), []
+        for video in videos:
+            with pv.open_video(video, frames=frames, chunk=chunk) as reader:
+                clips.append(Clip(reader.source, list(reader), question))
+        number = count(1)
+
+        def watch(tried: Tried) -> None:
+            _err.print(f"{next(number)} of at most {1 + trials + steps}: {tried.divergence:.4f} nats", highlight=False)
+
+        found = find_schedule(
+            lm, clips, budget, stages=stages, trials=trials, steps=steps, base=base, seed=seed, watch=watch
+        )
+        rows = {"chosen": found.chosen, "paper's shape": found.paper, f"best of {trials} random": found.best_random}
+        notes = {"model": lm.name, "budget": budget, "seed": seed, "videos": [clip.name for clip in clips]}
+        found.chosen.pyramid.save(out, search=notes | {name: asdict(tried) for name, tried in rows.items()})
+    table = Table("", "before layers", "left", "FLOPs", "KL, searched on", "KL, held out")
+    for name, tried in rows.items():
+        layers, ratios = tried.pyramid.layers or (), tried.pyramid.ratios or ()
+        shares = " ".join(f"{ratio:.3f}" for ratio in ratios)
+        figures = (f"{tried.flops:.1%}", f"{tried.divergence:.4f}", f"{tried.held_out:.4f}")
+        table.add_row(name, " ".join(map(str, layers)), shares, *figures)
+    _out.print(table)
+    _out.print(f"written to {escape(str(out))}", highlight=False, soft_wrap=True)
 
 
 def _pyramid(ratios: str | None, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:

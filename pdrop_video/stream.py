@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
+from torch import Tensor
 
 from . import plots, session
 from .answer import Answer, Pushed, Status
@@ -439,6 +440,18 @@ class VideoStream:
             try:
                 ids = [self.lm.prompt.words(option) for option in options]
                 return asked.likelihood(asked.prefill(max(map(len, ids))), ids, self._access.give_way)
+            finally:
+                asked.close()
+
+    def next_logits(
+        self, question: str, *, pyramid: Pyramid | None = None, retrieve: int | None = None, answer_prefix: str = ""
+    ) -> Tensor:
+        """The logits of the answer's first token [vocabulary]. Parameters as for `ask`."""
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+        with self._access.turn():
+            try:
+                return asked.prefill(1)
             finally:
                 asked.close()
 

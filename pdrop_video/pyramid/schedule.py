@@ -5,17 +5,20 @@ Knows layer numbers and ratios. Refuses to know tensors, models and how tokens a
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from ..errors import ConfigError
 from .allocators import Allocator, allocator_named
 from .scorers import Scorer, scorer_named
 
-_SMALLEST_RATIO = 0.25
+SMALLEST_RATIO = 0.25
 """`for_average` drops to no less than this per stage before it moves the boundaries to shallower layers."""
 
 
@@ -160,6 +163,39 @@ class Pyramid:
             raise ConfigError(f"an average of {tokens} tokens out of {of} was asked for; it must lie in (0, {of}].")
         return cls(stages=stages, average=tokens / of)
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Pyramid:
+        """Read a pyramid that `save`, or `pdrop-video search`, wrote: the arguments under "pyramid" in a JSON file.
+
+        Raises
+        ------
+        ConfigError
+            If the file can't be read, or holds no pyramid.
+        """
+        try:
+            given = json.loads(Path(path).read_text(encoding="utf-8"))["pyramid"]
+            return cls(**given)
+        except OSError as error:
+            raise ConfigError(f"{path} can't be read ({error.strerror}); expected a JSON file.") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f'{path} holds no pyramid ({error}); expected JSON such as {{"pyramid": {{"ratios": [0.5, 0.25]}}}}.'
+            ) from error
+
+    def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
+        """Write the pyramid for `load`, with JSON-ready notes beside it.
+
+        Raises
+        ------
+        ConfigError
+            If scorer or allocator are no names, but objects of your own.
+        """
+        given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        for name in ("scorer", "allocator"):
+            if not isinstance(given.get(name, ""), str):
+                raise ConfigError(f"{name} is {given[name]!r}, which has no name to be saved by; expected a name.")
+        Path(path).write_text(json.dumps({"pyramid": given, **notes}, indent=1) + "\n", encoding="utf-8")
+
     def resolve(self, num_layers: int) -> Schedule:
         """The boundaries and ratios for a model with `num_layers` decoder layers.
 
@@ -175,7 +211,7 @@ class Pyramid:
             )
         if self.average is not None:
             return _solve_average(self.average, stages, num_layers)
-        layers = tuple(self.layers) if self.layers is not None else _even_layers(num_layers, stages)
+        layers = tuple(self.layers) if self.layers is not None else even_layers(num_layers, stages)
         if layers and layers[-1] >= num_layers:
             raise ConfigError(
                 f"layers={layers} reach past the model, whose decoder layers are 0 to {num_layers - 1}; "
@@ -234,7 +270,7 @@ def _check_share(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value!r}; expected a share in (0, 1], for example 0.5.")
 
 
-def _even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int, ...]:
+def even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int, ...]:
     """Boundaries of `stages` stages over the first `depth` share of the layers, distinct and from 1."""
     layers: list[int] = []
     for stage in range(1, stages):
@@ -243,15 +279,15 @@ def _even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int,
 
 
 def _solve_average(average: float, stages: int, num_layers: int) -> Schedule:
-    """The deepest boundaries at which a per-stage ratio of at least `_SMALLEST_RATIO` gives the mean share."""
+    """The deepest boundaries at which a per-stage ratio of at least `SMALLEST_RATIO` gives the mean share."""
 
     def mean(layers: tuple[int, ...], ratio: float) -> float:
         edges = (0, *layers, num_layers)
         return sum((b - a) * ratio**s for s, (a, b) in enumerate(pairwise(edges))) / num_layers
 
     for percent in range(100, 0, -1):  # of the depth over which the stages are spread
-        layers = _even_layers(num_layers, stages, percent / 100)
-        if mean(layers, _SMALLEST_RATIO) <= average:
+        layers = even_layers(num_layers, stages, percent / 100)
+        if mean(layers, SMALLEST_RATIO) <= average:
             break
     low, high = 0.0, 1.0
     for _ in range(60):  # bisection: the mean rises with the ratio

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from families import FAMILIES, build, cases, video
 from huggingface_hub import constants
 from reference import full_prompt
@@ -457,3 +458,10 @@ def test_layers_left_on_disk(family: str, saved: dict[tuple[str, str], Path], tm
     inputs, _, _ = full_prompt(lm, video(4), [0, 1, 2, 3], "what is shown ?")
     with torch.no_grad(), pv.pyramid_drop(lm.model), pv.pyramid_drop(spread.model):
         assert torch.equal(spread.model(**inputs).logits, lm.model(**inputs).logits)
+
+
+def test_a_quantization_config_reaches_transformers(folder: Path) -> None:
+    """It asks for its library, which is optional and not installed with the tests."""
+    config = tf.BitsAndBytesConfig(load_in_8bit=True)
+    with pytest.raises(pv.ModelError, match=r"8-bit quantization requires bitsandbytes: `pip install"):
+        pv.load(folder, quantization_config=config)

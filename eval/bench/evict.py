@@ -60,8 +60,8 @@ def pictures(first: int) -> tuple[Tensor, range]:
 
 
 def full(lm: pv.VideoLM, tokens: int) -> pv.VideoStream:
-    """A stream without a budget that remembers as much as the others may."""
-    stream = lm.stream(PYRAMID, pv.Memory(tokens=None))
+    """A stream without a budget that remembers as much as the others may, and what a probe asked last."""
+    stream = lm.stream(PYRAMID, pv.Memory(tokens=None, evictor="stream_mem"))
     while min(stream.cache_tokens) < tokens:
         stream.push(*pictures(CHUNK * stream._state.chunks))
     return stream

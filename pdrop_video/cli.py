@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from transformers.utils import logging as transformers_logging
 
 import pdrop_video as pv
 
 from . import plots
+from .console import CONSOLE, ERRORS, clear_errors, print_costs, print_live, progress
 from .flops import DecoderShape, prefill_flops
 from .memory import EVICTORS
 from .models import describe
@@ -36,7 +32,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Let a video-LLM watch a video in chunks, drop visual tokens stage by stage, and answer questions about it.",
 )
-_out, _err = Console(), Console(stderr=True)
 
 _ASK_EXAMPLES = """
 [bold]Examples[/bold]
@@ -68,7 +63,10 @@ _SEARCH_EXAMPLES = """
 Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
 Ratios = Annotated[
     str | None,
-    typer.Option(help="Share of visual tokens left after each boundary, as 0.5,0.25,0.125; 'none' drops nothing."),
+    typer.Option(
+        help="Share of visual tokens left after each boundary, as 0.5,0.25,0.125; 'none' drops nothing; "
+        "or a .json file that search wrote."
+    ),
 ]
 
 
@@ -109,6 +107,15 @@ def ask(
     ] = None,
     allocator: Annotated[str, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}.")] = "joint",
     evictor: Annotated[str, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}.")] = "oldest",
+    archive: Annotated[
+        int | None, typer.Option(help="Bytes on the host for what is forgotten, for --retrieve.", min=1)
+    ] = None,
+    retrieve: Annotated[
+        int | None, typer.Option(help="How many moments each question brings back from the archive.", min=1)
+    ] = None,
+    ask_ratios: Annotated[
+        str | None, typer.Option(help="Share of the memory that a question keeps after each boundary, as --ratios.")
+    ] = None,
     standing: Annotated[
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
     ] = False,
@@ -122,13 +129,13 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Watch a video and answer questions about it."""
-    with _clear_errors():
+    with clear_errors():
         if not all(question.strip() for question in questions):
             raise pv.ConfigError("one of the questions is empty; expected some text.")
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         stream = lm.stream(
             _pyramid(ratios, scorer, allocator),
-            _memory(memory, evictor),
+            _memory(memory, evictor, archive),
             standing_question=questions[0] if standing else None,
         )
         album = Album()
@@ -136,26 +143,25 @@ def ask(
         with pv.open_video(
             video, fps=rate, chunk=chunk, frames=frames, start=start, end=end, decoder=cast(Any, decoder)
         ) as reader:
-            for part in reader if as_json else _progress(reader, lm):
+            for part in reader if as_json else progress(reader, lm):
                 stream.push(part)
                 if save_plots is not None:
                     album.add(stream, part)
             lost = list(reader.warnings)
+        asking = None if ask_ratios is None else _pyramid(ask_ratios)
         answers = []
         for question in questions:
-            if as_json:
-                answers.append(stream.ask(question, max_new_tokens))
-            else:
-                answers.append(_print_live(stream, question, max_new_tokens))
+            live = stream.ask(question, max_new_tokens, stream=True, pyramid=asking, retrieve=retrieve)
+            answers.append(live.finish() if as_json else print_live(question, live))
         saved = [] if save_plots is None else plots.save(save_plots, stream, album, answers)
         if as_json:
             typer.echo(json.dumps({"video": reader.source, "warnings": lost, "answers": [asdict(a) for a in answers]}))
             return
         for sentence in lost:
-            _err.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
-        _print_costs(answers[-1], stream)
+            ERRORS.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
+        print_costs(answers[-1], stream)
         for path in saved:
-            _err.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+            ERRORS.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=_INFO_EXAMPLES)
@@ -168,7 +174,7 @@ def info(
     width: Annotated[int, typer.Option(help="Width of the frames, in pixels.", min=1)] = 1280,
 ) -> None:
     """Show what a schedule means for a model: boundaries, tokens, FLOPs, bytes. Reads no weights."""
-    with _clear_errors():
+    with clear_errors():
         config, adapter = describe(model)
         shape = DecoderShape.of(config)
         schedule = _pyramid(ratios).resolve(shape.layers)
@@ -191,7 +197,7 @@ def info(
         ("trained positions", f"{config.get_text_config().max_position_embeddings:,}"),
     ):
         table.add_row(name, str(value))
-    _out.print(table)
+    CONSOLE.print(table)
 
 
 @app.command(epilog=_SEARCH_EXAMPLES)
@@ -213,7 +219,7 @@ def search(
     dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
 ) -> None:
     """Find the stages that change a model's answers least at a FLOPs budget. Needs videos and questions, no answers."""
-    with _clear_errors():
+    with clear_errors():
         base = _pyramid(None, scorer, allocator)
         lm, clips = pv.load(model, device=device, dtype=dtype), []
         for video in videos:
@@ -222,7 +228,9 @@ def search(
         number = count(1)
 
         def watch(tried: Tried) -> None:
-            _err.print(f"{next(number)} of at most {1 + trials + steps}: {tried.divergence:.4f} nats", highlight=False)
+            ERRORS.print(
+                f"{next(number)} of at most {1 + trials + steps}: {tried.divergence:.4f} nats", highlight=False
+            )
 
         found = find_schedule(
             lm, clips, budget, stages=stages, trials=trials, steps=steps, base=base, seed=seed, watch=watch
@@ -236,8 +244,8 @@ def search(
         shares = " ".join(f"{ratio:.3f}" for ratio in ratios)
         figures = (f"{tried.flops:.1%}", f"{tried.divergence:.4f}", f"{tried.held_out:.4f}")
         table.add_row(name, " ".join(map(str, layers)), shares, *figures)
-    _out.print(table)
-    _out.print(f"written to {escape(str(out))}", highlight=False, soft_wrap=True)
+    CONSOLE.print(table)
+    CONSOLE.print(f"written to {escape(str(out))}", highlight=False, soft_wrap=True)
 
 
 def _pyramid(ratios: str | None, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:
@@ -245,79 +253,20 @@ def _pyramid(ratios: str | None, scorer: str | None = None, allocator: str = "jo
         return pv.Pyramid(scorer=scorer, allocator=allocator)
     if ratios.strip().lower() == "none":
         return pv.Pyramid(stages=1, scorer=scorer, allocator=allocator)
+    if ratios.endswith(".json"):
+        return replace(pv.Pyramid.load(ratios), scorer=scorer, allocator=allocator)
     try:
         shares = tuple(float(part) for part in ratios.split(","))
     except ValueError as error:
-        raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, or none.") from error
+        raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, none, or a file.") from error
     return pv.Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
 
 
-def _memory(tokens: str, evictor: str) -> pv.Memory:
+def _memory(tokens: str, evictor: str, archive: int | None) -> pv.Memory:
     if tokens.strip().lower() == "none":
-        return pv.Memory(tokens=None, evictor=evictor)
+        return pv.Memory(tokens=None, evictor=evictor, archive=archive)
     try:
         count = int(tokens)
     except ValueError as error:
         raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.") from error
-    return pv.Memory(tokens=count, evictor=evictor)
-
-
-def _progress(reader: Any, lm: pv.VideoLM) -> Iterator[pv.FrameChunk]:
-    """A bar on a terminal, plain lines otherwise."""
-    total, name = reader.info.duration, Path(reader.source).name
-    if not _err.is_terminal:
-        _err.print(escape(f"watching {name} with the {lm.name} model"), highlight=False, soft_wrap=True)
-        for part in reader:
-            yield part
-            of = f" of {total:.1f}" if total else ""
-            _err.print(f"  {part.seconds[-1]:.1f}{of} s, {reader.frames_read} frames", highlight=False)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeElapsedColumn())
-    with Progress(*columns, console=_err, transient=True) as bar:
-        task = bar.add_task(escape(f"watching {name}"), total=total, seen="")
-        for part in reader:
-            yield part
-            seen = f"{part.seconds[-1]:.1f} s, {reader.frames_read} frames"
-            bar.update(task, completed=part.seconds[-1], seen=seen)
-
-
-def _print_live(stream: pv.VideoStream, question: str, max_new_tokens: int) -> pv.Answer:
-    """Question and answer, the answer as it is generated."""
-    typer.echo(f"Q: {question}\nA: ", nl=False)
-    live = stream.ask(question, max_new_tokens, stream=True)
-    for piece in live:
-        typer.echo(piece, nl=False)
-    typer.echo()
-    return live.finish()
-
-
-def _print_costs(answer: pv.Answer, stream: pv.VideoStream) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    stages = " -> ".join(f"{n:,}" for n in answer.kept)
-    layers = " | ".join(str(layer) for layer in (0, *stream.loop.schedule.layers))
-    tokens = sorted(set(answer.cache_tokens), reverse=True)
-    timings = answer.timings
-    for name, value in (
-        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s"),
-        ("visual tokens", f"{answer.visual_tokens:,} entered; remembered by stage: {stages} (from layer {layers})"),
-        ("cache", f"{answer.cache_bytes / 2**20:.2f} MiB; {' / '.join(f'{n:,}' for n in tokens)} tokens a layer"),
-        (
-            "time",
-            f"watching {timings.push:.2f} s, first token {timings.first_token:.2f} s, rest {timings.decode:.2f} s",
-        ),
-    ):
-        table.add_row(f"[dim]{name}[/dim]", value)
-    _out.print(table, highlight=False)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
-    transformers_logging.set_verbosity_error()
-    if not _err.is_terminal:
-        transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except pv.PDropError as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
+    return pv.Memory(tokens=count, evictor=evictor, archive=archive)

@@ -18,7 +18,7 @@ from servers import web
 from typer.testing import CliRunner, Result
 
 import pdrop_video as pv
-from pdrop_video import cli
+from pdrop_video import cli, console
 
 QUESTION, OTHER = "what is shown first ?", "how many red ?"
 PREFIX = 3  # "<im_start> user <|vision_start|>"
@@ -98,7 +98,7 @@ def test_a_line_for_every_chunk(model: Path, clip: Path) -> None:
 
 def test_a_bar_on_a_terminal(model: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(stderr=True, force_terminal=True, width=200)
-    monkeypatch.setattr(cli, "_err", terminal)
+    monkeypatch.setattr(console, "ERRORS", terminal)
     result = run("ask", clip, QUESTION, "--model", model, "--max-new-tokens", 1)
     assert result.exit_code == 0
     assert "━" in result.stderr and "3.5 s, 8 frames" in result.stderr and "of 4.0 s" not in result.stderr
@@ -206,6 +206,24 @@ def test_standing_dtype_and_attention_reach_the_library(
     assert (plain.standing_question, told.standing_question) == (None, OTHER)
     assert str(told.lm.model.dtype) == "torch.float32" and told.lm.model.config._attn_implementation == "eager"
     assert answer["cache_bytes"] == sum(answer["cache_tokens"]) * 2 * 2 * 16 * 4
+
+
+def test_archive_question_ratios_and_a_schedule_reach_the_library(model: Path, clip: Path, tmp_path: Path) -> None:
+    schedule = pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25))
+    schedule.save(tmp_path / "found.json")
+    options = ["--ratios", tmp_path / "found.json", "--memory", 60, "--archive", 10**7, "--retrieve", 2]
+    result = run("ask", clip, "?", "--model", model, *options, "--ask-ratios", "0.5,0.1", "--json")
+    lm = pv.load(model)
+    stream = lm.stream(schedule, pv.Memory(tokens=60, archive=10**7))
+    with pv.open_video(clip, fps=lm.adapter.fps, chunk=8) as reader:
+        for chunk in reader:
+            stream.push(chunk)
+    want = stream.ask("?", retrieve=2, pyramid=pv.Pyramid(ratios=(0.5, 0.1)))
+    got = json.loads(result.stdout)["answers"][0]
+    assert got["text"] == want.text and got["kept"] == list(want.kept)
+    assert [stage["tokens"] for stage in got["evidence"]] == [list(stage.tokens) for stage in want.evidence]
+    assert sum(want.evidence[0].tokens) > want.kept[0]  # some came back
+    assert sum(want.evidence[2].tokens) < want.kept[0] / 2  # and the question dropped most of it
 
 
 def test_what_a_video_lost_is_said(model: Path, clip: Path, tmp_path: Path) -> None:
@@ -324,7 +342,7 @@ def told(result: Result) -> dict[str, str]:
 
 def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worked out by hand; from a folder that has lost its weights."""
-    monkeypatch.setattr(cli, "_out", Console(width=200))
+    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
     for file in model.iterdir():
         if not file.name.startswith("model"):
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -361,7 +379,7 @@ def ranking_flops(n: int) -> int:
 
 
 def test_info_with_options(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_out", Console(width=200))
+    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
     rows = told(run("info", model, "--ratios", "0.6,0.1", "--height", 64, "--width", 96))
     assert rows["drops before layers"] == "2, 4" and rows["visual tokens left"] == "1, 0.6, 0.1"
     assert rows["visual tokens per 2 frame(s) of 96 x 64"] == "24 (4 x 6)"

@@ -51,10 +51,10 @@ test-processors: .venv-processors/ready  ## preprocessing against transformers' 
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call overlay,.venv-newest)
 	@.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade transformers
-	@for env in .venv-floor .venv-newest; do \
-		echo "[test-range] transformers $$($$env/bin/python -c 'import transformers; print(transformers.__version__)')"; \
-		$$env/bin/python -m pytest || exit 1; \
-	done
+	@echo "[test-range] transformers $(FLOOR), without the training code of the built-in model, which needs a newer one"
+	@.venv-floor/bin/python -m pytest --deselect tests/test_synthetic.py::test_training_vision_path_equals_the_library_model
+	@echo "[test-range] transformers $$(.venv-newest/bin/python -c 'import transformers; print(transformers.__version__)')"
+	@.venv-newest/bin/python -m pytest
 
 test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, in an environment of its own
 	@echo "[test] pytest -m lmms_eval"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -40,6 +40,14 @@ def queue_up(turnstile: Turnstile, names: str, work: Callable[[str], None]) -> l
 @pytest.fixture
 def turnstile() -> Turnstile:
     return Turnstile()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as in a shell: a process started in the background may have been told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_threads_pass_in_the_order_of_asking(turnstile: Turnstile) -> None:
@@ -124,6 +132,7 @@ def test_a_chore_may_bring_another(turnstile: Turnstile) -> None:
     assert done == [3, 2, 1, 0] and not turnstile._busy
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("behind", ["", "b"])
 def test_ctrl_c_while_waiting_leaves_the_line(turnstile: Turnstile, behind: str) -> None:
     passed: list[str] = []
@@ -150,6 +159,7 @@ def test_ctrl_c_while_waiting_leaves_the_line(turnstile: Turnstile, behind: str)
     assert "".join(passed) == behind and not turnstile._busy
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_giving_way_comes_once_the_turn_is_back(turnstile: Turnstile) -> None:
     """So that what it undoes is undone within a turn."""
     main = threading.get_ident()

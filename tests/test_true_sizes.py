@@ -38,7 +38,7 @@ def test_true_sizes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TRUE_SIZES)
 def test_info(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `pdrop-video info` prints, its FLOPs written out as a loop over the layers."""
-    monkeypatch.setattr(cli, "_out", Console(width=200))
+    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
     size = TRUE_SIZES[name]
     done = CliRunner().invoke(cli.app, ["info", str(size.write(tmp_path))])
     assert done.exit_code == 0, done.output

@@ -22,9 +22,9 @@ import pdrop_video as pv
 from .common import AsJson, Out, in_turns, random_lm, report
 
 QUESTION = "what is shown first in the video?"
-SIDE, STEP = 168, 36
+SIDE, STEP = 140, 25
 """Pixels of a frame's side; visual tokens of a step, which is two frames."""
-CHUNK = 8
+CHUNK = 40
 """Frames a push."""
 
 

@@ -3,8 +3,8 @@
     python -m eval.bench.evict --json
 
 Every evictor keeps a full memory of 6,144 tokens a layer within its budget while chunks come; the share of a chunk's
-time is the time spent in `StreamCache.make_room`, which evicts and re-rotates, over that of the whole push. Positions
-are kept in a range so short that keys do move; how often, `moves_per_chunk` says ("compact": in every chunk).
+time is the time spent in `StreamCache.make_room`, which evicts and re-rotates, over that of the whole push. In a window
+of positions keys move once in hours; with "compact" they move in every chunk, which is the dearest that it gets.
 Before that, one decoding step of the unmodified model over a full cache of the library's own, in turns with one over
 transformers' `DynamicCache` of the same length.
 """
@@ -29,8 +29,6 @@ SIDE, STEP = 336, 144
 """Pixels of a frame's side; visual tokens of a step, which is two frames."""
 CHUNK = 8
 """Frames a push."""
-RANGE = 2048
-"""Positions that the model is said to be trained on: few, so that keys move every so many chunks and not once a day."""
 WARM = 2
 """Chunks before the clock runs."""
 PYRAMID = pv.Pyramid(stages=1)
@@ -124,7 +122,6 @@ def main(
     lm = random_lm()
     figures = decoding(lm, tokens, steps)
     typer.echo(f"a decoding step over {tokens} tokens: {figures['against_dynamic']:.3f} of DynamicCache's")
-    lm.model.config.get_text_config().max_position_embeddings = RANGE
     donor = full(lm, tokens)
     rows = []
     for name in evictors.split(","):

@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +58,9 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of keys, values, tables and sums."""
         return sum(
-            _bytes([piece.keys, piece.values, self.steps[i], self.sums[i], *piece.table.columns()])
+            tensor.nbytes
             for i, piece in self.pieces.items()
+            for tensor in (piece.keys, piece.values, self.steps[i], self.sums[i], *piece.table.columns())
         )
 
 
@@ -188,7 +188,3 @@ def _joined(pieces: list[Piece]) -> Piece:
     order = table.index.argsort()
     keys, values = (torch.cat([getattr(p, of) for p in pieces], 1)[:, order] for of in ("keys", "values"))
     return Piece(table.take(order), keys, values)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(prod(tensor.shape) * tensor.element_size() for tensor in tensors)

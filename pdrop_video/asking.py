@@ -90,7 +90,7 @@ class Question:
             self.evidence = tuple(map(_evidence, passage.attended))
             return ingest.logits(hidden[-1:])[0]
 
-    def decode(self, logits: Tensor, max_new_tokens: int, push_seconds: float) -> Iterator[str | Answer]:
+    def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
         """A piece of the answer's text for each token, which may be empty, then the `Answer`."""
         ids: list[int] = []
         pieces: list[str] = []
@@ -116,7 +116,7 @@ class Question:
             cache_tokens=self.cache_tokens,
             cache_bytes=self.cache_bytes,
             evidence=self.evidence,
-            timings=Timings(push_seconds, first, perf_counter() - self.began - first),
+            timings=Timings(state.push_seconds, first, perf_counter() - self.began - first),
         )
 
     def likelihood(

@@ -118,15 +118,18 @@ class Ingestor:
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
+    def empty_cache(self) -> StreamCache:
+        """A cache under the stream's budget that holds nothing yet."""
+        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive)
+
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
-        layers = self.loop.schedule.num_layers
-        state = StreamState(StreamCache(layers, self.limits, self.evictor, self.archive), Place(), rows=0)
+        state = StreamState(self.empty_cache(), Place(), rows=0)
         if self.prefix:
             self.text(state, self.adapter.embed(self.prefix))
         index = torch.arange(len(self.prefix), device=self.probe.device)
         position = index[:, None].expand(-1, self.loop.axes)
-        state.cache.tables = [TokenTable.text(index, position, position)] * layers
+        state.cache.tables = [TokenTable.text(index, position, position)] * self.loop.schedule.num_layers
         state.rows = len(self.prefix)
         return state
 

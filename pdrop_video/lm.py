@@ -123,4 +123,4 @@ class VideoLM:
         ModelError
             If it was saved by another model; the message names the difference.
         """
-        return session.resume(self, path)
+        return VideoStream(self, **session.read(self, path))

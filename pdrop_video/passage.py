@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .memory import Ahead, StreamCache, TokenTable
-from .memory.layer import Arrangement
+from .memory.room import Arrangement
 from .pyramid import Rows, Schedule
 from .pyramid.rank import Rope, attention_weights, per_head, project
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .atomic import replacing
 from .errors import ModelError, StreamError
-from .memory import EVICTORS, Memory, Shift, StreamCache, TokenTable
+from .memory import EVICTORS, Memory, Shift, TokenTable
 from .memory.pack import pack, unpack
 from .models import Place
-from .pyramid import ALLOCATORS, SCORERS, Pyramid
+from .pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
 from .registry import name_of
 from .state import StreamState
 from .video import FrameChunk
 
 if TYPE_CHECKING:
+    from .ingest import Ingestor
     from .lm import VideoLM
     from .stream import VideoStream
 
@@ -43,7 +45,14 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
     with stream._access.saving:
         with stream._access.whole():
             tensors, metadata = _packed(stream)
-        _write(Path(path), tensors, metadata)
+        try:
+            with replacing(Path(path)) as part:
+                save_file(tensors, part, metadata)
+        except (OSError, SafetensorError) as error:
+            raise StreamError(
+                f"no stream can be saved in {str(Path(path).parent)!r}: {error}; choose a folder with room that can be "
+                "written. What was saved before is as it was."
+            ) from error
 
 
 def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -89,7 +98,7 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
         "standing_question": stream.standing_question,
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
         "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
-        "push_seconds": stream._push_seconds,
+        "push_seconds": state.push_seconds,
         "place": asdict(state.place),
         "shifts": [asdict(shift) for shift in state.cache.shifts],
         "state": {name: getattr(state, name) for name in _PLAIN},
@@ -101,8 +110,8 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
     return copies, {"pdrop_video": json.dumps(header)}
 
 
-def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
-    """Open a saved stream; see `VideoLM.resume`."""
+def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `VideoStream` takes to go on with a saved stream; see `VideoLM.resume`."""
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("pdrop_video", "null"))
@@ -117,19 +126,13 @@ def resume(lm: VideoLM, path: str | os.PathLike[str]) -> VideoStream:
     with lm.turnstile:
         here = fingerprint(lm)
     _compare(header["fingerprint"], here)
-    stream = lm.stream(
-        Pyramid(**header["pyramid"]),
-        Memory(**header["memory"]),
-        standing_question=header["standing_question"],
-        system=header["system"],
-    )
-    empty = stream._state.cache
-    archive = None if empty.archive is None else unpack(empty.archive, tensors, header["archived"])
-    cache = StreamCache(lm.num_layers, empty.limits, empty.evictor, archive)
-    moved = {name: tensor.to(lm.device) for name, tensor in tensors.items() if not name.startswith("archive.")}
-    stream._state = _state(header, moved, cache)
-    stream._push_seconds = header["push_seconds"]
-    return stream
+    return {
+        "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
+        "memory": Memory(**header["memory"]),
+        "standing_question": header["standing_question"],
+        "system": header["system"],
+        "restore": partial(_state, header, tensors),
+    }
 
 
 def fingerprint(lm: VideoLM) -> dict[str, Any]:
@@ -161,7 +164,12 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
             )
 
 
-def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCache) -> StreamState:
+def _state(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingestor) -> StreamState:
+    cache = ingest.empty_cache()
+    if cache.archive is not None:
+        cache.archive = unpack(cache.archive, tensors, header["archived"])
+    device = ingest.probe.device
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith("archive.")}
     made: dict[int, TokenTable] = {}
     for i, number in enumerate(header["table_of_layer"]):
         if number not in made:
@@ -175,33 +183,8 @@ def _state(header: dict[str, Any], tensors: dict[str, Tensor], cache: StreamCach
     plain = dict(header["state"])
     for name in _TUPLES:
         plain[name] = None if plain[name] is None else tuple(plain[name])
-    state = StreamState(cache=cache, place=Place(**header["place"]), **plain)
+    state = StreamState(cache=cache, place=Place(**header["place"]), push_seconds=header["push_seconds"], **plain)
     state.usual = tensors.get("usual")
     if "waiting" in tensors:
         state.waiting = FrameChunk(tensors["waiting"], tuple(header["waiting_seconds"]))
     return state
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside `path`, force it to disk, then put it in place of the old file in one step."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise StreamError(
-            f"no stream can be saved in {str(path.parent)!r}: {error}; choose a folder that can."
-        ) from error
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata)
-        with open(name, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk too
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -35,6 +35,8 @@ class StreamState:
         The step with which the running turn's video began.
     span : tuple of float or None
         Times of the first and the last frame.
+    push_seconds : float
+        Spent on all pushes so far.
     usual : Tensor or None
         What a scorer that learns knows of the past.
     kept : list of int
@@ -53,6 +55,7 @@ class StreamState:
     visual_tokens: int = 0
     first_step: int = 0
     span: tuple[float, float] | None = None
+    push_seconds: float = 0.0
     usual: Tensor | None = None
     kept: list[int] = field(default_factory=list)
 

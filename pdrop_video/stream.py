@@ -43,6 +43,8 @@ class VideoStream(Watching):
         Ranks visual tokens in place of the answer-turn template.
     system : str, optional
         A system prompt.
+    restore : callable, optional
+        Makes a saved state; by default a stream begins with the prompt.
 
     Raises
     ------
@@ -236,7 +238,7 @@ class VideoStream(Watching):
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
         try:
-            yield from asked.decode(asked.prefill(max_new_tokens), max_new_tokens, self._push_seconds)
+            yield from asked.decode(asked.prefill(max_new_tokens), max_new_tokens)
         finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
             self.lm.turnstile.later(asked.close)
 

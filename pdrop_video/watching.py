@@ -5,7 +5,7 @@ Knows the adapter, the ingestor and the state that a push changes. Refuses to kn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +39,7 @@ class Watching:
         *,
         standing_question: str | None = None,
         system: str | None = None,
+        restore: Callable[[Ingestor], StreamState] | None = None,
     ) -> None:
         if loop.compact:
             raise ConfigError(
@@ -47,11 +48,15 @@ class Watching:
             )
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
-        self._push_seconds = 0.0
         with lm.turnstile, torch.no_grad():
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
-            self._open(self._ingest.begin())
+            if restore is None:
+                self._open(self._ingest.begin())
+        if restore is not None:
+            state = restore(self._ingest)  # outside of a turn, since an archive takes a while
+            with lm.turnstile:
+                self._open(state)
 
     def _open(self, state: StreamState) -> None:
         self._access = StreamAccess(self.lm.turnstile)
@@ -116,9 +121,9 @@ class Watching:
                 follow_up(self.lm, self._ingest, state)
                 for part in self._whole_steps(state, chunk):
                     self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
-            self._state = state  # only now: a push that failed has changed nothing
             taken = perf_counter() - begun
-            self._push_seconds += taken
+            state.push_seconds += taken
+            self._state = state  # only now: a push that failed has changed nothing
         waiting = 0 if state.waiting is None else len(state.waiting)
         return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
 

@@ -22,7 +22,7 @@ from pdrop_video.memory.evictors.pyramid import Pyramid as PyramidEvictor
 from pdrop_video.memory.evictors.stream_mem import StreamMem
 from pdrop_video.memory.evictors.streaming_vlm import StreamingVLM
 from pdrop_video.memory.evictors.uniform import Uniform
-from pdrop_video.memory.layer import Arrangement
+from pdrop_video.memory.room import Arrangement
 
 PREFIX, STEPS, ROWS, COLUMNS = 4, 12, 2, 3
 
@@ -380,6 +380,95 @@ def test_storage_is_shared_until_someone_must_move() -> None:
     for size in range(200):  # growth keeps everything
         parent.update(data[:, :, size % 20 : size % 20 + 1], data[:, :, :1])
     assert parent.keys.flatten().tolist() == [3, 12, *(float(i % 20) for i in range(200))]
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["first-move", "moved"])
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happened_is_taken_back_bit_for_bit(seed: int, moved: bool) -> None:
+    """Random appends, evictions, merges and moves, with and without a fork: first undone, then done and kept."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(count: int) -> Tensor:
+        return torch.randn(1, 2, count, 4, generator=generator)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=generator))
+
+    def turn(keys: Tensor, by: Tensor) -> Tensor:
+        return keys + by
+
+    layer = KeyValueLayer(limit=40)
+    layer.update(some(30), some(30))
+    if moved:
+        layer.rotate(turn, some(30)[0, 0])
+    forks = [layer.fork()] if seed % 2 else []
+    held = [part[:, :, :30].clone() for part in layer._room.parts]
+    columns = held if moved else [*held, held[0]]  # by hand: keys, values, and keys as they came
+
+    def same(layer: KeyValueLayer, want: list[Tensor]) -> bool:
+        entered = layer.keys if layer.entered is None else layer.entered
+        return all(map(torch.equal, (layer.keys, layer.values, entered), want))
+
+    for taken_back in (True, True, False):
+        want = list(columns)
+        layer.begin()
+        for _ in range(6):
+            length, do = want[0].shape[2], number(0, 4)
+            if do == 0:
+                new = [some(number(1, 12))] * 2
+                new[1] = -new[0]
+                layer.update(*new)
+                want = [torch.cat([old, part], 2) for old, part in zip(want, (*new, new[0]), strict=True)]
+            elif do == 1:
+                stay = torch.randperm(length, generator=generator)[: number(length // 3, length)].sort().values
+                move = Arrangement.of(stay, length)
+                assert sorted(move.order.tolist()) == stay.tolist()
+                layer.keep(move)
+                want = [part[:, :, move.order] for part in want]
+            elif do == 2:
+                slots, merged = torch.randperm(length, generator=generator)[:3], some(3)[0]
+                layer.overwrite(slots, merged, -merged)
+                want = [
+                    p.index_copy(2, slots, new[None]) for p, new in zip(want, (merged, -merged, merged), strict=True)
+                ]
+            else:
+                by = some(length)[0, 0]
+                layer.rotate(turn, by)
+                want[0] = want[2] + by
+            assert same(layer, want)
+        if forks and number(0, 2):  # a question that drops what it need not attend to, meanwhile
+            assert same(forks[0], columns)
+            asking = forks[0].fork()
+            forks.append(asking)
+            asking.keep(Arrangement.of(torch.arange(0, 30, 2), 30))
+        if taken_back:
+            layer.rollback()
+            assert (layer.entered is not None) == moved and same(layer, columns)
+        else:
+            layer.commit()
+            assert same(layer, want)
+    assert all(same(fork, columns) for fork in forks[:1])
+
+
+def test_a_stream_may_come_back_to_what_a_question_narrows() -> None:
+    """Evicting beside a fork copies; the fork alone must not take the old storage for its own until that is final."""
+    data = torch.arange(20.0).view(1, 1, 20, 1)
+    for final in (False, True):
+        parent = KeyValueLayer()
+        parent.update(data, data)
+        fork = parent.fork()
+        storage = fork.keys.untyped_storage().data_ptr()
+        parent.begin()
+        parent.keep(Arrangement.of(torch.arange(5, 20), 20))
+        if final:
+            parent.commit()
+        fork.keep(Arrangement.of(torch.arange(10), 20))
+        fork.keep(Arrangement.of(torch.tensor([4, 5, 6]), 10))
+        assert (fork.keys.untyped_storage().data_ptr() == storage) == final
+        assert sorted(fork.keys.flatten().tolist()) == [4, 5, 6]
+        if not final:
+            parent.rollback()
+            assert parent.keys.flatten().tolist() == list(range(20))
 
 
 def test_a_push_after_an_answer_need_not_copy_the_memory() -> None:

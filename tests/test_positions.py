@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_two_thousand_moves_in_bfloat16_are_one_rotation(family: str) -> None:
     chain, last = keys[0], torch.zeros(30, loop.axes, dtype=torch.long)
     for _ in range(2000):
         by = torch.randint(-50, 50, (30, loop.axes), generator=generator)
-        layer.rotate(lambda entered, by=by: loop.turn(0, entered, by))
+        layer.rotate(partial(loop.turn, 0), by)
         chain, last = loop.turn(0, chain, by - last), by
     assert torch.equal(layer.keys[0], loop.turn(0, keys[0], last))
     assert torch.equal(layer.entered, keys)

@@ -119,7 +119,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patch:
         patch.setattr("pdrop_video.session.os.replace", crash)
-        with pytest.raises(OSError, match="the power went"):
+        with pytest.raises(pv.StreamError, match="the power went"):
             stream.save(path)
     assert path.read_bytes() == old
     assert [file.name for file in tmp_path.iterdir()] == ["a.pdrop"]
@@ -139,6 +139,58 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeyp
     resumed = lm.resume(tmp_path / "a.pdrop")
     assert resumed.loop.scorer == mine
     assert resumed.memory.evictor == "pyramid"
+
+
+HOLDER = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from pdrop_video.atomic import replacing
+with replacing(Path({file!r})) as part:
+    Path(part).write_bytes(b"of another process")
+    print(part, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_a_killed_save_leaves_the_next_one_removes(tmp_path: Path) -> None:
+    """Not what another process is still writing, nor what belongs to a file of a similar name."""
+    path = tmp_path / "[a].pdrop"
+    other = tmp_path / ".[a].pdrop2.x.part"
+    other.touch()
+    script = HOLDER.format(path=sys.path, file=str(path))
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    stream = build("qwen2_5_vl").stream(pv.Pyramid(stages=3))
+    with (
+        subprocess.Popen([sys.executable, "-c", script], **pipes) as killed,
+        subprocess.Popen([sys.executable, "-c", script], **pipes) as alive,
+    ):
+        left, written = (Path(process.stdout.readline().strip()) for process in (killed, alive))
+        killed.kill()
+        killed.wait()
+        assert {*tmp_path.iterdir()} == {other, left, written}
+        stream.save(path)
+        assert {*tmp_path.iterdir()} == {other, path, written}
+        alive.communicate("\n")
+    assert alive.returncode == 0 and path.read_bytes() == b"of another process"
+    assert {*tmp_path.iterdir()} == {other, path}
+
+
+def test_nobody_sees_a_stream_before_it_is_resumed_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`VideoLM.streams` shows it to other threads from the moment on that it is noted."""
+    lm, seen = build("qwen2_5_vl"), []
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=60))
+    stream.push(video(4), [0, 1, 2, 3])
+    stream.save(tmp_path / "a.pdrop")
+    note = lm.note
+
+    def noted(opened: pv.VideoStream) -> None:
+        note(opened)
+        seen.append(lm.streams[-1].status)
+
+    monkeypatch.setattr(lm, "note", noted)
+    resumed = lm.resume(tmp_path / "a.pdrop")
+    assert seen == [stream.status] and lm.streams == (stream, resumed)
 
 
 SAVER = """

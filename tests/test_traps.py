@@ -12,7 +12,7 @@ from transformers.masking_utils import AttentionMaskInterface, create_causal_mas
 
 import pdrop_video as pv
 from pdrop_video.memory import KeyValueLayer
-from pdrop_video.memory.layer import Arrangement
+from pdrop_video.memory.room import Arrangement
 
 CONFIG = LlamaConfig(hidden_size=64, num_attention_heads=2, num_hidden_layers=1)
 

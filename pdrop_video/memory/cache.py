@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..errors import ConfigError
 from .archive import Archive, Piece
 from .evictors import Evictor, Held, Merger, choose
-from .layer import Arrangement, KeyValueLayer
+from .layer import KeyValueLayer
+from .room import Arrangement
 from .table import TokenTable
 from .window import Ahead, Shift, Window
 
@@ -135,35 +135,30 @@ class StreamCache(Cache):
 
     def make_room(self, incoming: list[int], ahead: Ahead) -> None:
         """Evict until every layer can take `incoming` more columns within its limit, and `ahead` within the window."""
-        before = list(self.tables)  # referenced to the end: what is decided once for a table is found by its identity
-        self._evict(incoming)
-        self.fit(ahead, [old is not new for old, new in zip(before, self.tables, strict=True)])
-        if self.limits.moved != self.limits.tokens:
-            self._evict(incoming)  # bytes: a layer that moved holds its keys twice from now on
+        moves, window = self._leaving(ahead), self.limits.window
+        if window is not None and window.always:  # gaps are closed as soon as something goes
+            full = [self._staying(i, new, False) < len(self.tables[i]) for i, new in enumerate(incoming)]
+            moves = [near or forgets for near, forgets in zip(moves, full, strict=True)]
+        # first, since a layer that moves holds its keys twice from then on: less fits into its bytes
+        self._evict(incoming, moves)
+        self.fit(ahead, moves)
 
-    def fit(self, ahead: Ahead, forgot: list[bool] | None = None) -> None:
-        """Move positions where `ahead` would leave the window, or where gaps are closed at once and something went."""
+    def fit(self, ahead: Ahead, moves: list[bool] | None = None) -> None:
+        """Move the positions of the layers in which `ahead` would leave the window, or of those said."""
+        window = self.limits.window
+        moves = self._leaving(ahead) if moves is None else moves
         if ahead.start is None:  # a video that starts now starts where text would
             self.shifts = [Shift(shift.text, shift.text) for shift in self.shifts]
-        window = self.limits.window
-        if window is None:
-            return
         done: dict[Any, Any] = {}
         for i, (table, shift) in enumerate(zip(self.tables, self.shifts, strict=True)):
-            gaps = window.always and forgot is not None and forgot[i]
-            if not gaps and ahead.end - shift.text <= window.limit:
+            if window is None or not moves[i]:
                 continue
             key = id(table), shift
             if key not in done:
                 now, moved = window.squeeze(table, ahead)
                 done[key] = replace(table, now=now), moved, now - table.entered, table
             self.tables[i], self.shifts[i], by, _ = done[key]
-            self.layers[i].rotate(partial(window.turn, i, by=by))
-
-    def room(self, layer: int) -> int | None:
-        """Most columns that a layer may hold."""
-        limits = self.limits.tokens if self.layers[layer].entered is None else self.limits.moved
-        return None if limits is None else limits[layer]
+            self.layers[i].rotate(partial(window.turn, i), by)
 
     def bring_back(self, i: int, found: Piece, ahead: Ahead) -> None:
         """Let layer `i` hold what was archived of it, too, in front of what comes; for a fork, beyond the budget.
@@ -183,19 +178,30 @@ class StreamCache(Cache):
                     f"{len(found.table)} tokens brought back into layer {i} stretch its positions over "
                     f"{ahead.end - shift.text}, beyond the {window.limit} in the model's trained range; retrieve less."
                 )
-            layer.rotate(partial(window.turn, i, by=now - table.entered))
+            layer.rotate(partial(window.turn, i), now - table.entered)
             table, self.shifts[i] = replace(table, now=now), shift
         self.tables[i] = table
 
-    def _evict(self, incoming: list[int]) -> None:
+    def _leaving(self, ahead: Ahead) -> list[bool]:
+        """Which layers must move so that `ahead` stays within the window."""
+        window = self.limits.window
+        return [window is not None and ahead.end - shift.text > window.limit for shift in self.shifts]
+
+    def _staying(self, i: int, incoming: int, moves: bool) -> int:
+        """How many of its columns layer `i` can keep when more come, and perhaps its positions move."""
+        limits = self.limits.moved if moves or self.layers[i].entered is not None else self.limits.tokens
+        held = len(self.tables[i])
+        return held if limits is None else min(held, limits[i] - incoming)
+
+    def _evict(self, incoming: list[int], moves: list[bool]) -> None:
         done: dict[tuple[int, int], tuple[Any, ...]] = {}
         deeper: tuple[TokenTable, Tensor] | None = None
         lost: dict[int, Piece] = {}
         for i in reversed(range(len(self.layers))):
-            layer, table, room = self.layers[i], self.tables[i], self.room(i)
-            if room is None or len(table) <= room - incoming[i]:
+            layer, table = self.layers[i], self.tables[i]
+            keep = self._staying(i, incoming[i], moves[i])
+            if keep == len(table):
                 continue
-            keep = room - incoming[i]
             key = (id(table), keep) if self.evictor.by_table else (id(table), -i - 1)
             if key not in done:
                 query = None if self.queries is None else self.queries[i]
@@ -203,15 +209,13 @@ class StreamCache(Cache):
                 priority = self.evictor(held, keep)
                 stay, deeper = choose(priority, table, keep), (table, priority)
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
-                move, gone = Arrangement.of(stay, len(table)), None
-                if self.archive is not None:
-                    rows = _others(stay, len(table))
-                    gone = rows, table.take(rows)
+                move = Arrangement.of(stay, len(table))
+                gone = None if self.archive is None else table.take(move.gone)
                 done[key] = move, self._merge(layer, merged, table).take(move.order), gone, table
             move, self.tables[i], gone, _ = done[key]
             if gone is not None:
                 keys = layer.keys if layer.entered is None else layer.entered
-                lost[i] = Piece(gone[1], keys[0][:, gone[0]], layer.values[0][:, gone[0]])
+                lost[i] = Piece(gone, keys[0][:, move.gone], layer.values[0][:, move.gone])
             layer.keep(move)
         if self.archive is not None and lost:
             self.archive = self.archive.add(lost)
@@ -224,9 +228,3 @@ class StreamCache(Cache):
         slots, keys, values = merged
         layer.overwrite(slots, keys, values)
         return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))
-
-
-def _others(index: Tensor, length: int) -> Tensor:
-    """The columns of `length` that `index` [kept] leaves out, without waiting for a device."""
-    named = torch.zeros(length, dtype=torch.bool, device=index.device).scatter(0, index, True)
-    return named.long().argsort(stable=True)[: length - len(index)]

@@ -6,7 +6,6 @@ Knows tensors and the interface of a transformers cache layer. Refuses to know w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -14,32 +13,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from .room import Arrangement, Room
+
 _QUESTION = 1024
 """Columns of storage beyond a layer's budget, in which questions and answers find room without a copy of the memory."""
-
-
-@dataclass(slots=True, eq=False)
-class _Room:
-    """Storage [batch, kv_heads, capacity, head_dim]; the first `used` columns are taken.
-
-    `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
-    same. `holders` are the layers that read this storage.
-    """
-
-    keys: Tensor
-    values: Tensor
-    used: int
-    entered: Tensor | None
-    holders: WeakSet[KeyValueLayer]
-
-    @property
-    def capacity(self) -> int:
-        return self.keys.shape[-2]
-
-    @property
-    def parts(self) -> list[Tensor]:
-        """All tensors of the storage."""
-        return [self.keys, self.values] if self.entered is None else [self.keys, self.values, self.entered]
 
 
 class KeyValueLayer(DynamicLayer):
@@ -77,8 +54,9 @@ class KeyValueLayer(DynamicLayer):
     def __init__(self, limit: int | None = None) -> None:
         super().__init__()
         self.limit = limit
-        self._room: _Room | None = None
+        self._room: Room | None = None
         self._length = 0
+        self._begun: Room | None = None
         self._undo: list[Callable[[], None]] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -94,7 +72,7 @@ class KeyValueLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start, end = self._length, self._length + key_states.shape[-2]
         if self._room is None:
-            self._enter(_Room(*self._new(end, key_states, value_states), 0, None, WeakSet()))
+            self._enter(Room(*self._new(end, key_states, value_states), 0, None, WeakSet()))
         elif self._room.used != start or end > self._room.capacity:
             self._copy(torch.arange(start, device=self.device), self._capacity(end))
         room = self._room
@@ -149,11 +127,12 @@ class KeyValueLayer(DynamicLayer):
             return
         after = len(move.order)
         if self._undo is not None:
-            saved = [(part, part[:, :, after:before].clone(), part[:, :, move.target]) for part in room.parts]
+            saved = [(part, part[:, :, move.gone]) for part in room.parts]
 
             def undo() -> None:
-                for part, tail, overwritten in saved:
-                    part[:, :, after:before], part[:, :, move.target] = tail, overwritten
+                for part, gone in saved:
+                    part[:, :, move.source] = part[:, :, move.target]
+                    part[:, :, move.gone] = gone
                 room.used = before
                 self._view(before)
 
@@ -181,20 +160,36 @@ class KeyValueLayer(DynamicLayer):
         for part, new in zip(self._room.parts, (keys, values, keys), strict=False):
             part[:, :, slots] = new[None]
 
-    def rotate(self, turn: Callable[[Tensor], Tensor]) -> None:
-        """Replace the keys by ``turn(entered)``, one rotation of the keys as they came [kv_heads, held, head_dim]."""
+    def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:
+        """Replace the keys by ``turn(entered, by)``, one rotation of the keys as they came [kv_heads, held, head_dim].
+
+        Parameters
+        ----------
+        turn : callable
+            Rotates keys.
+        by : Tensor [held, axes]
+            By how many positions.
+        """
         room, length = self._room, self._length
         assert room is not None
-        entered = room.keys if room.entered is None else room.entered
         if len(room.holders) > 1 or room.used != length:
-            everything = torch.arange(length, device=self.device)
-            self._copy(everything, room.capacity)
-            assert self._room is not None
-            room, entered = self._room, self._room.keys if self._room.entered is None else self._room.entered
-        keys = torch.empty_like(room.keys)
-        keys[:, :, :length] = turn(entered[0, :, :length])[None]
-        # a new storage that takes over values and entered keys: the old one still has its keys, should it come back
-        self._enter(_Room(keys, room.values, length, entered, WeakSet()))
+            self._copy(torch.arange(length, device=self.device), room.capacity)
+            room = self._room
+            assert room is not None
+        keys, entered = before = room.keys, room.entered
+        if entered is None:
+            room.keys, room.entered = keys, entered = torch.empty_like(keys), keys
+        elif self._undo is not None:
+            overwritten = keys[:, :, :length].clone()
+        if self._undo is not None:
+
+            def undo() -> None:
+                room.keys, room.entered = before
+                if room.entered is not None:
+                    room.keys[:, :, :length] = overwritten
+
+            self._undo.append(undo)
+        keys[0, :, :length] = turn(entered[0, :, :length], by)
         self._view(length)
 
     # -- sharing ----------------------------------------------------------------------------------------------------
@@ -219,10 +214,12 @@ class KeyValueLayer(DynamicLayer):
     def begin(self) -> None:
         """From here on remember how to go back.
 
-        Moving to another storage needs no record, since the one at hand stays whole; what is overwritten in place does.
+        Moving to another storage needs no record, since the one at hand stays whole: the layer goes on holding it, so
+        that nobody takes it for his own. What is overwritten in place does.
         """
         room, length = self._room, self._length
         assert room is not None
+        self._begun = room
 
         def undo() -> None:
             if room is self._room and room.used == self._length:
@@ -234,20 +231,25 @@ class KeyValueLayer(DynamicLayer):
 
     def commit(self) -> None:
         """Stay with what happened since `begin`."""
-        self._undo = None
+        begun, self._undo, self._begun = self._begun, None, None
+        if begun is not None and begun is not self._room:
+            begun.holders.discard(self)
 
     def rollback(self) -> None:
         """Go back to how it was at `begin`, bit for bit."""
         steps, self._undo = self._undo or [], None
         for undo in reversed(steps):
             undo()
+        self._begun = None
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
     def _capacity(self, columns: int) -> int:
-        """Storage for so many columns, with room to grow."""
+        """Storage for so many columns, with room to grow: up to the limit, and then once for all."""
         roomy = columns + max(columns // 2, 64)
-        return roomy if self.limit is None or columns > self.limit + _QUESTION else min(roomy, self.limit + _QUESTION)
+        if self.limit is None or roomy < self.limit or columns > self.limit + _QUESTION:
+            return roomy
+        return self.limit + _QUESTION
 
     def _new(self, columns: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = (s.new_empty(*s.shape[:2], self._capacity(columns), s.shape[-1]) for s in (keys, values))
@@ -262,11 +264,11 @@ class KeyValueLayer(DynamicLayer):
             new = part.new_empty(*part.shape[:2], capacity, part.shape[-1])
             torch.index_select(part, -2, order, out=new[:, :, : len(order)])
             parts.append(new)
-        self._enter(_Room(parts[0], parts[1], len(order), parts[2] if len(parts) > 2 else None, WeakSet()))
+        self._enter(Room(parts[0], parts[1], len(order), parts[2] if len(parts) > 2 else None, WeakSet()))
         self._view(len(order))
 
-    def _enter(self, room: _Room) -> None:
-        if self._room is not None:
+    def _enter(self, room: Room) -> None:
+        if self._room is not None and self._room is not self._begun:
             self._room.holders.discard(self)
         self._room = room
         room.holders.add(self)
@@ -275,32 +277,3 @@ class KeyValueLayer(DynamicLayer):
         assert self._room is not None
         self._length = length
         self.keys, self.values = self._room.keys[:, :, :length], self._room.values[:, :, :length]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrangement:
-    """How columns close ranks when some are evicted: as few as possible move.
-
-    Attributes
-    ----------
-    order : Tensor [kept]
-        For every place, the column that stands there afterwards.
-    target, source : Tensor [moves]
-        The places that are filled and the columns that fill them; a place may be filled by its own column.
-    """
-
-    order: Tensor
-    target: Tensor
-    source: Tensor
-
-    @classmethod
-    def of(cls, stay: Tensor, length: int) -> Arrangement:
-        """The arrangement that holds the columns `stay` [kept] (ascending) of `length`."""
-        kept = len(stay)
-        place = torch.arange(kept, device=stay.device)
-        taken = torch.zeros(length, dtype=torch.bool, device=stay.device).scatter(0, stay, True)[:kept]
-        moves = min(length - kept, kept)  # at most; how many exactly only the device knows, and nobody waits for it
-        target = taken.long().argsort(stable=True)[:moves]  # holes first
-        last = stay.flip(0)[:moves]  # columns beyond the end first, as many as there are holes
-        source = torch.where(last >= kept, last, target)
-        return cls(place.scatter(0, target, source), target, source)

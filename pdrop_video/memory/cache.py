@@ -70,7 +70,7 @@ class StreamCache(Cache):
 
     def __init__(self, num_layers: int, limits: Limits, evictor: Evictor, archive: Archive | None = None) -> None:
         tokens = limits.tokens or (None,) * num_layers
-        super().__init__(layers=[KeyValueLayer(limit) for limit in tokens[:num_layers]])
+        super().__init__(layers=[KeyValueLayer(limit, limits.window is not None) for limit in tokens[:num_layers]])
         self.limits, self.evictor, self.archive = limits, evictor, archive
         self.tables: list[TokenTable] = []
         self.shifts = [Shift()] * num_layers

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -37,6 +36,9 @@ class KeyValueLayer(DynamicLayer):
     ----------
     limit : int, optional
         Most columns that will ever be held, questions apart; storage does not grow far beyond.
+    moves : bool
+        Whether positions may move one day: there is room for the keys as they came from the start, so that a stream
+        of many hours takes no more memory then.
 
     Examples
     --------
@@ -51,9 +53,9 @@ class KeyValueLayer(DynamicLayer):
     keys: Tensor
     values: Tensor
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, moves: bool = False) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.moves = limit, moves
         self._room: Room | None = None
         self._length = 0
         self._begun: Room | None = None
@@ -72,7 +74,7 @@ class KeyValueLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         start, end = self._length, self._length + key_states.shape[-2]
         if self._room is None:
-            self._enter(Room(*self._new(end, key_states, value_states), 0, None, WeakSet()))
+            self._enter(Room.like(key_states, value_states, self._capacity(end), moves=self.moves))
         elif self._room.used != start or end > self._room.capacity:
             self._copy(torch.arange(start, device=self.device), self._capacity(end))
         room = self._room
@@ -102,11 +104,12 @@ class KeyValueLayer(DynamicLayer):
 
     def restore(self, keys: Tensor, values: Tensor, entered: Tensor | None) -> None:
         """Hold what another layer held [batch, kv_heads, held, head_dim], as read from its attributes."""
-        self.update(keys, values)
+        self.update(keys if entered is None else entered, values)
         if entered is not None:
             assert self._room is not None
-            self._room.entered = self._room.keys.clone()
-            self._room.entered[:, :, : self._length] = entered
+            self._room.split()
+            self._room.keys[:, :, : self._length] = keys
+            self._view(self._length)
 
     # -- shrinking --------------------------------------------------------------------------------------------------
 
@@ -176,27 +179,25 @@ class KeyValueLayer(DynamicLayer):
             self._copy(torch.arange(length, device=self.device), room.capacity)
             room = self._room
             assert room is not None
-        keys, entered = before = room.keys, room.entered
-        if entered is None:
-            room.keys, room.entered = keys, entered = torch.empty_like(keys), keys
-        elif self._undo is not None:
-            overwritten = keys[:, :, :length].clone()
+        before = room.keys, room.entered, room.spare
         if self._undo is not None:
+            overwritten = None if room.entered is None else room.keys[:, :, :length].clone()
 
             def undo() -> None:
-                room.keys, room.entered = before
-                if room.entered is not None:
+                room.keys, room.entered, room.spare = before
+                if overwritten is not None:
                     room.keys[:, :, :length] = overwritten
 
             self._undo.append(undo)
-        keys[0, :, :length] = turn(entered[0, :, :length], by)
+        entered = room.split()
+        room.keys[0, :, :length] = turn(entered[0, :, :length], by)
         self._view(length)
 
     # -- sharing ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> KeyValueLayer:
         """A layer that holds the same columns and shares their storage."""
-        twin = KeyValueLayer(self.limit)
+        twin = KeyValueLayer(self.limit, self.moves)
         if self._room is not None:
             twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
             twin._enter(self._room)
@@ -251,21 +252,18 @@ class KeyValueLayer(DynamicLayer):
             return roomy
         return self.limit + _QUESTION
 
-    def _new(self, columns: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = (s.new_empty(*s.shape[:2], self._capacity(columns), s.shape[-1]) for s in (keys, values))
-        return keys, values
-
     def _copy(self, order: Tensor, capacity: int) -> None:
         """Go to a storage of one's own with the columns `order` [kept]."""
-        old = self._room
+        old, length = self._room, len(order)
         assert old is not None
-        parts = []
-        for part in old.parts:
-            new = part.new_empty(*part.shape[:2], capacity, part.shape[-1])
-            torch.index_select(part, -2, order, out=new[:, :, : len(order)])
-            parts.append(new)
-        self._enter(Room(parts[0], parts[1], len(order), parts[2] if len(parts) > 2 else None, WeakSet()))
-        self._view(len(order))
+        new = Room.like(old.keys, old.values, capacity, moves=self.moves)
+        new.used = length
+        if old.entered is not None:
+            new.split()
+        for part, copy in zip(old.parts, new.parts, strict=True):
+            torch.index_select(part, -2, order, out=copy[:, :, :length])
+        self._enter(new)
+        self._view(length)
 
     def _enter(self, room: Room) -> None:
         if self._room is not None and self._room is not self._begun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -18,14 +18,21 @@ class Room:
     """Storage [batch, kv_heads, capacity, head_dim]; the first `used` columns are taken.
 
     `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
-    same. `holders` are the layers that read this storage.
+    same, and `spare` is then the room that rotated keys will need. `holders` are the layers that read this storage.
     """
 
     keys: Tensor
     values: Tensor
-    used: int
-    entered: Tensor | None
-    holders: WeakSet[KeyValueLayer]
+    entered: Tensor | None = None
+    spare: Tensor | None = None
+    used: int = 0
+    holders: WeakSet[KeyValueLayer] = field(default_factory=WeakSet)
+
+    @classmethod
+    def like(cls, keys: Tensor, values: Tensor, capacity: int, *, moves: bool) -> Room:
+        """Storage for columns like these, without any; with a spare if they may move."""
+        keys, values = (part.new_empty(*part.shape[:2], capacity, part.shape[-1]) for part in (keys, values))
+        return cls(keys, values, spare=torch.empty_like(keys) if moves else None)
 
     @property
     def capacity(self) -> int:
@@ -34,8 +41,15 @@ class Room:
 
     @property
     def parts(self) -> list[Tensor]:
-        """All tensors of the storage."""
+        """All tensors that columns are in."""
         return [self.keys, self.values] if self.entered is None else [self.keys, self.values, self.entered]
+
+    def split(self) -> Tensor:
+        """Hold keys as they came apart from `keys`, which are to be written anew, and return them."""
+        if self.entered is None:
+            self.entered, self.keys = self.keys, torch.empty_like(self.keys) if self.spare is None else self.spare
+            self.spare = None
+        return self.entered
 
 
 @dataclass(frozen=True, slots=True)

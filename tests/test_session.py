@@ -16,6 +16,7 @@ from families import FAMILIES, build, video
 from safetensors import safe_open
 
 import pdrop_video as pv
+from pdrop_video import atomic
 from pdrop_video.pyramid import SCORERS
 from pdrop_video.pyramid.scorers.contrast import Contrast
 
@@ -143,9 +144,9 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeyp
 
 HOLDER = """
 import sys
-sys.path[:0] = {path!r}
+sys.path.append({path!r})
 from pathlib import Path
-from pdrop_video.atomic import replacing
+from atomic import replacing
 with replacing(Path({file!r})) as part:
     Path(part).write_bytes(b"of another process")
     print(part, flush=True)
@@ -158,7 +159,7 @@ def test_what_a_killed_save_leaves_the_next_one_removes(tmp_path: Path) -> None:
     path = tmp_path / "[a].pdrop"
     other = tmp_path / ".[a].pdrop2.x.part"
     other.touch()
-    script = HOLDER.format(path=sys.path, file=str(path))
+    script = HOLDER.format(path=str(Path(atomic.__file__).parent), file=str(path))  # not the package: no torch
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     stream = build("qwen2_5_vl").stream(pv.Pyramid(stages=3))
     with (

@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots test test-slow test-browser test-processors test-range test-lmms-eval lint format clean help
+.PHONY: ask demo screenshots test test-slow test-browser test-processors test-quantized test-range test-lmms-eval lint format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,10 @@ test-processors: .venv-processors/ready  ## preprocessing against transformers' 
 	@echo "[test-processors] pytest"
 	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py
 
+test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsandbytes
+	@echo "[test-quantized] pytest"
+	@.venv-quantized/bin/python -m pytest -m quantized tests/test_quantized.py
+
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call overlay,.venv-newest)
 	@.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade transformers
@@ -67,7 +71,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-floor .venv-newest .venv-lmms-eval
+	rm -rf .venv .venv-processors .venv-quantized .venv-floor .venv-newest .venv-lmms-eval
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -89,6 +93,13 @@ overlay = $(BIN)/python -m venv $(1) && \
 	@# without its dependencies: they are a torch of another build, gigabytes of it, and what .venv has already
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchvision==$(TORCHVISION)
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet num2words==0.5.14
+	@touch $@
+
+.venv-quantized/ready: .venv/ready
+	@echo "[env] .venv-quantized: bitsandbytes beside .venv"
+	@$(call overlay,.venv-quantized)
+	@# without its dependencies, which .venv has already
+	@.venv-quantized/bin/python -m pip --disable-pip-version-check install --quiet --no-deps bitsandbytes==0.50.2
 	@touch $@
 
 .venv-floor/ready: .venv/ready

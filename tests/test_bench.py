@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from families import FAMILIES, build
+from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
 from eval.bench.common import in_turns, report
+from eval.bench.prefill import bare_attention, bare_linear
 from eval.bench.soak import soak
 from eval.bench.streams import Crowd
+from pdrop_video.flops import DecoderShape, layer_flops
 from pdrop_video.memory import StreamCache
 
 
@@ -58,6 +63,23 @@ def test_nothing_is_written_or_drawn_unasked(
     monkeypatch.chdir(tmp_path)
     report("soak", pd.DataFrame({"a": [1]}), lambda table: 1 / 0, None, False)
     assert "{" not in capsys.readouterr().out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bare_products_are_a_prefills(family: str) -> None:
+    """A prefill's yardstick, as PyTorch counts it: linear layers, whole squares of attention, a row of logits."""
+    model = build(family).model
+    shape, rows = DecoderShape.of(model.config), [40, 40, 23, 23, 9, 9]
+
+    def counted(run: Callable[[], None]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops()
+
+    whole = sum(layer_flops(shape, n, causal=False) for n in rows)
+    squares = sum(4 * n * n * shape.heads * shape.head_dim for n in rows)
+    assert counted(bare_attention(model, rows)) == squares
+    assert counted(bare_linear(model, rows)) == whole - squares + 2 * shape.hidden * shape.vocabulary
 
 
 def test_soak_reports_and_stops_over_budget(monkeypatch: pytest.MonkeyPatch) -> None:

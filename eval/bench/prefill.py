@@ -2,20 +2,23 @@
 
     python -m eval.bench.prefill --json
 
-`generate` for one token, in turns within one run: by the unmodified model, with tokens dropped, with nothing dropped,
-and the bare matrix products. The measured figures of a row are medians over the turns, ratios are paired within them.
+`generate` for one token, in turns within one run: by the unmodified model, with tokens dropped by either schedule, with
+nothing dropped, and the bare matrix products of the first three. Times are medians over the turns, ratios are paired
+within them.
 
-`gemm_fraction` compares two rates. One is that of the pruned prefill: all its matrix products, attention included, over
-all its time. The other is what this machine reaches where nothing but products is asked of it: every linear layer of
-the decoder, each with its own weights and as many rows as the schedule leaves it, one behind the other. What keeps it
-below 1 is attention, whose kernel is slower than a product, and all that is not a product (norms, RoPE,
-activations). `full_gemm_fraction` is the same for the unmodified model.
+`gemm_fraction` is the rate of the pruned prefill over that of bare products of the same shapes, of as many FLOPs: of
+every layer its linear ones with their own weights, each head's two products of attention (queries with keys, weights
+with values), and the last row's logits, each by itself and one behind the other. A bare product of attention is square
+and has a causal half too many, whose time is not counted. What keeps the fraction below 1 is all that is not a
+product: softmax, norms, RoPE, activations, ranking. `full_gemm_fraction` is the same for the unmodified model.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import pandas as pd
@@ -25,7 +28,6 @@ from torch import Tensor, nn
 
 import pdrop_video as pv
 from pdrop_video.flops import DecoderShape, prefill_flops
-from pdrop_video.pyramid import Schedule
 from pdrop_video.pyramid.scorers import Ranking
 from pdrop_video.pyramid.scorers.relevance import Relevance
 
@@ -36,6 +38,7 @@ PYRAMIDS = {
     "pyramid": pv.Pyramid(ratios=(0.5, 0.25, 0.125)),
     "fastv": pv.Pyramid(layers=(2,), ratios=(0.25,)),  # FastV (arXiv 2403.06764) is a pyramid with one early boundary
 }
+WHOLE = pv.Pyramid(stages=1)
 
 
 class TimedRelevance:
@@ -56,72 +59,88 @@ class TimedRelevance:
         return scores
 
 
-def bare_products(layers: nn.ModuleList, rows: list[int]) -> tuple[Callable[[], None], int]:
-    """The linear layers' products alone, layer by layer for so many rows each, and how many FLOPs they are."""
-    linear = [[part for part in layer.modules() if isinstance(part, nn.Linear)] for layer in layers]
-    weights = [[part.weight for part in parts] for parts in linear]
-    sizes = {(n, weight.shape[1]) for n, parts in zip(rows, weights, strict=True) for weight in parts}
-    inputs = {size: torch.randn(size, dtype=weights[0][0].dtype) for size in sizes}
+def bare_linear(model: Any, per_layer: list[int]) -> Callable[[], None]:
+    """The products of the linear layers alone, for so many rows in each decoder layer, and of the last row's logits."""
+    weights = [
+        (rows, part.weight)
+        for rows, layer in zip(per_layer, model.get_decoder().layers, strict=True)
+        for part in layer.modules()
+        if isinstance(part, nn.Linear)
+    ]
+    weights.append((1, model.get_output_embeddings().weight))
+    inputs = {size: torch.randn(size, dtype=model.dtype) for size in {(rows, w.shape[1]) for rows, w in weights}}
 
     def run() -> None:
-        for n, parts in zip(rows, weights, strict=True):
-            for weight in parts:
-                nn.functional.linear(inputs[n, weight.shape[1]], weight)
+        for rows, weight in weights:
+            nn.functional.linear(inputs[rows, weight.shape[1]], weight)
 
-    return run, sum(2 * n * weight.numel() for n, parts in zip(rows, weights, strict=True) for weight in parts)
+    return run
 
 
-def measure(model: Any, name: str, visual: int, repeats: int) -> dict[str, float | int | str]:
-    """One row of the table."""
-    layers, shape = model.get_decoder().layers, DecoderShape.of(model.config)
-    scorer = TimedRelevance()
-    pyramid = pv.Pyramid(layers=PYRAMIDS[name].layers, ratios=PYRAMIDS[name].ratios, scorer=scorer)
-    schedule: Schedule = pyramid.resolve(len(layers))
-    rows = visual + TEXT_TOKENS
+def bare_attention(model: Any, per_layer: list[int]) -> Callable[[], None]:
+    """The two products of every head alone, the whole square of each, into one buffer."""
+    heads, sizes = DecoderShape.of(model.config), set(per_layer)
+    queries, keys, values, found = (
+        {rows: torch.randn(rows, heads.head_dim, dtype=model.dtype) for rows in sizes} for _ in range(4)
+    )
+    squares = {rows: torch.empty(rows, rows, dtype=model.dtype) for rows in sizes}
+
+    def run() -> None:
+        for rows in per_layer:
+            for _ in range(heads.heads):
+                torch.mm(queries[rows], keys[rows].T, out=squares[rows])
+                torch.mm(squares[rows], values[rows], out=found[rows])
+
+    return run
+
+
+def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int | str]]:
+    """The rows of the table for so many visual tokens: one for each schedule, and all in the same turns."""
+    shape, rows = DecoderShape.of(model.config), visual + TEXT_TOKENS
     ids = torch.randint(1000, (1, rows))  # far below the tokens that stand for pictures
     places = torch.arange(rows)
     mask = ((places >= 4) & (places < 4 + visual))[None]
+    scorers = {name: TimedRelevance() for name in PYRAMIDS}
 
     def generate() -> Any:
         return model.generate(ids, max_new_tokens=1, do_sample=False)
 
-    def dropped(schedule_of: pv.Pyramid) -> Callable[[], Any]:
-        def run() -> Any:
-            with pv.pyramid_drop(model, schedule_of, visual=mask):
-                return generate()
+    def under(pyramid: pv.Pyramid) -> Any:
+        with pv.pyramid_drop(model, pyramid, visual=mask):
+            return generate()
 
-        return run
-
-    pruned_products, pruned_count = bare_products(layers, [n + TEXT_TOKENS for n in schedule.per_layer(visual)])
-    full_products, full_count = bare_products(layers, [rows] * len(layers))
-    with torch.no_grad():
-        times = in_turns(
-            {
-                "full": generate,
-                "pruned": dropped(pyramid),
-                "ratio1": dropped(pv.Pyramid(stages=1)),
-                "pruned_products": pruned_products,
-                "full_products": full_products,
-            },
-            repeats,
+    schedules = {"full": WHOLE.resolve(shape.layers)}
+    runs: dict[str, Callable[[], Any]] = {"full": generate, "ratio1": partial(under, WHOLE)}
+    for name, pyramid in PYRAMIDS.items():
+        schedules[name] = pyramid.resolve(shape.layers)
+        runs[name] = partial(under, replace(pyramid, scorer=scorers[name]))
+    for name, schedule in schedules.items():
+        per_layer = [n + TEXT_TOKENS for n in schedule.per_layer(visual)]
+        runs[f"{name} linear"], runs[f"{name} attention"] = (
+            bare_linear(model, per_layer),
+            bare_attention(model, per_layer),
         )
-    pruned_flops = prefill_flops(shape, schedule, visual, TEXT_TOKENS)
-    full_flops = prefill_flops(shape, pv.Pyramid(stages=1).resolve(len(layers)), visual, TEXT_TOKENS)
-    full, pruned = times.full.median(), times.pruned.median()
-    ranking = sum(scorer.seconds[-repeats * len(schedule.layers) :])  # without the turn that warms up
-    return {
-        "schedule": name,
-        "tokens": visual,
-        "full_s": full,
-        "pruned_s": pruned,
-        "predicted_s": full * pruned_flops / full_flops,
-        "speedup": (times.full / times.pruned).median(),
-        "flops_speedup": full_flops / pruned_flops,
-        "gemm_fraction": pruned_flops / pruned_count * (times.pruned_products / times.pruned).median(),
-        "full_gemm_fraction": full_flops / full_count * (times.full_products / times.full).median(),
-        "ranking_fraction": ranking / times.pruned.sum(),
-        "ratio1_slowdown": (times.ratio1 / times.full).median(),
-    }
+    with torch.no_grad():
+        times = in_turns(runs, repeats)
+    flops = {name: prefill_flops(shape, schedule, visual, TEXT_TOKENS) for name, schedule in schedules.items()}
+    bare = {name: times[f"{name} linear"] + times[f"{name} attention"] / 2 for name in schedules}
+    return [
+        {
+            "schedule": name,
+            "tokens": visual,
+            "full_s": times.full.median(),
+            "pruned_s": times[name].median(),
+            "predicted_s": times.full.median() * flops[name] / flops["full"],
+            "speedup": (times.full / times[name]).median(),
+            "flops_speedup": flops["full"] / flops[name],
+            "gemm_fraction": (bare[name] / times[name]).median(),
+            "full_gemm_fraction": (bare["full"] / times.full).median(),
+            # without the turn that warms up
+            "ranking_fraction": sum(scorer.seconds[-repeats * len(schedules[name].layers) :]) / times[name].sum(),
+            "ratio1_slowdown": (times.ratio1 / times.full).median(),
+        }
+        for name, scorer in scorers.items()
+    ]
 
 
 def draw(table: pd.DataFrame) -> Any:
@@ -141,11 +160,16 @@ def main(
     """Prefill with and without dropping, against what FLOPs predict."""
     model = random_model()
     rows = []
-    for name in PYRAMIDS:
-        for visual in map(int, tokens.split(",")):
-            rows.append(measure(model, name, visual, repeats))
-            print(f"{name}, {visual} visual tokens: {rows[-1]['speedup']:.2f} x", flush=True)
-    report("prefill", pd.DataFrame(rows), draw, out, as_json)
+    for visual in map(int, tokens.split(",")):
+        rows += measure(model, visual, repeats)
+        print(f"{visual:,} visual tokens: {rows[-2]['speedup']:.2f} x, {rows[-1]['speedup']:.2f} x", flush=True)
+    report(
+        "prefill",
+        pd.DataFrame(rows).sort_values(["schedule", "tokens"], ascending=[False, True], ignore_index=True),
+        draw,
+        out,
+        as_json,
+    )
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ class MRopePositions:
     that began at `s0` has t = start + floor((s - s0) * tokens_per_second), h = start + row, w = start + column; text
     after it begins at the largest position + 1. With frames at a constant rate this is the rule of transformers up to
     5.0; since 5.5 transformers lets the text after a video begin at start + max(h, w), whatever the video's length,
-    and ``forward`` and ``generate`` disagree. The library passes its own positions everywhere.
+    and ``forward`` and ``generate`` disagree; 5.16 and 5.17 also cut the time between two steps to whole seconds. The
+    library passes its own positions everywhere.
 
     Parameters
     ----------

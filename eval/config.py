@@ -5,6 +5,7 @@ Knows settings. Refuses to know how they are carried out.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +33,11 @@ class RunConfig(BaseModel):
     model, revision, dtype, attn, device : str or None
         As `pdrop_video.load` takes them; no model means the built-in one.
     pyramid, memory : dict
-        Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`.
+        Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`: scorer, allocator, evictor, archive and the rest.
     ask_pyramid : dict or None
         Arguments of a `Pyramid` that drops from the memory at each question; None attends to all of it.
+    retrieve : int or None
+        Steps of time that each question gets back from the memory's archive.
     fps, frames : float or int, one of them
         Frames a second, or so many in all by the task's own rule.
     chunk : int
@@ -71,6 +74,7 @@ class RunConfig(BaseModel):
     pyramid: dict[str, Any] = Field(default_factory=dict)
     memory: dict[str, Any] = Field(default_factory=dict)
     ask_pyramid: dict[str, Any] | None = None
+    retrieve: int | None = Field(default=None, ge=1)
     fps: float | None = Field(default=None, gt=0)
     frames: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=8, ge=1)
@@ -105,9 +109,14 @@ class RunConfig(BaseModel):
         if self.last_frames is not None and self.question_aware:
             raise ValueError("last_frames keeps all tokens of its frames, so question_aware has nothing to rank")
         self.pyramid_object()
-        self.memory_object()
+        memory = self.memory_object()
         self.ask_pyramid_object()
         self.paraphraser()
+        if self.retrieve is not None and (memory.archive is None or self.last_frames is not None):
+            raise ValueError(
+                f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
+                "memory: {tokens: 6144, archive: 1073741824} (bytes), and no last_frames"
+            )
         return self
 
     def pyramid_object(self) -> pv.Pyramid:
@@ -129,6 +138,7 @@ class RunConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The settings that an item's answer depends on, JSON-ready; of a file of paraphrases, what it says."""
         settings = self.model_dump(mode="json", exclude=PLACE)
+        settings["memory"].pop("archive_folder", None)  # a place, too
         if self.paraphrase is not None and self.paraphrase not in TEMPLATES:
             settings["paraphrase"] = digest(Path(self.paraphrase).read_text(encoding="utf-8"))
         return settings
@@ -195,7 +205,10 @@ def _text(file: Path) -> str:
 
 
 def _schedule(value: Any) -> Any:
-    """Ratios, as a list or as "0.5,0.25", and "none" stand for schedules; anything else stays."""
+    """Ratios, as a list or as "0.5,0.25", "none" and a saved schedule's file stand for schedules; else it stays."""
+    if isinstance(value, str) and value.endswith(".json"):
+        found = pv.Pyramid.load(value)
+        return {field.name: given for field in fields(found) if (given := getattr(found, field.name)) is not None}
     if isinstance(value, str):
         value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")
     if value is None or value == "none":

@@ -79,8 +79,10 @@ class Metered:
         """Tokens of a user's text in its turn, the template's own included."""
         return _tokens(self.stream.lm, text) + _template_tokens(self.stream.lm)
 
-    def asking_flops(self, rows: int, tokens: int, pyramid: pv.Pyramid | None = None) -> float:
-        """FLOPs of a question over what is remembered.
+    def asking_flops(
+        self, rows: int, tokens: int, pyramid: pv.Pyramid | None = None, retrieve: int | None = None
+    ) -> float:
+        """FLOPs of a question over what it attends to.
 
         Parameters
         ----------
@@ -88,17 +90,46 @@ class Metered:
             Tokens of the question.
         tokens : int
             Tokens generated.
-        pyramid : Pyramid, optional
-            What drops from the memory first.
+        pyramid, retrieve
+            As for `attended`.
         """
-        own = self.stream.loop.schedule
-        shares = [1.0] * own.num_layers if pyramid is None else pyramid.resolve(own.num_layers).per_layer_shares()
-        past, kept = list(self.stream.cache_tokens), self.kept
-        for layer, share in enumerate(shares):
-            visual = kept[own.stage(layer)]
-            past[layer] += int(visual * share) - visual
+        past = [visual + text for visual, text in self.attended(pyramid, retrieve)]
         read = sum(layer_flops(self.shape, rows, held) for held in past) + 2 * self.shape.hidden * self.shape.vocabulary
         return float(read + decode_flops(self.shape, tuple(held + rows for held in past), max(tokens - 1, 0)))
+
+    def attended(self, pyramid: pv.Pyramid | None = None, retrieve: int | None = None) -> list[tuple[int, int]]:
+        """Visual tokens and tokens of text that a question attends to in each layer.
+
+        Parameters
+        ----------
+        pyramid : Pyramid, optional
+            What drops from the memory first.
+        retrieve : int, optional
+            Archived steps that each layer gets back before that; counted at their mean size.
+        """
+        own, kept = self.stream.loop.schedule, self.kept
+        visual = [kept[own.stage(layer)] for layer in range(own.num_layers)]
+        text = [length - held for length, held in zip(self.stream.cache_tokens, visual, strict=True)]
+        if retrieve is not None:
+            back = [self._brought_back(layer, retrieve) for layer in range(own.num_layers)]
+            visual = [held + more for held, (more, _) in zip(visual, back, strict=True)]
+            text = [held + more for held, (_, more) in zip(text, back, strict=True)]
+        if pyramid is not None:
+            asking = pyramid.resolve(own.num_layers)
+            most = asking.counts(visual[0])  # a layer with less than its share of the first one's drops nothing
+            shares = asking.per_layer_shares()
+            visual = [
+                held if share == 1 else min(held, most[asking.stage(layer)])
+                for layer, (held, share) in enumerate(zip(visual, shares, strict=True))
+            ]
+        return list(zip(visual, text, strict=True))
+
+    def _brought_back(self, layer: int, steps: int) -> tuple[int, int]:
+        archive = self.stream._state.cache.archive
+        assert archive is not None  # the settings say so
+        there, visual, text = archive.extent(layer)
+        share = min(steps, there) / there if there else 0.0
+        return round(visual * share), round(text * share)
 
     @property
     def kept(self) -> list[int]:

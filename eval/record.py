@@ -78,6 +78,8 @@ class Record:
         Visual tokens remembered in each stage, shallow to deep.
     cache_bytes : int
         Bytes of the keys and values remembered.
+    archive_bytes : int
+        Bytes archived on the host.
     seconds : dict
         Wall-clock time by part: "decode" (video), "prefill" (pushing frames; shared by the items of one pass, and
         counted whole in each), "first_token" and "generate".
@@ -113,6 +115,7 @@ class Record:
     visual_tokens: int = 0
     kept: list[int] = field(default_factory=list)
     cache_bytes: int = 0
+    archive_bytes: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0

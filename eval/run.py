@@ -42,13 +42,24 @@ def main(
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, flash_attention_2, ...")] = None,
     device: Annotated[str | None, typer.Option(help="Left out: workers are spread over the CUDA devices.")] = None,
     pyramid: Annotated[
-        str | None, typer.Option(help="'none', ratios as 0.5,0.25,0.125, or YAML: '{ratios: [.5], scorer: fusion}'.")
+        str | None,
+        typer.Option(
+            help="'none'; ratios as 0.5,0.25,0.125; YAML: '{ratios: [.5], scorer: fusion}'; or a file of "
+            "`pdrop-video search`."
+        ),
     ] = None,
     memory: Annotated[
-        str | None, typer.Option(help="'none', a number of tokens, or YAML: '{bytes: 1073741824, shape: pyramid}'.")
+        str | None,
+        typer.Option(
+            help="'none'; a number of tokens; or YAML: '{tokens: 6144, evictor: window, positions: compact, archive: "
+            "1073741824}'."
+        ),
     ] = None,
     ask_pyramid: Annotated[
         str | None, typer.Option(help="As --pyramid: drops from the memory at each question; left out: nothing.")
+    ] = None,
+    retrieve: Annotated[
+        int | None, typer.Option(help="Steps of time that each question gets back from the memory's archive.")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second; or")] = None,
     frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,

@@ -99,6 +99,7 @@ def _cost(records: Sequence[Record]) -> Figures:
         "kept_by_stage": [fmean(r.kept[s] for r in done if s < len(r.kept)) for s in range(stages)],
         "cache_bytes_mean": fmean(r.cache_bytes for r in done),
         "cache_bytes_max": max(r.cache_bytes for r in done),
+        "archive_bytes_max": max(r.archive_bytes for r in done),
         "tflops": fmean(r.flops for r in done) / 1e12,
         "seconds": {name: fmean(r.seconds.get(name, 0.0) for r in done) for name in parts},
     }

@@ -100,7 +100,7 @@ class Talk:
         with stream.clock.part("model"):
             turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
-        self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid)
+        self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
         self._record = replace(
             self._record,
             at=self._seconds[-1],
@@ -108,6 +108,7 @@ class Talk:
             visual_tokens=stream.visual_tokens,
             kept=stream.kept,
             cache_bytes=stream.stream.cache_bytes,
+            archive_bytes=stream.stream.status.archive_bytes,
             seconds={"prefill": stream.prefill},
             flops=stream.flops + self._asking_flops,
         )
@@ -122,7 +123,13 @@ class Talk:
 
     def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
         longest = self._config.max_new_tokens or ask.max_new_tokens
-        answer = stream.stream.ask(ask.text, longest, pyramid=self._pyramid, answer_prefix=ask.answer_prefix)
+        answer = stream.stream.ask(
+            ask.text,
+            longest,
+            pyramid=self._pyramid,
+            retrieve=self._config.retrieve,
+            answer_prefix=ask.answer_prefix,
+        )
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
         return Turn(at, answer.text), stream.rows(ask.text + ask.answer_prefix), len(answer.token_ids)
@@ -134,7 +141,9 @@ class Talk:
             )
         begun = perf_counter()
         question = ask.cloze or ask.text
-        likelihoods = stream.stream.likelihood(question, ask.choices, pyramid=self._pyramid)
+        likelihoods = stream.stream.likelihood(
+            question, ask.choices, pyramid=self._pyramid, retrieve=self._config.retrieve
+        )
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
         return Turn(at, text, tuple(likelihoods)), stream.rows(question + "".join(ask.choices)), 0

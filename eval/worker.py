@@ -43,11 +43,17 @@ class StreamWorker:
         self.shape = DecoderShape.of(self.lm.model.config)
         self.frames = Frames(config.cache, config.cache_gb)
         self.clock = Clock()
+        self._begun = False
         self.paraphrase = config.paraphraser()
+        self._open(config.pyramid_object(), config.memory_object())  # settings that suit no item of this model
+        if (asking := config.ask_pyramid_object()) is not None:
+            asking.resolve(self.lm.num_layers)
 
     def __call__(self, job: Job) -> Iterator[Record]:
         """One record for each item, as soon as it is finished."""
-        self.clock.lap()
+        if not self._begun:  # from here on every second belongs to some record
+            self._begun = True
+            self.clock.lap()
         for items in passes(job.items, self.config):
             left = {item.id: item for item in items}
             try:

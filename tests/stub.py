@@ -14,6 +14,7 @@ from eval.config import RunConfig
 from eval.core import Job, blank, failed
 from eval.record import Record, digest
 from eval.tasks import task_named
+from eval.worker import StreamWorker
 
 
 @dataclass
@@ -53,9 +54,33 @@ class Stub:
                 with self.log.open("a") as log:
                     log.write(item.id + "\n")
             yield record
-            if item.id == self.victim and self.killed is not None and not self.killed.exists():
-                self.killed.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+            if item.id == self.victim and self.killed is not None:
+                die_once(self.killed)
+
+
+@dataclass
+class Mortal:
+    """The real worker, whose process is killed once, after its first answer to the item `victim`."""
+
+    config: RunConfig
+    victim: str
+    killed: Path
+    index: int = 0
+
+    def __call__(self, job: Job) -> Iterator[Record]:
+        if not hasattr(self, "_worker"):
+            self._worker = StreamWorker(self.config, self.index)
+        for record in self._worker(job):
+            yield record
+            if record.item == self.victim:
+                die_once(self.killed)
+
+
+def die_once(killed: Path) -> None:
+    """Kill this process, unless the file says that it was done before."""
+    if not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def result(out: Path) -> dict[str, object]:

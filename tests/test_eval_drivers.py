@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import stub
-from stub import Stub, result
+from stub import Mortal, Stub, result
 from videomme import make_videomme
 
 import pdrop_video as pv
@@ -221,6 +221,28 @@ def test_two_ray_replicas_one_killed(cluster: Any, data: Path, tmp_path: Path, a
     execute(settings, driver=driver_of(settings, 2, RayOptions(replicas=2)), make=make)
     assert (tmp_path / "killed").exists()
     check(settings, alone)
+
+
+@pytest.mark.slow
+def test_a_ray_replica_of_the_built_in_model_killed(cluster: Any, tmp_path: Path) -> None:
+    data = make_videomme(tmp_path / "data", 6, clips=3)
+
+    def settings(out: str) -> RunConfig:
+        return RunConfig(
+            task="videomme", data=data, out=tmp_path / out, frames=8, device="cpu", memory=64, max_new_tokens=4
+        )
+
+    execute(settings("alone"))
+    make = partial(Mortal, settings("ray"), "003-2", tmp_path / "killed")
+    execute(settings("ray"), driver=driver_of(settings("ray"), 2, RayOptions(replicas=2)), make=make)
+    assert (tmp_path / "killed").exists()
+    assert len(written(tmp_path / "ray")) == len(set(written(tmp_path / "ray"))) == 18
+    said = [
+        {r.item: (r.response, r.kept, r.error) for r in read_records(tmp_path / out).values()}
+        for out in ("alone", "ray")
+    ]
+    assert said[0] == said[1] and len({response for response, _, _ in said[0].values()}) > 3
+    assert result(tmp_path / "ray") == result(tmp_path / "alone")
 
 
 def test_ray_without_room_says_so(cluster: Any, data: Path, tmp_path: Path) -> None:

@@ -59,6 +59,17 @@ OPTIONS = ["A. A red car", "B. A bus", "C. A man", "D. A bicycle"]
         ("Option A is incorrect. Option C is correct.", "C", "A"),
         ("A is not shown, so it must be C", "C", "A"),
         ("Option C is wrong", None, "C"),
+        ("A man ... C", "C", "A"),
+        ("'C'", "C", "C"),
+        ("The answer is 'c'.", "C", None),
+        ("It's C", "C", "C"),
+        ("N/A", None, "A"),
+        ("I'm sorry, but I can't help with that.", None, None),
+        ("(A) (C)", None, "A"),
+        ("A. B. C. D.", None, "A"),
+        ("(A) or (C)", None, "A"),
+        ("C)\nA man", "C", "C"),
+        ("C. A man\nD. A bicycle", "C", "C"),
     ],
 )
 def test_odd_answers(response: str, strict: str | None, official: str | None) -> None:

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from stub import result
-from typer import Typer
-from typer.testing import CliRunner, Result
 from videomme import make_videomme
 
 import pdrop_video as pv
-from eval import run
 from eval.config import configured
+from eval.core import serial
 from eval.execute import execute
 from eval.record import Record, read_run
 from eval.tasks import Item, task_named
@@ -82,6 +79,23 @@ def test_likelihoods_are_the_library_s_own(data: Path, tmp_path: Path, lm: pv.Vi
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["answers_read_by"] == "likelihood" and summary["accuracy"]["strict_all"]["mean"] == 1.0
     assert "by the length-normalised likelihood" in (tmp_path / "summary.md").read_text()
+
+
+def test_every_second_between_records_is_somebody_s(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("eval.clock.perf_counter", lambda: now)
+
+    def slow(jobs: Any, make: Any) -> Any:
+        nonlocal now
+        for record in serial(jobs, make):
+            yield record
+            now += 1  # writing it down took so long
+
+    settings = configured(None, {"task": "videomme", "data": data, "out": tmp_path, **QUICK, "limit": 6})
+    execute(settings, driver=slow)
+    assert [r.spent["runner"] for r in read_run(tmp_path).records] == [0, 1, 1, 1, 1, 1]  # on two videos
 
 
 def test_a_known_question_ranks_and_the_video_is_watched_for_each(data: Path, tmp_path: Path, lm: pv.VideoLM) -> None:
@@ -183,57 +197,6 @@ def test_time_is_accounted_for(data: Path, tmp_path: Path) -> None:
         max(r.seconds["decode"] for r in records.values() if r.video == v) for v in {r.video for r in records.values()}
     ]
     assert time["decode"] == pytest.approx(sum(decoded))  # once a video, not once a question
-
-
-def command(*arguments: Any) -> Result:
-    app = Typer()
-    app.command()(run.main)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def test_the_command_line_and_its_file(data: Path, tmp_path: Path) -> None:
-    settings = {"task": "videomme", "data": str(data), "fps": 2, "pyramid": {"ratios": [0.5, 0.2]}, "memory": 128}
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
-    out = tmp_path / "out"
-    done = command("--config", tmp_path / "run.yaml", "--out", out, "--frames", 4, "--memory", "none", "--limit", 3)
-    assert done.exit_code == 0, done.output
-    header = read_run(out).header
-    configuration = header["configuration"]
-    assert (configuration["frames"], configuration["fps"]) == (4, None)
-    assert (configuration["pyramid"], configuration["memory"]) == ({"ratios": [0.5, 0.2]}, {"tokens": None})
-    assert header["model"] == "built-in" and header["packages"]["torch"] and header["git_commit"]
-    assert "strict, all questions" in done.stdout and "videomme 0/1: 3 of 3 items" in done.stderr
-    assert {path.name for path in out.iterdir() if not path.name.startswith((".", "records"))} == {
-        "run.json",
-        "summary.json",
-        "summary.md",
-        "videomme.json",
-    }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["videomme"], "data: Field required; out: Field required"),
-        (["nothing", "--fps", "1"], "there is no task 'nothing'; choose one of videomme,"),
-        (["videomme"], "neither fps nor frames was given"),
-        (["videomme", "--fps", "1", "--frames", "8"], "both fps=1 and frames=8 were given"),
-        (["videomme", "--fps", "1", "--pyramid", "{ratio: 2}"], "ratio is 2; expected a share in"),
-        (["videomme", "--fps", "1", "--pyramid", "{speed: 2}"], "unexpected keyword argument 'speed'"),
-        (["videomme", "--fps", "1", "--memory", "-4"], "expected a whole number from 1"),
-        (["videomme", "--fps", "1", "--pyramid", "[1"], "pyramid is not YAML"),
-        (["videomme", "--fps", "1", "--shard", "3/3"], "expected i/n with i from 0"),
-        (["videomme", "--fps", "1", "--last-frames", "4", "--question-aware"], "has nothing to rank"),
-        (["videomme-subtitles", "--fps", "1", "--data", "EMPTY"], "download"),
-    ],
-)
-def test_wrong_settings_get_one_sentence(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    places = [] if "Field required" in message else ["--out", str(tmp_path / "out")]
-    if places and "EMPTY" not in arguments:
-        places += ["--data", str(data)]
-    done = command(*[str(tmp_path) if a == "EMPTY" else a for a in arguments], *places)
-    assert done.exit_code == 1
-    assert message in done.stderr and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
 
 
 def test_videos_that_are_all_missing(data: Path, tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ class ScriptedWorker(StreamWorker):
     """The runner's own worker with scripted streams."""
 
     def __init__(self, words: Words, config: RunConfig, index: int = 0) -> None:
-        super().__init__(config, index)
         self._words = words
+        super().__init__(config, index)
 
     def _open(self, *arguments: Any) -> Metered:
         metered = super()._open(*arguments)
@@ -95,6 +95,21 @@ def test_mlvu(tmp_path: Path) -> None:
     assert summary["figures"] == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
     assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 8)
     assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 8)
+
+
+def test_mlvu_test(tmp_path: Path) -> None:
+    data = benchmarks.mlvu_test(tmp_path / "data")
+    benchmarks.write_videos(data / "video", *(f"test_AR_{n}.mp4" for n in range(3)))
+    said = lambda question, second: "F) None" if second == 11.75 else f"at {second:g}"  # noqa: E731
+    summary, records = ran("mlvu-test", data, tmp_path / "out", said, frames=4)
+    # 48 frames of 12 s: the last of four is the 48th
+    assert watched(records) == dict.fromkeys(["AR_0", "AR_1", "SQA_0"], (4, 11.75))
+    assert summary["accuracy"] == dict.fromkeys(summary["accuracy"])  # the answers are withheld
+    assert (summary["figures"], summary["items"]["unanswered"]) == ({}, 0)
+    assert json.loads((tmp_path / "out" / "mlvu_test.json").read_text()) == [
+        {"question_id": name, "question_type": kind, "option": "F"}
+        for name, kind in (("AR_0", "anomaly_reco"), ("AR_1", "anomaly_reco"), ("SQA_0", "sportsQA"))
+    ]
 
 
 def test_longvideobench(tmp_path: Path) -> None:
@@ -136,7 +151,7 @@ def test_worldsense(tmp_path: Path) -> None:
 
 def test_streamingbench_choices(tmp_path: Path) -> None:
     data = benchmarks.streamingbench(tmp_path / "data")
-    names = ["sample_1_real", "sample_2_real", "sample_1_omni", "sample_2_omni", "sample_17_sqa", "sample_32_sqa"]
+    names = ["sample_1_real", "sample_2_real", "sample_17_sqa", "sample_32_sqa"]
     benchmarks.write_videos(data / "videos", *(f"{name}.mp4" for name in names), seconds=80, rate=2)
     summary, records = ran("streamingbench-real", data, tmp_path / "real", always("C. BOS"))
     # until 4 s; from 10 to 70 s; until 8 s; both ends included
@@ -145,11 +160,34 @@ def test_streamingbench_choices(tmp_path: Path) -> None:
     _, records = ran("streamingbench-real-full", data, tmp_path / "full", always("C"))
     assert watched(records) == {"real_0_0": (5, 4.0), "real_0_1": (71, 70.0), "real_1_0": (9, 8.0)}
     assert records["real_0_0"].shared == 2  # one pass, in which each question has its moment
-    summary, _ = ran("streamingbench-omni", data, tmp_path / "omni", always("F"))
-    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # F, and E of five
     told = lambda question, second: "C" if "Answer: A; " in question else "A"  # noqa: E731
     summary, records = ran("streamingbench-sqa", data, tmp_path / "sqa", told)
     assert [records[f"sqa_{n}"].strict for n in ("0_0", "0_1", "0_2", "1_0")] == ["A", "C", "C", "A"]
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # A, C, D, C
+
+
+def test_streamingbench_in_full_sees_everything_before_the_question(tmp_path: Path) -> None:
+    data = benchmarks.streamingbench(tmp_path / "data")
+    names = ["sample_1_omni", "sample_2_omni", "sample_17_sqa", "sample_32_sqa"]
+    benchmarks.write_videos(data / "videos", *(f"{name}.mp4" for name in names), seconds=80, rate=2)
+    path = data / "questions_omni.json"
+    path.write_text(path.read_text().replace("00:00:06", "00:01:10", 1))
+    sqa = data / "questions_sqa.json"
+    sqa.write_text(sqa.read_text().replace("00:00:09", "00:01:15"))
+    summary, records = ran("streamingbench-omni", data, tmp_path / "omni", always("F"))
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # F, and E of five
+    assert watched(records) == {"omni_0_0": (61, 70.0), "omni_1_0": (7, 6.0)}
+    summary, records = ran("streamingbench-omni-full", data, tmp_path / "omni-full", always("E"))
+    assert watched(records) == {"omni_0_0": (71, 70.0), "omni_1_0": (7, 6.0)}
+    assert summary["accuracy"]["official_all"]["mean"] == 0.5
+
+    told = lambda question, second: "C" if "Answer: A; " in question else "A"  # noqa: E731
+    _, records = ran("streamingbench-sqa", data, tmp_path / "sqa", told)
+    assert (watched(records)["sqa_0_2"], records["sqa_0_2"].shared) == ((61, 75.0), 1)
+    summary, records = ran("streamingbench-sqa-full", data, tmp_path / "sqa-full", told)
+    assert watched(records) == {"sqa_0_0": (4, 3.0), "sqa_0_1": (8, 7.0), "sqa_0_2": (76, 75.0), "sqa_1_0": (6, 5.0)}
+    assert [records[f"sqa_0_{n}"].shared for n in range(3)] == [3, 3, 3]  # one pass
+    assert [r.strict for _, r in sorted(records.items())] == ["A", "C", "C", "A"]
     assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # A, C, D, C
 
 

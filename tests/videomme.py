@@ -39,14 +39,14 @@ POOLS = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES, "count": DIGITS[1
 SRT = '1\n00:00:00,000 --> 00:00:01,200\n<font color="white" size=".72c">hello there</font>\n\n'
 
 
-def make_videomme(folder: Path, videos: int, clips: int = 0) -> Path:
-    """Write `videos` videos of three questions each, which share `clips` rendered clips of four seconds.
+def make_videomme(folder: Path, videos: int, clips: int = 0, seconds: int = 4) -> Path:
+    """Write `videos` videos of three questions each, which share `clips` rendered clips of so many seconds.
 
     With no clips the videos are empty files, for workers that look at nothing. Every second video has subtitles.
     """
     for name in ("data", "videomme", "subtitle"):
         (folder / name).mkdir(parents=True)
-    shown = [sample_clip("dev", 7, index, seconds=4) for index in range(clips or 4)]
+    shown = [sample_clip("dev", 7, index, seconds=seconds) for index in range(clips or 4)]
     for index in range(clips):
         write_clip(shown[index], folder / f"clip-{index}.mp4")
     rows = []

@@ -94,17 +94,18 @@ def _carry_out(
     actor = ray.remote(Replica).options(num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=-1)
     replicas = [actor.remote(make) for _ in range(min(options.replicas, len(waiting)))]
     coming = {replica.ready.remote(): replica for replica in replicas}
-    _wait_for_one(ray, coming, options)
     idle: deque[Any] = deque()
     busy: dict[Any, _Busy] = {}
     try:
         while waiting or busy:
+            if not busy and not idle:
+                _wait_for_one(ray, coming, options)
             idle.extend(_arrived(ray, coming))
             while waiting and idle:
                 job = waiting.popleft()
                 replica = idle.popleft()
                 busy[replica.work.options(num_returns="streaming").remote(job)] = _Busy(replica, job)
-            ready, _ = ray.wait(list(busy), num_returns=1, timeout=1.0)
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=1.0) if busy else ([], [])
             for stream in ready:
                 at = busy[stream]
                 try:
@@ -113,7 +114,8 @@ def _carry_out(
                     idle.append(busy.pop(stream).replica)
                     continue
                 except ray.exceptions.RayActorError as error:
-                    idle.append(busy.pop(stream).replica)  # Ray restarts it; its next job waits for that
+                    replica = busy.pop(stream).replica
+                    coming[replica.ready.remote()] = replica  # Ray restarts it; until then it would fail every job
                     again, lost = after_death(at.job, at.done)
                     waiting.extendleft(reversed(again))
                     if lost is not None:
@@ -169,7 +171,7 @@ def _connect(ray: Any, options: RayOptions) -> None:
 
 
 def _wait_for_one(ray: Any, coming: dict[Any, Any], options: RayOptions) -> None:
-    """Wait until a replica is there; others may find room later."""
+    """Wait until a replica is there, or there again; others may find room later."""
     ready, _ = ray.wait(list(coming), num_returns=1, timeout=options.timeout)
     if not ready:
         raise pv.ConfigError(
@@ -184,12 +186,18 @@ def _arrived(ray: Any, coming: dict[Any, Any]) -> list[Any]:
     if not coming:
         return []
     ready, _ = ray.wait(list(coming), num_returns=len(coming), timeout=0)
+    there = []
     for reference in ready:
+        replica = coming.pop(reference)
         try:
             ray.get(reference)
+        except ray.exceptions.ActorUnavailableError:  # still on its way from one process to the next
+            coming[replica.ready.remote()] = replica
         except ray.exceptions.RayActorError as error:  # its worker could not be made
             raise _known(error) from error
-    return [coming.pop(reference) for reference in ready]
+        else:
+            there.append(replica)
+    return there
 
 
 def _resources(of: dict[str, float]) -> str:

@@ -22,6 +22,7 @@ _CUE = re.compile(
     r"\s*(?::|-|=)?\s*[(\[{]?\s*(?P<letter>[a-z])" + _END,
     re.IGNORECASE,
 )
+_MORE = r"(?:\s*(?:,|&|/|and\b|or\b)?\s*[(\[]?[A-Za-z](?:[).:\]]+|(?!\w)))+\s*"  # letters and nothing else
 _NEGATED = re.compile(r"\b(?:not|neither|nor|isn't|than)\s+(?:option\s+)?[(\[]?$", re.IGNORECASE)
 
 
@@ -44,7 +45,8 @@ def letter(response: str, options: Sequence[str]) -> str | None:
     """
     letters = [chr(ord("A") + i) for i in range(len(options))]
     text = unicodedata.normalize("NFKC", _said(response))
-    text = re.sub(r"[*_`\"“”]|\\boxed|\\text", "", text).strip()
+    text = re.sub(r"[*_`\"“”]|\\boxed|\\text|\bn/a\b", "", text, flags=re.IGNORECASE).strip()
+    text = re.sub(rf"{_START}['‘’]([A-Za-z])['‘’](?!\w)", r"\1", text)
     texts = [_words(re.sub(r"^\s*\(?[A-Za-z][).:]\s*", "", option)) for option in options]
     for found in (
         _alone(text),
@@ -80,9 +82,11 @@ def _same_text(text: str, texts: Sequence[str]) -> str | None:
 
 
 def _leading(text: str) -> str | None:
-    """The letter of "C. text", "(C) text", "c) text" and "C: text"."""
+    """The letter of "C. text", "(C) text", "c) text" and "C: text"; none of several, as in "(A) (C)" and "A. B."."""
     match = re.match(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])\s*\n)", text)
-    return next(group for group in match.groups() if group).upper() if match else None
+    if match is None or re.fullmatch(_MORE, text[match.end() :]):
+        return None
+    return next(group for group in match.groups() if group).upper()
 
 
 def _after_cue(text: str, letters: Sequence[str]) -> str | None:

@@ -149,6 +149,13 @@ class Archive:
             pieces.append(Piece(piece.table.take(rows), piece.keys[:, rows], piece.values[:, rows]))
         return _joined(pieces)
 
+    def extent(self, layer: int) -> tuple[int, int, int]:
+        """How many steps of time, visual tokens and tokens of text are archived of a layer."""
+        here = [block for block in self.blocks if layer in block.pieces]
+        steps = {step for block in here for step in block.steps[layer].tolist()}
+        visual = sum(int(block.pieces[layer].table.visual.sum()) for block in here)
+        return len(steps), visual, sum(len(block.pieces[layer].table) for block in here) - visual
+
     def _stored(self, block: Block) -> Block:
         """The block with its keys and values in this archive's storage and everything on the host."""
         parts = [part for piece in block.pieces.values() for part in (piece.keys, piece.values)]

@@ -1,0 +1,181 @@
+"""Settings from the command line and a file: all that a stream offers can be chosen; wrong ones get one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from typer import Typer
+from typer.testing import CliRunner, Result
+from videomme import make_videomme
+
+import pdrop_video as pv
+from eval import run
+from eval.clock import Clock
+from eval.config import configured
+from eval.execute import execute
+from eval.metered import Metered
+from eval.record import digest, read_run
+from eval.tasks import Item, task_named
+from pdrop_video.flops import DecoderShape
+
+QUICK = {"frames": 8, "chunk": 4, "max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_videomme(tmp_path_factory.mktemp("data") / "videomme", 2, clips=2)
+
+
+@pytest.fixture(scope="module")
+def lm() -> pv.VideoLM:
+    return pv.load(device="cpu")
+
+
+def items(data: Path) -> list[Item]:
+    return task_named("videomme", data).items()
+
+
+def command(*arguments: Any) -> Result:
+    app = Typer()
+    app.command()(run.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_line_and_its_file(data: Path, tmp_path: Path) -> None:
+    settings = {"task": "videomme", "data": str(data), "fps": 2, "pyramid": {"ratios": [0.5, 0.2]}, "memory": 128}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    done = command("--config", tmp_path / "run.yaml", "--out", out, "--frames", 4, "--memory", "none", "--limit", 3)
+    assert done.exit_code == 0, done.output
+    header = read_run(out).header
+    configuration = header["configuration"]
+    assert (configuration["frames"], configuration["fps"]) == (4, None)
+    assert (configuration["pyramid"], configuration["memory"]) == ({"ratios": [0.5, 0.2]}, {"tokens": None})
+    assert header["model"] == "built-in" and header["packages"]["torch"] and header["git_commit"]
+    assert "strict, all questions" in done.stdout and "videomme 0/1: 3 of 3 items" in done.stderr
+    assert {path.name for path in out.iterdir() if not path.name.startswith((".", "records"))} == {
+        "run.json",
+        "summary.json",
+        "summary.md",
+        "videomme.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["videomme"], "data: Field required; out: Field required"),
+        (["nothing", "--fps", "1"], "there is no task 'nothing'; choose one of videomme,"),
+        (["videomme"], "neither fps nor frames was given"),
+        (["videomme", "--fps", "1", "--frames", "8"], "both fps=1 and frames=8 were given"),
+        (["videomme", "--fps", "1", "--pyramid", "{ratio: 2}"], "ratio is 2; expected a share in"),
+        (["videomme", "--fps", "1", "--pyramid", "{speed: 2}"], "unexpected keyword argument 'speed'"),
+        (["videomme", "--fps", "1", "--memory", "-4"], "expected a whole number from 1"),
+        (["videomme", "--fps", "1", "--pyramid", "[1"], "pyramid is not YAML"),
+        (["videomme", "--fps", "1", "--shard", "3/3"], "expected i/n with i from 0"),
+        (["videomme", "--fps", "1", "--last-frames", "4", "--question-aware"], "has nothing to rank"),
+        (["videomme", "--fps", "1", "--retrieve", "4"], "retrieve=4 without an archive to retrieve from"),
+        (["videomme", "--fps", "1", "--pyramid", "no.json"], "no.json can't be read"),
+        (["videomme-subtitles", "--fps", "1", "--data", "EMPTY"], "download"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    places = [] if "Field required" in message else ["--out", str(tmp_path / "out")]
+    if places and "EMPTY" not in arguments:
+        places += ["--data", str(data)]
+    done = command(*[str(tmp_path) if a == "EMPTY" else a for a in arguments], *places)
+    assert done.exit_code == 1
+    assert message in done.stderr and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+
+
+PYRAMID = {"layers": [2, 4], "ratios": [0.5, 0.25], "scorer": "value_norm", "allocator": "uniform"}
+MEMORY = {"tokens": 75, "shape": "pyramid", "evictor": "random", "positions": "compact", "archive": 10**7}
+ASKING = {"layers": [1, 3], "ratios": [0.5, 0.1]}
+
+
+@pytest.mark.parametrize("answer", ["generate", "likelihood"])
+def test_all_that_a_stream_offers_can_be_chosen(answer: str, data: Path, tmp_path: Path, lm: pv.VideoLM) -> None:
+    chosen = {"pyramid": PYRAMID, "memory": MEMORY, "ask_pyramid": ASKING, "retrieve": 2}
+    more = {"frames": None, "fps": 4, "chunk": 2, "limit": 3, "answer": answer, **chosen}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"task": "videomme", "data": str(data), **QUICK, **more}))
+    assert command("--config", tmp_path / "run.yaml", "--out", tmp_path / "out").exit_code == 0
+    records = {record.item: record for record in read_run(tmp_path / "out").records}
+    task, asked = task_named("videomme", data), {"pyramid": pv.Pyramid(**ASKING), "retrieve": 2}
+    for item in items(data)[:3]:
+        torch.manual_seed(int(digest(0, item.video), 16) % 2**63)  # the evictor draws
+        stream = lm.stream(pv.Pyramid(**PYRAMID), pv.Memory(**MEMORY))
+        with pv.open_video(item.path, fps=4, chunk=2) as video:
+            for chunk in video:
+                stream.push(chunk)
+        record, ask = records[item.id], task.ask(item, ())
+        assert (record.archive_bytes, tuple(record.kept)) == (stream.status.archive_bytes, kept(stream))
+        assert record.archive_bytes > 0
+        if answer == "generate":
+            assert record.response == stream.ask(ask.text, 4, **asked).text
+        else:
+            expected = stream.likelihood(ask.cloze, ask.choices, **asked)
+            assert record.turns[0].likelihoods == expected
+            for left_out in asked:  # each of them matters here
+                assert expected != stream.likelihood(ask.cloze, ask.choices, **{**asked, left_out: None})
+    assert "archive on the host" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def kept(stream: pv.VideoStream) -> tuple[int, ...]:
+    return tuple(int(stream.held(stage).visual.sum()) for stage in range(3))
+
+
+def test_a_question_s_cost_is_that_of_what_it_attends_to(data: Path, lm: pv.VideoLM) -> None:
+    for pyramid, retrieve in [(None, None), (ASKING, None), (None, 99), (ASKING, 99), ({"ratios": [1.0, 0.9]}, None)]:
+        asking = None if pyramid is None else pv.Pyramid(**pyramid)
+        stream = lm.stream(pv.Pyramid(ratios=(0.5, 0.25)), pv.Memory(tokens=75, archive=10**7))
+        with pv.open_video(items(data)[0].path, fps=4, chunk=2) as video:
+            for chunk in video:
+                stream.push(chunk)
+        metered = Metered(stream, DecoderShape.of(lm.model.config), Clock())
+        answer = stream.ask("What is seen?", 1, pyramid=asking, retrieve=retrieve)
+        schedule = (asking or pv.Pyramid(ratios=(0.5, 0.25))).resolve(lm.num_layers)
+        attended, own = metered.attended(asking, retrieve), stream.loop.schedule
+        for layer, evidence in zip((0, *schedule.layers), answer.evidence, strict=True):
+            assert attended[layer][0] == sum(evidence.tokens)
+            if retrieve is None:
+                assert attended[layer][1] == answer.cache_tokens[layer] - answer.kept[own.stage(layer)]
+    costs = [metered.asking_flops(5, 1, retrieve=steps) for steps in (None, 1, 2, 99)]
+    assert costs == sorted(set(costs))
+
+
+def test_names_of_settings(data: Path, tmp_path: Path) -> None:
+    """Settings that answers depend on are in a run's name; places are not."""
+
+    def name(**more: Any) -> str:
+        return configured(None, {"task": "videomme", "data": data, "out": tmp_path, **QUICK, **more}).digest
+
+    archive = {"tokens": 75, "archive": 10**7}
+    names = [
+        name(),
+        name(pyramid={"scorer": "novelty"}),
+        name(pyramid={"allocator": "uniform"}),
+        name(ask_pyramid=ASKING),
+        name(memory={"evictor": "random"}),
+        name(memory={"positions": "compact"}),
+        name(memory=archive),
+        name(memory=archive, retrieve=2),
+    ]
+    assert len(set(names)) == len(names)
+    assert name(memory={**archive, "archive_folder": str(tmp_path)}) == name(memory=archive)
+    pv.Pyramid(**PYRAMID).save(tmp_path / "found.json")
+    assert name(pyramid=str(tmp_path / "found.json")) == name(pyramid={**PYRAMID, "positions": "original"})
+
+
+def test_settings_that_suit_no_item_are_refused_before_the_first(data: Path, tmp_path: Path) -> None:
+    for number, wrong in enumerate(
+        [{"pyramid": {"layers": [99]}}, {"pyramid": {"positions": "compact"}}, {"ask_pyramid": {"layers": [99]}}]
+    ):
+        with pytest.raises(pv.ConfigError, match=r"reach past the model|positions="):
+            execute(
+                configured(None, {"task": "videomme", "data": data, "out": tmp_path / str(number), **QUICK, **wrong})
+            )
+        assert not read_run(tmp_path / str(number)).records

@@ -21,7 +21,8 @@ import pdrop_video as pv
 from . import views
 from .camera import BrowserCamera
 from .guard import Guard
-from .sessions import Session, SessionError, Sessions, Turn
+from .session import Session, SessionError, Turn
+from .sessions import Sessions
 from .settings import Settings
 from .sources import opener
 from .standing import Standing

@@ -17,7 +17,7 @@ from PIL import Image
 import pdrop_video as pv
 
 from .actions import Actions, plainly
-from .sessions import Session
+from .session import Session
 from .settings import Settings
 
 _MOST_FRAMES = 64

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pdrop_video import plots
 
-from .sessions import Session, Turn
+from .session import Session, Turn
 from .standing import Standing
 from .watching import Progress
 

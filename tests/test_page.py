@@ -25,7 +25,8 @@ from demos.app import CLIPS
 from demos.camera import BrowserCamera
 from demos.guard import Guard, Refused
 from demos.page import build
-from demos.sessions import SessionError, Sessions, Turn
+from demos.session import SessionError, Turn
+from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
 from demos.watching import Progress

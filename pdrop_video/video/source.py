@@ -184,6 +184,11 @@ def promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction
     return None if end is None else end - (start_seconds(stream) or 0)
 
 
+def has_end(container: InputContainer, promised: Fraction | None) -> bool:
+    """Whether the source ends: it promises how long it lasts, or is so many bytes and no list of others."""
+    return promised is not None or (container.size > 0 and container.format.name not in _PLAYLISTS)
+
+
 def _clock_time(text: str) -> Fraction | None:
     """Read "00:01:02.500000000" as seconds; None for anything else."""
     try:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pdrop_video as pv
 
 from .camera import BrowserCamera
-from .settings import Settings
+from .settings import Settings, checked
 from .standing import Standing
-from .watching import Opened, Progress, Watcher
+from .watching import Opened, Progress, Watcher, remembered
 
 if TYPE_CHECKING:
     from .sessions import Sessions
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MOST_STANDING = 5
+_LONGEST = 2048
 
 
 class SessionError(pv.PDropError):
@@ -62,12 +63,17 @@ class Session:
         Path of the file being watched, if browsers can play it.
     camera : BrowserCamera or None
         Where the browser's pictures go, if they are what is watched.
+    seen : float
+        When it was last asked for, by the clock of all sessions.
+    left : float or None
+        When the last page that showed it was closed, unless it was asked for since.
     """
 
     def __init__(self, name: str, sessions: Sessions) -> None:
         self.name, self.title = name, ""
         self.preview: str | None = None
         self.seen = sessions.clock()
+        self.left: float | None = None
         self.chat: list[Turn] = []
         self.standing: list[Standing] = []
         self.camera: BrowserCamera | None = None
@@ -77,15 +83,40 @@ class Session:
         self._watcher: Watcher | None = None
         self._stop_answer = threading.Event()
         self._changed = threading.Condition()
+        self._unwatched = Progress()  # of a source that was refused, or of frames that were pushed
+        self._after: Callable[[], None] = lambda: None
 
     # -- watching ---------------------------------------------------------------------------------------------------
 
-    def begin(self, settings: Settings, title: str, source: Callable[[], Opened] | None, *, live: bool = False) -> None:
-        """Start over with another source; without one, frames are to be pushed. Standing questions are kept."""
+    def begin(
+        self,
+        settings: Settings,
+        title: str,
+        source: Callable[[], Opened] | None,
+        *,
+        live: bool = False,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start over with another source; without one, frames are to be pushed. Standing questions are kept.
+
+        Parameters
+        ----------
+        settings : Settings
+        title : str
+            What the source is called.
+        source : callable or None
+            Opens it.
+        live : bool
+            Whether it has no end.
+        after : callable
+            Called once, when there is no more use for the source.
+        """
+        if settings.memory > self._sessions.largest:
+            raise SessionError(f"The memory has at most {self._sessions.largest:,} tokens a layer on this server.")
         questions = [(item.question, item.wanted) for item in self.standing]
         self.clear()
         self.standing.extend(Standing(*item) for item in questions)
-        self.settings, self.title = settings, title
+        self.settings, self.title, self._after = settings, title, after
         self._stream = stream = settings.open(self._sessions.model(settings.model))
         if source is None:
             return
@@ -95,8 +126,14 @@ class Session:
             seat=lambda tell, stopped: self._sessions.wait_for_seat(self.name, tell, stopped),
             standing=self.standing,
             limit=None if live else self._sessions.longest,
+            chunk=settings.chunk,
         )
         self._watcher.start()
+
+    def refuse(self, title: str, why: str) -> None:
+        """Start over with nothing but the reason why a source is not watched."""
+        self.clear()
+        self.title, self._unwatched = title, Progress("failed", message=why)
 
     def look_out(self, standing: Standing) -> None:
         """Ask a question after every chunk from now on, or once at once if nothing more is to come."""
@@ -110,7 +147,9 @@ class Session:
         """Push frames by hand."""
         if self._watcher is not None and self._watcher.progress.running:
             raise SessionError("This session watches a source of its own; open one without a source to push frames.")
-        return self.stream.push(chunk)
+        pushed, status = self.stream.push(chunk), self.stream.status
+        self._unwatched = Progress(frames=status.frames, seconds=status.seconds, **remembered(self.stream))
+        return pushed
 
     @property
     def stream(self) -> pv.VideoStream:
@@ -127,7 +166,7 @@ class Session:
     @property
     def progress(self) -> Progress:
         """How far watching is."""
-        return Progress() if self._watcher is None else self._watcher.progress
+        return self._unwatched if self._watcher is None else self._watcher.progress
 
     @property
     def busy(self) -> bool:
@@ -143,8 +182,10 @@ class Session:
 
     def ask(self, question: str, longest: int = 128) -> Turn:
         """Begin an answer, in a thread of its own; `follow` shows it grow."""
-        if not question.strip():
+        if not checked("question", question).strip():
             raise SessionError("The question is empty; write one.")
+        if isinstance(longest, int) and longest > _LONGEST:
+            raise SessionError(f"An answer has at most {_LONGEST} tokens here; {longest} are asked for.")
         stream, watcher = self.stream, self._watcher
         if any(not turn.done for turn in self.chat):
             raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
@@ -224,4 +265,6 @@ class Session:
         if self._stream is not None:
             self._stream.close()  # whatever runs on it ends at its next turn
         self._stream = self._watcher = self.camera = self.preview = None
-        self.chat, self.standing, self.title = [], [], ""
+        self.chat, self.standing, self.title, self._unwatched = [], [], "", Progress()
+        after, self._after = self._after, lambda: None
+        after()

@@ -5,6 +5,7 @@ A session's name is a secret that only its visitor has. Knows no page.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -13,6 +14,11 @@ from collections.abc import Callable, Sequence
 import pdrop_video as pv
 
 from .session import Session, SessionError
+
+log = logging.getLogger(__name__)
+
+_UNDER_WAY = 5.0
+"""Seconds for which what a page asked just before it was closed may still come in."""
 
 
 class Sessions:
@@ -28,8 +34,12 @@ class Sessions:
         Most sessions, those in the line included.
     idle : float
         Seconds after which a session that nobody looks at is closed.
+    grace : float
+        Seconds after which a session is closed once the last page that showed it was; a reload takes less.
     longest : float
         Most seconds of a video that is not live.
+    largest : int
+        Most tokens that a session's layers may be set to remember.
     clock : callable
         Seconds, for tests.
     """
@@ -41,14 +51,18 @@ class Sessions:
         seats: int = 4,
         most: int = 32,
         idle: float = 900.0,
+        grace: float = 45.0,
         longest: float = 3600.0,
+        largest: int = 32_768,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self.clock = models, clock
-        self.seats, self.most, self.idle, self.longest = seats, most, idle, longest
+        self.seats, self.most, self.idle, self.grace = seats, most, idle, grace
+        self.longest, self.largest = longest, largest
         self._loaded: dict[str, pv.VideoLM] = {}
         self._loading = threading.Lock()
         self._sessions: dict[str, Session] = {}  # in the order in which they came, which is that of the line
+        self._pages: dict[str, str] = {}  # of each open page: the session that it shows
         self._changed = threading.Condition(threading.RLock())
 
     def open(self, name: str = "") -> Session:
@@ -67,8 +81,7 @@ class Sessions:
                     raise SessionError(f"All {self.most} places of this server are taken; try again in a few minutes.")
                 session = Session(secrets.token_urlsafe(18), self)
                 self._sessions[session.name] = session
-            session.seen = self.clock()
-            return session
+            return self._seen(session)
 
     def get(self, name: str) -> Session:
         """A session that was opened.
@@ -79,34 +92,69 @@ class Sessions:
             If it was closed, by its visitor or because nobody looked at it for too long.
         """
         with self._changed:
-            session = self._sessions.get(name)
+            session = self._sessions.get(name) if isinstance(name, str) else None
             if session is None:
                 raise SessionError("This session was closed, or was never opened; open the video again.")
-            session.seen = self.clock()
-            return session
+            return self._seen(session)
+
+    def _seen(self, session: Session) -> Session:
+        session.seen = self.clock()
+        if session.left is not None and session.seen - session.left > _UNDER_WAY:
+            session.left = None
+        return session
+
+    def show(self, page: str, name: str) -> None:
+        """A page shows a session from now on, and no other."""
+        with self._changed:
+            if self._pages.get(page) != name:
+                self.leave(page)
+            if name in self._sessions:
+                self._pages[page] = name
+                self._sessions[name].left = None
+
+    def leave(self, page: str) -> None:
+        """A page was closed; the session that it showed follows it soon, unless it is asked for again."""
+        with self._changed:
+            name = self._pages.pop(page, None)
+            if name in self._sessions and name not in self._pages.values():
+                self._sessions[name].left = self.clock()
+
+    def shown(self, page: str) -> str:
+        """The session that a page shows; empty for none."""
+        with self._changed:
+            return self._pages.get(page, "")
 
     def close(self, name: str) -> bool:
         """End a session and free its memory; False if there is none of this name."""
         with self._changed:
-            session = self._sessions.pop(name, None)
+            session = self._sessions.pop(name, None) if isinstance(name, str) else None
+            self._pages = {page: shown for page, shown in self._pages.items() if shown != name}
             self._changed.notify_all()
         if session is not None:
             session.clear()
         return session is not None
 
     def sweep(self) -> list[str]:
-        """Close the sessions that nobody looked at for too long; returns their names."""
+        """Close the sessions that nobody looked at for too long, or that were left; returns their names."""
         with self._changed:
-            late = [name for name, session in self._sessions.items() if self.clock() - session.seen > self.idle]
+            late = [name for name, session in self._sessions.items() if self._late(session)]
         return [name for name in late if self.close(name)]
 
-    def sweep_for_ever(self, every: float = 5.0) -> threading.Thread:
-        """Sweep now and then, in a thread that ends with the process."""
+    def _late(self, session: Session) -> bool:
+        now, left = self.clock(), session.left
+        return now - session.seen > self.idle or (left is not None and now - left > self.grace)
+
+    def sweep_for_ever(self, also: Callable[[], None] = lambda: None, every: float = 5.0) -> threading.Thread:
+        """Sweep now and then, and do something else besides, in a thread that ends with the process."""
 
         def run() -> None:
             while True:
                 time.sleep(every)
-                self.sweep()
+                try:
+                    self.sweep()
+                    also()
+                except Exception:  # the next visitors want to be swept after, too
+                    log.exception("sweeping failed")
 
         thread = threading.Thread(target=run, name="sweeper", daemon=True)
         thread.start()

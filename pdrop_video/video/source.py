@@ -123,13 +123,13 @@ def _options(address: Address, patience: Connection) -> dict[str, str]:
 
 
 def _not_opened(address: Address, patience: Connection, error: Exception, late: bool) -> str:
-    if address.kind == "file":
-        return (
-            f"{address.url} cannot be opened as a video ({error}). Expected a video file such as mp4, mkv, webm, mov, "
-            "avi or ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
-        )
     # FFmpeg's message repeats the whole address, password included.
     reason = getattr(error, "strerror", None) or type(error).__name__
+    if address.kind == "file":
+        return (
+            f"{address.url} cannot be opened as a video ({reason}). Expected a video file such as mp4, mkv, webm, mov, "
+            "avi or ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
+        )
     if late:
         reason = f"no answer within {patience.connect_timeout:g} s"
     what = "device" if address.kind == "device" else "address"

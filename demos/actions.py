@@ -5,12 +5,9 @@ Knows sessions and views. Refuses to know how the page is laid out: `page.py` bi
 
 from __future__ import annotations
 
-import functools
-import html
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -21,37 +18,16 @@ import pdrop_video as pv
 from . import views
 from .camera import BrowserCamera
 from .guard import Guard
-from .sessions import Session, SessionError, Sessions, Turn
-from .settings import Settings
+from .plainly import plainly
+from .session import Session, SessionError, Turn
+from .sessions import Sessions
+from .settings import Settings, checked
 from .sources import opener
 from .standing import Standing
-from .watching import Progress
-
-log = logging.getLogger(__name__)
-Call = TypeVar("Call", bound=Callable[..., Any])
+from .uploads import Uploads
+from .watching import Progress, refuse_large
 
 _BROWSERS_PLAY = {".mp4", ".webm", ".mov", ".m4v", ".ogv"}
-_MOST_TEXT = 2000
-
-
-def plainly(action: Call) -> Call:
-    """One clear sentence for what went wrong on purpose; for anything else one too, and a traceback in the log."""
-
-    @functools.wraps(action)
-    def acting(*values: Any, **named: Any) -> Any:
-        try:
-            return action(*values, **named)
-        except pv.PDropError as error:
-            raise gr.Error(
-                html.escape(str(error), quote=False), title="That did not work", print_exception=False
-            ) from error
-        except gr.Error:
-            raise
-        except Exception as error:
-            log.exception("an action of the page failed")
-            raise gr.Error("Something went wrong on the server; its log says what.", print_exception=False) from error
-
-    return acting  # type: ignore[return-value]
 
 
 class Actions:
@@ -61,32 +37,56 @@ class Actions:
     ----------
     sessions : Sessions
     guard : Guard
+    uploads : Uploads
     """
 
-    def __init__(self, sessions: Sessions, guard: Guard) -> None:
-        self.sessions, self.guard = sessions, guard
-        self._cameras: dict[str, str] = {}  # of a page: the session that its camera feeds
+    def __init__(self, sessions: Sessions, guard: Guard, uploads: Uploads) -> None:
+        self.sessions, self.guard, self.uploads = sessions, guard, uploads
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
     def begin(self, name: str, text: str, settings: Settings, *, live: bool = False) -> Session:
         """Let a session watch a path or an address."""
         source = self.guard.source(text, live=live)
-        rate = self.sessions.model(settings.model).adapter.fps
-        session = self.sessions.open(name)
         path = None if source.live or "://" in source.target else Path(source.target)
-        title = source.name if path is None else path.name
-        session.begin(settings, title, opener(source, settings, rate), live=source.live)
-        session.preview = str(path) if path is not None and path.suffix.lower() in _BROWSERS_PLAY else None
+        rate = self.sessions.model(settings.model).adapter.fps
+        opened = opener(source, settings, rate)
+        if path is None:
+            session = self.sessions.open(name)
+            session.begin(settings, source.name, opened, live=source.live)
+            return session
+        let_go = self.uploads.hold(path)
+        try:
+            self._check(path, settings)
+            session = self.sessions.open(name)
+            session.begin(settings, path.name, opened, after=let_go)
+        except BaseException:
+            let_go()
+            raise
+        session.preview = str(path) if path.suffix.lower() in _BROWSERS_PLAY else None
         return session
+
+    def _check(self, path: Path, settings: Settings) -> None:
+        """Say at once, and not when its turn has come, what is wrong with a file."""
+        try:
+            with pv.open_video(path, ahead=0) as reader:
+                refuse_large(reader.info, self.sessions.longest, settings.chunk)
+        except pv.VideoError as error:  # where the server keeps its files is nobody's business
+            raise pv.VideoError(str(error).replace(str(path), path.name)) from error
 
     @plainly
     def file(self, name: str, path: str | None, *values: Any) -> list[Any]:
-        """A file was dropped, or a recording is finished: panel and chat."""
+        """A file was dropped, or a recording is finished: panel, chat and preview."""
         if path is None:
             raise SessionError("No video came; drop a file, or record one.")
-        session = self.begin(name, path, Settings(*values))
-        return [*self.panel(session), []]
+        try:
+            session = self.begin(name, path, Settings(*values))
+        except pv.PDropError as error:
+            self.uploads.hold(Path(path))()
+            session = self.sessions.open(name)
+            session.refuse(Path(path).name, str(error))
+            return [*self.panel(session), [], None]
+        return [*self.panel(session), [], gr.skip()]
 
     @plainly
     def address(self, name: str, text: str, *values: Any) -> list[Any]:
@@ -105,7 +105,7 @@ class Actions:
         if picture is None:
             return self.same()
         try:
-            session = self.sessions.get(self._cameras.get(page) or name)
+            session = self.sessions.get(self.sessions.shown(page) or name)
             if session.camera is not None:
                 session.camera.put(picture)
                 return self.same()
@@ -116,8 +116,16 @@ class Actions:
         session.begin(settings, "your webcam", lambda: camera, live=True)
         session.camera = camera
         camera.put(picture)
-        self._cameras[page] = session.name
+        self.sessions.show(page, session.name)  # the next picture may come before the page knows the session's name
         return self.panel(session)
+
+    def show(self, name: str, page: str) -> None:
+        """A page shows a session from now on."""
+        self.sessions.show(page, name)
+
+    def leave(self, page: str) -> None:
+        """A page was closed."""
+        self.sessions.leave(page)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -187,13 +195,13 @@ class Actions:
         if not name:
             raise SessionError("Choose a video first; then ask about it.")
         session = self.sessions.get(name)
-        return session, session.ask(question[:_MOST_TEXT])
+        return session, session.ask(question)
 
     @plainly
     def look_out(self, name: str, question: str, wanted: str) -> list[Any]:
         """Another standing question: panel, and the emptied boxes."""
         session = self.sessions.open(name)
-        session.look_out(Standing(question[:_MOST_TEXT], wanted[:_MOST_TEXT]))
+        session.look_out(Standing(checked("question", question), checked("answer", wanted)))
         return [*self.panel(session), "", ""]
 
     # -- stopping ---------------------------------------------------------------------------------------------------

@@ -16,12 +16,14 @@ from PIL import Image
 
 import pdrop_video as pv
 
-from .actions import Actions, plainly
-from .sessions import Session
+from .actions import Actions
+from .plainly import plainly
+from .session import Session
 from .settings import Settings
 
 _MOST_FRAMES = 64
-_MOST_PIXELS = 4096 * 4096
+_MOST_PIXELS = 2**27
+_FORMATS = ("PNG", "JPEG")
 
 
 def endpoints(actions: Actions) -> None:
@@ -54,7 +56,11 @@ def endpoints(actions: Actions) -> None:
         question known beforehand. ask_ratios: the pyramid while answering. live: whether an address has no end.
         """
         settings = Settings(model, fps, chunk, ratios, memory, evictor, probe, ask_ratios)
-        text = source.get("path", "") if isinstance(source, dict) else str(source or "")
+        text = source.get("path") if isinstance(source, dict) else source
+        if not isinstance(text, str):
+            raise pv.ConfigError(
+                'the source is no text and no file; expected an address, a file, or "" to push frames.'
+            )
         if text:
             return actions.begin("", text, settings, live=live).name
         session = sessions.open()
@@ -103,22 +109,16 @@ def endpoints(actions: Actions) -> None:
 def _chunk(frames: list[str], seconds: list[float]) -> pv.FrameChunk:
     if not isinstance(frames, list) or not 1 <= len(frames) <= _MOST_FRAMES:
         raise pv.FrameError(f"expected a list of 1 to {_MOST_FRAMES} pictures in base64; push more in several calls.")
-    return pv.FrameChunk.of(_stacked([_picture(text) for text in frames]), seconds, "client")
-
-
-def _picture(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     try:
-        picture = Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=("PNG", "JPEG"))
-        if picture.width * picture.height > _MOST_PIXELS:
-            raise pv.FrameError(f"a picture is {picture.width} x {picture.height}; at most 4096 x 4096 are taken.")
-        return np.asarray(picture.convert("RGB"))
-    except (binascii.Error, OSError, TypeError, ValueError) as error:
-        if isinstance(error, pv.FrameError):
-            raise
+        pictures = [Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=_FORMATS) for text in frames]
+        if len({picture.size for picture in pictures}) > 1:
+            raise pv.FrameError("the pictures differ in size; push those of one size together.")
+        width, height = pictures[0].size  # nothing is decoded before this
+        if width * height * len(pictures) > _MOST_PIXELS:
+            raise pv.FrameError(f"{len(pictures)} pictures of {width} x {height} are too many at a time; push fewer.")
+        decoded = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    except pv.FrameError:
+        raise
+    except (binascii.Error, Image.DecompressionBombError, OSError, SyntaxError, TypeError, ValueError) as error:
         raise pv.FrameError(f"a picture cannot be read ({error}); expected a PNG or JPEG file in base64.") from error
-
-
-def _stacked(pictures: list[Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if len({picture.shape for picture in pictures}) > 1:
-        raise pv.FrameError("the pictures differ in size; push those of one size together.")
-    return np.stack(pictures)
+    return pv.FrameChunk.of(decoded, seconds, "client")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,9 @@ def main(
     seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
     idle_minutes: Annotated[float, typer.Option(help="A session that nobody looks at is closed after so long.")] = 15,
+    leave_seconds: Annotated[float, typer.Option(help="A session whose page was left is closed after so long.")] = 45,
     max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens that a layer may be set to remember.", min=1)] = 32_768,
     max_megabytes: Annotated[int, typer.Option(help="Largest file to upload.", min=1)] = 1024,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
@@ -49,29 +52,39 @@ def main(
         # gradio reads where uploads go from the environment, and from nowhere else
         os.environ["GRADIO_TEMP_DIR"] = uploads
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from starlette.middleware import Middleware
+
         from .actions import Actions
         from .guard import Guard
+        from .intake import Intake
         from .page import CSS, THEME, build
         from .sessions import Sessions
+        from .uploads import Uploads
 
         sessions = Sessions(
             {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in model or (None,)},
             seats=seats,
             most=most,
             idle=60 * idle_minutes,
+            grace=leave_seconds,
             longest=60 * max_minutes,
+            largest=max_tokens,
         )
-        sessions.sweep_for_ever()
+        stored = Uploads(Path(uploads))
+        sessions.sweep_for_ever(stored.sweep)
         sessions.model("")  # before the first visitor, so that a wrong name is found now
         folders = (Path(uploads), CLIPS, *(videos or ()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
-        build(
-            Actions(sessions, guard),
+        page = build(
+            Actions(sessions, guard, stored),
             examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
             questions=questions(),
             answers_at_once=seats,
             built_in=not model,
-        ).queue(default_concurrency_limit=seats).launch(
+        ).queue(default_concurrency_limit=seats)
+        # whoever stops a service sends this; it must not leave the uploads behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _, address, _ = page.launch(
             server_name=host,
             server_port=port,
             max_file_size=max_megabytes * 2**20,
@@ -82,7 +95,12 @@ def main(
             ssr_mode=False,
             run_history=False,
             footer_links=["api", "settings"],
+            app_kwargs={"middleware": [Middleware(Intake, upload=max_megabytes * 2**20)]},
+            quiet=True,
+            prevent_thread_lock=True,
         )
+        typer.echo(f"The page is at {address} - Ctrl-C stops it.")
+        page.block_thread()
 
 
 def questions() -> list[str]:

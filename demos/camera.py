@@ -32,13 +32,20 @@ class BrowserCamera:
         Pictures that had to go.
     """
 
+    info, reconnects, connected, warnings = None, 0, True, ()
+
     def __init__(self, chunk: int = 8, step: int = 2, silence: float = 30.0) -> None:
         self.dropped = 0
         self._chunk, self._step, self._silence = max(chunk, step), step, silence
         self._pictures: deque[tuple[NDArray[np.uint8], float]] = deque()
         self._changed = threading.Condition()
-        self._began = time.monotonic()
+        self._began = self._heard = time.monotonic()
         self._closed = False
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last picture."""
+        return time.monotonic() - self._heard
 
     def put(self, picture: NDArray[np.uint8]) -> bool:
         """Take a picture [height, width, 3]; False once the camera was closed."""
@@ -48,7 +55,8 @@ class BrowserCamera:
             if len(self._pictures) == 2 * self._chunk:
                 self._pictures.popleft()
                 self.dropped += 1
-            self._pictures.append((picture, time.monotonic() - self._began))
+            self._heard = time.monotonic()
+            self._pictures.append((picture, self._heard - self._began))
             self._changed.notify_all()
             return True
 

@@ -142,7 +142,7 @@ class Guard:
     def _followed(self, text: str, parts: SplitResult) -> tuple[str, SplitResult]:
         """Where a web address leads in the end, each step checked; FFmpeg then follows none."""
         with httpx.Client(timeout=10, trust_env=False) as client:
-            for _ in range(_MOST_REDIRECTS):
+            for _ in range(_MOST_REDIRECTS + 1):
                 url = _with_host(parts, public_number(parts))
                 host = {"Host": parts.netloc.rpartition("@")[2]}
                 request = client.build_request("GET", url, headers=host, extensions={"sni_hostname": parts.hostname})

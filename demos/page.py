@@ -13,10 +13,18 @@ from pdrop_video.memory import EVICTORS
 from . import views
 from .actions import Actions
 from .api import endpoints
+from .plainly import Page
 from .watching import Progress
 
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    # the theme's own greys are too pale to be read easily
+    **{
+        f"{part}{scheme}": f"*neutral_{shade}"
+        for part in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
+        for scheme, shade in (("", 500), ("_dark", 400))
+    }
+)
 _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
@@ -29,6 +37,17 @@ _BUILT_IN = """
 digit or shape, how many things are shown, or which way the marker goes. For real videos start the page with a real
 model: `--model NAME`.*
 """
+_FORGETTING = {
+    "oldest": "the oldest pieces first, of these the least important",
+    "window": "all but the newest",
+    "random": "any, by chance",
+    "uniform": "every so many, over the whole past",
+    "streaming_vlm": "all but the beginning and the newest (StreamingVLM)",
+    "infinipot_v": "what did not change (InfiniPot-V)",
+    "stream_mem": "what no answer would look at (StreamMem)",
+    "hermes": "the old in early layers, the unattended in deep ones (HERMES)",
+    "pyramid": "the unimportant, but never a whole period",
+}
 _PICTURES = """
 The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
 layers only what mattered. Dark places are forgotten by that stage.
@@ -52,7 +71,7 @@ def build(
     built_in : bool
         Whether to say what the built-in model can do.
     """
-    with gr.Blocks(title="Ask a video", analytics_enabled=False, delete_cache=(600, 7200)) as page:
+    with Page(title="Ask a video", analytics_enabled=False, delete_cache=(600, 7200)) as page:
         gr.Markdown(_INTRO + (_BUILT_IN if built_in else ""))
         name = gr.Textbox(visible=False)
         soon, later = gr.Timer(0.5, active=False), gr.Timer(3.0, active=False)
@@ -62,7 +81,7 @@ def build(
                 with gr.Tabs(selected="video") as tabs:
                     with gr.Tab("Video", id="video"):
                         video = gr.Video(
-                            label="Drop a video here, or record one",
+                            label="Video",
                             sources=["upload", "webcam"],
                             include_audio=True,
                             webcam_options=gr.WebcamOptions(mirror=False),
@@ -126,6 +145,7 @@ def build(
                     settings += _settings(list(actions.sessions.models))
             with gr.Column(scale=5, min_width=320):
                 progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
+                gr.HTML(views.explained(), padding=True)
                 with gr.Row():
                     stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
                     clear = gr.Button("Start over", size="sm", elem_id="clear")
@@ -156,12 +176,18 @@ def build(
             how |= {"api_visibility": "private", "api_name": "of_the_page"}  # or it would take an endpoint's name
             return trigger(act, inputs, outputs, **how)
 
+        def shows(name: str, request: gr.Request) -> None:
+            actions.show(name, str(request.session_hash))
+
+        def left(request: gr.Request) -> None:
+            actions.leave(str(request.session_hash))
+
         def keep(event: Any) -> None:
-            """Let the browser's tab remember its session, for a reload."""
-            event.then(None, name, name, js=_KEEP, api_visibility="private")
+            """Let the browser's tab remember its session, for a reload, and the server that somebody looks at it."""
+            on(event.then, shows, name, None, js=_KEEP, queue=False)
 
         for trigger in (video.upload, video.stop_recording):
-            keep(on(trigger, actions.file, [name, video, *settings], [*panel, chat]))
+            keep(on(trigger, actions.file, [name, video, *settings], [*panel, chat, video]))
         for button, path in zip(clips, examples.values(), strict=True):
             act = _always(actions.address, path)
             keep(on(button.click, act, [name, *settings], [*panel, chat, video]))
@@ -171,7 +197,8 @@ def build(
         def picture(shot: Any, name: str, request: gr.Request, *values: Any) -> list[Any]:
             return actions.picture(shot, name, *values, page=str(request.session_hash))
 
-        keep(on(camera.stream, picture, [camera, name, *settings], panel, stream_every=0.5))
+        seen = on(camera.stream, picture, [camera, name, *settings], panel, stream_every=0.5)
+        seen.then(None, name, None, js=_KEEP, api_visibility="private")
         keep(on(look_out.click, actions.look_out, [name, tell_me, wanted], [*panel, tell_me, wanted]))
         on(forget.click, actions.forget_standing, name, panel, queue=False)
 
@@ -180,6 +207,8 @@ def build(
         on(moment.release, actions.draw, [name, moment], pictures)
         on(tabs.select, _selected, None, later)
         on(page.load, actions.restore, name, [*panel, chat, video], js=_FIND)
+        on(page.load, shows, name, None, js=_FIND, queue=False)
+        page.unload(left)
 
         for trigger in (ask.click, question.submit):
             asked = on(
@@ -223,10 +252,13 @@ def _settings(models: list[str]) -> list[Any]:
             minimum=1,
             precision=0,
             label="Memory",
-            info="Most pieces of picture and text that a layer remembers; the oldest and least important go first.",
+            info="Most pieces of picture and text (tokens) that each layer of the model remembers.",
         ),
         gr.Dropdown(
-            list(EVICTORS), value="oldest", label="Forgetting", info="Which pieces go when the memory is full."
+            [(_FORGETTING.get(name, name), name) for name in EVICTORS],
+            value="oldest",
+            label="Forgetting",
+            info="Which pieces go when the memory is full.",
         ),
         gr.Textbox(
             "",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import pdrop_video as pv
 
+MOST_TEXT = 2000
+"""Characters of a question; a longer one would take more memory than the video."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -45,7 +48,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
                 raise pv.ConfigError(f"{name} is {value!r}; expected a number from {least} to {most:,}.")
-        for name in ("chunk", "memory"):
+        for name in ("model", "ratios", "evictor", "probe", "ask_ratios"):
+            object.__setattr__(self, name, checked(name, getattr(self, name) or ""))
+        for name in ("chunk", "memory"):  # the numbers of a form are floats
             object.__setattr__(self, name, int(getattr(self, name)))
 
     def open(self, lm: pv.VideoLM) -> pv.VideoStream:
@@ -60,6 +65,15 @@ class Settings:
         """The pyramid of a question, if any."""
         shares = _shares(self.ask_ratios)
         return pv.Pyramid(ratios=shares) if shares else None
+
+
+def checked(name: str, text: object) -> str:
+    """A text from a visitor, if it is one and of a length that a model can read."""
+    if not isinstance(text, str):
+        raise pv.ConfigError(f"{name} is {str(text)[:40]!r}; expected text.")
+    if len(text) > MOST_TEXT:
+        raise pv.ConfigError(f"{name} has {len(text):,} characters; expected {MOST_TEXT:,} at most.")
+    return text
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from pdrop_video import plots
 
-from .sessions import Session, Turn
+from .session import Session, Turn
 from .standing import Standing
 from .watching import Progress
 
@@ -32,11 +32,13 @@ _HEADINGS = {
 }
 _HELP = {
     "Frames": "Pictures taken from the video so far; how many a second is a setting.",
-    "Tokens": "Pieces of picture that the model read, and how many of them its deepest layers still remember.",
+    "Tokens kept": "Pieces of picture that its deepest layers still remember, of all that it read.",
     "Memory": "What the model remembers, in megabytes, and the most that it may take.",
     "Speed": "Seconds of video watched in one second; above 1 the model keeps up with a live camera.",
     "Skipped": "Pictures of a live source that came while the model was busy.",
 }
+_SILENCE = 3.0
+"""Seconds without a picture of a live source from which on the page says so."""
 Message = dict[str, Any]
 
 
@@ -59,17 +61,25 @@ def progress(now: Progress, title: str = "") -> str:
     share = 1.0 if now.state == "done" else 0.0
     if now.state != "done" and now.total and now.seconds:
         share = min(now.seconds[1] / now.total, 1.0)
-    moving = " pv-moving" if now.state in ("opening", "watching") and not now.total else ""
+    waiting = _waits(now)
+    moving = " pv-moving" if now.state in ("opening", "watching") and not now.total and not waiting else ""
     facts = [] if not now.frames else _facts(now)
     notes = [f'<p class="pv-error" role="alert">{escape(now.message)}</p>'] if now.message else []
-    notes += [f'<p class="pv-note">{escape(sentence)}</p>' for sentence in now.warnings]
+    notes += [f'<p class="pv-note" role="status">{_wait(now)}</p>'] if waiting else []
+    notes += [f'<p class="pv-note">{escape(sentence[:1].upper() + sentence[1:])}.</p>' for sentence in now.warnings]
     return (
-        f'<div class="pv-progress" data-state="{now.state}">'
+        f'<div class="pv-progress" data-state="{now.state}" data-waiting="{str(waiting).lower()}">'
         f'<p class="pv-heading" role="status">{escape(_heading(now, title))}</p>'
         f'<div class="pv-bar{moving}" role="progressbar" aria-label="Share of the video watched" aria-valuemin="0" '
         f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}"><i style="width:{100 * share:.1f}%"></i></div>'
         f'<dl class="pv-facts">{"".join(facts)}</dl>{"".join(notes)}</div>'
     )
+
+
+def explained() -> str:
+    """What the figures in the panel mean, for those who can't point at them."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in _HELP.items())
+    return f'<details class="pv-help"><summary>What do the figures mean?</summary><dl>{rows}</dl></details>'
 
 
 def standing(questions: Sequence[Standing]) -> str:
@@ -99,9 +109,15 @@ def charts(session: Session | None) -> tuple[str, str, str]:
         evidence = _empty("Ask a question to see which moments its answer rested on.")
         if answer is not None:
             said = f"{answer.question} {answer.text}"
-            evidence = f'<p class="pv-note">{escape(said)}</p>' + _image(answer.plot(), f"What rested on: {said}")
-        memory = _image(stream.plot_memory(), "How much of each moment is still remembered, stage by stage")
-        cache = _image(plots.cache(session.watcher.album.history, stream.cache_bound), "Memory in use over time")
+            evidence = _chart(answer.plot(), f"Which moments each stage looked at for the last answer: {said}")
+        memory = _chart(
+            stream.plot_memory(),
+            "How much of each moment each stage still remembers. The dashed line is what it kept at first, on average.",
+        )
+        cache = _chart(
+            plots.cache(session.watcher.album.history, stream.cache_bound),
+            "How large the memory is after each part of the video. It never passes the dashed line.",
+        )
     return evidence, memory, cache
 
 
@@ -128,15 +144,28 @@ def _heading(now: Progress, title: str) -> str:
         return f"All seats are taken: you are number {now.place} in the line"
     if now.seconds is None:
         return f"{_HEADINGS[now.state]}{of}"
+    if _waits(now):
+        return f"Waiting for {title}: {_clock(now.seconds[1])} watched"
     total = f" of {_clock(now.total)}" if now.total and now.state != "done" else ""
     return f"{_HEADINGS[now.state]}{of}: {_clock(now.seconds[1])}{total}"
+
+
+def _waits(now: Progress) -> bool:
+    """Whether a live source keeps one waiting."""
+    return now.running and (now.silence >= _SILENCE or not now.connected)
+
+
+def _wait(now: Progress) -> str:
+    if now.connected:
+        return f"No picture has come for {now.silence:.0f} s; waiting for more. You can ask meanwhile."
+    return f"The connection was lost {now.silence:.0f} s ago and is being made again. You can ask meanwhile."
 
 
 def _facts(now: Progress) -> list[str]:
     bound = "" if now.bound is None else f" of {now.bound / 1e6:.1f}"
     facts = {
         "Frames": f"{now.frames:,}",
-        "Tokens": f"{now.entered:,} → {now.kept[-1]:,}",
+        "Tokens kept": f"{now.kept[-1]:,} of {now.entered:,}",
         "Memory": f"{now.cache_bytes / 1e6:.2f}{bound} MB",
         "Speed": f"{now.speed:.1f} × real time",
     }
@@ -166,8 +195,10 @@ def _data(picture: NDArray[np.uint8]) -> str:
     return f"data:image/webp;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 
-def _image(figure: Figure, text: str) -> str:
+def _chart(figure: Figure, text: str) -> str:
+    """A chart below a sentence that says what it shows."""
     drawn = BytesIO()
     figure.savefig(drawn, format="svg", transparent=True)
     data = base64.b64encode(drawn.getvalue()).decode()
-    return f'<img class="pv-chart" alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
+    image = f'<img class="pv-chart" alt="{escape(text)}" src="data:image/svg+xml;base64,{data}">'
+    return f'<p class="pv-note">{escape(text)}</p>{image}'

@@ -15,11 +15,14 @@ from typing import Any, Literal
 
 import pdrop_video as pv
 from pdrop_video.plots import Album
+from pdrop_video.video import VideoInfo
 
 from .standing import Standing
 
 log = logging.getLogger(__name__)
 
+_MOST_PIXELS = 2**27
+"""Of a chunk: 16 frames of 3840 x 2160, or 0.4 GB; as many are decoded ahead of it twice."""
 State = Literal["idle", "queued", "opening", "watching", "done", "stopped", "failed"]
 Opened = AbstractContextManager[Any]
 """A context manager that gives an iterator of chunks; see `open_video`."""
@@ -52,6 +55,10 @@ class Progress:
         Seconds of video watched in a second.
     dropped, reconnects : int
         Frames that a live source showed while the model was busy; connections made again.
+    silence : float
+        Seconds for which a live source has given no frame.
+    connected : bool
+        False while the lost connection to a live source is being made again.
     message : str
         What went wrong, one sentence.
     warnings : tuple of str
@@ -70,6 +77,8 @@ class Progress:
     speed: float = 0.0
     dropped: int = 0
     reconnects: int = 0
+    silence: float = 0.0
+    connected: bool = True
     message: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -77,6 +86,23 @@ class Progress:
     def running(self) -> bool:
         """Whether there is more to come."""
         return self.state in ("queued", "opening", "watching")
+
+
+def refuse_large(info: VideoInfo | None, limit: float | None, chunk: int) -> None:
+    """Raise if a video promises to last longer than `limit` seconds, or its frames are too large to hold a chunk."""
+    if info is None:
+        return
+    if info.duration is not None and limit is not None and info.duration > limit:
+        raise pv.VideoError(
+            f"The video lasts {info.duration / 60:.1f} minutes, and this page takes at most {limit / 60:.1f}; cut it, "
+            "or start the server with --max-minutes."
+        )
+    most = _MOST_PIXELS // (info.width * info.height)
+    if chunk > most:
+        raise pv.VideoError(
+            f"The frames are {info.width} x {info.height} pixels, too large for {chunk} at a time; "
+            + (f"set the chunk to {most} or less." if most else "make the video smaller.")
+        )
 
 
 class Watcher:
@@ -94,6 +120,8 @@ class Watcher:
         Asked after each chunk; whoever adds to it from outside does so in one step.
     limit : float or None
         Most seconds of video to watch; None for a live source.
+    chunk : int
+        Frames that the source gives at a time.
     """
 
     def __init__(
@@ -104,13 +132,15 @@ class Watcher:
         seat: Callable[[Callable[[int], None], threading.Event], None],
         standing: list[Standing],
         limit: float | None,
+        chunk: int,
     ) -> None:
-        self.progress = Progress("opening")
+        self._progress = Progress("opening")
+        self._changing = threading.Lock()
         self.album = Album()
         self.watched = threading.Event()
         """Set once there is something to ask about, or there will be nothing."""
         self._stream, self._source, self._seat, self._standing = stream, source, seat, standing
-        self._limit = limit
+        self._limit, self._chunk = limit, chunk
         self._stopped = threading.Event()
         self._reader: Any = None
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
@@ -119,9 +149,21 @@ class Watcher:
         """Begin."""
         self._thread.start()
 
+    @property
+    def progress(self) -> Progress:
+        """How far it is, and whether the source keeps it waiting."""
+        reader, now = self._reader, self._progress
+        if reader is None or not now.running:
+            return now
+        return replace(now, silence=reader.silence, connected=reader.connected)
+
     def stop(self) -> None:
-        """Watch no further; returns at once."""
-        self._stopped.set()
+        """Watch no further, also while the source is being opened or waited for."""
+        with self._changing:
+            self._stopped.set()
+            if self._progress.running:
+                self._progress = replace(self._progress, state="stopped")
+        self.watched.set()
         reader = self._reader
         if reader is not None:
             reader.close()
@@ -136,11 +178,12 @@ class Watcher:
             if not self._stopped.is_set():
                 self._set(state="opening", place=0)
                 with self._source() as self._reader:
-                    self._watch(self._reader)
-            self._set(state="stopped" if self._stopped.is_set() else "done")
-        except pv.PDropError as error:
-            stopped = self._stopped.is_set()  # a reader that was closed under way says so by an error
-            self._set(state="stopped" if stopped else "failed", message="" if stopped else str(error))
+                    if not self._stopped.is_set():  # by somebody who found no reader to close yet
+                        self._watch(self._reader)
+                        self._set(**_said(self._reader))
+            self._set(state="done")
+        except pv.PDropError as error:  # a reader that was closed under way says so by one, and is no failure
+            self._set(state="failed", message=str(error))
         except Exception:
             log.exception("watching failed")
             self._set(state="failed", message="Something went wrong on the server while watching; its log says what.")
@@ -149,19 +192,14 @@ class Watcher:
             self.watched.set()
 
     def _watch(self, reader: Any) -> None:
-        info = getattr(reader, "info", None)
-        total = None if info is None else info.duration
-        if total is not None and self._limit is not None and total > self._limit:
-            raise pv.VideoError(
-                f"The video lasts {total / 60:.1f} minutes, and this page takes at most {self._limit / 60:.1f}; cut "
-                "it, or start the server with --max-minutes."
-            )
+        total = None if reader.info is None else reader.info.duration
+        refuse_large(reader.info, self._limit, self._chunk)
         self._set(state="watching", total=total)
         began = time.monotonic()
         for chunk in self._until_stopped(reader):
-            pushed = self._stream.push(chunk)
+            self._stream.push(chunk)
             self.album.add(self._stream, chunk)
-            self._note(chunk, pushed, reader, time.monotonic() - began)
+            self._note(chunk, reader, time.monotonic() - began)
             self.watched.set()
             for standing in list(self._standing):
                 standing.ask(self._stream)
@@ -175,24 +213,37 @@ class Watcher:
                 return
             yield chunk
 
-    def _note(self, chunk: pv.FrameChunk, pushed: pv.Pushed, reader: Any, taken: float) -> None:
-        stream, before = self._stream, self.progress
+    def _note(self, chunk: pv.FrameChunk, reader: Any, taken: float) -> None:
+        stream, before = self._stream, self._progress
         first = before.seconds[0] if before.seconds else chunk.seconds[0]
         self._set(
             frames=before.frames + len(chunk),
             seconds=(first, chunk.seconds[-1]),
-            entered=before.entered + pushed.visual_tokens,
-            kept=tuple(int(stream.held(stage).visual.sum()) for stage in range(len(stream.loop.schedule.layers) + 1)),
-            cache_bytes=stream.cache_bytes,
-            bound=stream.cache_bound,
             speed=(chunk.seconds[-1] - first) / max(taken, 1e-6),
-            dropped=getattr(reader, "dropped", 0),
-            reconnects=getattr(reader, "reconnects", 0),
-            warnings=tuple(getattr(reader, "warnings", ())),
+            **remembered(stream),
+            **_said(reader),
         )
 
     def _queued(self, place: int) -> None:
         self._set(state="queued", place=place)
 
     def _set(self, **changes: Any) -> None:
-        self.progress = replace(self.progress, **changes)
+        with self._changing:
+            if self._stopped.is_set():  # whatever comes of it after that, it was stopped
+                changes = {name: value for name, value in changes.items() if name not in ("state", "message")}
+            self._progress = replace(self._progress, **changes)
+
+
+def remembered(stream: pv.VideoStream) -> dict[str, Any]:
+    """What `Progress` says of a stream itself."""
+    stages = range(len(stream.loop.schedule.layers) + 1)
+    return {
+        "entered": stream.visual_tokens,
+        "kept": tuple(int(stream.held(stage).visual.sum()) for stage in stages),
+        "cache_bytes": stream.cache_bytes,
+        "bound": stream.cache_bound,
+    }
+
+
+def _said(reader: Any) -> dict[str, Any]:
+    return {"dropped": reader.dropped, "reconnects": reader.reconnects, "warnings": tuple(reader.warnings)}

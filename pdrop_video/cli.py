@@ -16,7 +16,7 @@ from rich.table import Table
 import pdrop_video as pv
 
 from . import plots
-from .console import CONSOLE, ERRORS, clear_errors, print_costs, print_live, progress
+from .console import CONSOLE, ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
 from .flops import DecoderShape, prefill_flops
 from .memory import EVICTORS
 from .models import describe
@@ -24,6 +24,7 @@ from .plots import Album
 from .pyramid import ALLOCATORS, SCORERS
 from .search import Clip, Tried
 from .search import search as find_schedule
+from .video import Connection
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +43,7 @@ _ASK_EXAMPLES = """
 
   pdrop-video ask clip.mp4 "Which way does it move?" --ratios none --memory none --json
 
-  pdrop-video ask rtsp://camera/stream "Has anybody come in?" --end 600
+  pdrop-video ask rtsp://camera/stream "Has anybody come in?" --end 600 --timeout 30 --retries 20
 
   pdrop-video ask film.mkv "How does it end?" --start 5400 --frames 64
 """
@@ -68,6 +69,10 @@ Ratios = Annotated[
         "or a .json file that search wrote."
     ),
 ]
+
+
+def _away(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Addresses and cameras")
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,6 +103,14 @@ def ask(
     start: Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)] = None,
     end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
     decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
+    timeout: Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")] = 10.0,
+    retries: Annotated[int, _away("Attempts to make a lost connection again.")] = 6,
+    policy: Annotated[
+        str | None, _away("If frames come too fast: block, or latest to drop the oldest; left out: latest.")
+    ] = None,
+    protocols: Annotated[
+        str | None, _away("What may read the source and all that it names, as file,http,tcp; left out: what it needs.")
+    ] = None,
     ratios: Ratios = None,
     memory: Annotated[
         str, typer.Option(help="Most tokens that a layer remembers while watching; 'none' for no limit.")
@@ -128,7 +141,7 @@ def ask(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Watch a video and answer questions about it."""
+    """Watch a video and answer questions about it. Ctrl-C ends the watching of a live source, and the answers come."""
     with clear_errors():
         if not all(question.strip() for question in questions):
             raise pv.ConfigError("one of the questions is empty; expected some text.")
@@ -141,12 +154,22 @@ def ask(
         album = Album()
         rate = lm.adapter.fps if fps is None else fps
         with pv.open_video(
-            video, fps=rate, chunk=chunk, frames=frames, start=start, end=end, decoder=cast(Any, decoder)
+            video,
+            fps=rate,
+            chunk=chunk,
+            frames=frames,
+            start=start,
+            end=end,
+            decoder=cast(Any, decoder),
+            policy=cast(Any, policy),
+            protocols=protocols,
+            connection=Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries),
         ) as reader:
-            for part in reader if as_json else progress(reader, lm):
-                stream.push(part)
-                if save_plots is not None:
-                    album.add(stream, part)
+            with until_interrupted(live=reader.info.duration is None):
+                for part in reader if as_json else progress(reader, lm):
+                    stream.push(part)
+                    if save_plots is not None:
+                        album.add(stream, part)
             lost = list(reader.warnings)
         asking = None if ask_ratios is None else _pyramid(ask_ratios)
         answers = []

@@ -73,6 +73,17 @@ def print_costs(answer: Answer, stream: VideoStream) -> None:
 
 
 @contextmanager
+def until_interrupted(*, live: bool) -> Iterator[None]:
+    """Ctrl-C ends the watching of what has no end, and not the command: the questions are still to be answered."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not live:
+            raise
+        ERRORS.print("stopped watching; Ctrl-C again stops the command", highlight=False)
+
+
+@contextmanager
 def clear_errors() -> Iterator[None]:
     """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
     transformers_logging.set_verbosity_error()

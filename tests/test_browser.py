@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import servers
 from media import numbered, steady, write_video
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from demos.app import CLIPS
 from demos.screenshots import PATIENCE, browsing, serving
@@ -22,10 +23,16 @@ Visit = Callable[[], Page]
 
 
 @pytest.fixture(scope="module")
-def visit(request: pytest.FixtureRequest) -> Iterator[Visit]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    with browsing(request.config.getoption("chromium")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser) -> Iterator[Visit]:
     """Opens the page, as another visitor each time."""
     expect.set_options(timeout=PATIENCE)
-    with serving("--seats", "16") as address, browsing(request.config.getoption("chromium")) as browser:
+    with serving("--seats", "16", "--max-megabytes", "2", "--allow-private") as address:
 
         def visited() -> Page:
             page = browser.new_context(permissions=["camera", "microphone"]).new_page()
@@ -119,7 +126,7 @@ def test_a_bad_file_and_a_forbidden_path_are_one_sentence_each(visit: Visit, tmp
     upload(page, path)
     expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "failed")
     expect(page.locator("#progress .pv-error")).to_contain_text("bad.mp4")
-    for text, why in (("../../etc/passwd", "There is no video"), ("http://127.0.0.1/a.mp4", "private network")):
+    for text, why in (("../../etc/passwd", "There is no video"), ("file:///etc/passwd", "expected an address of")):
         page.locator("#address textarea, #address input").first.fill(text)
         page.locator("#address button").click()
         expect(page.get_by_text(why).first).to_be_visible()
@@ -147,6 +154,62 @@ def test_a_reload_gives_the_session_back(visit: Visit) -> None:
     answered(page, 0, FIRST[1])
     ask(page, LAST[0])
     answered(page, 1, LAST[1])
+
+
+def test_what_is_too_big_is_said_so(visit: Visit, tmp_path: Path) -> None:
+    page, path = visit(), tmp_path / "big.mp4"
+    path.write_bytes(bytes(3 * 2**20))
+    upload(page, path)
+    expect(page.get_by_text("exceed the maximum allowed size of 2.00 MB").first).to_be_visible()
+    upload(page)  # and nothing else has changed
+    finished(page)
+
+
+def test_a_live_source_stalls_comes_back_and_is_asked_meanwhile(visit: Visit, tmp_path: Path) -> None:
+    path = tmp_path / "stream.ts"
+    times, shown = steady(240, 4), [numbered(i % 256) for i in range(240)]
+    data = write_video(path, times, pictures=shown, rate=4, options={"g": "4", "bf": "0"}).read_bytes()
+    page = visit()
+    page.get_by_role("tab", name="Live").click()
+    with servers.serving(servers.send(data, "stall"), servers.send(data, "stall")) as server:
+        page.locator("#live textarea, #live input").first.fill(server.address)
+        page.locator("#live button").click()
+        heading = page.locator("#progress .pv-heading")
+        expect(heading).to_contain_text(f"Waiting for {server.address}")
+        expect(page.locator("#progress")).to_contain_text("No picture has come for")
+        seen = frames(page)
+        ask(page, FIRST[0])
+        expect(page.locator("#chat .bot.message").first).to_have_text(re.compile(r"^\s*\w+\s*$"))
+        expect(heading).to_contain_text("Waiting for")
+        expect(page.locator("#progress")).to_contain_text("The connection was lost and made again 1 time.")
+        assert frames(page) > seen
+        expect(heading).to_contain_text("Waiting for")
+        page.locator("#stop-watching").click()
+        expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")
+        ask(page, LAST[0])
+        expect(page.locator("#chat .bot.message").nth(1)).to_have_text(re.compile(r"^\s*\w+\s*$"))
+
+
+def test_who_leaves_makes_room_and_who_reloads_does_not(browser: Browser) -> None:
+    with serving("--seats", "1", "--leave-seconds", "8") as address:
+        first, second = (browser.new_context().new_page() for _ in range(2))
+        for page in (first, second):
+            page.set_default_timeout(PATIENCE)
+            page.goto(address)
+            upload(page)
+            if page is first:
+                finished(page)
+        expect(second.locator("#progress")).to_contain_text("you are number 1 in the line")
+        for _ in range(2):
+            first.reload()
+            finished(first)
+            first.wait_for_timeout(5000)
+        first.wait_for_timeout(4000)  # longer than a session is kept that was left
+        ask(first, FIRST[0])
+        answered(first, 0, FIRST[1])
+        expect(second.locator("#progress")).to_contain_text("you are number 1 in the line")
+        first.close()
+        finished(second)
 
 
 def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import json
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
 from functools import cache, partial
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from gradio_client import Client
-from PIL import Image
 
 import pdrop_video as pv
-from demos import client, views
-from demos.actions import Actions
+from demos import views
 from demos.app import CLIPS
 from demos.camera import BrowserCamera
 from demos.guard import Guard, Refused
-from demos.page import build
-from demos.sessions import SessionError, Sessions, Turn
+from demos.session import SessionError, Turn
+from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
 from demos.watching import Progress
@@ -148,6 +142,31 @@ def test_a_session_nobody_looks_at_is_closed_and_its_memory_freed() -> None:
         first.ask("what ?")
 
 
+def test_a_session_that_was_left_is_closed_unless_it_is_shown_or_asked_for_again() -> None:
+    clock = Clock()
+    all_ = sessions(grace=40.0, clock=clock)
+    left, reloaded, twice, used, never = (all_.open() for _ in range(5))
+    for page, session in (("a", left), ("b", reloaded), ("c", twice), ("d", twice), ("e", used)):
+        all_.show(page, session.name)
+    for page in "abce":
+        all_.leave(page)
+    all_.get(left.name)  # what was under way when the page was closed
+    clock.now = 1
+    all_.show("f", reloaded.name)
+    clock.now = 10
+    all_.get(used.name)  # by a program, or by a page that was cut off and is not
+    clock.now = 41
+    assert all_.sweep() == [left.name]
+    all_.leave("d")
+    all_.show("f", never.name)  # and so not the one before any more
+    clock.now = 82
+    assert all_.sweep() == [reloaded.name, twice.name]
+    assert all_.names == [used.name, never.name]
+    all_.show("x", "no such name")
+    all_.leave("x")
+    assert all_.shown("x") == ""
+
+
 def test_seats_the_line_and_the_limit() -> None:
     all_ = sessions(seats=1, most=3)
     one, two, three = (all_.open() for _ in range(3))
@@ -239,47 +258,3 @@ def test_text_of_strangers_stays_text() -> None:
     for text in shown:
         assert "<script" not in text
         assert "&lt;script" in text
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("uploads")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        page = build(Actions(sessions(), Guard((folder, CLIPS))), examples={"clip": str(CLIP)}, questions=["what ?"])
-        _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False)
-        yield address
-        page.close()
-
-
-def test_a_program_gets_the_right_answers(served: str) -> None:
-    asked = QUESTIONS[:3]
-    assert client.ask(str(CLIP), [question for question, _ in asked], served) == [answer for _, answer in asked]
-
-
-def test_a_program_pushes_frames_and_is_told_what_is_wrong(served: str) -> None:
-    def encoded(shade: int) -> str:
-        drawn = BytesIO()
-        Image.new("RGB", (224, 224), (shade, 0, 0)).save(drawn, "PNG")
-        return base64.b64encode(drawn.getvalue()).decode()
-
-    program = Client(served, verbose=False)
-    name = program.predict("", api_name="/open")
-    pushed = program.predict(name, [encoded(0), encoded(255)], [0.0, 0.5], api_name="/push")
-    assert pushed["frames"] == 2
-    assert pushed["visual_tokens"] > 0
-    for frames, seconds in ((["no picture"], [1.0]), ([], []), ([encoded(1)], [0.1, 0.2])):
-        with pytest.raises(Exception, match=r"picture|expected"):
-            program.predict(name, frames, seconds, api_name="/push")
-    for source in ("/etc/passwd", "../../etc/passwd", "http://127.0.0.1/a.mp4"):
-        with pytest.raises(Exception, match=r"There is no video|private network"):
-            program.predict(source, api_name="/open")
-    assert program.predict(name, api_name="/close") is True
-    assert program.predict(name, api_name="/close") is False
-    with pytest.raises(Exception, match="closed"):
-        program.predict(name, api_name="/status")
-
-
-def test_only_the_documented_endpoints_are_offered(served: str) -> None:
-    named = Client(served, verbose=False).view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/open", "/push", "/ask", "/status", "/close"}

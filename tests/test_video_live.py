@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def test_a_file_on_a_web_server_gives_the_frames_of_the_file(folder: Path, setti
     assert (numbers, seconds) == read(open_video(path, **settings))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["web.ts", "web.h264"])
+def test_a_file_of_unknown_length_on_a_web_server_ends_all_the_same(folder: Path, name: str) -> None:
+    write_video(folder / name, steady(60), options={"g": "10"})
+    with web(folder) as server, open_video(f"{server}/{name}", None, connection=PATIENT) as video:
+        assert video.info.duration is None
+        numbers, _ = watch(video)
+        assert (numbers, video.reconnects) == (list(range(60)), 0)
+        assert not [line for line in video.warnings if "connection" in line]
+
+
 def test_what_a_web_server_does_not_have_is_one_clear_error(folder: Path) -> None:
     with web(folder) as server, pytest.raises(VideoError, match=r"missing\.mp4 cannot be opened as a video \(.*404"):
         open_video(f"{server}/missing.mp4")
@@ -100,6 +111,31 @@ def test_a_source_that_stalls_or_dies_is_connected_to_again(stream: bytes, end: 
     assert all(earlier < later for earlier, later in pairwise(seconds))
     assert np.diff(seconds[first:]) == pytest.approx(1 / 30)
     assert (seconds[first] - seconds[first - 1] >= 0.4) == (end == "stall"), "a gap takes as long as it took"
+
+
+def test_a_reader_tells_a_silent_source_from_a_lost_one(stream: bytes) -> None:
+    waiting = Connection(connect_timeout=5, read_timeout=1, retries=2, wait=0.5)
+    torn = stream[: len(stream) // 2]
+
+    def until(true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not true():
+            assert time.monotonic() < deadline, (video.silence, video.connected, video.reconnects)
+            time.sleep(0.01)
+
+    with (
+        serving(send(torn, "stall"), send(stream, "stall")) as server,
+        open_video(server.address, None, connection=waiting) as video,
+    ):
+        until(lambda: video.silence > 0.3)
+        assert video.connected
+        until(lambda: not video.connected)
+        until(lambda: video.connected)
+        assert video.reconnects == 1
+        until(lambda: video.silence < 0.3)
+    with serving(send(stream)) as server, open_video(server.address, None, connection=Connection(retries=0)) as video:
+        list(video)
+        assert (video.silence, video.connected) == (0, False)
 
 
 def test_waits_between_attempts_double_up_to_a_limit() -> None:

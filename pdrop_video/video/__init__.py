@@ -6,7 +6,8 @@ type alone.
 
 from .address import Connection
 from .chunk import FrameChunk
-from .reader import VideoReader, frame_times, open_video
+from .opening import frame_times, open_video
+from .reader import VideoReader
 from .source import VideoInfo
 
 __all__ = ["Connection", "FrameChunk", "VideoInfo", "VideoReader", "frame_times", "open_video"]

@@ -59,6 +59,7 @@ class DecordFrames:
     """
 
     reconnects = lost = 0
+    silence, connected = 0.0, True
 
     def __init__(self, address: Address, connection: Connection, sampling: Sampling) -> None:
         if find_spec("decord") is None:

@@ -37,6 +37,11 @@ class Drawn(Protocol):
 
     info: VideoInfo
     reconnects: int
+    connected: bool
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which a live source has given no frame."""
 
     @property
     def frames_decoded(self) -> int:

@@ -46,7 +46,7 @@ class FileFrames:
         If `at` lies behind the file's end.
     """
 
-    reconnects = 0
+    reconnects, silence, connected = 0, 0.0, True
 
     def __init__(self, track: Track, address: Address, connection: Connection, sampling: Sampling) -> None:
         self._track = track

@@ -38,6 +38,8 @@ class LiveFrames:
         What the source said at first.
     reconnects : int
         How often a lost connection was made again.
+    connected : bool
+        False from the loss of a connection until it is made again.
     """
 
     def __init__(self, track: Track, address: Address, connection: Connection, sampling: Sampling) -> None:
@@ -48,6 +50,8 @@ class LiveFrames:
         self._upright = Upright(track.first)
         self.info = track.describe(self._upright)
         self.reconnects = 0
+        self.connected = True
+        self._waiting: float | None = None  # since when, while nothing but the source is waited for
         self.last_time = Fraction(0)
         self._losses = track.losses
         self._said: list[str] = []
@@ -72,12 +76,20 @@ class LiveFrames:
             said.append(f"the connection was lost and made again {counted(self.reconnects, 'time')}")
         return said + self._said
 
+    @property
+    def silence(self) -> float:
+        """Seconds for which the source has given no frame; the time that others take with its frames does not count."""
+        waiting = self._waiting
+        return 0.0 if waiting is None else clock.monotonic() - waiting
+
     def __iter__(self) -> Iterator[Shot]:
         """Draw frames until the source is gone for good, the wanted time is over, or somebody stops it."""
         wanted = self._sampling.wanted()
         begun, offset = self._track.opened, Fraction(0)
+        self._waiting = clock.monotonic()
         while True:
             for frame, since in self._track:
+                self._waiting = None
                 self.last_time = offset + since
                 if self._stopped.is_set() or self._sampling.over(self.last_time):
                     return
@@ -87,7 +99,9 @@ class LiveFrames:
                         self._losses.unconverted += 1
                     else:
                         yield Shot(picture, self.last_time, self.lost)
+                self._waiting = clock.monotonic()
             if not self._connect_again():
+                self._waiting = None
                 return
             # No time is given twice, even by a source that sent its frames faster than they are shown.
             passed = Fraction(clock.monotonic() - begun).limit_denominator(1000)
@@ -97,6 +111,7 @@ class LiveFrames:
         """Open the source again after ever longer waits; False if it does not come back, or somebody stops it."""
         reason = self._track.broken or "the source ended it"
         self._track.close()
+        self.connected = False
         for wait in self._connection.waits():
             if self._stopped.wait(wait):
                 return False
@@ -109,6 +124,7 @@ class LiveFrames:
             self._backward += self._track.clock.backward
             self._track = track
             self.reconnects += 1
+            self.connected = True
             return True
         if not self._stopped.is_set():
             attempts = counted(self._connection.retries, "attempt")

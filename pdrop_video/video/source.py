@@ -123,13 +123,13 @@ def _options(address: Address, patience: Connection) -> dict[str, str]:
 
 
 def _not_opened(address: Address, patience: Connection, error: Exception, late: bool) -> str:
-    if address.kind == "file":
-        return (
-            f"{address.url} cannot be opened as a video ({error}). Expected a video file such as mp4, mkv, webm, mov, "
-            "avi or ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
-        )
     # FFmpeg's message repeats the whole address, password included.
     reason = getattr(error, "strerror", None) or type(error).__name__
+    if address.kind == "file":
+        return (
+            f"{address.url} cannot be opened as a video ({reason}). Expected a video file such as mp4, mkv, webm, mov, "
+            "avi or ts; an mp4 that was cut off before its index was written must be repaired or recorded again."
+        )
     if late:
         reason = f"no answer within {patience.connect_timeout:g} s"
     what = "device" if address.kind == "device" else "address"
@@ -182,6 +182,11 @@ def promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction
     if end is None and container.duration is not None:
         end = Fraction(container.duration, av.time_base)
     return None if end is None else end - (start_seconds(stream) or 0)
+
+
+def has_end(container: InputContainer, promised: Fraction | None) -> bool:
+    """Whether the source ends: it promises how long it lasts, or is so many bytes and no list of others."""
+    return promised is not None or (container.size > 0 and container.format.name not in _PLAYLISTS)
 
 
 def _clock_time(text: str) -> Fraction | None:

@@ -18,7 +18,7 @@ from .clock import Clock
 from .decode import Decoder, Losses, counted
 from .index import Index, build_index
 from .picture import Upright
-from .source import VideoInfo, frame_step, open_stream, promised_seconds, start_seconds
+from .source import VideoInfo, frame_step, has_end, open_stream, promised_seconds, start_seconds
 
 # A video that ends this much earlier than promised is called cut short; less is rounding in the container.
 _SHORTFALL = Fraction(1, 4)
@@ -52,6 +52,8 @@ class Track:
         Usual seconds between two frames.
     promised : Fraction or None
         Seconds that the container promises.
+    ends : bool
+        Whether the source has an end.
     decoded : int
         Frames decoded so far.
 
@@ -72,6 +74,7 @@ class Track:
             self.step = frame_step(self.stream)
             self.clock = Clock(start_seconds(self.stream), self.step)
             self.promised = promised_seconds(self.container, self.stream)
+            self.ends = has_end(self.container, self.promised)
             self.decoded = 0
             self._last: VideoFrame | None = None
             self._passed: int | None = None

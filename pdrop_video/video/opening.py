@@ -1,0 +1,169 @@
+"""`open_video` and `frame_times`: what kind of source it is decides what draws its frames; wrong settings end here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Literal
+
+from ..errors import ConfigError, VideoError
+from .address import Address, Connection
+from .decode import Losses
+from .decord_file import DecordFrames
+from .drawn import Drawn
+from .file import FileFrames, known_times
+from .live import LiveFrames
+from .reader import VideoReader
+from .sampling import Sampling
+from .track import Track
+
+
+def open_video(
+    source: str | os.PathLike[str],
+    fps: float | None = 2.0,
+    chunk: int = 8,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    frames: int | None = None,
+    at: Iterable[float] | None = None,
+    decoder: Literal["pyav", "decord"] = "pyav",
+    ahead: int = 1,
+    policy: Literal["block", "latest"] | None = None,
+    format: str | None = None,
+    protocols: str | None = None,
+    connection: Connection | None = None,
+) -> VideoReader:
+    """Open a video file, a stream on the network or a camera for reading in chunks of sampled frames.
+
+    Parameters
+    ----------
+    source : str or path
+        A file in any format that FFmpeg reads; an address that begins with http, https, rtsp, rtsps, rtmp, rtmps, tcp
+        or udp and "://"; or a camera: /dev/video0 and the like, or a device's name together with `format`. FFmpeg's
+        other protocols (`file:`, `concat:`, ...) are never understood.
+    fps : float or None
+        Frames to take a second: the first frame at or after each multiple of 1/fps seconds from the stream's start
+        time, each frame at most once. None takes every frame.
+    chunk : int
+        Frames in a chunk; the last one may be shorter.
+    start, end : float or None
+        Hand out only frames with `start <= seconds < end`. They are those frames that reading the whole video would
+        give, with the same times.
+    frames : int or None
+        Take so many frames instead of so many a second, evenly spaced from the first to the last of those between
+        `start` and `end`: the indices `numpy.linspace(0, n - 1, frames, dtype=int)`. A video with fewer gives all.
+    at : iterable of float or None
+        Take the frame on screen at each of these seconds instead, each frame at most once. Together with
+        `frame_times` this takes frames by any rule on indices.
+    decoder : {"pyav", "decord"}
+        What decodes. decord reads files alone, in a process of its own, and is there for comparison; PyAV reads more
+        kinds, uses less memory and reports damage.
+    ahead : int
+        Chunks to decode ahead of the one being read, in a thread; 0 decodes when asked. A live source always has one.
+    policy : {"block", "latest"} or None
+        When so much is decoded ahead: wait, or drop the oldest frames and count them in `dropped`. None waits for
+        what has an end and keeps the latest of what has none.
+    format : str or None
+        FFmpeg's name of the format where it must not be guessed; "v4l2", "avfoundation" or "dshow" make any name a
+        camera.
+    protocols : str or None
+        What FFmpeg may use to read the source and whatever that names in turn, separated by commas. None allows files
+        for a path, and for an address what it takes: for http and https those two, tcp, tls and crypto. A file that
+        lists other files is refused unless this is given.
+    connection : Connection or None
+        Time-outs, attempts to connect again, and options for FFmpeg; None for the usual ones.
+
+    Returns
+    -------
+    VideoReader
+        An iterator of `FrameChunk`, and a context manager that closes the source.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of range, contradicts another or does not suit the source.
+    VideoError
+        If the source cannot be read or not one frame of it can be decoded.
+
+    Examples
+    --------
+    >>> with open_video("match.mp4", fps=1, chunk=8) as video:  # doctest: +SKIP
+    ...     for chunk in video:
+    ...         print(chunk.seconds)
+    """
+    sampling = Sampling.of(fps, chunk, start, end, frames, at)
+    _check(decoder, ahead, policy)
+    address = Address.of(source, format, protocols)
+    drawn = _open(address, connection or Connection(), sampling, decoder)
+    latest = isinstance(drawn, LiveFrames) if policy is None else policy == "latest"
+    return VideoReader(drawn, address.name, sampling, ahead=ahead, latest=latest)
+
+
+def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None) -> tuple[float, ...]:
+    """Give the time of every frame of a file, in seconds from its start, mostly without decoding it.
+
+    Parameters
+    ----------
+    source : str or path
+        A file, or the address of one.
+    protocols : str or None
+        As for `open_video`.
+
+    Returns
+    -------
+    tuple of float
+        In increasing order, one for each frame that `open_video(source, fps=None)` would hand out. They come from the
+        file's packets; where those do not tell, as in raw or damaged streams, the whole file is decoded once.
+
+    Raises
+    ------
+    VideoError
+        If the source cannot be read or has no end.
+
+    Examples
+    --------
+    The middle frame of each of eight equal parts, by index:
+
+    >>> times = frame_times("match.mp4")  # doctest: +SKIP
+    >>> middles = [times[int((part + 0.5) * len(times) / 8)] for part in range(8)]  # doctest: +SKIP
+    >>> video = open_video("match.mp4", at=middles)  # doctest: +SKIP
+    """
+    address, connection = Address.of(source, protocols=protocols), Connection()
+    track = Track(address, connection, Losses())
+    try:
+        if _is_live(address, track):
+            raise VideoError(f"{address.name} has no end that is known; expected a file, or the address of one.")
+        return tuple(float(time) for time in known_times(address, connection, track.index())[0])
+    finally:
+        track.close()
+
+
+def _open(address: Address, connection: Connection, sampling: Sampling, decoder: str) -> Drawn:
+    if decoder == "decord":
+        return DecordFrames(address, connection, sampling)
+    track = Track(address, connection, Losses())
+    try:
+        if not _is_live(address, track):
+            return FileFrames(track, address, connection, sampling)
+        if sampling.picks:
+            raise ConfigError(
+                f"frames and at choose among the frames of a video that has an end; {address.name} is live. Use fps."
+            )
+        return LiveFrames(track, address, connection, sampling)
+    except BaseException:
+        track.close()
+        raise
+
+
+def _is_live(address: Address, track: Track) -> bool:
+    return address.kind == "device" or (address.kind == "url" and not track.ends)
+
+
+def _check(decoder: object, ahead: object, policy: object) -> None:
+    if decoder not in ("pyav", "decord"):
+        raise ConfigError(f"decoder is {decoder!r}; expected 'pyav' or 'decord'.")
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 0:
+        raise ConfigError(f"ahead is {ahead!r}; expected a whole number of chunks, 0 or more.")
+    if policy not in (None, "block", "latest"):
+        raise ConfigError(f"policy is {policy!r}; expected 'block', 'latest' or None.")

@@ -230,17 +230,26 @@ def test_a_push_that_fails_after_positions_moved_changes_nothing(monkeypatch: py
     assert failures == 16 and any(layer.entered is not None for layer in stream._state.cache.layers)
 
 
-def test_bytes_hold_when_keys_are_held_twice() -> None:
-    """A layer that moved holds three tensors in place of two: the budget in bytes then means fewer tokens."""
+@pytest.mark.parametrize("positions", ["window", "compact"])
+def test_bytes_hold_when_keys_are_held_twice(positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that moved holds three tensors in place of two: fewer tokens, from the moment on in which it moves."""
     lm = small("qwen2_5_vl")
     most = 6 * 70 * 2 * 2 * 16 * 8
-    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(bytes=most, evictor="uniform"))
-    sizes = []
+    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(bytes=most, evictor="uniform", positions=positions))
+    sizes, moves, rotate = [], 0, KeyValueLayer.rotate
+
+    def watched(layer: KeyValueLayer, *args: Any) -> None:
+        nonlocal moves
+        rotate(layer, *args)
+        moves += 1
+        assert stream._state.cache.nbytes <= most
+
+    monkeypatch.setattr(KeyValueLayer, "rotate", watched)
     for i in range(40):
         stream.push(video(2, seed=i), [2 * i, 2 * i + 1])
         assert stream.cache_bytes <= most
         sizes.append(max(stream.cache_tokens))
-    assert max(sizes) == 70 and sizes[-1] == 46
+    assert max(sizes) == {"window": 70, "compact": 66}[positions] and sizes[-1] == 46 and moves >= 6
 
 
 def test_refused() -> None:

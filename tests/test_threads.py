@@ -159,6 +159,7 @@ def test_close_frees_a_producer_that_waits_for_room(lm: pv.VideoLM) -> None:
         with pytest.raises(pv.StreamError, match="closed"):
             for number in range(100):
                 feed.put(video(4), [4.0 * number + i for i in range(4)])
+                until(lambda: feed._line._running)  # the first is taken out of the queue before the next is put
         told.append(feed.fed)
 
     producer, closer = threading.Thread(target=produce), threading.Thread(target=stream.close)

@@ -30,9 +30,14 @@ class Memory:
     positions : {"window", "original", "compact"}, optional
         "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
         left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which
-        counts as bytes. "compact": gaps are closed whenever something is forgotten, to nothing (StreamingVLM).
-        "original": positions never change, whatever the range. By default what the evictor's authors do, which is
-        "window" where they say nothing.
+        counts as bytes; the room for it is set aside from the start. "compact": gaps are closed whenever something is
+        forgotten, to nothing (StreamingVLM). "original": positions never change, whatever the range. By default what
+        the evictor's authors do, which is "window" where they say nothing.
+    archive : int, optional
+        Most bytes of what was forgotten that are kept on the host, for ``VideoStream.ask(retrieve=...)``. None keeps
+        nothing of it.
+    archive_folder : str, optional
+        Where the archive is kept in memory-mapped files, in place of memory; made if need be.
 
     Raises
     ------

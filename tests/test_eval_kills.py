@@ -33,7 +33,7 @@ def lines(out: Path) -> list[bytes]:
 def summary(out: Path) -> dict[str, Any]:
     """Without the wall-clock times."""
     found: dict[str, Any] = json.loads((out / "summary.json").read_text())
-    del found["time"], found["cost"]["seconds"]
+    del found["time"], found["cost"]["seconds"], found["header"]["git_commit"]  # somebody may edit code meanwhile
     return found
 
 

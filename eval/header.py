@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 import pdrop_video as pv
 
@@ -24,7 +25,7 @@ def header_of(config: RunConfig, task_note: str) -> dict[str, Any]:
         "task": config.task,
         "note": task_note,
         "model": config.model or "built-in",
-        "revision": config.revision,
+        "revision": hub_commit(config.model, config.revision),
         "configuration": config.identity(),
         "config_digest": config.digest,
         "data": str(config.data),
@@ -35,6 +36,17 @@ def header_of(config: RunConfig, task_note: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
     }
+
+
+def hub_commit(model: str | None, revision: str | None) -> str | None:
+    """The commit of a model on the hub, which a branch's name or none at all stands for; else the revision as given."""
+    if model is None or Path(model).exists():
+        return revision
+    try:
+        path = cached_file(model, "config.json", revision=revision)
+    except OSError:  # loading the model will say what is wrong
+        return revision
+    return extract_commit_hash(path, None) or revision
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str | None:

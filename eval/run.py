@@ -97,7 +97,7 @@ def main(
     given = {name: value for name, value in locals().items() if name in RunConfig.model_fields}
     with clear_errors():
         settings = configured(config, given)
-        place = _place(shard)
+        place = place_here(shard)
         options = RayOptions(ray_address, workers, ray_cpus, ray_gpus, ray_timeout) if on_ray else None
         summary = execute(settings, place, driver_of(settings, workers, options))
         show(summary, _out)
@@ -120,7 +120,8 @@ def driver_of(config: RunConfig, workers: int, options: RayOptions | None) -> Dr
     return serial
 
 
-def _place(shard: str | None) -> Place:
+def place_here(shard: str | None) -> Place:
+    """Which share this process does: as it was given, or by torchrun's environment, or everything."""
     spread = torchrun_place(os.environ)
     if shard is None:
         return spread or Place()

@@ -68,7 +68,7 @@ class StreamWorker:
 
     def _watch(self, items: list[Item]) -> Iterator[Record]:
         """One pass over a video."""
-        torch.manual_seed(int(digest(self.config.seed, items[0].video), 16) % 2**63)  # whatever was done before
+        _seed(int(digest(self.config.seed, items[0].video), 16) % 2**63)  # whatever was done before
         begun = self.clock.total["decode"]
         run: Pass[Talk] = Pass(self._stream(items[0]), self.task.cues(items[0]), [])
         for item in items:
@@ -123,6 +123,14 @@ def passes(items: Iterable[Item], config: RunConfig) -> list[list[Item]]:
         part = (item.path, item.start) if config.frames is None else (item.path, item.start, item.end)
         shared.setdefault(item.id if config.question_aware else part, []).append(item)
     return list(shared.values())
+
+
+def _seed(seed: int) -> None:
+    """As `torch.manual_seed`, which for each kind of device that is not there spends a millisecond on a stack trace."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def said(error: Exception) -> str:

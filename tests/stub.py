@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from eval.config import RunConfig
 from eval.core import Job, blank, failed
 from eval.record import Record, digest
 from eval.tasks import task_named
 from eval.worker import StreamWorker
+
+ITEMS = 48
 
 
 @dataclass
@@ -81,6 +84,28 @@ def die_once(killed: Path) -> None:
     if not killed.exists():
         killed.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def config(data: Path, out: Path, **more: Any) -> RunConfig:
+    """Settings of a run over `ITEMS` questions of a small Video-MME."""
+    return RunConfig(task="videomme", data=data, out=out, fps=1, **more)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def written(out: Path) -> list[str]:
+    """The items on record, in whole lines; somebody may be writing another."""
+    whole = [line for path in out.glob("records*.jsonl") for line in path.read_text().split("\n")[:-1]]
+    return [json.loads(line)["item"] for line in whole]
+
+
+def check(settings: RunConfig, alone: dict[str, object]) -> None:
+    """The same summary, every item on record exactly once."""
+    assert result(settings.out) == alone
+    items = written(settings.out)
+    assert len(items) == len(set(items)) == ITEMS
 
 
 def result(out: Path) -> dict[str, object]:

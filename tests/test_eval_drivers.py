@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 
 import pytest
 import stub
-from stub import Mortal, Stub, result
+from stub import ITEMS, Mortal, Stub, check, config, lines, result, written
 from videomme import make_videomme
 
 import pdrop_video as pv
@@ -26,7 +23,6 @@ from eval.record import read_records
 from eval.run import driver_of
 from eval.tasks import Item
 
-ITEMS = 48
 ROOT = Path(__file__).parent.parent
 
 
@@ -35,31 +31,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videomme(tmp_path_factory.mktemp("data") / "videomme", ITEMS // 3)
 
 
-def config(data: Path, out: Path, **more: Any) -> RunConfig:
-    return RunConfig(task="videomme", data=data, out=out, fps=1, **more)
-
-
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What a single process that nobody disturbs comes to."""
     settings = config(data, tmp_path_factory.mktemp("alone"))
     execute(settings, make=partial(Stub, settings))
     return result(settings.out)
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
-
-
-def written(out: Path) -> list[str]:
-    return [json.loads(line)["item"] for path in out.glob("records*.jsonl") for line in lines(path)]
-
-
-def check(settings: RunConfig, alone: dict[str, object]) -> None:
-    """The same summary, every item on record exactly once."""
-    assert result(settings.out) == alone
-    items = written(settings.out)
-    assert len(items) == len(set(items)) == ITEMS
 
 
 def test_what_a_single_process_comes_to(alone: dict[str, Any], data: Path) -> None:
@@ -110,39 +87,6 @@ def test_strict_stops_at_a_worker_that_keeps_dying(data: Path, tmp_path: Path) -
     settings = config(data, tmp_path / "out", limit=9, strict=True)
     with pytest.raises(pv.PDropError, match="video video0001: its worker died 3 times"):
         execute(settings, driver=driver_of(settings, 2, None), make=partial(Deadly, settings))
-
-
-@pytest.mark.slow
-def test_local_workers_end_with_their_parent(data: Path, tmp_path: Path, alone: dict[str, object]) -> None:
-    settings = config(data, tmp_path / "out")
-    script = (
-        "from functools import partial; from pathlib import Path; import sys\n"
-        "from stub import Stub; from eval.config import RunConfig; from eval.execute import execute\n"
-        "from eval.run import driver_of\n"
-        "if __name__ == '__main__':\n"
-        "    data, out, log = map(Path, sys.argv[1:])\n"
-        "    settings = RunConfig(task='videomme', data=data, out=out, fps=1)\n"
-        "    make = partial(Stub, settings, pause=0.02, log=log)\n"
-        "    execute(settings, driver=driver_of(settings, 2, None), make=make)\n"
-    )
-    (tmp_path / "script.py").write_text(script)
-    command = [sys.executable, tmp_path / "script.py", data, settings.out, tmp_path / "log"]
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    while not (settings.out.exists() and len(written_whole(settings.out)) >= 5):
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    execute(settings, make=partial(Stub, settings))  # the orphans, if there were any, would write on
-    check(settings, alone)
-
-
-def written_whole(out: Path) -> list[str]:
-    return [line for path in out.glob("records*.jsonl") for line in path.read_text().split("\n")[:-1]]
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
 def test_shards_together_are_the_whole(data: Path, tmp_path: Path, alone: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import constants
 from typer import Typer
 from typer.testing import CliRunner, Result
 from videomme import make_videomme
@@ -17,6 +18,7 @@ from eval import run
 from eval.clock import Clock
 from eval.config import configured
 from eval.execute import execute
+from eval.header import hub_commit
 from eval.metered import Metered
 from eval.record import digest, read_run
 from eval.tasks import Item, task_named
@@ -168,6 +170,20 @@ def test_names_of_settings(data: Path, tmp_path: Path) -> None:
     assert name(memory={**archive, "archive_folder": str(tmp_path)}) == name(memory=archive)
     pv.Pyramid(**PYRAMID).save(tmp_path / "found.json")
     assert name(pyramid=str(tmp_path / "found.json")) == name(pyramid={**PYRAMID, "positions": "original"})
+
+
+def test_the_header_has_the_hub_s_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, repo = "0123456789abcdef" * 2 + "01234567", tmp_path / "models--some--model"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    (repo / "snapshots" / commit).mkdir(parents=True)
+    (repo / "snapshots" / commit / "config.json").write_text("{}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub_commit("some/model", None) == hub_commit("some/model", "main") == commit
+    assert hub_commit("some/other", "v2") == "v2"  # it can't be found
+    assert hub_commit(None, None) is None
+    assert hub_commit(str(repo), None) is None  # a folder
 
 
 def test_settings_that_suit_no_item_are_refused_before_the_first(data: Path, tmp_path: Path) -> None:

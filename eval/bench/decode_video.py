@@ -19,6 +19,7 @@ import typer
 
 import pdrop_video as pv
 
+from ..frames import Frames, Viewing
 from .common import AsJson, Out, in_turns, report
 
 RATE, WIDTH, HEIGHT, KEYFRAMES = 25, 854, 480, 250
@@ -89,6 +90,12 @@ def sampled(path: Path, frames: int, decoder: str = "pyav") -> list[np.ndarray]:
         return [picture for chunk in video for picture in chunk.frames.numpy()]
 
 
+def watched(path: Path, frames: int) -> list[np.ndarray]:
+    """Do the same as a benchmark's run does."""
+    viewing = Viewing(path, start=0.0, end=None, fps=None, frames=frames, rule="linspace", chunk=8)
+    return [picture for chunk in Frames()(viewing) for picture in chunk.frames.numpy()]
+
+
 def main(
     video: Annotated[
         Path | None, typer.Option(help="A file with a whole index, in place of one made for this.")
@@ -101,15 +108,22 @@ def main(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time both in turns, and check first that both give the same pictures."""
+    """Time all in turns, and check first that they give the same pictures."""
     with tempfile.TemporaryDirectory() as folder:
         path = video or Path(folder) / "video.mp4"
         if video is None:
             write(path, minutes, seed)
         places = plan(path, frames)
-        for one, other in zip(bare(path, places), sampled(path, frames), strict=True):
-            assert np.array_equal(one, other), "both must give the same frames"
-        runs = {"bare PyAV loop": lambda: bare(path, places), "open_video": lambda: sampled(path, frames)}
+        runs = {
+            "bare PyAV loop": lambda: bare(path, places),
+            "open_video": lambda: sampled(path, frames),
+            "eval.run": lambda: watched(path, frames),
+        }
+        expected = bare(path, places)
+        for run in runs.values():
+            for one, other in zip(expected, run(), strict=True):
+                assert np.array_equal(one, other), "all must give the same frames"
+        del expected
         if decord:
             runs["decord"] = lambda: sampled(path, frames, "decord")
         times = in_turns(runs, repeats)

@@ -48,17 +48,15 @@ def letter(response: str, options: Sequence[str]) -> str | None:
     text = re.sub(r"[*_`\"“”]|\\boxed|\\text|\bn/a\b", "", text, flags=re.IGNORECASE).strip()
     text = re.sub(rf"{_START}['‘’]([A-Za-z])['‘’](?!\w)", r"\1", text)
     texts = [_words(re.sub(r"^\s*\(?[A-Za-z][).:]\s*", "", option)) for option in options]
-    for found in (
-        _alone(text),
-        _same_text(text, texts),
-        _leading(text),
-        _after_cue(text, letters),
-        _standing(text, letters),
-        _mentioned(text, texts),
-    ):
-        if found in letters:
-            return found
-    return None
+    readings = (
+        lambda: _alone(text),
+        lambda: _same_text(text, texts),
+        lambda: _leading(text),
+        lambda: _after_cue(text, letters),
+        lambda: _standing(text, letters),
+        lambda: _mentioned(text, texts),
+    )
+    return next((found for read in readings if (found := read()) in letters), None)
 
 
 def _said(response: str) -> str:

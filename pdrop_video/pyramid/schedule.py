@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -46,7 +47,7 @@ class Schedule:
 
     def stage(self, layer: int) -> int:
         """The stage that decoder layer `layer` belongs to, counted from 0."""
-        return sum(layer >= boundary for boundary in self.layers)
+        return bisect_right(self.layers, layer)
 
     def per_layer(self, visual: int) -> list[int]:
         """Visual tokens that enter each decoder layer."""

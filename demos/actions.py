@@ -179,12 +179,13 @@ class Actions:
             session = None
         try:
             return self._pictures(session, seconds)
-        except pv.StreamError:  # it was closed meanwhile
+        except (pv.StreamError, SessionError):  # it was cleared meanwhile
             return self._pictures(None, seconds)
 
     @staticmethod
     def _pictures(session: Session | None, seconds: float) -> list[Any]:
-        times = session.watcher.album.seconds if session is not None and session.watcher is not None else ()
+        watcher = None if session is None else session.watcher
+        times = () if watcher is None else watcher.album.seconds
         last = times[-1] if times else 0.0
         slider = gr.Slider(minimum=0, maximum=max(last, 0.1), value=min(seconds, last), interactive=bool(times))
         return [slider, views.overlays(session, seconds), *views.charts(session)]

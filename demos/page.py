@@ -31,15 +31,15 @@ digit or shape, how many things are shown, or which way the marker goes. For rea
 model: `--model NAME`.*
 """
 _FORGETTING = {
-    "oldest": "the oldest pieces first, of these the least important",
+    "oldest": "the oldest first",
     "window": "all but the newest",
     "random": "any, by chance",
-    "uniform": "every so many, over the whole past",
-    "streaming_vlm": "all but the beginning and the newest (StreamingVLM)",
-    "infinipot_v": "what did not change (InfiniPot-V)",
-    "stream_mem": "what no answer would look at (StreamMem)",
-    "hermes": "the old in early layers, the unattended in deep ones (HERMES)",
-    "pyramid": "the unimportant, but never a whole period",
+    "uniform": "evenly, over the whole past",
+    "streaming_vlm": "StreamingVLM: the middle",
+    "infinipot_v": "InfiniPot-V: what did not change",
+    "stream_mem": "StreamMem: what no answer would need",
+    "hermes": "HERMES: old or unattended, by layer",
+    "pyramid": "the unimportant, never a whole period",
 }
 _PICTURES = """
 The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
@@ -84,7 +84,7 @@ def build(
                             clips = [gr.Button(label, size="sm", elem_classes="pv-example") for label in examples]
                         address = gr.Textbox(
                             label="Or a path or address",
-                            placeholder="https://example.org/match.mp4",
+                            placeholder="https://...",
                             info="A file in the server's folder, or a video on the web.",
                             submit_btn="Watch",
                             max_length=2000,
@@ -202,7 +202,7 @@ def build(
         on(soon.tick, seen(actions.tick), name, panel, queue=False)
         on(later.tick, actions.draw, [name, moment], pictures)
         on(moment.release, actions.draw, [name, moment], pictures)
-        on(tabs.select, _selected, None, later)
+        on(on(tabs.select, _selected, None, later).then, actions.draw, [name, moment], pictures)
         on(page.load, restore, name, [*panel, chat, video], js=_FIND)
         page.unload(leave)
 

@@ -166,7 +166,7 @@ def test_what_is_too_big_is_said_so(visit: Visit, tmp_path: Path) -> None:
     page, path = visit(), tmp_path / "big.mp4"
     path.write_bytes(bytes(3 * 2**20))
     upload(page, path)
-    expect(page.get_by_text("exceed the maximum allowed size of 2.00 MB").first).to_be_visible()
+    expect(page.get_by_text("File(s) exceed the maximum allowed size of 2.0 Mb").first).to_be_visible()
     upload(page)  # and nothing else has changed
     finished(page)
 

@@ -5,6 +5,7 @@ Knows sessions and views. Refuses to know how the page is laid out: `page.py` bi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,23 +43,31 @@ class Actions:
 
     def __init__(self, sessions: Sessions, guard: Guard, uploads: Uploads) -> None:
         self.sessions, self.guard, self.uploads = sessions, guard, uploads
+        self._cleared: deque[str] = deque(maxlen=256)
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
-    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False) -> Session:
+    def opened(self, name: str, page: str) -> Session:
+        """The session of this name, or a new one, which a page shows from now on."""
+        session = self.sessions.open(name)
+        if page:
+            self.sessions.show(page, session.name)
+        return session
+
+    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False, page: str = "") -> Session:
         """Let a session watch a path or an address."""
         source = self.guard.source(text, live=live)
         path = None if source.live or "://" in source.target else Path(source.target)
         rate = self.sessions.model(settings.model).adapter.fps
         opened = opener(source, settings, rate)
         if path is None:
-            session = self.sessions.open(name)
+            session = self.opened(name, page)
             session.begin(settings, source.name, opened, live=source.live)
             return session
         let_go = self.uploads.hold(path)
         try:
             self._check(path, settings)
-            session = self.sessions.open(name)
+            session = self.opened(name, page)
             session.begin(settings, path.name, opened, after=let_go)
         except BaseException:
             let_go()
@@ -75,32 +84,32 @@ class Actions:
             raise pv.VideoError(str(error).replace(str(path), path.name)) from error
 
     @plainly
-    def file(self, name: str, path: str | None, *values: Any) -> list[Any]:
+    def file(self, name: str, path: str | None, *values: Any, page: str = "") -> list[Any]:
         """A file was dropped, or a recording is finished: panel, chat and preview."""
         if path is None:
             raise SessionError("No video came; drop a file, or record one.")
         try:
-            session = self.begin(name, path, Settings(*values))
+            session = self.begin(name, path, Settings(*values), page=page)
         except pv.PDropError as error:
             self.uploads.hold(Path(path))()
-            session = self.sessions.open(name)
+            session = self.opened(name, page)
             session.refuse(Path(path).name, str(error))
             return [*self.panel(session), [], None]
         return [*self.panel(session), [], gr.skip()]
 
     @plainly
-    def address(self, name: str, text: str, *values: Any) -> list[Any]:
+    def address(self, name: str, text: str, *values: Any, page: str = "") -> list[Any]:
         """A path or an address was written: panel, chat and a preview."""
-        session = self.begin(name, text, Settings(*values))
+        session = self.begin(name, text, Settings(*values), page=page)
         return [*self.panel(session), [], session.preview]
 
     @plainly
-    def stream(self, name: str, text: str, *values: Any) -> list[Any]:
+    def stream(self, name: str, text: str, *values: Any, page: str = "") -> list[Any]:
         """A live source was written: panel and chat."""
-        return [*self.panel(self.begin(name, text, Settings(*values), live=True)), []]
+        return [*self.panel(self.begin(name, text, Settings(*values), live=True, page=page)), []]
 
     @plainly
-    def picture(self, picture: NDArray[np.uint8] | None, name: str, *values: Any, page: str = "") -> list[Any]:
+    def picture(self, name: str, picture: NDArray[np.uint8] | None, *values: Any, page: str = "") -> list[Any]:
         """A picture came from the browser's camera: panel. The first one opens a session."""
         if picture is None:
             return self.same()
@@ -110,18 +119,13 @@ class Actions:
                 session.camera.put(picture)
                 return self.same()
         except SessionError:
-            session = self.sessions.open()
+            session = self.opened("", page)  # the next picture may come before the page knows its name
         settings = Settings(*values)
         camera = BrowserCamera(settings.chunk, self.sessions.model(settings.model).adapter.frames_per_step)
         session.begin(settings, "your webcam", lambda: camera, live=True)
         session.camera = camera
         camera.put(picture)
-        self.sessions.show(page, session.name)  # the next picture may come before the page knows the session's name
         return self.panel(session)
-
-    def show(self, name: str, page: str) -> None:
-        """A page shows a session from now on."""
-        self.sessions.show(page, name)
 
     def leave(self, page: str) -> None:
         """A page was closed."""
@@ -142,21 +146,25 @@ class Actions:
         """A panel left as it is."""
         return [gr.skip()] * 4
 
-    def tick(self, name: str) -> list[Any]:
-        """Look again: panel."""
+    def tick(self, name: str, page: str = "") -> list[Any]:
+        """Look again: panel. What a page says late of a session that it had before is set right."""
+        name = self.sessions.shown(page) or name
         try:
             return self.panel(self.sessions.get(name))
         except SessionError as error:
+            if name in self._cleared or not name:
+                return self.panel(None)
             gone = Progress("failed", message=str(error))
             return ["", views.progress(gone), views.standing([]), gr.Timer(active=False)]
 
-    def restore(self, name: str) -> Iterator[list[Any]]:
+    def restore(self, name: str, page: str = "") -> Iterator[list[Any]]:
         """A page was loaded: panel, chat and preview of the session that it had, also while an answer is written."""
         try:
             session = self.sessions.get(name)
         except SessionError:
             yield [*self.same(), gr.skip(), gr.skip()]  # a visitor may have been faster, and dropped a file already
             return
+        self.sessions.show(page, name)
         yield [*self.panel(session), views.chat(session.chat), session.preview]
         for turn in session.chat[-1:]:
             for _ in () if turn.done else session.follow(turn):
@@ -171,12 +179,13 @@ class Actions:
             session = None
         try:
             return self._pictures(session, seconds)
-        except pv.StreamError:  # it was closed meanwhile
+        except (pv.StreamError, SessionError):  # it was cleared meanwhile
             return self._pictures(None, seconds)
 
     @staticmethod
     def _pictures(session: Session | None, seconds: float) -> list[Any]:
-        times = session.watcher.album.seconds if session is not None and session.watcher is not None else ()
+        watcher = None if session is None else session.watcher
+        times = () if watcher is None else watcher.album.seconds
         last = times[-1] if times else 0.0
         slider = gr.Slider(minimum=0, maximum=max(last, 0.1), value=min(seconds, last), interactive=bool(times))
         return [slider, views.overlays(session, seconds), *views.charts(session)]
@@ -198,9 +207,9 @@ class Actions:
         return session, session.ask(question)
 
     @plainly
-    def look_out(self, name: str, question: str, wanted: str) -> list[Any]:
+    def look_out(self, name: str, question: str, wanted: str, page: str = "") -> list[Any]:
         """Another standing question: panel, and the emptied boxes."""
-        session = self.sessions.open(name)
+        session = self.opened(name, page)
         session.look_out(Standing(checked("question", question), checked("answer", wanted)))
         return [*self.panel(session), "", ""]
 
@@ -225,6 +234,7 @@ class Actions:
 
     def clear(self, name: str) -> list[Any]:
         """Forget everything: panel, chat, preview, and the pictures."""
+        self._cleared.append(name)
         self.sessions.close(name)
         return [*self.panel(None), [], None, *self._pictures(None, 0.0)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,7 @@ from .plainly import Page
 from .watching import Progress
 
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
-    # the theme's own greys are too pale to be read easily
-    **{
-        f"{part}{scheme}": f"*neutral_{shade}"
-        for part in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
-        for scheme, shade in (("", 500), ("_dark", 400))
-    }
-)
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
@@ -38,15 +31,15 @@ digit or shape, how many things are shown, or which way the marker goes. For rea
 model: `--model NAME`.*
 """
 _FORGETTING = {
-    "oldest": "the oldest pieces first, of these the least important",
+    "oldest": "the oldest first",
     "window": "all but the newest",
     "random": "any, by chance",
-    "uniform": "every so many, over the whole past",
-    "streaming_vlm": "all but the beginning and the newest (StreamingVLM)",
-    "infinipot_v": "what did not change (InfiniPot-V)",
-    "stream_mem": "what no answer would look at (StreamMem)",
-    "hermes": "the old in early layers, the unattended in deep ones (HERMES)",
-    "pyramid": "the unimportant, but never a whole period",
+    "uniform": "evenly, over the whole past",
+    "streaming_vlm": "StreamingVLM: the middle",
+    "infinipot_v": "InfiniPot-V: what did not change",
+    "stream_mem": "StreamMem: what no answer would need",
+    "hermes": "HERMES: old or unattended, by layer",
+    "pyramid": "the unimportant, never a whole period",
 }
 _PICTURES = """
 The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
@@ -91,7 +84,7 @@ def build(
                             clips = [gr.Button(label, size="sm", elem_classes="pv-example") for label in examples]
                         address = gr.Textbox(
                             label="Or a path or address",
-                            placeholder="https://example.org/match.mp4",
+                            placeholder="https://...",
                             info="A file in the server's folder, or a video on the web.",
                             submit_btn="Watch",
                             max_length=2000,
@@ -145,7 +138,7 @@ def build(
                     settings += _settings(list(actions.sessions.models))
             with gr.Column(scale=5, min_width=320):
                 progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
-                gr.HTML(views.explained(), padding=True)
+                gr.HTML(views.explained())
                 with gr.Row():
                     stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
                     clear = gr.Button("Start over", size="sm", elem_id="clear")
@@ -176,39 +169,42 @@ def build(
             how |= {"api_visibility": "private", "api_name": "of_the_page"}  # or it would take an endpoint's name
             return trigger(act, inputs, outputs, **how)
 
-        def shows(name: str, request: gr.Request) -> None:
-            actions.show(name, str(request.session_hash))
+        def seen(act: Callable[..., Any]) -> Callable[..., Any]:
+            """An action that is told which page it is for."""
 
-        def left(request: gr.Request) -> None:
+            def acting(request: gr.Request, *values: Any) -> Any:
+                return act(*values, page=str(request.session_hash))
+
+            return acting
+
+        def restore(request: gr.Request, name: str) -> Iterator[list[Any]]:
+            yield from actions.restore(name, page=str(request.session_hash))
+
+        def leave(request: gr.Request) -> None:
             actions.leave(str(request.session_hash))
 
         def keep(event: Any) -> None:
-            """Let the browser's tab remember its session, for a reload, and the server that somebody looks at it."""
-            on(event.then, shows, name, None, js=_KEEP, queue=False)
+            """Let the browser's tab remember its session, for a reload."""
+            event.then(None, name, None, js=_KEEP, api_visibility="private")
 
         for trigger in (video.upload, video.stop_recording):
-            keep(on(trigger, actions.file, [name, video, *settings], [*panel, chat, video]))
+            keep(on(trigger, seen(actions.file), [name, video, *settings], [*panel, chat, video]))
         for button, path in zip(clips, examples.values(), strict=True):
             act = _always(actions.address, path)
-            keep(on(button.click, act, [name, *settings], [*panel, chat, video]))
-        keep(on(address.submit, actions.address, [name, address, *settings], [*panel, chat, video]))
-        keep(on(live.submit, actions.stream, [name, live, *settings], [*panel, chat]))
+            keep(on(button.click, seen(act), [name, *settings], [*panel, chat, video]))
+        keep(on(address.submit, seen(actions.address), [name, address, *settings], [*panel, chat, video]))
+        keep(on(live.submit, seen(actions.stream), [name, live, *settings], [*panel, chat]))
 
-        def picture(shot: Any, name: str, request: gr.Request, *values: Any) -> list[Any]:
-            return actions.picture(shot, name, *values, page=str(request.session_hash))
-
-        seen = on(camera.stream, picture, [camera, name, *settings], panel, stream_every=0.5)
-        seen.then(None, name, None, js=_KEEP, api_visibility="private")
-        keep(on(look_out.click, actions.look_out, [name, tell_me, wanted], [*panel, tell_me, wanted]))
+        keep(on(camera.stream, seen(actions.picture), [name, camera, *settings], panel, stream_every=0.5))
+        keep(on(look_out.click, seen(actions.look_out), [name, tell_me, wanted], [*panel, tell_me, wanted]))
         on(forget.click, actions.forget_standing, name, panel, queue=False)
 
-        on(soon.tick, actions.tick, name, panel, queue=False)
+        on(soon.tick, seen(actions.tick), name, panel, queue=False)
         on(later.tick, actions.draw, [name, moment], pictures)
         on(moment.release, actions.draw, [name, moment], pictures)
-        on(tabs.select, _selected, None, later)
-        on(page.load, actions.restore, name, [*panel, chat, video], js=_FIND)
-        on(page.load, shows, name, None, js=_FIND, queue=False)
-        page.unload(left)
+        on(on(tabs.select, _selected, None, later).then, actions.draw, [name, moment], pictures)
+        on(page.load, restore, name, [*panel, chat, video], js=_FIND)
+        page.unload(leave)
 
         for trigger in (ask.click, question.submit):
             asked = on(
@@ -277,8 +273,8 @@ def _settings(models: list[str]) -> list[Any]:
 def _always(act: Callable[..., Any], text: str) -> Callable[..., Any]:
     """An action with its text given."""
 
-    def acting(name: str, *values: Any) -> Any:
-        return act(name, text, *values)
+    def acting(name: str, *values: Any, **named: Any) -> Any:
+        return act(name, text, *values, **named)
 
     return acting
 

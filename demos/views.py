@@ -104,7 +104,8 @@ def standing(questions: Sequence[Standing]) -> str:
 def charts(session: Session | None) -> tuple[str, str, str]:
     """What the last answer rested on, the memory over time, and the cache against its bound."""
     evidence = memory = cache = _empty("Open a video and let it be watched for a moment.")
-    if session is not None and session.watcher is not None and session.watcher.album.history:
+    watcher = None if session is None else session.watcher  # once: the session may be cleared meanwhile
+    if session is not None and watcher is not None and watcher.album.history:
         answer, stream = session.last_answer(), session.stream
         evidence = _empty("Ask a question to see which moments its answer rested on.")
         if answer is not None:
@@ -115,7 +116,7 @@ def charts(session: Session | None) -> tuple[str, str, str]:
             "How much of each moment each stage still remembers. The dashed line is what it kept at first, on average.",
         )
         cache = _chart(
-            plots.cache(session.watcher.album.history, stream.cache_bound),
+            plots.cache(watcher.album.history, stream.cache_bound),
             "How large the memory is after each part of the video. It never passes the dashed line.",
         )
     return evidence, memory, cache
@@ -123,10 +124,11 @@ def charts(session: Session | None) -> tuple[str, str, str]:
 
 def overlays(session: Session | None, seconds: float) -> str:
     """The frame of a moment, once for each stage."""
-    if session is None or session.watcher is None or not session.watcher.album.seconds:
+    watcher = None if session is None else session.watcher
+    if session is None or watcher is None or not watcher.album.seconds:
         return _empty("Open a video and let it be watched for a moment.")
     shown = []
-    for overlay in session.watcher.album.at(session.stream, seconds):
+    for overlay in watcher.album.at(session.stream, seconds):
         first, last = overlay.layers
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
         kept = f"{overlay.kept} of {overlay.entered} pieces kept" if overlay.kept else "all forgotten"

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import weakref
+from dataclasses import astuple
 from functools import cache, partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 import pdrop_video as pv
 from demos import views
+from demos.actions import Actions
 from demos.app import CLIPS
 from demos.camera import BrowserCamera
 from demos.guard import Guard, Refused
@@ -22,6 +24,7 @@ from demos.session import SessionError, Turn
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
+from demos.uploads import Uploads
 from demos.watching import Progress
 
 CLIP = CLIPS / "clip.mp4"
@@ -165,6 +168,20 @@ def test_a_session_that_was_left_is_closed_unless_it_is_shown_or_asked_for_again
     all_.show("x", "no such name")
     all_.leave("x")
     assert all_.shown("x") == ""
+
+
+def test_a_late_look_does_not_bring_back_what_was_cleared(tmp_path: Path) -> None:
+    actions = Actions(sessions(), Guard((CLIPS,)), Uploads(tmp_path))
+    settings = astuple(Settings())
+    first = actions.address("", str(CLIP), *settings, page="p")[0]
+    actions.clear(first)
+    name, shown, *_ = actions.tick(first, page="p")
+    assert name == ""
+    assert 'data-state="idle"' in shown
+    second = actions.address("", str(CLIP), *settings, page="p")[0]
+    assert actions.tick(first, page="p")[0] == second
+    actions.sessions.close(second)  # and not by its visitor, who is told so
+    assert "This session was closed" in actions.tick(second, page="p")[1]
 
 
 def test_seats_the_line_and_the_limit() -> None:

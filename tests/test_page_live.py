@@ -119,7 +119,11 @@ def test_stop_and_a_question_need_no_source_that_answers(stream: bytes, moment: 
         assert session.progress.state == "stopped", "at once, and not when the source lets go"
         *_, turn = session.follow(turn)
         assert bool(turn.error) == (moment == "opening")
-        if moment != "opening":  # there the thread is with FFmpeg until the time is up, and then ends unseen
+        if moment == "opening":
+            assert session.watcher._thread.is_alive(), (
+                "the answer did not wait for FFmpeg, which hangs until its time is up"
+            )
+        else:
             session.watcher.join(10)
             assert session.progress.state == "stopped"
             assert not session.progress.message

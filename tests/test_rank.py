@@ -16,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import pdrop_video as pv
 from pdrop_video.pyramid import LayerLoop
-from pdrop_video.pyramid.rank import attention_scores
+from pdrop_video.pyramid.rank import attention_scores, distinct_rows
 from pdrop_video.pyramid.scorers import relevance
 from pdrop_video.pyramid.select import keep_best
 
@@ -150,3 +150,13 @@ def test_an_answer_right_behind_visual_rows(tapped: list) -> None:
     ((query, key, scaling),) = (call[1:] for call in tapped if call[0] == 4)
     want = transcription(query, key, scaling, 3 + 6 - 1)  # behind 3 rows of text and 6 that are left
     torch.testing.assert_close(trace.scores[1][0], want[3:], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_distinct_rows(count: int, columns: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    rows = torch.randint(-3, 4, (count, columns), generator=generator) * torch.tensor([1, 1000, 7])[:columns]
+    distinct, which = distinct_rows(rows)
+    assert torch.equal(distinct[which], rows)
+    assert len(distinct) == len(set(map(tuple, rows.tolist())))

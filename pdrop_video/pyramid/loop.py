@@ -16,7 +16,7 @@ from transformers.masking_utils import create_causal_mask
 
 from ..errors import ConfigError, ModelError
 from .allocators import allocator_named
-from .rank import Rope, rotate, turned
+from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
@@ -277,7 +277,8 @@ class LayerLoop:
         In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
         """
         states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
-        delta = by.T[:, None] if self.axes == 3 else by.T
-        return rotate(self.text.layers[layer].self_attn, states, turned(self.text.rotary_emb(states, delta)))[0].to(
-            keys
-        )
+        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
+        delta = distinct.T[:, None] if self.axes == 3 else distinct.T
+        cos, sin = turned(self.text.rotary_emb(states, delta))
+        rope = cos.index_select(-2, which), sin.index_select(-2, which)
+        return rotate(self.text.layers[layer].self_attn, states, rope)[0].to(keys)

@@ -144,10 +144,10 @@ def _heading(now: Progress, title: str) -> str:
     of = f" {title}" if title and now.state != "idle" else ""
     if now.state == "queued":
         return f"All seats are taken: you are number {now.place} in the line"
+    if _waits(now):
+        return f"Waiting for {title}" + (f": {_clock(now.seconds[1])} watched" if now.seconds else "")
     if now.seconds is None:
         return f"{_HEADINGS[now.state]}{of}"
-    if _waits(now):
-        return f"Waiting for {title}: {_clock(now.seconds[1])} watched"
     total = f" of {_clock(now.total)}" if now.total and now.state != "done" else ""
     return f"{_HEADINGS[now.state]}{of}: {_clock(now.seconds[1])}{total}"
 

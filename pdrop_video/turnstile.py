@@ -25,24 +25,19 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._mutex = Lock()  # around `_busy` and `_line`, for a few instructions at a time
-        self._busy = False  # someone holds it, or it is being handed on
+        self._busy: Lock | None = None  # the gate of whoever holds it, or to whom it is being handed on
         self._line: deque[Lock] = deque()  # who waits: each at a gate of its own, which the one before opens
         self._owner: int | None = None
         self._chores: deque[Callable[[], None]] = deque()
 
     def __enter__(self) -> Turnstile:
-        gate = self._queue()
-        if gate is not None:
-            try:
+        gate = _closed()
+        try:
+            if not self._queue(gate):
                 gate.acquire()
-            except BaseException:  # Ctrl-C while waiting: leave the line, or pass on what was handed over meanwhile
-                with self._mutex:
-                    left = gate in self._line
-                    if left:
-                        self._line.remove(gate)
-                if not left:
-                    self._hand_on()
-                raise
+        except BaseException:  # Ctrl-C while waiting: leave the line, or pass on what was handed over meanwhile
+            self._leave(gate)
+            raise
         self._owner = get_ident()
         return self
 
@@ -58,10 +53,11 @@ class Turnstile:
         if not self._line:
             return
         self.__exit__()
-        gate, interrupt = self._queue(), None
-        while gate is not None:
+        gate, interrupt = _closed(), None
+        while True:
             try:
-                gate.acquire()
+                if not self._queue(gate):
+                    gate.acquire()
                 break
             except BaseException as error:  # Ctrl-C: what the caller will undo now, it must undo within a turn
                 interrupt = error
@@ -78,29 +74,38 @@ class Turnstile:
         self._chores.append(chore)
         self._idle()
 
-    def _queue(self) -> Lock | None:
-        """Take the lock if it is free; else stand in line and return the gate to wait at."""
+    def _queue(self, gate: Lock) -> bool:
+        """Take the lock if it is free, else stand in line; whether it is this gate's turn.
+
+        May be called again for a gate that Ctrl-C kept from learning the answer, at whatever moment it came.
+        """
         if self._owner == get_ident():
             raise StreamError(
                 "a stream or its model was used from within its own work (a signal handler, a scorer or an evictor); "
                 "do it from another thread, or once that work is done."
             )
-        gate = Lock()
-        gate.acquire()
         with self._mutex:
-            if self._busy:
+            if self._busy is None:
+                self._busy = gate
+            elif self._busy is not gate and gate not in self._line:
                 self._line.append(gate)
-                return gate
-            self._busy = True
-        return None
+            return self._busy is gate
+
+    def _leave(self, gate: Lock) -> None:
+        """Give up a gate, wherever it stands."""
+        with self._mutex:
+            if gate in self._line:
+                self._line.remove(gate)
+            mine = self._busy is gate
+        if mine:
+            self._hand_on()
 
     def _hand_on(self) -> None:
         self._owner = None
         with self._mutex:
-            if self._line:
-                self._line.popleft().release()
-            else:
-                self._busy = False
+            self._busy = self._line.popleft() if self._line else None
+            if self._busy is not None:
+                self._busy.release()
 
     def _do_chores(self) -> None:
         while self._chores:
@@ -113,7 +118,9 @@ class Turnstile:
         him, at whose end chores are done, or comes by here afterwards.
         """
         while self._chores and self._mutex.acquire(blocking=False):
-            free, self._busy = not self._busy, True
+            free = self._busy is None
+            if free:
+                self._busy = _closed()
             self._mutex.release()
             if not free:
                 return
@@ -122,6 +129,13 @@ class Turnstile:
                 self._do_chores()
             finally:
                 self._hand_on()
+
+
+def _closed() -> Lock:
+    """A gate that stands shut."""
+    gate = Lock()
+    gate.acquire()
+    return gate
 
 
 class Dependent(Protocol):

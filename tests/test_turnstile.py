@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -174,6 +175,36 @@ def test_ctrl_c_while_giving_way_comes_once_the_turn_is_back(turnstile: Turnstil
         with pytest.raises(KeyboardInterrupt):
             turnstile.give_way()
         assert turnstile._owner == main and turnstile._busy
+    [thread.join() for thread in threads]
+    assert not turnstile._busy
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_ctrl_c_on_the_way_into_the_line(turnstile: Turnstile, after: bool, waits: bool) -> None:
+    """Right before and right after a thread has joined the line, or taken a lock that was free, unknown to itself."""
+    queue, struck = turnstile._queue, []
+
+    def interrupted(gate: Any) -> bool:
+        if not struck and threading.get_ident() == main:
+            struck.append(True)
+            if after:
+                queue(gate)
+            raise KeyboardInterrupt
+        return queue(gate)
+
+    main, threads = threading.get_ident(), []
+    turnstile._queue = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), turnstile:
+        raise AssertionError
+    assert not turnstile._busy and not turnstile._line
+    with turnstile:
+        threads = queue_up(turnstile, "ab" if waits else "a", lambda name: None)
+        struck.clear()
+        with pytest.raises(KeyboardInterrupt):
+            turnstile.give_way()
+        assert turnstile._owner == main and turnstile._busy and not turnstile._line
     [thread.join() for thread in threads]
     assert not turnstile._busy
 

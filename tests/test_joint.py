@@ -77,7 +77,8 @@ def test_every_scorer_with_every_allocator(scorer: str, allocator: str) -> None:
     padded = run(scorer, allocator, padding=4)
     assert all(torch.equal(a, b) for a, b in zip(kept, padded, strict=True))
     other = run(scorer, allocator, seed=1)
-    assert not all(torch.equal(a, b) for a, b in zip(kept, other, strict=True))  # the frames do matter
+    same = all(torch.equal(a, b) for a, b in zip(kept, other, strict=True))
+    assert same == (scorer == "even")  # the frames do matter, but to the one that looks at nothing
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

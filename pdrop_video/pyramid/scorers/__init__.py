@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...registry import named
 from .base import Layout, Learner, Ranking, Scorer
 from .contrast import Contrast
+from .controls import Even, Random, Shuffled
 from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
@@ -20,6 +21,9 @@ SCORERS: dict[str, Scorer] = {
     "value_norm": ValueNorm(),
     "key_norm": KeyNorm(),
     "last_frame": LastFrame(),
+    "random": Random(),
+    "even": Even(),
+    "shuffled": Shuffled(),
 }
 
 

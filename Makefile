@@ -9,8 +9,8 @@ TORCH ?= torch==2.13.0
 TORCHVISION := 0.28.0
 FLOOR := 5.16.0
 CLIP ?= demos/clips/clip.mp4
-QUESTIONS ?= "Which color is the first thing in the video?" "Please name the shape that appears first." \
-	"What digit is shown last in the video?" "Can you count the things shown in this video?" \
+QUESTIONS ?= "What colour is shown first in the video?" "Name the one of these that appears: 4, key, car or cross." \
+	"Tell me which colour the circle has." "How many things are shown in the clip?" \
 	"In which direction is the marker going?"
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome || echo chromium)
 BIN := .venv/bin

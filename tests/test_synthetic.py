@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -15,14 +17,18 @@ from eval.synthetic import offline
 from eval.synthetic.backgrounds import FAMILIES
 from eval.synthetic.bank import cell_of, clip_grids, labels_of, shrink
 from eval.synthetic.fonts import FONTS
-from eval.synthetic.lessons import STATES, Teacher
+from eval.synthetic.lessons import BLOCKS, STATES, Teacher, multiple_choice, states_of
+from eval.synthetic.make import TASK_TYPES, make
 from eval.synthetic.mixing import class_maps
 from eval.synthetic.model import patches, video_positions
+from eval.synthetic.offline import prompt
 from eval.synthetic.phrasings import phrasings
+from eval.synthetic.quiz import ENDS, KINDS, Question, question, questions
 from eval.synthetic.render import frames, read_mp4, write_mp4
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.vision_stage import fast_vision
-from eval.synthetic.world import KINDS, SPLITS, Clip, Marker, Thing, answer, generator, questions, sample_clip
+from eval.synthetic.world import SPLITS, Clip, Marker, Thing, generator, sample_clip
+from eval.tasks.videomme import VideoMME
 
 ROOT = Path(__file__).parent.parent
 BUILTIN = ROOT / "pdrop_video" / "builtin"
@@ -33,7 +39,8 @@ BY_HAND = Clip(
     (
         Thing(1, "7", "red", 0.3, 0.3),
         Thing(2, "star", "blue", 0.6, 0.3),
-        Thing(4, "4", "green", 0.5, 0.3),
+        Thing(4, "4", "green", 0.4, 0.6),
+        Thing(5, "key", "orange", 0.7, 0.6),
     ),
     Marker("left", lane=0.8, phase=0.1, speed=0.3),
     (3, 4),
@@ -64,34 +71,96 @@ def test_splits_share_no_font_background_sentence_or_random_stream(one, other):
 
 def test_held_out_sentences_use_only_words_of_training_sentences():
     for kind in KINDS:
-        known = {w for k in KINDS for s in phrasings(k, "train") for w in s.lower().strip("?.").split()}
-        for sentence in phrasings(kind, "dev") + phrasings(kind, "test"):
-            assert set(sentence.lower().strip("?.").split()) <= known, sentence
+        known = {w for k in KINDS for s in phrasings(k, "train") for w in re.findall(r"[{}\w]+", s.lower())}
+        held_out = phrasings(kind, "dev") + phrasings(kind, "test")
+        for sentence in held_out:
+            assert set(re.findall(r"[{}\w]+", sentence.lower())) <= known, sentence
+        assert 3 * len(held_out) >= 0.8 * (len(held_out) + len(phrasings(kind, "train")))  # about a third
+
+
+def asked(clip: Clip, kind: str, number: int = 40) -> list[Question]:
+    drawn = (question(clip, kind, np.random.default_rng(n), clip.split) for n in range(number))
+    return [one for one in drawn if one is not None]
 
 
 def test_answers_of_a_clip_made_by_hand():
+    """A red 7 top left, a blue star top right, a green 4 bottom left, an orange key bottom right in the last second."""
     right = {
         "colour_first": "red",
-        "colour_last": "green",
+        "colour_last": "orange",
         "number_first": "7",
         "number_last": "4",
         "shape_first": "star",
         "shape_last": "star",
-        "count": "3",
+        "icon_first": "key",
+        "icon_last": "key",
+        "count": "4",
         "motion": "left",
+        "now": "key",
     }
-    assert {kind: answer(BY_HAND, kind) for kind in KINDS} == right
-    assert {q.kind: q.answer for q in questions(BY_HAND)} == right
+    moments = dict(colour_first=1, colour_last=5, number_first=1, number_last=4, shape_first=2, icon_last=5, now=5)
+    for kind, answer in right.items():
+        (one,) = {(q.answer, q.moments) for q in asked(BY_HAND, kind)}
+        assert one == (answer, (moments[kind],) if kind in moments else one[1])
+    shown, order = ("7", "star", "4", "key"), {"7": 1, "star": 2, "4": 4, "key": 5}
+    corners = {"7": "top left", "star": "top right", "4": "bottom left", "key": "bottom right"}
+    colours = {"7": "red", "star": "blue", "4": "green", "key": "orange"}
+    sides = {("7", "star"): "left", ("star", "7"): "right", ("4", "key"): "left", ("key", "4"): "right"}
+    sides |= {("7", "4"): "above", ("4", "7"): "below", ("star", "key"): "above", ("key", "star"): "below"}
+    for q in asked(BY_HAND, "where"):
+        assert q.answer == corners[q.slots["x"]] and q.moments == (order[q.slots["x"]],)
+    assert all(q.answer == colours[q.slots["x"]] for q in asked(BY_HAND, "colour_of"))
+    assert {q.slots["x"]: q.answer for q in asked(BY_HAND, "before")} == {"star": "7", "4": "star", "key": "4"}
+    assert {q.slots["x"]: q.answer for q in asked(BY_HAND, "after")} == {"7": "star", "star": "4", "4": "key"}
+    assert {(q.slots["x"], q.slots["y"]): q.answer for q in asked(BY_HAND, "relation", 200)} == sides
+    assert {(q.slots["o"], q.answer) for q in asked(BY_HAND, "order")} == {("first", "7"), ("last", "key")}
+    for q in asked(BY_HAND, "shown"):
+        assert q.answer == ("yes" if q.slots["x"] in shown else "no")
+    for q in asked(BY_HAND, "which"):
+        assert [option in shown for option in q.options] == [option == q.answer for option in q.options]
+        assert q.slots["list"] == f"{', '.join(q.options[:3])} or {q.options[3]}" and q.slots["list"] in q.text
+    for q in asked(BY_HAND, "absent"):
+        assert [option not in shown for option in q.options] == [option == q.answer for option in q.options]
     bare = Clip("train", 4, (BY_HAND.things[0],), None, (0, 0))
-    assert answer(bare, "motion") is None and answer(bare, "shape_first") is None and answer(bare, "count") == "1"
-    assert {q.kind for q in questions(bare)} == {"colour_first", "colour_last", "number_first", "number_last", "count"}
+    able = {kind for kind in KINDS if asked(bare, kind)}
+    assert able == {"colour_first", "colour_last", "number_first", "number_last", "count", "now", "shown", "which"} | {
+        "where",
+        "colour_of",
+    }
+    assert {q.answer for q in asked(bare, "now")} == {"nothing"}
+
+
+def test_things_that_come_twice_are_not_asked_for_by_name():
+    again = Clip("train", 6, (*BY_HAND.things[:3], Thing(5, "7", "blue", 0.7, 0.7)), None, (3, 4))
+    named = {q.slots["x"] for kind in ("where", "colour_of", "before", "after") for q in asked(again, kind)}
+    assert named == {"star", "4"} and not asked(again, "order")
+
+
+def test_options_are_four_with_the_answer_anywhere_and_hold_no_hint():
+    """Always the same letter, or the answer that is most frequent of its kind, is right in about a quarter."""
+    letters, answers = [], {}
+    for index in range(400):
+        for q in questions(sample_clip("dev", 12, index)):
+            assert len(set(q.options)) == len(q.options) == (2 if q.kind == "shown" else 4) and q.answer in q.options
+            if q.kind != "shown":
+                letters.append(q.options.index(q.answer))
+                answers.setdefault(q.kind, []).append(q)
+    assert np.abs(np.bincount(letters, minlength=4) / len(letters) - 0.25).max() < 0.02
+    for kind, of_kind in answers.items():
+        words = {word for q in of_kind for word in q.options}
+        best = max(
+            np.mean([q.answer == w for q in of_kind if w in q.options])
+            for w in words
+            if sum(w in q.options for q in of_kind) >= 40
+        )
+        assert best < 0.5, kind
 
 
 def test_clips_obey_the_rules_of_the_world():
     for index in range(200):
         clip = sample_clip("test", 2, index)
         seconds = [t.second for t in clip.things]
-        assert 4 <= clip.seconds <= 16 and 1 <= len(seconds) <= 6
+        assert 4 <= clip.seconds <= 32 and 1 <= len(seconds) <= 8
         assert seconds == sorted(set(seconds)) and seconds[-1] < clip.seconds
         assert all(a.glyph != b.glyph for a, b in zip(clip.things, clip.things[1:], strict=False))
 
@@ -121,15 +190,58 @@ def test_mp4_round_trip_keeps_the_picture(crf, tolerance):
 def test_labels_say_where_things_and_the_marker_are():
     rows = labels_of(BY_HAND)
     assert rows[1].tolist() == [0, 7, cell_of(0.3, 0.3), 0, cell_of((0.1 - 0.3) % 1, 0.8)]
-    assert rows[0, :3].tolist() == [6, 17, -1] and cell_of(0.3, 0.3) == 5
+    assert rows[0, :3].tolist() == [6, 25, -1] and cell_of(0.3, 0.3) == 5
     maps = class_maps(rows)
-    assert maps.shape == (6, 16, 3) and (maps[..., 1] != 17).sum() == 3 and (maps[..., 2] != 4).sum() == 6
+    assert maps.shape == (6, 16, 3) and (maps[..., 1] != 25).sum() == 4 and (maps[..., 2] != 4).sum() == 6
     for index in range(50):
         clip = sample_clip("dev", 5, index)
-        final = Teacher.states(labels_of(clip))[-1]
-        for kind, state in zip(STATES, final, strict=True):
-            words = STATES[kind]
-            assert (words[state] if state < len(words) else None) == answer(clip, kind)
+        final = states_of(clip, labels_of(clip))[-1]
+        known = {kind: (*STATES[kind], None)[state] for kind, state in zip(STATES, final, strict=True)}
+        for kind in (*ENDS, "count", "motion"):
+            answers = {q.answer for q in asked(clip, kind, 1)}
+            assert answers == ({known[kind]} if known[kind] else set())
+        assert known["thing_last"] == clip.things[-1].glyph
+        assert known["thing_before"] == (clip.things[-2].glyph if len(clip.things) > 1 else None)
+
+
+@pytest.mark.parametrize("form", BLOCKS)
+def test_lessons_are_what_the_library_says_to_the_model(form):
+    """A lesson's row, without its other questions, is the chat template's text of one clip and one question."""
+    labels = np.concatenate([labels_of(sample_clip("train", 8, n, seconds=8, dense=True)) for n in range(40)])
+    tokenizer = build_tokenizer()
+    features = torch.randn(len(labels), 16, 8)
+    lesson = Teacher(features, labels, tokenizer, "train").lesson(np.random.default_rng(1), 2, 6, gaps=False, form=form)
+    ids, positions = lesson.ids, lesson.positions
+    video = slice(3, 3 + 6 * 16)
+    assert len(lesson.asked) == 2 * BLOCKS[form]
+    for clip, slot, length, _ in lesson.asked:
+        sees = lesson.mask[0, 0, slot].nonzero()[:, 0]
+        text = sees[(sees < video.start) | (sees >= video.stop)]
+        assert set(range(video.start, video.stop)) <= set(sees.tolist())
+        before, after = prompt(tokenizer, tokenizer.decode(ids[clip, text[4:-3]]))
+        assert ids[clip, text].tolist() == before + after
+        where, at = video_positions(3, torch.arange(6).float())
+        assert torch.equal(positions[:, clip, video], where)
+        assert positions[:, clip, text[3:]].tolist() == [list(range(at, at + len(after)))] * 3
+        answer = lesson.targets[clip, slot : slot + length]
+        assert torch.equal(answer[1:], ids[clip, slot + 2 : slot + 1 + length])
+        assert lesson.targets[clip, slot + length] == tokenizer.eos_token_id
+        if form == "letters":
+            assert tokenizer.decode(answer) in "ABCD"
+    assert (lesson.targets >= 0).sum() == sum(length + 1 for _, _, length, _ in lesson.asked)
+
+
+def test_a_set_is_in_video_mme_s_layout_and_its_prompt_the_one_trained_on(tmp_path):
+    table = make(tmp_path, "dev", 3, {"short": 2, "medium": 0, "long": 0, "very long": 0}, 6, 1)
+    assert set(table["sub_category"]) <= set(TASK_TYPES) and len(table) == 12
+    task = VideoMME(tmp_path)
+    for item in task.items():
+        options = tuple(option[3:] for option in item.options)
+        right = options["ABCD".index(item.answer)]
+        same = Question(item.category["sub_category"], item.question, right, options)
+        assert task.ask(item, []).text == multiple_choice(same)
+        with av.open(str(item.path)) as container:
+            assert 16 <= container.duration / 1e6 <= 60
 
 
 def test_positions_of_a_worked_example():
@@ -146,9 +258,13 @@ def test_tokenizer_round_trip_and_any_question():
     saved, built = AutoTokenizer.from_pretrained(BUILTIN, local_files_only=True), build_tokenizer()
     assert saved.get_vocab() == built.get_vocab() and saved.chat_template == built.chat_template
     for kind in KINDS:
-        for sentence in (s for split in SPLITS for s in phrasings(kind, split)):
+        slots = {"x": "key", "y": "star", "list": "7, star, 4 or key", "o": "first"}
+        for sentence in (s.format(**slots) for split in SPLITS for s in phrasings(kind, split)):
             ids = saved(sentence).input_ids
-            assert saved.unk_token_id not in ids and saved.decode(ids) == sentence.lower().replace(" ?", "?")
+            assert saved.unk_token_id not in ids and saved.decode(ids).replace(" ", "") == sentence.lower().replace(
+                " ", ""
+            )
+    assert saved.tokenize("A. red") == ["A", ".", "red"] and saved.tokenize("Apple") != ["A", "##pple"]
     assert saved.decode(saved("circle<|im_end|>").input_ids, skip_special_tokens=True).strip() == "circle"
     assert len(saved("Why would anyone ask THAT, 42 times?").input_ids) > 5
 
@@ -213,4 +329,4 @@ def test_builtin_model_answers_fresh_held_out_clips(builtin):
         asked = questions(clip)
         said = offline.ask(*builtin, clip_grids(clip), [q.text for q in asked])
         right += [s == q.answer for s, q in zip(said, asked, strict=True)]
-    assert np.mean(right) > 0.85, f"{np.mean(right):.2f} of {len(right)} answers right"
+    assert np.mean(right) > 0.75, f"{np.mean(right):.2f} of {len(right)} answers right"

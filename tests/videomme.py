@@ -6,11 +6,11 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from eval.synthetic.quiz import Question, questions
 from eval.synthetic.render import write_clip
-from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, SHAPES, Question, questions, sample_clip
+from eval.synthetic.world import sample_clip
 
 DOMAINS = (
     "Knowledge",
@@ -35,7 +35,6 @@ TASK_TYPES = (
     "Object Reasoning",
     "Information Synopsis",
 )
-POOLS = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES, "count": DIGITS[1:7], "motion": DIRECTIONS}
 SRT = '1\n00:00:00,000 --> 00:00:01,200\n<font color="white" size=".72c">hello there</font>\n\n'
 
 
@@ -58,17 +57,13 @@ def make_videomme(folder: Path, videos: int, clips: int = 0, seconds: int = 4) -
             (folder / "data" / f"{name}.mp4").touch()
         if video % 2 == 0:
             (folder / "subtitle" / f"{name}.srt").write_text(SRT, encoding="utf-8")
-        asked = questions(shown[index])
+        asked = [q for q in questions(shown[index]) if len(q.options) == 4]
         rows += [_row(video, name, number, asked[number % len(asked)]) for number in range(3)]
     pd.DataFrame(rows).to_parquet(folder / "videomme" / "test-00000-of-00001.parquet")
     return folder
 
 
 def _row(video: int, name: str, number: int, question: Question) -> dict[str, Any]:
-    rng = np.random.default_rng([video, number])
-    wrong = [word for word in POOLS[question.kind.split("_")[0]] if word != question.answer]
-    words = [question.answer, *rng.choice(wrong, 3, replace=False)]
-    order = rng.permutation(4)
     return {
         "video_id": f"{video + 1:03d}",
         "duration": ("short", "medium", "long")[video % 3],
@@ -79,6 +74,6 @@ def _row(video: int, name: str, number: int, question: Question) -> dict[str, An
         "question_id": f"{video + 1:03d}-{number + 1}",
         "task_type": TASK_TYPES[(3 * video + number) % 12],
         "question": question.text,
-        "options": [f"{letter}. {words[i]}" for letter, i in zip("ABCD", order, strict=True)],
-        "answer": "ABCD"[int(np.flatnonzero(order == 0)[0])],
+        "options": [f"{letter}. {word}" for letter, word in zip("ABCD", question.options, strict=True)],
+        "answer": "ABCD"[question.options.index(question.answer)],
     }

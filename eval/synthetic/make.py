@@ -1,41 +1,162 @@
-"""Write one clip as an mp4 with its questions and right answers beside it, as JSON.
+"""A benchmark in Video-MME's layout: `python -m eval.synthetic.make --out DIR --split test`.
 
-`python -m eval.synthetic.make demos/clips/clip.mp4 --seed 2027 --index 532`
+Videos of under a minute, 5 minutes, 30 minutes and 2 hours; questions with four options, `sub_category` their kind,
+`domain` how long before the end the answer was last to be seen. `eval.run videomme --data DIR` runs it.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
+from rich.console import Console
+from rich.progress import track
 
-from eval.synthetic.render import FPS, SIDE, write_clip
-from eval.synthetic.world import KINDS, questions, sample_clip
+from eval.synthetic.quiz import ENDS, KINDS, Question, question
+from eval.synthetic.render import FPS, write_clip
+from eval.synthetic.world import SPLITS, Clip, generator, sample_clip
+
+LENGTHS = {"short": (16, 59), "medium": (280, 320), "long": (1770, 1830), "very long": (7170, 7230)}
+"""Seconds, both included."""
+SLOW = 4
+"""Frames a second of videos longer than a minute; of shorter ones `render.FPS`."""
+TASK_TYPES = {
+    **{kind: "OCR Problems" if kind.startswith("number") else "Temporal Perception" for kind in ENDS},
+    "count": "Counting Problem",
+    "motion": "Action Recognition",
+    "now": "Object Recognition",
+    "which": "Object Recognition",
+    "absent": "Object Reasoning",
+    "before": "Temporal Reasoning",
+    "after": "Temporal Reasoning",
+    "order": "Temporal Reasoning",
+    "where": "Spatial Perception",
+    "relation": "Spatial Reasoning",
+    "colour_of": "Attribute Perception",
+}
+"""Of each kind the type that Video-MME would call it; kinds without four options are not here."""
+AGES = ((10, "under 10 s ago"), (60, "10 s to 1 min ago"), (600, "1 to 10 min ago"), (10**9, "over 10 min ago"))
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a set: how long it is by name, its number among those, and what it shows."""
+
+    duration: str
+    clip: Clip
+
+    @property
+    def name(self) -> str:
+        """Its file's name, without the ending."""
+        return f"{self.duration.replace(' ', '-')}-{self.clip.look[1]:05d}"
+
+
+def video(split: str, seed: int, duration: str, number: int) -> Video:
+    """Draw one video of a set; its length and its content follow from the arguments alone."""
+    place = 100_000 * list(LENGTHS).index(duration) + number
+    low, high = LENGTHS[duration]
+    seconds = int(generator(split, seed, place, 3).integers(low, high + 1))
+    return Video(duration, sample_clip(split, seed, place, seconds))
+
+
+def age(asked: Question, clip: Clip) -> str:
+    """How long before the end of the video the answer was to be seen; of several moments the earliest one counts."""
+    if not asked.moments:
+        return "no single moment"
+    ago = clip.seconds - 1 - asked.moments[0]
+    return next(name for limit, name in AGES if ago < limit)
+
+
+def quiz(made: Video, wanted: int, counts: Counter[str]) -> list[Question]:
+    """Up to so many questions about one video, of the kinds asked least so far; `counts` is brought up to date."""
+    clip = made.clip
+    asked: list[Question] = []
+    for kind in sorted(TASK_TYPES, key=lambda kind: counts[kind]):
+        rng = generator(clip.split, *clip.look, 17, KINDS.index(kind))
+        if len(asked) < wanted and (one := question(clip, kind, rng, clip.split)):
+            asked.append(one)
+    counts.update(q.kind for q in asked)
+    return asked
+
+
+def row(made: Video, number: int, asked: Question) -> dict[str, Any]:
+    """A question as a row of Video-MME's table."""
+    return {
+        "video_id": made.name,
+        "duration": made.duration,
+        "domain": age(asked, made.clip),
+        "sub_category": asked.kind,
+        "url": f"synthetic:{made.clip.split}/{made.clip.look[0]}/{made.clip.look[1]}",
+        "videoID": made.name,
+        "question_id": f"{made.name}-{number + 1}",
+        "task_type": TASK_TYPES[asked.kind],
+        "question": asked.text,
+        "options": [f"{letter}. {option}" for letter, option in zip("ABCD", asked.options, strict=True)],
+        "answer": "ABCD"[asked.options.index(asked.answer)],
+    }
+
+
+def _write(made: Video, folder: Path) -> None:
+    """Render a video, in one step: what is there is whole."""
+    path = folder / f"{made.name}.mp4"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            write_clip(made.clip, file, FPS if made.duration == "short" else SLOW)
+        part.rename(path)
+
+
+def make(out: Path, split: str, seed: int, numbers: dict[str, int], each: int, workers: int) -> pd.DataFrame:
+    """Write a set; videos that are there already are kept. Returns the table of questions.
+
+    Parameters
+    ----------
+    out : Path
+        Gets ``videomme/test-00000-of-00001.parquet`` and ``data/*.mp4``.
+    split, seed : str, int
+        Of the world. Test seeds are for measuring, never for choosing.
+    numbers : dict of str to int
+        How many videos of each duration.
+    each : int
+        Questions a video.
+    workers : int
+        Processes.
+    """
+    (out / "videomme").mkdir(parents=True, exist_ok=True)
+    (out / "data").mkdir(exist_ok=True)
+    videos = [video(split, seed, duration, n) for duration, number in numbers.items() for n in range(number)]
+    counts: Counter[str] = Counter()
+    rows = [row(made, n, q) for made in videos for n, q in enumerate(quiz(made, each, counts))]
+    table = pd.DataFrame(rows)
+    longest_first = sorted(videos, key=lambda made: -made.clip.seconds)
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = [pool.submit(_write, made, out / "data") for made in longest_first]
+        for job in track(jobs, "rendering", console=Console(stderr=True)):
+            job.result()
+    table.to_parquet(out / "videomme" / "test-00000-of-00001.parquet")
+    return table
 
 
 def main(
-    out: Annotated[Path, typer.Argument(help="The mp4 to write; the JSON gets the same name.")],
-    seed: Annotated[int, typer.Option(help="Seed of the set.")] = 1,
-    index: Annotated[int, typer.Option(help="Number of the clip in the set.")] = 0,
-    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
-    kinds: Annotated[str, typer.Option(help="Which questions, with commas between.")] = ",".join(KINDS),
+    out: Annotated[Path, typer.Option(help="Folder for the set.")],
+    split: Annotated[str, typer.Option(help=f"One of {', '.join(SPLITS)}.")] = "test",
+    seed: Annotated[int, typer.Option(help="Seed of the videos; any number.")] = 1,
+    short: Annotated[int, typer.Option(min=0, help="Videos of under a minute.")] = 60,
+    medium: Annotated[int, typer.Option(min=0, help="Videos of about 5 minutes.")] = 20,
+    long: Annotated[int, typer.Option(min=0, help="Videos of about 30 minutes.")] = 8,
+    very_long: Annotated[int, typer.Option(min=0, help="Videos of about 2 hours.")] = 0,
+    questions: Annotated[int, typer.Option(min=1, help="Questions a video, at most.")] = 10,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
-    """Write one clip of the synthetic world and what can be asked about it."""
-    clip = sample_clip(split, seed, index)
-    write_clip(clip, out)
-    about = {
-        "made_by": f"eval.synthetic.make, split {split}, seed {seed}, clip {index}",
-        "seconds": clip.seconds,
-        "fps": FPS,
-        "side": SIDE,
-        "shows": [{"second": t.second, "what": t.glyph, "colour": t.colour} for t in clip.things],
-        "questions": [
-            {"kind": q.kind, "question": q.text, "answer": q.answer} for q in questions(clip, tuple(kinds.split(",")))
-        ],
-    }
-    out.with_suffix(".json").write_text(json.dumps(about, indent=2) + "\n")
+    """Render a benchmark in Video-MME's layout, with right answers known by construction."""
+    numbers = {"short": short, "medium": medium, "long": long, "very long": very_long}
+    table = make(out, split, seed, numbers, questions, workers)
+    print(f"{len(table)} questions about {table['videoID'].nunique()} videos in {out}")
 
 
 if __name__ == "__main__":

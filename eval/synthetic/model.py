@@ -18,12 +18,17 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 SIDE = 4
 """Merged tokens along each side of a grid, so 16 visual tokens a grid."""
 TEXT_LAYERS, VISION_LAYERS = 8, 4
+HEADS, KEY_HEADS, HEAD = 4, 2, 64
 MERGER_GAIN = 0.15
 RESIDUAL_GAIN = 0.1
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """A tiny Qwen2.5-VL: 8 layers of width 256, a vision tower of 4 layers of width 128."""
+    """A tiny Qwen2.5-VL: 8 layers of width 256, a vision tower of 4 layers of width 128.
+
+    `mrope_section` gives most of a head to the slow end of the axis that stays the same over a video: content is
+    compared there, whatever the distance. The fast end of each axis tells moments and places apart.
+    """
     token = tokenizer.get_vocab()
     return Qwen2_5_VLConfig(
         text_config={
@@ -31,11 +36,11 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "hidden_size": 256,
             "intermediate_size": 704,
             "num_hidden_layers": TEXT_LAYERS,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "num_attention_heads": HEADS,
+            "num_key_value_heads": KEY_HEADS,
             "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 8, 16]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 28]},
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
@@ -66,7 +71,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 def initialise(model: Qwen2_5_VLForConditionalGeneration, seed: int) -> None:
     """Weights by width: linear std fan_in^-.5, embeddings std width^-.5, small residual outputs, a smaller last merger.
 
-    The library's default of .02 is far too small for layers this narrow: training stays at chance with it.
+    The library's default of .02 is far too small for layers this narrow: training stays at chance with it. In all
+    layers but the first, one key head and its query heads begin with the same projection, so that tokens begin by
+    attending to what is like them: lookups by content are found by training from there.
     """
     source = torch.Generator().manual_seed(seed)
     depths = {"visual": VISION_LAYERS, "language_model": TEXT_LAYERS}
@@ -81,6 +88,10 @@ def initialise(model: Qwen2_5_VLForConditionalGeneration, seed: int) -> None:
         if name.endswith("merger.mlp.2.weight"):
             std *= MERGER_GAIN
         weight.copy_(torch.randn(weight.shape, generator=source) * std)
+    for layer in model.model.language_model.layers[1:]:
+        same = layer.self_attn.k_proj.weight[:HEAD]
+        for head in range(HEADS // KEY_HEADS):
+            layer.self_attn.q_proj.weight[head * HEAD : (head + 1) * HEAD] = same
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForConditionalGeneration:

@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForCo
 
 from eval.synthetic.bank import clip_grids
 from eval.synthetic.model import patches, video_positions
-from eval.synthetic.world import KINDS, questions, sample_clip
+from eval.synthetic.quiz import KINDS, questions
+from eval.synthetic.world import sample_clip
 
 
 def load(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast]:

@@ -1,12 +1,18 @@
 """The wordings of the questions, three sets that share words but no sentence.
 
-`{a}` stands for the attribute's name, `{o}` for first or last, `{e}` for the start or the end. A held-out sentence is a
-new combination of words that the training sentences contain.
+`{a}` stands for the attribute's name, `{o}` for first or last, `{e}` for the start or the end, `{x}` and `{y}` for
+things, `{list}` for four of them. A third of the sentences is held out: new combinations of words that the training
+sentences contain.
 """
 
 from __future__ import annotations
 
-ATTRIBUTES = {"colour": ("colour", "color"), "number": ("number", "digit"), "shape": ("shape",)}
+ATTRIBUTES = {
+    "colour": ("colour", "color"),
+    "number": ("number", "digit"),
+    "shape": ("shape",),
+    "icon": ("icon", "symbol"),
+}
 
 ORDER = {
     "train": (
@@ -21,11 +27,14 @@ ORDER = {
         "The {o} {a}?",
         "Please say which {a} was {o}.",
         "Can you name the {a} that is shown {o}?",
-        "Say the {a} that comes {o} in the clip.",
         "Which {a} is at the {e} of the video?",
         "What {a} do you see at the {e}?",
     ),
-    "dev": ("Which is the {o} {a} shown in this clip?", "Please tell me what {a} you see {o}."),
+    "dev": (
+        "Which is the {o} {a} shown in this clip?",
+        "Please tell me what {a} you see {o}.",
+        "Name the {a} that comes {o} in the clip.",
+    ),
     "test": (
         "What {a} is shown {o} in the video?",
         "Can you tell me the {o} {a} in this clip?",
@@ -51,7 +60,7 @@ COUNT = {
         "How many things do you see?",
         "Count the things.",
         "What is the count of things in the video?",
-        "Tell me how many things appear.",
+        "Please tell me how many things appear.",
         "Please count the things in this clip.",
         "How many things come up in the clip?",
         "Can you say the count of the things?",
@@ -85,16 +94,175 @@ MOTION = {
     ),
 }
 
+NAMED: dict[str, dict[str, tuple[str, ...]]] = {
+    "now": {
+        "train": (
+            "What is on the screen now?",
+            "What do you see right now?",
+            "Which thing is shown at this moment?",
+            "What is shown now?",
+            "Name the thing on the screen at this moment.",
+            "What is in the picture right now?",
+        ),
+        "dev": ("Which thing is on the screen right now?",),
+        "test": (
+            "What do you see at this moment?",
+            "Name the thing that is shown now.",
+            "Tell me which thing you see now.",
+        ),
+    },
+    "shown": {
+        "train": (
+            "Is a {x} shown?",
+            "Is there a {x} in the video?",
+            "Do you see a {x}?",
+            "Does a {x} appear?",
+            "Was there a {x} in the clip?",
+            "Can you see a {x} in this video?",
+        ),
+        "dev": ("Does a {x} appear in the video?",),
+        "test": ("Is a {x} shown in this clip?", "Do you see a {x} in the video?", "Can you see a {x} in the clip?"),
+    },
+    "which": {
+        "train": (
+            "Which of these is shown: {list}?",
+            "Which one of these do you see: {list}?",
+            "Which of these comes up in the clip: {list}?",
+            "Name the one of these that is shown: {list}.",
+            "Which of these can you see: {list}?",
+            "Only one of these appears in the video, which one: {list}?",
+        ),
+        "dev": ("Which one of these appears in the clip: {list}?",),
+        "test": (
+            "Which of these do you see in the video: {list}?",
+            "Name the one of these that appears: {list}.",
+            "Which one of these can you see in this video: {list}?",
+        ),
+    },
+    "absent": {
+        "train": (
+            "Which of these is not shown: {list}?",
+            "Which one of these do you not see: {list}?",
+            "Which of these does not come up in the clip: {list}?",
+            "Name the one of these that is not shown: {list}.",
+            "Which of these can you not see: {list}?",
+            "Only one of these does not appear in the video, which one: {list}?",
+        ),
+        "dev": ("Which one of these does not appear in the clip: {list}?",),
+        "test": (
+            "Which of these do you not see in the video: {list}?",
+            "Name the one of these that does not appear: {list}.",
+            "Which one of these can you not see in this video: {list}?",
+        ),
+    },
+    "before": {
+        "train": (
+            "What is shown right before the {x}?",
+            "What comes just before the {x}?",
+            "Which thing do you see before the {x}?",
+            "Name the thing that comes right before the {x}.",
+            "What was there before the {x} appears?",
+            "Tell me what is shown before the {x}.",
+        ),
+        "dev": ("Which thing comes right before the {x}?",),
+        "test": (
+            "What do you see just before the {x}?",
+            "Name the thing that is shown before the {x}.",
+            "Tell me what comes right before the {x}.",
+        ),
+    },
+    "after": {
+        "train": (
+            "What is shown right after the {x}?",
+            "What comes just after the {x}?",
+            "Which thing do you see after the {x}?",
+            "Name the thing that comes right after the {x}.",
+            "What was there after the {x} appears?",
+            "Tell me what is shown after the {x}.",
+        ),
+        "dev": ("Which thing comes right after the {x}?",),
+        "test": (
+            "What do you see just after the {x}?",
+            "Name the thing that is shown after the {x}.",
+            "Tell me what comes right after the {x}.",
+        ),
+    },
+    "where": {
+        "train": (
+            "Where is the {x}?",
+            "In which corner is the {x} shown?",
+            "Which part of the picture shows the {x}?",
+            "Where do you see the {x}?",
+            "Where does the {x} appear?",
+            "In which part of the screen is the {x}?",
+        ),
+        "dev": ("In which corner do you see the {x}?",),
+        "test": (
+            "Where is the {x} shown?",
+            "Which part of the screen shows the {x}?",
+            "In which part of the picture do you see the {x}?",
+        ),
+    },
+    "colour_of": {
+        "train": (
+            "What colour is the {x}?",
+            "Which color does the {x} have?",
+            "Tell me the colour of the {x}.",
+            "The {x} has which color?",
+            "What is the color of the {x}?",
+            "Name the colour of the {x} in the video.",
+        ),
+        "dev": ("Which colour is the {x} in the clip?",),
+        "test": (
+            "What is the colour of the {x} in this clip?",
+            "Which color is the {x}?",
+            "Tell me which colour the {x} has.",
+        ),
+    },
+    "order": {
+        "train": (
+            "Which of these is shown {o}: {list}?",
+            "Which of these comes {o}: {list}?",
+            "Which one of these do you see {o}: {list}?",
+            "Name the one of these that appears {o}: {list}.",
+            "Which one is {o}: {list}?",
+            "What comes {o} in the video: {list}?",
+        ),
+        "dev": ("Which one of these comes {o} in the clip: {list}?",),
+        "test": (
+            "Which of these do you see {o} in the video: {list}?",
+            "Name the one that is shown {o}: {list}.",
+            "Which one of these appears {o} in the clip: {list}?",
+        ),
+    },
+    "relation": {
+        "train": (
+            "Where is the {x}, seen from the {y}?",
+            "Is the {x} left or right of the {y}, above or below?",
+            "On which side of the {y} is the {x}?",
+            "The {x} is on which side of the {y}?",
+            "Which way is it from the {y} to the {x}?",
+            "Where is the {x} shown, left or right of the {y}, above or below?",
+        ),
+        "dev": ("Where do you see the {x}, seen from the {y}?",),
+        "test": (
+            "On which side of the {y} do you see the {x}?",
+            "Is the {x} above or below the {y}, left or right?",
+            "Where is the {x} shown, seen from the {y}?",
+        ),
+    },
+}
+
 ENDS = {"first": ("start", "beginning"), "last": ("end",)}
 
 
 def phrasings(kind: str, split: str) -> tuple[str, ...]:
-    """All sentences that ask for `kind` in `split`.
+    """All sentences that ask for `kind` in `split`; those of lookups still hold `{x}`, `{y}`, `{o}` and `{list}`.
 
     Parameters
     ----------
     kind : str
-        One of `world.KINDS`, e.g. `"colour_first"`.
+        One of `quiz.KINDS`, e.g. `"colour_first"`.
     split : str
         `"train"`, `"dev"` or `"test"`.
     """
@@ -102,6 +270,8 @@ def phrasings(kind: str, split: str) -> tuple[str, ...]:
         return COUNT[split]
     if kind == "motion":
         return MOTION[split]
+    if kind in NAMED:
+        return NAMED[kind][split]
     attribute, order = kind.split("_")
     templates = ORDER[split] + (COLOUR_OF_THING[split] if attribute == "colour" else ())
     return tuple(

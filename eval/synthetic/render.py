@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -12,8 +14,9 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eval.synthetic.backgrounds import background
 from eval.synthetic.fonts import FONTS, font
+from eval.synthetic.outlines import holes, outline, strokes
+from eval.synthetic.scenes import Scene
 from eval.synthetic.world import DIGITS, Clip, Marker, Thing, generator
 
 SIDE = 224
@@ -28,43 +31,6 @@ RGB = {
 }
 UPSCALE = 3
 """Things are drawn so many times larger and then reduced, for smooth edges."""
-
-
-def _outline(shape: str) -> list[tuple[float, float]]:
-    """Corners of a shape in a square from -1 to 1."""
-    if shape == "star":
-        turns = np.arange(10) * np.pi / 5 - np.pi / 2
-        radius = np.where(np.arange(10) % 2 == 0, 1.1, 0.45)
-        return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radius, turns, strict=True)]
-    if shape == "heart":
-        a = np.linspace(0, 2 * np.pi, 60)
-        x = 16 * np.sin(a) ** 3
-        y = 13 * np.cos(a) - 5 * np.cos(2 * a) - 2 * np.cos(3 * a) - np.cos(4 * a)
-        return [(float(u / 16), float(-v / 16 - 0.08)) for u, v in zip(x, y, strict=True)]
-    if shape == "circle":
-        a = np.linspace(0, 2 * np.pi, 60)
-        return [(float(0.95 * np.cos(u)), float(0.95 * np.sin(u))) for u in a]
-    w = 0.34
-    corners: dict[str, list[tuple[float, float]]] = {
-        "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
-        "triangle": [(0, -1), (1, 0.85), (-1, 0.85)],
-        "diamond": [(0, -1.1), (0.8, 0), (0, 1.1), (-0.8, 0)],
-        "cross": [
-            (-w, -1),
-            (w, -1),
-            (w, -w),
-            (1, -w),
-            (1, w),
-            (w, w),
-            (w, 1),
-            (-w, 1),
-            (-w, w),
-            (-1, w),
-            (-1, -w),
-            (-w, -w),
-        ],
-    }
-    return corners[shape]
 
 
 def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tuple[Image.Image, Image.Image]:
@@ -82,17 +48,30 @@ def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tu
             face = font(name, int(height * UPSCALE * 1.25))
             draw.text((room / 2, room / 2), glyph, 255, font=face, anchor="mm", stroke_width=grow)
         else:
-            half = height * UPSCALE * 0.47
-            corners = [(room / 2 + half * x, room / 2 + half * y) for x, y in _outline(glyph)]
-            draw.polygon(corners, 255)
-            if grow:
-                draw.line([*corners, corners[0], corners[1]], 255, 2 * grow, joint="curve")
+            _draw_outline(draw, glyph, room / 2, height * UPSCALE * 0.47, grow)
         box = (room * (1 - 1 / stretch) / 2, 0, room * (1 + 1 / stretch) / 2, room)
         small = layer.rotate(turn, Image.Resampling.BILINEAR).resize(
             (room // UPSCALE, room // UPSCALE), Image.Resampling.BOX, box=box if stretch > 1 else None
         )
         layers.append(small)
     return layers[0], layers[1]
+
+
+def _draw_outline(draw: ImageDraw.ImageDraw, glyph: str, middle: float, half: float, grow: int) -> None:
+    """A shape or icon of half size `half`, its edges moved out by `grow`."""
+
+    def scaled(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(middle + half * x, middle + half * y) for x, y in points]
+
+    for line in strokes(glyph):
+        draw.line(scaled(line), 255, int(half * 0.24) + 2 * grow, joint="curve")
+    for part in outline(glyph):
+        corners = scaled(part)
+        draw.polygon(corners, 255)
+        if grow:
+            draw.line([*corners, corners[0], corners[1]], 255, 2 * grow, joint="curve")
+    for hole in holes(glyph) if not grow else []:
+        draw.polygon(scaled(hole), 0)
 
 
 def _paste(picture: NDArray[np.float32], stencil: Image.Image, rgb: NDArray[np.float32], x: float, y: float) -> None:
@@ -106,13 +85,24 @@ def _paste(picture: NDArray[np.float32], stencil: Image.Image, rgb: NDArray[np.f
     part += alpha * (rgb - part)
 
 
-def _draw_thing(picture: NDArray[np.float32], thing: Thing, split: str, rng: np.random.Generator) -> None:
-    edge = bool(rng.random() < 0.5)
-    body, rim = _stencil(rng, thing.glyph, split, edge)
-    if edge:
-        _paste(picture, rim, np.array((20, 20, 20), np.float32), thing.x * SIDE, thing.y * SIDE)
-    rgb = np.array(RGB[thing.colour], np.float32) * rng.uniform(0.85, 1.0) + rng.uniform(-8, 8, 3)
-    _paste(picture, body, rgb.astype(np.float32), thing.x * SIDE, thing.y * SIDE)
+@dataclass(frozen=True)
+class _Look:
+    """How a thing is drawn: layers of opacity and colour, the lowest first."""
+
+    thing: Thing
+    layers: tuple[tuple[Image.Image, NDArray[np.float32]], ...]
+
+    @classmethod
+    def of(cls, thing: Thing, split: str, rng: np.random.Generator) -> _Look:
+        edge = bool(rng.random() < 0.5)
+        body, rim = _stencil(rng, thing.glyph, split, edge)
+        rgb = np.array(RGB[thing.colour], np.float32) * rng.uniform(0.85, 1.0) + rng.uniform(-8, 8, 3)
+        below = ((rim, np.array((20, 20, 20), np.float32)),) if edge else ()
+        return cls(thing, (*below, (body, rgb.astype(np.float32))))
+
+    def draw(self, picture: NDArray[np.float32]) -> None:
+        for stencil, rgb in self.layers:
+            _paste(picture, stencil, rgb, self.thing.x * SIDE, self.thing.y * SIDE)
 
 
 def _draw_marker(picture: NDArray[np.uint8], marker: Marker, seconds: float, radius: float) -> None:
@@ -130,8 +120,8 @@ def _draw_marker(picture: NDArray[np.uint8], marker: Marker, seconds: float, rad
                 part[:] = np.where(far < radius * 0.68, 250, np.where(far < radius, 5, part))
 
 
-def frames(clip: Clip, fps: int = FPS) -> NDArray[np.uint8]:
-    """All frames of a clip, `[frames, SIDE, SIDE, 3]`, RGB.
+def each_frame(clip: Clip, fps: int = FPS) -> Iterator[NDArray[np.uint8]]:
+    """The frames of a video one by one, `[SIDE, SIDE, 3]`, RGB.
 
     Parameters
     ----------
@@ -141,28 +131,35 @@ def frames(clip: Clip, fps: int = FPS) -> NDArray[np.uint8]:
         Frames a second.
     """
     rng = generator(clip.split, *clip.look, 11)
-    ground = background(rng, clip.split, SIDE)
     radius = rng.uniform(14, 19) * SIDE / 224
     shown = {thing.second: thing for thing in clip.things}
-    out = np.empty((clip.seconds * fps, SIDE, SIDE, 3), np.uint8)
+    scene: Scene | None = None
     for second in range(clip.seconds):
-        still = ground.copy()
-        if second in shown:
-            _draw_thing(still, shown[second], clip.split, rng)
-        out[second * fps : (second + 1) * fps] = np.clip(still, 0, 255).astype(np.uint8)
-    if clip.marker:
-        for number, picture in enumerate(out):
-            _draw_marker(picture, clip.marker, number / fps, radius)
-    return out
+        if scene is None or second == scene.end:
+            scene = Scene(rng, clip.split, SIDE, second)
+        look = _Look.of(shown[second], clip.split, rng) if second in shown else None
+        for number in range(second * fps, (second + 1) * fps):
+            drawn = scene.at(number / fps)
+            if look:
+                look.draw(drawn)
+            picture = np.clip(drawn, 0, 255).astype(np.uint8)
+            if clip.marker:
+                _draw_marker(picture, clip.marker, number / fps, radius)
+            yield picture
 
 
-def write_mp4(pictures: NDArray[np.uint8], where: Path | BinaryIO, fps: int = FPS, crf: int = 22) -> None:
-    """Encode frames `[frames, height, width, 3]` as H.264 in an mp4 container.
+def frames(clip: Clip, fps: int = FPS) -> NDArray[np.uint8]:
+    """All frames of a clip, `[frames, SIDE, SIDE, 3]`, RGB."""
+    return np.stack(list(each_frame(clip, fps)))
+
+
+def write_mp4(pictures: Iterable[NDArray[np.uint8]], where: Path | BinaryIO, fps: int = FPS, crf: int = 22) -> None:
+    """Encode frames as H.264 in an mp4 container.
 
     Parameters
     ----------
-    pictures : array
-        uint8 RGB; even height and width.
+    pictures : iterable of array
+        `[height, width, 3]`, uint8 RGB; even height and width.
     where : Path or binary file
         Where to write.
     fps, crf : int
@@ -171,19 +168,20 @@ def write_mp4(pictures: NDArray[np.uint8], where: Path | BinaryIO, fps: int = FP
     target = str(where) if isinstance(where, Path) else where
     with av.open(target, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": str(crf), "preset": "veryfast"})
-        stream.height, stream.width, stream.pix_fmt = pictures.shape[1], pictures.shape[2], "yuv420p"
-        stream.thread_count = 1
+        stream.pix_fmt, stream.thread_count = "yuv420p", 1
         for number, picture in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture.shape[:2]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def write_clip(clip: Clip, where: Path | BinaryIO) -> None:
-    """Render a clip and encode it with a quality drawn from the clip's own seed."""
+def write_clip(clip: Clip, where: Path | BinaryIO, fps: int = FPS) -> None:
+    """Render a video and encode it with a quality drawn from its own seed."""
     crf = int(generator(clip.split, *clip.look, 13).integers(17, 28))
-    write_mp4(frames(clip), where, crf=crf)
+    write_mp4(each_frame(clip, fps), where, fps, crf)
 
 
 def read_mp4(where: Path | BinaryIO, fps: float = 2.0) -> NDArray[np.uint8]:

@@ -1,6 +1,6 @@
 """The noise floor on synthetic videos: questions in several phrasings, put to the full model, in one to pruned models.
 
-Options are all answers of a question's kind, compared by their likelihoods. Watches through the real streaming path.
+A question's options are compared by their likelihoods. Watches through the real streaming path.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ import numpy as np
 import pdrop_video as pv
 from eval.noise import Reading
 from eval.synthetic.phrasings import phrasings
+from eval.synthetic.quiz import KINDS, Question
 from eval.synthetic.score import clips, watch
-from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, KINDS, MOST_THINGS, SHAPES, Question, generator
-
-_OF_ATTRIBUTE = {"colour": COLOURS, "number": DIGITS, "shape": SHAPES}
+from eval.synthetic.world import generator
 
 
 @dataclass
@@ -41,13 +40,6 @@ class Readings:
         return Reading(self.likelihoods[name], self.scores[name])
 
 
-def options(kind: str) -> tuple[str, ...]:
-    """All words that answer a kind of question."""
-    if kind == "count":
-        return tuple(str(number) for number in range(1, MOST_THINGS + 1))
-    return DIRECTIONS if kind == "motion" else _OF_ATTRIBUTE[kind.split("_")[0]]
-
-
 def most_wordings(split: str) -> int:
     """Other wordings that questions of every kind have in a split."""
     return min(len(phrasings(kind, split)) for kind in KINDS) - 1
@@ -55,7 +47,7 @@ def most_wordings(split: str) -> int:
 
 def wordings(question: Question, split: str, number: int, rng: np.random.Generator) -> list[str]:
     """So many other sentences that ask the same."""
-    others = [text for text in phrasings(question.kind, split) if text != question.text]
+    others = [text for text in question.wordings(split) if text != question.text]
     return [str(text) for text in rng.choice(others, number, replace=False)]
 
 
@@ -92,7 +84,7 @@ def read(
         for question in asked:
             put = [("full", full, question.text), *((name, s, question.text) for name, s in streams.items())]
             put += [(f"wording {i}", full, text) for i, text in enumerate(wordings(question, split, number, rng), 1)]
-            words = options(question.kind)
+            words = question.options
             for name, stream, text in put:
                 found = stream.likelihood(text, words)
                 readings.likelihoods[name].append(found)

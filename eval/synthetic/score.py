@@ -1,6 +1,7 @@
 """Score a model on held-out synthetic videos through the real streaming path: mp4, decode, push in chunks, ask.
 
 `python -m eval.synthetic.score --seed 4 --questions 500 --json`; with `--json` the last line is one JSON object.
+Answers are read in words (generated), by the options' likelihoods, or by letters (generated after Video-MME's prompt).
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -22,11 +24,15 @@ from rich.table import Table
 
 import pdrop_video as pv
 from eval.stats import clustered_mean
+from eval.synthetic.lessons import multiple_choice
+from eval.synthetic.quiz import KINDS, Question, questions
 from eval.synthetic.render import write_clip
-from eval.synthetic.world import KINDS, Question, questions, sample_clip
+from eval.synthetic.tokenizer import LETTERS
+from eval.synthetic.world import sample_clip
 
 ARCHIVE = 2**30
 """Bytes, with --retrieve."""
+GREY = 110
 EVERY = 10
 """Plain progress lines come once in so many videos."""
 
@@ -55,14 +61,27 @@ def pick(available: list[Question], counts: Counter[str], room: int) -> list[Que
     return sorted(available, key=lambda q: counts[q.kind])[:room]
 
 
-def clips(seed: int, wanted: int, split: str) -> Iterator[tuple[int, Path, list[Question]]]:
+def say(stream: pv.VideoStream, question: Question, answers: str, **asking: Any) -> str:
+    """A question's answer in words: as generated, the most likely option, or the option whose letter was generated."""
+    if answers == "words":
+        return stream.ask(question.text, max_new_tokens=8, **asking).text
+    if answers == "likelihood":
+        return question.options[int(np.argmax(stream.likelihood(question.text, question.options, **asking)))]
+    said = stream.ask(multiple_choice(question), max_new_tokens=4, **asking).text.strip()
+    return dict(zip(LETTERS, question.options, strict=True)).get(said, said)
+
+
+def clips(
+    seed: int, wanted: int, split: str, lettered: bool = False, seconds: int | None = None
+) -> Iterator[tuple[int, Path, list[Question]]]:
     """Clip after clip until `wanted` questions are asked: its index, its file (gone afterwards) and its questions."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         index = 0
         while counts.total() < wanted:
-            clip = sample_clip(split, seed, index)
-            asked = pick(questions(clip), counts, wanted - counts.total())
+            clip = sample_clip(split, seed, index, seconds)
+            able = [q for q in questions(clip) if not lettered or len(q.options) == len(LETTERS)]
+            asked = pick(able, counts, wanted - counts.total())
             path = Path(folder) / f"{index}.mp4"
             write_clip(clip, path)
             yield index, path, asked
@@ -72,31 +91,48 @@ def clips(seed: int, wanted: int, split: str) -> Iterator[tuple[int, Path, list[
 
 
 def watch(
-    lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int, memory: pv.Memory | None = None
+    lm: pv.VideoLM, pyramid: pv.Pyramid, path: Path, chunk: int, memory: pv.Memory | None = None, blind: bool = False
 ) -> pv.VideoStream:
-    """A stream that has seen a whole clip, and forgets nothing unless a memory is given."""
+    """A stream that has seen a clip, or nothing but grey for as long; it forgets nothing unless a memory is given."""
     stream = lm.stream(pyramid, memory or pv.Memory(tokens=None))
     with pv.open_video(path, fps=2, chunk=chunk) as video:
         for frames in video:
-            stream.push(frames)
+            stream.push(replace(frames, frames=torch.full_like(frames.frames, GREY)) if blind else frames)
     return stream
 
 
+@dataclass(frozen=True)
+class Way:
+    """How videos are watched and questions are put.
+
+    Attributes
+    ----------
+    pyramid, memory, chunk
+        Of the streams; frames a push.
+    asking, retrieve
+        A question's own pyramid, and the steps of time that it gets back from the archive.
+    read : {"words", "likelihood", "letters"}
+        How answers are read; see `say`.
+    blind : bool
+        Nothing but grey is shown.
+    """
+
+    pyramid: pv.Pyramid
+    memory: pv.Memory
+    chunk: int = 8
+    asking: pv.Pyramid | None = None
+    retrieve: int | None = None
+    read: str = "words"
+    blind: bool = False
+
+
 def answers(
-    lm: pv.VideoLM,
-    pyramid: pv.Pyramid,
-    seed: int,
-    wanted: int,
-    split: str,
-    chunk: int,
-    memory: pv.Memory | None = None,
-    asking: pv.Pyramid | None = None,
-    retrieve: int | None = None,
+    lm: pv.VideoLM, way: Way, seed: int, wanted: int, split: str, seconds: int | None = None
 ) -> Iterator[list[Marked]]:
     """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
-    for index, path, asked in clips(seed, wanted, split):
-        stream = watch(lm, pyramid, path, chunk, memory)
-        said = [stream.ask(q.text, max_new_tokens=8, pyramid=asking, retrieve=retrieve).text for q in asked]
+    for index, path, asked in clips(seed, wanted, split, way.read == "letters", seconds):
+        stream = watch(lm, way.pyramid, path, way.chunk, way.memory, way.blind)
+        said = [say(stream, q, way.read, pyramid=way.asking, retrieve=way.retrieve) for q in asked]
         yield [Marked(index, q, text) for q, text in zip(asked, said, strict=True)]
 
 
@@ -150,6 +186,9 @@ def main(
     evictor: Annotated[str, typer.Option(help="With --tokens: what is forgotten.")] = "oldest",
     retrieve: Annotated[int | None, typer.Option(help="Steps that a question gets back from an archive.")] = None,
     ask_ratios: Annotated[str | None, typer.Option(help="What a question keeps of the memory, stage by stage.")] = None,
+    read: Annotated[str, typer.Option("--answers", help="words, likelihood or letters.")] = "words",
+    seconds: Annotated[int | None, typer.Option(min=4, help="Length of every video; 4 to 32 s if left out.")] = None,
+    blind: Annotated[bool, typer.Option(help="Show nothing but grey: what guessing gives.")] = False,
     wrong: Annotated[bool, typer.Option(help="Also list the wrong answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
@@ -161,7 +200,8 @@ def main(
         asking = pv.Pyramid(ratios=tuple(map(float, ask_ratios.split(","))))
     memory = pv.Memory(tokens=tokens, evictor=evictor, archive=None if retrieve is None else ARCHIVE)
     lm = pv.load(model)
-    marked = watched(answers(lm, pyramid, seed, wanted, split, chunk, memory, asking, retrieve), wanted)
+    way = Way(pyramid, memory, chunk, asking, retrieve, read, blind)
+    marked = watched(answers(lm, way, seed, wanted, split, seconds), wanted)
     figures = report(marked, seed, split)
     table = Table("kind", "questions", "right")
     for kind, share in figures["by_kind"].items():  # type: ignore[attr-defined]

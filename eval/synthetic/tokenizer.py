@@ -6,11 +6,12 @@ import re
 import string
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from eval.synthetic.phrasings import phrasings
-from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, KINDS, SHAPES, SPLITS
+from eval.synthetic.quiz import CORNERS, KINDS, NOTHING, SIDES
+from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, ICONS, SHAPES, SPLITS
 
 SPECIAL = (
     "<|endoftext|>",
@@ -22,8 +23,15 @@ SPECIAL = (
     "<|video_pad|>",
     "<|unk|>",
 )
-NOTHING = "nothing"
 ROLES = ("user", "assistant", "system")
+LETTERS = ("A", "B", "C", "D")
+"""Capitals that stand alone are tokens of their own: scorers look for them. Everything else is read in lower case."""
+INSTRUCTION = (
+    "Select the best answer to the following multiple-choice question based on the video. "
+    "Respond with only the letter (A, B, C, or D) of the correct option."
+)
+"""Video-MME's."""
+ENDING = "The best answer is:"
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -50,15 +58,15 @@ CHAT_TEMPLATE = """\
 
 
 def vocabulary() -> dict[str, int]:
-    """Special tokens, all words of all questions and answers, then single characters; id by order."""
-    words: set[str] = {*COLOURS, *SHAPES, *DIRECTIONS, NOTHING, *ROLES}
-    for split in SPLITS:
-        for kind in KINDS:
-            for sentence in phrasings(kind, split):
-                words.update(re.findall(r"[a-z]+", sentence.lower()))
+    """Special tokens, capitals, single characters, then all words of all questions and answers; id by order."""
+    words: set[str] = {*COLOURS, *SHAPES, *ICONS, *DIRECTIONS, *SIDES, NOTHING, "yes", "no", *ROLES}
+    sentences = [INSTRUCTION, ENDING, *CORNERS]
+    sentences += [sentence for split in SPLITS for kind in KINDS for sentence in phrasings(kind, split)]
+    for sentence in sentences:
+        words.update(re.findall(r"[a-z]+", re.sub(r"{\w+}", "", sentence).lower()))
     characters = [*DIGITS, *string.ascii_lowercase, *string.punctuation]
     pieces = [f"##{c}" for c in (*string.ascii_lowercase, *DIGITS)]
-    ordered = dict.fromkeys([*SPECIAL, *characters, *pieces, *sorted(words)])
+    ordered = dict.fromkeys([*SPECIAL, *LETTERS, *characters, *pieces, *sorted(words)])
     return {token: number for number, token in enumerate(ordered)}
 
 
@@ -79,6 +87,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         model_max_length=32768,
         padding_side="left",
     )
+    tokenizer.add_tokens([AddedToken(letter, single_word=True, normalized=False) for letter in LETTERS])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import torch
 import typer
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from eval.synthetic.bank import SECONDS, open_bank
 from eval.synthetic.language_stage import train_language
@@ -33,6 +34,9 @@ def main(
     clips: Annotated[int, typer.Option(help="Clips of 8 grids in the training bank.")] = 4000,
     vision_steps: Annotated[int, typer.Option(help="Steps of the vision stage.")] = 4500,
     language_steps: Annotated[int, typer.Option(help="Steps of the language stage.")] = 3000,
+    vision_from: Annotated[
+        Path | None, typer.Option(help="Model folder whose vision tower the first stage begins with, not from nothing.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
 ) -> None:
     """Train the built-in model on synthetic videos; an hour or less on two processor cores."""
@@ -45,6 +49,9 @@ def main(
 
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, seed).bfloat16()
+    if vision_from is not None:
+        earlier = Qwen2_5_VLForConditionalGeneration.from_pretrained(vision_from, dtype=torch.bfloat16)
+        model.model.visual.load_state_dict(earlier.model.visual.state_dict())
     where = places("train", TRAIN_SEED, clips)
     train_vision(model, tokenizer, bank, where, dev_bank, work, log, vision_steps, seed)
 

@@ -23,7 +23,7 @@ from eval.synthetic.log import Log
 from eval.synthetic.mixing import class_maps, mix
 from eval.synthetic.model import patches
 from eval.synthetic.optim import MasterAdamW, load_checkpoint, save_checkpoint
-from eval.synthetic.tokenizer import NOTHING
+from eval.synthetic.quiz import NOTHING
 from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS
 
 SHARPNESS = 10.0

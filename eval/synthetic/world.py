@@ -1,8 +1,8 @@
-"""What a clip shows, what can be asked about it, and what the right answer is; knows no pixels.
+"""What a video shows; knows no pixels, questions or models.
 
-A clip is a row of seconds (one "grid", that is one pair of frames, at 2 frames a second). In some seconds one thing is
-shown, a digit or a shape in one colour at one place; the other seconds show background only. A marker may move through
-the whole clip. Everything follows from (split, seed, index) alone.
+A video is a row of seconds (one "grid", that is one pair of frames, at 2 frames a second). In some seconds one thing is
+shown, a digit, a shape or an icon in one colour at one place; the other seconds show background only. A marker may move
+through the whole video. Everything follows from (split, seed, index) alone.
 """
 
 from __future__ import annotations
@@ -11,25 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.synthetic.phrasings import phrasings
-
 SPLITS = ("train", "dev", "test")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 DIGITS = tuple("0123456789")
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "heart")
-GLYPHS = DIGITS + SHAPES
+ICONS = ("house", "tree", "fish", "car", "cup", "key", "moon", "boat")
+GLYPHS = DIGITS + SHAPES + ICONS
 DIRECTIONS = ("left", "right", "up", "down")
-KINDS = (
-    "colour_first",
-    "colour_last",
-    "number_first",
-    "number_last",
-    "shape_first",
-    "shape_last",
-    "count",
-    "motion",
-)
-MOST_THINGS = 6
+MOST_THINGS = 8
+LAST_SHOWN = 0.4
+"""How often, at least, the last second shows a thing: otherwise nothing is on the screen when a question is asked."""
 CLEARANCE = 0.26
 """Least distance between a thing's centre and the marker's lane, in frame sides: the marker never covers a thing."""
 
@@ -41,7 +32,7 @@ class Thing:
     Attributes
     ----------
     second : int
-        When it is shown.
+        When it is shown, from that second to the next.
     glyph, colour : str
         What it is: one of `GLYPHS`, one of `COLOURS`.
     x, y : float
@@ -83,22 +74,13 @@ class Marker:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of `seconds` seconds; `things` in order of time; `look` seeds fonts, backgrounds and codec settings."""
+    """A video of `seconds` seconds; `things` in order of time; `look` seeds fonts, scenes and the codec."""
 
     split: str
     seconds: int
     things: tuple[Thing, ...]
     marker: Marker | None
     look: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question, its kind and the one word that answers it."""
-
-    kind: str
-    text: str
-    answer: str
 
 
 def generator(split: str, *numbers: int) -> np.random.Generator:
@@ -115,21 +97,21 @@ def generator(split: str, *numbers: int) -> np.random.Generator:
 
 
 def sample_clip(split: str, seed: int, index: int, seconds: int | None = None, dense: bool = False) -> Clip:
-    """Draw one clip.
+    """Draw one video.
 
     Parameters
     ----------
     split : str
         Decides the random stream, and later fonts, backgrounds and phrasings.
     seed, index : int
-        Seed of the whole set, and number of the clip in it.
+        Seed of the whole set, and number of the video in it.
     seconds : int, optional
-        Length; 4 to 16 at random if left out.
+        Length; 4 to 32 at random if left out.
     dense : bool
-        Show a thing in about three of four seconds (training of the vision part) instead of in 1 to 6 seconds.
+        Show a thing in about three of four seconds (training of the vision part) instead of in 1 to 8 seconds.
     """
     rng = generator(split, seed, index)
-    seconds = int(rng.integers(4, 17)) if seconds is None else seconds
+    seconds = int(rng.integers(4, 33)) if seconds is None else seconds
     most = seconds if dense else min(MOST_THINGS, seconds)
     count = int(np.clip(rng.binomial(seconds, 0.75), 1, most)) if dense else int(rng.integers(1, most + 1))
     marker = None
@@ -141,9 +123,11 @@ def sample_clip(split: str, seed: int, index: int, seconds: int | None = None, d
             speed=float(rng.uniform(0.24, 0.4)),
         )
     when = np.sort(rng.choice(seconds, size=count, replace=False))
+    if rng.random() < LAST_SHOWN:
+        when[-1] = seconds - 1
     things: list[Thing] = []
     for second in when:
-        glyphs = DIGITS if rng.random() < 0.5 else SHAPES
+        glyphs = (DIGITS, SHAPES, ICONS)[int(rng.integers(3))]
         glyph = str(rng.choice([g for g in glyphs if not things or g != things[-1].glyph]))
         x, y = _place(rng, marker)
         things.append(Thing(int(second), glyph, str(rng.choice(COLOURS)), x, y))
@@ -157,31 +141,3 @@ def _place(rng: np.random.Generator, marker: Marker | None) -> tuple[float, floa
         across = 1.0 if marker is None else abs((y if marker.direction in ("left", "right") else x) - marker.lane)
         if across >= CLEARANCE:
             return float(x), float(y)
-
-
-def answer(clip: Clip, kind: str) -> str | None:
-    """The right word for a kind of question, or None where the question makes no sense for this clip."""
-    if kind == "count":
-        return str(len(clip.things))
-    if kind == "motion":
-        return clip.marker.direction if clip.marker else None
-    attribute, order = kind.split("_")
-    words = {
-        "colour": [t.colour for t in clip.things],
-        "number": [t.glyph for t in clip.things if t.glyph in DIGITS],
-        "shape": [t.glyph for t in clip.things if t.glyph in SHAPES],
-    }[attribute]
-    return (words[0] if order == "first" else words[-1]) if words else None
-
-
-def questions(clip: Clip, kinds: tuple[str, ...] = KINDS, phrasing_split: str | None = None) -> list[Question]:
-    """One question of each kind that this clip can answer, in a random wording of the clip's split."""
-    split = phrasing_split or clip.split
-    rng = generator(split, *clip.look, 7)
-    asked = []
-    for kind in kinds:
-        right = answer(clip, kind)
-        text = str(rng.choice(phrasings(kind, split)))
-        if right is not None:
-            asked.append(Question(kind, text, right))
-    return asked

@@ -1,0 +1,182 @@
+"""Methods side by side on one data set: `python -m eval.tables depth --data DIR --out eval/results`.
+
+Each row of a table is a run of `eval.run videomme` with settings of its own, kept in `--runs` and taken from there when
+it is finished; a table that was stopped goes on. All rows are compared with the first on the same items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from rich.console import Console
+
+import pdrop_video as pv
+from eval.compare import verdict, write
+from eval.config import configured
+from eval.execute import execute
+from eval.pairs import category_table, match, pair_table, run_table
+from eval.record import read_run
+from eval.run import clear_errors, driver_of
+from pdrop_video.budget import Costs
+from pdrop_video.flops import DecoderShape
+
+Settings: TypeAlias = dict[str, Any]
+Rows: TypeAlias = dict[str, Settings]
+
+SHARES = (0.1, 0.25, 0.5, 0.75)
+"""Of the FLOPs of all visual tokens, that the rows of `depth` spend."""
+BUDGETS = (256, 512, 1024, 2048)
+"""Tokens a layer that the rows of `memory` may remember."""
+RATIOS = [0.5, 0.25, 0.125]
+ALL = {"stages": 1}
+TOKENS_A_FRAME = 8
+"""Of the built-in model."""
+
+
+def depth(shape: DecoderShape) -> Rows:
+    """PyramidDrop's schedule against one early drop and against controls, at equal FLOPs."""
+    costs = Costs(shape, 1024)
+    rows: Rows = {"full": {"pyramid": ALL}}
+    for share in SHARES:
+        pyramid = costs.paper(pv.Pyramid(), 4, share)
+        early = costs.fitted(lambda x: pv.Pyramid(layers=(2,), ratios=(max(0.01, x),)), share)
+        for name, schedule in (("pyramid", pyramid), ("fastv", early)):
+            if schedule is None:  # two whole layers cost more than that
+                continue
+            given: Settings = {
+                "layers": list(schedule.layers or ()),
+                "ratios": [round(r, 4) for r in schedule.ratios or ()],
+            }
+            rows[f"{name} {share:.0%}"] = {"pyramid": given}
+            if name == "pyramid":
+                for control in ("random", "even", "shuffled"):
+                    rows[f"{control} {share:.0%}"] = {"pyramid": {**given, "scorer": control}}
+    return rows
+
+
+def joint(shape: DecoderShape) -> Rows:
+    """Every allocator with scorers that see no question, one that sees the template, and one that sees the question."""
+    rows: Rows = {"full": {"pyramid": ALL}}
+    for allocator in ("global", "uniform", "joint"):
+        for scorer in ("contrast", "novelty", "relevance", "product", "fusion", "last_frame"):
+            rows[f"{scorer}, {allocator}"] = {"pyramid": {"ratios": RATIOS, "scorer": scorer, "allocator": allocator}}
+        for scorer in ("relevance", "product"):
+            given = {"ratios": RATIOS, "scorer": scorer, "allocator": allocator}
+            rows[f"{scorer} to the question, {allocator}"] = {"pyramid": given, "question_aware": True}
+    return rows
+
+
+def memory(shape: DecoderShape) -> Rows:
+    """Every evictor at every budget, against all tokens, the last four frames, and fewer frames of equal tokens."""
+    from pdrop_video.memory.evictors import EVICTORS
+
+    rows: Rows = {"full": {"pyramid": ALL}, "last 4 frames": {"pyramid": ALL, "last_frames": 4}}
+    for tokens in BUDGETS:
+        rows[f"fewer frames, {tokens}"] = {"pyramid": ALL, "fps": None, "frames": tokens // TOKENS_A_FRAME}
+        for evictor in EVICTORS:
+            rows[f"{evictor}, {tokens}"] = {"pyramid": ALL, "memory": {"tokens": tokens, "evictor": evictor}}
+    return rows
+
+
+def asking(shape: DecoderShape) -> Rows:
+    """What a question does with a memory of 512 tokens: its own pyramid, the archive, where positions stand."""
+    base: Settings = {"pyramid": ALL, "memory": {"tokens": 512}}
+    rows: Rows = {"as it is": base, "full": {"pyramid": ALL}}
+    rows["ask-time pyramid"] = {**base, "ask_pyramid": {"ratios": RATIOS}}
+    for steps in (8, 32, 128):
+        rows[f"archive, {steps} steps back"] = {
+            "pyramid": ALL,
+            "memory": {"tokens": 512, "archive": 2**30},
+            "retrieve": steps,
+        }
+    for positions in ("original", "compact"):
+        rows[f"positions {positions}"] = {"pyramid": ALL, "memory": {"tokens": 512, "positions": positions}}
+    return rows
+
+
+def chunks(shape: DecoderShape) -> Rows:
+    """Frames a push."""
+    rows: Rows = {"full": {"pyramid": ALL}}
+    for frames in (2, 4, 8, 16, 32):
+        rows[f"{frames} frames a chunk"] = {"pyramid": {"ratios": RATIOS}, "chunk": frames}
+    return rows
+
+
+TABLES: Mapping[str, Callable[[DecoderShape], Rows]] = {
+    "depth": depth,
+    "joint": joint,
+    "memory": memory,
+    "asking": asking,
+    "chunks": chunks,
+}
+
+
+def run(name: str, common: Settings, runs: Path, out: Path, workers: int, only: str | None, margin: float) -> None:
+    """Do what is left of a table's runs, and write the table.
+
+    Parameters
+    ----------
+    name : str
+        One of `TABLES`.
+    common : dict
+        Settings of `eval.run` that all rows share.
+    runs, out : Path
+        Where runs are kept, and where the table goes, in a folder of its name.
+    workers : int
+        Processes.
+    only : str or None
+        Only rows whose name holds this, and the first.
+    margin : float
+        Largest loss against the first row that counts as none.
+    """
+    lm = pv.load(common.get("model"))
+    rows = TABLES[name](DecoderShape.of(lm.model.config.get_text_config()))
+    first = next(iter(rows))
+    chosen = {row: given for row, given in rows.items() if only is None or only in row or row == first}
+    done = []
+    for number, (row, given) in enumerate(chosen.items(), 1):
+        Console(stderr=True).print(f"{name}: {row} ({number} of {len(chosen)})", highlight=False)
+        settings = configured(None, {**common, **given, "out": runs / row})
+        execute(settings, None, driver_of(settings, workers, None))
+        done.append(read_run(settings.out))
+    matched = match(done)
+    tables = {
+        "runs": run_table(matched),
+        "pairs": pair_table(matched, margin),
+        "categories": category_table(matched),
+    }
+    said = [verdict(pair, 0.95) for pair in tables["pairs"].to_dict("records")]
+    write(out / name, matched, tables, said, {"task": matched.task, "said": said}, 0.95)
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TABLES)}.")],
+    data: Annotated[Path, typer.Option(help="A set in Video-MME's layout, as eval.synthetic.make writes it.")],
+    out: Annotated[Path, typer.Option(help="Gets CSV, Markdown, JSON and PNG in a folder of the table's name.")] = Path(
+        "eval/results"
+    ),
+    runs: Annotated[Path, typer.Option(help="Keeps the runs, row by row.")] = Path("runs"),
+    model: Annotated[str | None, typer.Option(help="Folder or hub name; the built-in model if left out.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames a second.")] = 2.0,
+    chunk: Annotated[int, typer.Option(help="Frames a push.")] = 8,
+    answer: Annotated[str, typer.Option(help="likelihood, or generate.")] = "likelihood",
+    only: Annotated[str | None, typer.Option(help="Only rows whose name holds this, beside the first.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many questions.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded frames.")] = None,
+    margin: Annotated[float, typer.Option(help="Largest loss that counts as none.")] = 0.03,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Run methods side by side and write the table."""
+    with clear_errors():
+        if name not in TABLES:
+            raise pv.ConfigError(f"there is no table {name!r}; choose one of {', '.join(TABLES)}.")
+        common = {"task": "videomme", "data": data, "model": model, "fps": fps, "chunk": chunk, "answer": answer}
+        common |= {"limit": limit, "cache": cache}
+        run(name, common, runs, out, workers, only, margin)
+
+
+if __name__ == "__main__":
+    typer.run(main)

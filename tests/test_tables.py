@@ -1,0 +1,77 @@
+"""Tables of methods: rows of equal cost, rows that are plain runs, and tables that go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import pdrop_video as pv
+from eval import tables
+from eval.config import RunConfig
+from eval.execute import execute
+from eval.record import read_run
+from eval.synthetic.make import make
+from pdrop_video.budget import Costs
+from pdrop_video.flops import DecoderShape
+
+SHAPE = DecoderShape(hidden=256, mlp=704, heads=4, kv_heads=2, head_dim=64, layers=8, vocabulary=248)
+
+
+def test_rows_of_depth_cost_what_their_names_say() -> None:
+    costs = Costs(SHAPE, 1024)
+    for name, given in tables.depth(SHAPE).items():
+        if name == "full":
+            continue
+        pyramid = pv.Pyramid(**given["pyramid"])
+        share = float(name.split()[-1].rstrip("%")) / 100
+        assert 0.97 * share < costs.share(pyramid) <= 1.001 * share, name
+        method = name.split()[0]
+        assert (pyramid.layers == (2,)) == (method == "fastv")
+        assert pyramid.scorer == (method if method in ("random", "even", "shuffled") else None)
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_every_row_is_a_run_that_can_be_made(name: str, tmp_path: Path) -> None:
+    rows = tables.TABLES[name](SHAPE)
+    digests = {
+        RunConfig(**{"task": "videomme", "data": tmp_path, "out": tmp_path, "fps": 2, **given}).digest
+        for given in rows.values()
+    }
+    assert len(digests) == len(rows)  # no row is another one's under a second name
+
+
+def test_a_table_is_its_runs_side_by_side(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    make(data, "dev", 4, {"short": 2, "medium": 0, "long": 0, "very long": 0}, 4, 1)
+    call = ["chunks", "--data", str(data), "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")]
+    call += ["--only", "8 frames"]
+    first = CliRunner().invoke(_app(), call)
+    assert first.exit_code == 0, first.output
+    table = pd.read_csv(tmp_path / "out" / "chunks" / "runs.csv").set_index("run")
+    assert list(table.index) == ["full", "8 frames a chunk"] and (table["items"] == 8).all()
+    for name, pyramid in (("full", "none"), ("8 frames a chunk", "0.5,0.25,0.125")):
+        settings = RunConfig(
+            task="videomme", data=data, out=tmp_path / name, fps=2, pyramid=pyramid, answer="likelihood"
+        )
+        execute(settings)
+        ours, plain = read_run(tmp_path / "runs" / name).records, read_run(tmp_path / name).records
+        assert [(r.item, r.turns[0].likelihoods, r.flops) for r in ours] == [
+            (r.item, r.turns[0].likelihoods, r.flops) for r in plain
+        ]
+        assert table.loc[name, "accuracy"] == pytest.approx(sum(r.score or 0 for r in plain) / 8)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("records-*.jsonl")}
+    assert len(before) == 2 and CliRunner().invoke(_app(), call).exit_code == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("records-*.jsonl")}
+    wrong = CliRunner().invoke(_app(), ["depths", "--data", str(data)])
+    assert wrong.exit_code == 1 and "no table 'depths'" in wrong.output
+
+
+def _app():  # type: ignore[no-untyped-def]
+    import typer
+
+    app = typer.Typer()
+    app.command()(tables.main)
+    return app

@@ -1,6 +1,6 @@
 """An example of the page's endpoints: open a video on a running page, ask while it is watched, close.
 
-    python -m demos.client demos/clips/clip.mp4 "Which color is the first thing in the video?"
+    python -m demos.client demos/clips/clip.mp4 "What colour is shown first in the video?"
 
 Knows gradio_client and no pdrop_video: it may run on a machine that has neither a model nor torch.
 """

@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright
 
 PATIENCE = 45_000
 """Milliseconds for the page to show something; a busy machine takes its time."""
-_QUESTIONS = ("Which color is the first thing in the video?", "What digit is shown last in the video?")
+_QUESTIONS = ("What colour is shown first in the video?", "Can you tell me the last number in this clip?")
 _WINDOWS = {"wide": (1280, 900), "phone": (390, 844)}
 
 

@@ -24,7 +24,7 @@ from eval.synthetic.model import patches, video_positions
 from eval.synthetic.offline import prompt
 from eval.synthetic.phrasings import phrasings
 from eval.synthetic.quiz import ENDS, KINDS, Question, question, questions
-from eval.synthetic.render import frames, read_mp4, write_mp4
+from eval.synthetic.render import frames, read_mp4, write_clip, write_mp4
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.vision_stage import fast_vision
 from eval.synthetic.world import SPLITS, Clip, Marker, Thing, generator, sample_clip
@@ -56,6 +56,10 @@ def test_same_seed_gives_same_clip_questions_and_pixels():
     first, second = (sample_clip("dev", 11, 5, seconds=4) for _ in range(2))
     assert first == second and questions(first) == questions(second)
     assert np.array_equal(frames(first), frames(second))
+    written = [io.BytesIO() for _ in range(4)]
+    for file in written:
+        write_clip(sample_clip("test", 5, 0), file)
+    assert len({file.getvalue() for file in written}) == 1
     assert sample_clip("dev", 11, 6, seconds=4) != first and sample_clip("dev", 12, 5, seconds=4) != first
 
 

@@ -167,8 +167,8 @@ def write_mp4(pictures: Iterable[NDArray[np.uint8]], where: Path | BinaryIO, fps
     """
     target = str(where) if isinstance(where, Path) else where
     with av.open(target, "w", format="mp4") as container:
-        # without cpu-independent, x264's fast routines give other bits from one run to the next
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "cpu-independent=1"}
+        # with mbtree x264 gives other bits from one run to the next
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
         for number, picture in enumerate(pictures):

@@ -49,7 +49,7 @@ def upload(page: Page, path: Path = CLIP) -> None:
 
 
 def finished(page: Page) -> None:
-    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "done")
+    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "done", timeout=PATIENCE)
 
 
 def ask(page: Page, question: str) -> None:

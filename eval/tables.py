@@ -22,6 +22,7 @@ from eval.record import read_run
 from eval.run import clear_errors, driver_of
 from pdrop_video.budget import Costs
 from pdrop_video.flops import DecoderShape
+from pdrop_video.memory.evictors import EVICTORS
 
 Settings: TypeAlias = dict[str, Any]
 Rows: TypeAlias = dict[str, Settings]
@@ -71,8 +72,6 @@ def joint(shape: DecoderShape) -> Rows:
 
 def memory(shape: DecoderShape) -> Rows:
     """Every evictor at every budget, against all tokens, the last four frames, and fewer frames of equal tokens."""
-    from pdrop_video.memory.evictors import EVICTORS
-
     rows: Rows = {"full": {"pyramid": ALL}, "last 4 frames": {"pyramid": ALL, "last_frames": 4}}
     for tokens in BUDGETS:
         rows[f"fewer frames, {tokens}"] = {"pyramid": ALL, "fps": None, "frames": tokens // TOKENS_A_FRAME}

@@ -8,11 +8,13 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eval.config import RunConfig
 from eval.core import Job, blank, failed
+from eval.execute import execute
 from eval.record import Record, digest
 from eval.tasks import task_named
 from eval.worker import StreamWorker
@@ -106,6 +108,13 @@ def check(settings: RunConfig, alone: dict[str, object]) -> None:
     assert result(settings.out) == alone
     items = written(settings.out)
     assert len(items) == len(set(items)) == ITEMS
+
+
+def undisturbed(data: Path, out: Path) -> dict[str, object]:
+    """What a single process that nobody disturbs comes to."""
+    settings = config(data, out)
+    execute(settings, make=partial(Stub, settings))
+    return result(out)
 
 
 def result(out: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import stub
-from stub import ITEMS, Mortal, Stub, check, config, lines, result, written
+from stub import ITEMS, Mortal, Stub, check, config, lines, result, undisturbed, written
 from videomme import make_videomme
 
 import pdrop_video as pv
@@ -33,10 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a single process that nobody disturbs comes to."""
-    settings = config(data, tmp_path_factory.mktemp("alone"))
-    execute(settings, make=partial(Stub, settings))
-    return result(settings.out)
+    return undisturbed(data, tmp_path_factory.mktemp("alone"))
 
 
 def test_what_a_single_process_comes_to(alone: dict[str, Any], data: Path) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from stub import ITEMS, Stub, check, config, lines, result, written
+from stub import ITEMS, Stub, check, config, lines, undisturbed, written
 from videomme import make_videomme
 
 from eval.core import jobs_of
@@ -43,10 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a single process that nobody disturbs comes to."""
-    settings = config(data, tmp_path_factory.mktemp("alone"))
-    execute(settings, make=partial(Stub, settings))
-    return result(settings.out)
+    return undisturbed(data, tmp_path_factory.mktemp("alone"))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,41 +32,47 @@ BATCH_TOKENS = 5000
 NOISE = 0.6
 EVERY_SECONDS = 60.0
 FACTS_WEIGHT = 0.5
-SIZES = [len(words) + 1 for words in STATES.values()]
-FACT_SIZES = [len(words) + 1 for words in FACTS.values()]
 
 
-class StateHeads(nn.Module):
-    """Linear heads that read the clip's state so far from a visual slot."""
+class Heads(nn.Module):
+    """Linear heads on one norm, each with a class for every word of its own and one more for none."""
+
+    words: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.sizes = [len(words) + 1 for words in self.words.values()]
         self.norm = nn.RMSNorm(width)
-        self.out = nn.Linear(width, sum(SIZES))
+        self.out = nn.Linear(width, sum(self.sizes))
+
+    def scores(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Each head's scores `[..., classes]` from `[..., width]`, in float32."""
+        return self.out(self.norm(hidden)).float().split(self.sizes, -1)
+
+
+class StateHeads(Heads):
+    """They read the clip's state so far from a visual slot."""
+
+    words = STATES
 
     def loss(self, hidden: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy over the heads, and their accuracies `[14]`, from `[clips, slots, 256]` and `[.., 14]`."""
-        scores = self.out(self.norm(hidden)).float().split(SIZES, -1)
-        wanted = [states[..., n] for n in range(len(SIZES))]
+        scores, wanted = self.scores(hidden), states.unbind(-1)
         losses = [F.cross_entropy(s.flatten(0, 1), w.flatten()) for s, w in zip(scores, wanted, strict=True)]
         right = [(s[:, -1].argmax(-1) == w[:, -1]).float().mean() for s, w in zip(scores, wanted, strict=True)]
         return torch.stack(losses).mean(), torch.stack(right)
 
 
-class FactHeads(nn.Module):
-    """Linear heads that read what is known of a thing from a word for it."""
+class FactHeads(Heads):
+    """They read what is known of a thing from a word for it."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.RMSNorm(width)
-        self.out = nn.Linear(width, sum(FACT_SIZES))
+    words = FACTS
 
     def loss(self, hidden: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross entropy over the heads, and their accuracies `[4]`, from `[clips, T, 256]` and `[clips, T, 4]`."""
         some = (facts >= 0).any(-1)
         facts = facts[some]
-        scores = self.out(self.norm(hidden[some])).float().split(FACT_SIZES, -1)
-        wanted = facts.unbind(-1)
+        scores, wanted = self.scores(hidden[some]), facts.unbind(-1)
         count = [(w >= 0).sum().clamp(min=1) for w in wanted]
         losses = [F.cross_entropy(s, w, reduction="sum") / n for s, w, n in zip(scores, wanted, count, strict=True)]
         right = [((s.argmax(-1) == w) & (w >= 0)).sum() / n for s, w, n in zip(scores, wanted, count, strict=True)]

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import eager_attention_forward
 
 from eval.synthetic import offline
 from eval.synthetic.backgrounds import FAMILIES
 from eval.synthetic.bank import cell_of, clip_grids, labels_of, shrink
 from eval.synthetic.fonts import FONTS
-from eval.synthetic.lessons import BLOCKS, STATES, Teacher, multiple_choice, states_of
+from eval.synthetic.known import FACTS, STATES, facts_of, places_of, states_of
+from eval.synthetic.language_stage import attention
+from eval.synthetic.lessons import BLOCKS, Teacher, multiple_choice
 from eval.synthetic.make import TASK_TYPES, make
 from eval.synthetic.mixing import class_maps
 from eval.synthetic.model import patches, video_positions
@@ -27,7 +30,7 @@ from eval.synthetic.quiz import ENDS, KINDS, Question, question, questions
 from eval.synthetic.render import frames, read_mp4, write_clip, write_mp4
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.vision_stage import fast_vision
-from eval.synthetic.world import SPLITS, Clip, Marker, Thing, generator, sample_clip
+from eval.synthetic.world import GLYPHS, SPLITS, Clip, Marker, Thing, generator, sample_clip
 from eval.tasks.videomme import VideoMME
 
 ROOT = Path(__file__).parent.parent
@@ -206,6 +209,14 @@ def test_labels_say_where_things_and_the_marker_are():
             assert answers == ({known[kind]} if known[kind] else set())
         assert known["thing_last"] == clip.things[-1].glyph
         assert known["thing_before"] == (clip.things[-2].glyph if len(clip.things) > 1 else None)
+        facts = dict(zip(GLYPHS, facts_of(clip).tolist(), strict=True))
+        for name, kind in (("colour", "colour_of"), ("corner", "where"), ("before", "before"), ("after", "after")):
+            for seed in range(5):
+                one = question(clip, kind, np.random.default_rng(seed), "dev")
+                if one is not None:
+                    answer = facts[one.slots["x"]][list(FACTS).index(name)]
+                    assert FACTS[name][answer] == one.answer
+    assert places_of(32)[16 + cell_of(0.3, 0.6)].tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("form", BLOCKS)
@@ -219,7 +230,7 @@ def test_lessons_are_what_the_library_says_to_the_model(form):
     video = slice(3, 3 + 6 * 16)
     assert len(lesson.asked) == 2 * BLOCKS[form]
     for clip, slot, length, _ in lesson.asked:
-        sees = lesson.mask[0, 0, slot].nonzero()[:, 0]
+        sees = lesson.mask[clip, 0, slot].nonzero()[:, 0]
         text = sees[(sees < video.start) | (sees >= video.stop)]
         assert set(range(video.start, video.stop)) <= set(sees.tolist())
         before, after = prompt(tokenizer, tokenizer.decode(ids[clip, text[4:-3]]))
@@ -230,8 +241,14 @@ def test_lessons_are_what_the_library_says_to_the_model(form):
         answer = lesson.targets[clip, slot : slot + length]
         assert torch.equal(answer[1:], ids[clip, slot + 2 : slot + 1 + length])
         assert lesson.targets[clip, slot + length] == tokenizer.eos_token_id
-        if form == "letters":
-            assert tokenizer.decode(answer) in "ABCD"
+        flags = lesson.options[clip, text]
+        if form == "words":
+            assert (flags == -100).all()
+            continue
+        letter, lines = tokenizer.decode(answer), text[(flags >= 0)]
+        assert letter in "ABCD" and flags[flags >= 0].tolist() == [int(x == letter) for x in "ABCD"]
+        nexts = tokenizer.convert_ids_to_tokens(ids[clip, lines + 1])
+        assert nexts == ["B", "C", "D", "the"]
     assert (lesson.targets >= 0).sum() == sum(length + 1 for _, _, length, _ in lesson.asked)
 
 
@@ -334,3 +351,14 @@ def test_builtin_model_answers_fresh_held_out_clips(builtin):
         said = offline.ask(*builtin, clip_grids(clip), [q.text for q in asked])
         right += [s == q.answer for s, q in zip(said, asked, strict=True)]
     assert np.mean(right) > 0.75, f"{np.mean(right):.2f} of {len(right)} answers right"
+
+
+def test_training_s_attention_is_transformers():
+    """Equal to the eager one to the last bits of float32, with grouped heads and a mask."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(3, heads, 37, 64, generator=draw) for heads in (4, 2, 2))
+    mask = torch.where(torch.rand(3, 1, 37, 37, generator=draw) < 0.3, -1e4, 0.0)
+    grouped = torch.nn.Module()
+    grouped.num_key_value_groups = 2
+    wanted = eager_attention_forward(grouped.eval(), query, key, value, mask, 0.125)[0]
+    torch.testing.assert_close(attention(grouped, query, key, value, mask, 0.125)[0], wanted, atol=1e-6, rtol=0)

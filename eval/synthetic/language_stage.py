@@ -1,116 +1,162 @@
 """Stage 2: the language part alone learns to answer, on features of the finished vision tower.
 
-The loss is the answer's cross entropy, plus half of a dense auxiliary one: after layer 5 every visual slot must know
-the video so far (`lessons.STATES`: first and last colour, number, shape and icon, the count, the direction, the last
-thing and the one before it, the last one's corner), and another half of one on words for things in questions
-(`lessons.FACTS`). The heads are thrown away afterwards.
+The loss is the answers' cross entropy, plus half of what each group of `heads` loses: after layer 2 a visual slot must
+know where in its grid it is, after layer 5 every visual slot the video so far (first and last colour, number, shape and
+icon, the count, the direction, the last thing and the one before it, the last one's corner) and every word for a thing
+in a question what is known of that thing, after layer 7 every option whether it is right (`known`). Kinds of question
+that are often answered wrong are asked more often.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import Qwen2_5_VLForConditionalGeneration
+from einops import rearrange
+from torch import Tensor
+from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.lessons import BLOCKS, FACTS, PREFIX, STATES, TOKENS, Lesson, Teacher
+from eval.synthetic.heads import FactHeads, OptionHeads, PlaceHeads, StateHeads
+from eval.synthetic.known import TOKENS, places_of
+from eval.synthetic.lessons import BLOCKS, LONG, PREFIX, Lesson, Teacher
 from eval.synthetic.log import Log
 from eval.synthetic.optim import MasterAdamW, load_checkpoint, save_checkpoint
 from eval.synthetic.quiz import KINDS
 
-AUXILIARY_LAYER = 5
-LETTERS_FROM = 0.5
-AUXILIARY_WEIGHT = 0.5
+PLACES_AFTER, KNOWN_AFTER, OPTIONS_AFTER = 2, 5, 7
+"""Layers after which the heads read."""
+HEADS_WEIGHT = 0.5
+LETTERS_FROM = 0.4
+LETTERS = 0.35
+"""Part of the run after which letters are taught, and in how many of the steps."""
 BATCH_TOKENS = 5000
 NOISE = 0.6
 EVERY_SECONDS = 60.0
-FACTS_WEIGHT = 0.5
+SMOOTHING = 0.03
+LEAST_ERROR = 0.04
+"""Kinds of question are asked in proportion to their share of wrong answers lately, and this."""
 
 
-class Heads(nn.Module):
-    """Linear heads on one norm, each with a class for every word of its own and one more for none."""
+def attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Attention with an additive mask whose softmax stays in bf16, which on a CPU takes a sixth of the time.
 
-    words: ClassVar[Mapping[str, tuple[str, ...]]]
+    Parameters
+    ----------
+    module : nn.Module
+        Not needed; transformers hands it over.
+    query : Tensor
+        `[clips, heads, T, 64]`.
+    key, value : Tensor
+        `[clips, key heads, T, 64]`.
+    mask : Tensor
+        `[clips, 1, T, T]`.
+    scaling : float
+        What scores are multiplied with.
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.sizes = [len(words) + 1 for words in self.words.values()]
-        self.norm = nn.RMSNorm(width)
-        self.out = nn.Linear(width, sum(self.sizes))
-
-    def scores(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Each head's scores `[..., classes]` from `[..., width]`, in float32."""
-        return self.out(self.norm(hidden)).float().split(self.sizes, -1)
-
-
-class StateHeads(Heads):
-    """They read the clip's state so far from a visual slot."""
-
-    words = STATES
-
-    def loss(self, hidden: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy over the heads, and their accuracies `[14]`, from `[clips, slots, 256]` and `[.., 14]`."""
-        scores, wanted = self.scores(hidden), states.unbind(-1)
-        losses = [F.cross_entropy(s.flatten(0, 1), w.flatten()) for s, w in zip(scores, wanted, strict=True)]
-        right = [(s[:, -1].argmax(-1) == w[:, -1]).float().mean() for s, w in zip(scores, wanted, strict=True)]
-        return torch.stack(losses).mean(), torch.stack(right)
-
-
-class FactHeads(Heads):
-    """They read what is known of a thing from a word for it."""
-
-    words = FACTS
-
-    def loss(self, hidden: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean cross entropy over the heads, and their accuracies `[4]`, from `[clips, T, 256]` and `[clips, T, 4]`."""
-        some = (facts >= 0).any(-1)
-        facts = facts[some]
-        scores, wanted = self.scores(hidden[some]), facts.unbind(-1)
-        count = [(w >= 0).sum().clamp(min=1) for w in wanted]
-        losses = [F.cross_entropy(s, w, reduction="sum") / n for s, w, n in zip(scores, wanted, count, strict=True)]
-        right = [((s.argmax(-1) == w) & (w >= 0)).sum() / n for s, w, n in zip(scores, wanted, count, strict=True)]
-        return torch.stack(losses).mean(), torch.stack(right)
+    Returns
+    -------
+    tuple
+        `[clips, T, heads, 64]`, and no weights.
+    """
+    heads, length = key.shape[1], key.shape[2]
+    grouped = rearrange(query * scaling, "c (k g) t d -> c k (g t) d", k=heads)
+    scores = rearrange(grouped @ key.mT, "c k (g t) s -> c k g t s", t=length) + mask[:, :, None]
+    out = rearrange(scores.softmax(-1), "c k g t s -> c k (g t) s") @ value
+    return rearrange(out, "c k (g t) d -> c t (k g) d", t=length), None
 
 
-def run(model: Qwen2_5_VLForConditionalGeneration, lesson: Lesson) -> tuple[Tensor, Tensor]:
-    """Final hidden states and those after the auxiliary layer, each `[clips, T, 256]`."""
+AttentionInterface.register("bf16_softmax", attention)
+
+
+def run(model: Qwen2_5_VLForConditionalGeneration, lesson: Lesson) -> list[Tensor]:
+    """Hidden states after every layer, each `[clips, T, 256]`; the last ones with the final norm."""
     text: Any = model.model.language_model
     hidden = text.embed_tokens(lesson.ids)
     video = slice(PREFIX, PREFIX + lesson.visual.shape[1])
     hidden = torch.cat([hidden[:, : video.start], lesson.visual.to(hidden.dtype), hidden[:, video.stop :]], 1)
     angles = text.rotary_emb(hidden, lesson.positions)
     mask = torch.zeros(lesson.mask.shape, dtype=hidden.dtype).masked_fill(~lesson.mask, -1e4)
-    middle = hidden
-    for number, layer in enumerate(text.layers):
+    after = []
+    for layer in text.layers:
         hidden = layer(hidden, attention_mask=mask, position_embeddings=angles)
-        if number + 1 == AUXILIARY_LAYER:
-            middle = hidden
-    return text.norm(hidden), middle
+        after.append(hidden)
+    return [*after[:-1], text.norm(hidden)]
+
+
+class Ladder:
+    """All heads, each group on its layer."""
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration) -> None:
+        width = model.lm_head.in_features
+        groups = (StateHeads, PlaceHeads, FactHeads, OptionHeads)
+        self.states, self.places, self.facts, self.options = (g(width).to(model.dtype) for g in groups)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Of all heads."""
+        return [p for heads in (self.states, self.places, self.facts, self.options) for p in heads.parameters()]
+
+    def loss(self, after: list[Tensor], lesson: Lesson) -> tuple[Tensor, dict[str, Tensor]]:
+        """The heads' losses, weighted, and their accuracies."""
+        video = slice(PREFIX, PREFIX + lesson.visual.shape[1])
+        where = places_of(lesson.visual.shape[1]).expand(*lesson.visual.shape[:2], 2)
+        asked = [
+            (self.states, after[KNOWN_AFTER - 1][:, video], lesson.states),
+            (self.places, after[PLACES_AFTER - 1][:, video], where),
+            (self.facts, after[KNOWN_AFTER - 1], lesson.facts),
+        ]
+        if (lesson.options >= 0).any():
+            asked.append((self.options, after[OPTIONS_AFTER - 1], lesson.options[..., None]))
+        found = [heads.loss(hidden, classes) for heads, hidden, classes in asked]
+        right = {name: value for _, accuracies in found for name, value in accuracies.items()}
+        return HEADS_WEIGHT * torch.stack([loss for loss, _ in found]).sum(), right
 
 
 def grids_for(progress: float, rng: np.random.Generator) -> int:
-    """How many grids the videos of a step have: few for long, which teach most a token, up to 40 (128) in the end."""
-    if progress > 0.7 and rng.random() < 0.06:
-        return int(rng.integers(41, 129))
-    most = 4 if progress < 0.06 else 6 if progress < 0.45 else 12 if progress < 0.65 else 24 if progress < 0.85 else 40
-    return int(rng.integers(2, most + 1))
+    """How many grids the videos of a step have: few at first, which teach most a token, up to 40 (128) later."""
+    draw = rng.random()
+    if progress < 0.06:
+        return int(rng.integers(2, 5))
+    if progress < 0.35 or draw < 0.45:
+        return int(rng.integers(2, 9))
+    low, high = (8, 16) if draw < 0.72 else (16, 41) if draw < 0.94 else (41, 129)
+    return int(rng.integers(low, high))
 
 
 def form_for(progress: float, rng: np.random.Generator) -> str:
-    """Words only at first, then letters in a third of the steps."""
-    return "letters" if progress > LETTERS_FROM and rng.random() < 0.35 else "words"
+    """Words only at first, then letters in some of the steps."""
+    return "letters" if progress > LETTERS_FROM and rng.random() < LETTERS else "words"
 
 
 def clips_for(grids: int, form: str) -> int:
     """How many videos make a batch of about `BATCH_TOKENS`."""
-    return max(2, BATCH_TOKENS // (grids * TOKENS + (200 if form == "words" else 360)))
+    text = BLOCKS[form] * (18 if form == "words" else 75) * (2 if grids >= LONG else 1)
+    return max(2, BATCH_TOKENS // (grids * TOKENS + text))
+
+
+def answered(scores: Tensor, lesson: Lesson) -> dict[str, list[bool]]:
+    """Whether each question is answered right (all tokens of an answer), by kind.
+
+    Parameters
+    ----------
+    scores : Tensor
+        `[learned, vocabulary]`, of the slots with a target in order.
+    lesson : Lesson
+    """
+    wrong = torch.zeros_like(lesson.targets)
+    learned = lesson.targets >= 0
+    wrong[learned] = (scores.argmax(-1) != lesson.targets[learned]).long()
+    total = np.concatenate([np.zeros((len(wrong), 1), int), wrong.cumsum(1).numpy()], 1)
+    right: dict[str, list[bool]] = defaultdict(list)
+    for clip, slot, length, kind in lesson.asked:
+        right[kind].append(bool(total[clip, slot + length] == total[clip, slot]))
+    return right
 
 
 @torch.no_grad()
@@ -122,11 +168,9 @@ def accuracy(
     for number in range(batches):
         rng = np.random.default_rng([77, number])
         lesson = teacher.lesson(rng, 12, int(rng.integers(4, most + 1)), gaps=False, form=form)
-        hidden, _ = run(model, lesson)
-        for clip, slot, length, kind in lesson.asked:
-            slots = slice(slot, slot + length)
-            said = model.lm_head(hidden[clip, slots]).argmax(-1)
-            right[kind].append(bool((said == lesson.targets[clip, slots]).all()))
+        scores = model.lm_head(run(model, lesson)[-1][lesson.targets >= 0])
+        for kind, answers in answered(scores, lesson).items():
+            right[kind] += answers
     report = {kind: float(np.mean(right[kind])) for kind in KINDS if right[kind]}
     return {"all": float(np.mean([x for xs in right.values() for x in xs])), **report}
 
@@ -144,35 +188,37 @@ def train_language(
 ) -> None:
     """Train `model.model.language_model` in place; goes on from the checkpoint in `work` where there is one."""
     torch.manual_seed(seed)
-    model.set_attn_implementation("eager")  # in bf16 on a CPU the fused kernel's backward is slower
-    heads = StateHeads(model.lm_head.in_features).to(model.dtype)
-    words = FactHeads(model.lm_head.in_features).to(model.dtype)
-    optimiser = MasterAdamW(
-        [*model.model.language_model.parameters(), *heads.parameters(), *words.parameters()], lr, steps
-    )
+    model.set_attn_implementation("bf16_softmax")
+    heads = Ladder(model)
+    optimiser = MasterAdamW([*model.model.language_model.parameters(), *heads.parameters()], lr, steps)
+    wrong = {form: dict.fromkeys(KINDS, 1.0) for form in BLOCKS}
     if saved := load_checkpoint(work / f"{name}.pt"):
         optimiser.restore(saved["optimiser"])
+        wrong = saved["wrong"]
     began = last = time.monotonic()
     while optimiser.done < steps:
         rng = np.random.default_rng([seed, 2, optimiser.done])
         progress = optimiser.done / steps
         grids, form = grids_for(progress, rng), form_for(progress, rng)
-        gaps = bool(rng.random() < 0.5)
-        lesson = teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form)
-        hidden, middle = run(model, lesson)
+        weights = {kind: share + LEAST_ERROR for kind, share in wrong[form].items()}
+        lesson = teacher.lesson(rng, clips_for(grids, form), grids, bool(rng.random() < 0.5), NOISE, form, weights)
+        after = run(model, lesson)
         learned = lesson.targets >= 0
-        loss = F.cross_entropy(model.lm_head(hidden[learned]).float(), lesson.targets[learned])
-        extra, known = heads.loss(middle[:, PREFIX : PREFIX + lesson.visual.shape[1]], lesson.states)
-        named, facts = words.loss(middle, lesson.facts)
-        (loss + AUXILIARY_WEIGHT * extra + FACTS_WEIGHT * named).backward()
+        scores = model.lm_head(after[-1][learned]).float()
+        loss = F.cross_entropy(scores, lesson.targets[learned], reduction="sum") / len(lesson.asked)
+        extra, known = heads.loss(after, lesson)
+        (loss + extra).backward()
         norm = optimiser.step()
+        for kind, answers in answered(scores.detach(), lesson).items():
+            share = 1 - float(np.mean(answers))
+            wrong[form][kind] += SMOOTHING * min(len(answers), 10) / 5 * (share - wrong[form][kind])
         if optimiser.done % 25 == 0 or optimiser.done == steps:
-            values = {"loss": loss.item(), "auxiliary": extra.item(), "known": float(known.mean()), "norm": norm}
-            values |= {"named": named.item(), **dict(zip(FACTS, facts.tolist(), strict=True))}
+            values = {"loss": loss.item(), "auxiliary": extra.item(), "norm": norm}
+            values |= {kind: float(value) for kind, value in known.items()}
             log.write(f"{name}_{form}", optimiser.done, time.monotonic() - began, grids=grids, **values)
         if optimiser.done % 250 == 0 or optimiser.done == steps:
             for form in BLOCKS if progress > LETTERS_FROM else ("words",):
                 log.write(f"{name}_dev_{form}", optimiser.done, time.monotonic() - began, **accuracy(model, dev, form))
         if time.monotonic() - last > EVERY_SECONDS or optimiser.done == steps:
-            save_checkpoint(work / f"{name}.pt", optimiser=optimiser.state())
+            save_checkpoint(work / f"{name}.pt", optimiser=optimiser.state(), wrong=wrong)
             last = time.monotonic()

@@ -1,11 +1,13 @@
 """Batches of question-answer lessons, assembled from the vision tower's features of a bank of grids.
 
 One row of a batch is one video: prefix, the visual tokens, then blocks, one a question, that see the prefix, the video
-and themselves, never each other. Every block's positions start where the text after the video starts.
+and themselves, never each other. Every block's positions start where the text after the video starts. Blocks lie side
+by side without padding; padding ends a row that is shorter than others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,51 +16,25 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from eval.synthetic.bank import CELLS, NO_GLYPH, NO_MARKER
+from eval.synthetic.known import TOKENS, facts_of, states_of
 from eval.synthetic.model import video_positions
-from eval.synthetic.quiz import CORNERS, COUNTS, ENDS, KINDS, Question, corner, question
+from eval.synthetic.quiz import ENDS, KINDS, Question, question
 from eval.synthetic.tokenizer import ENDING, INSTRUCTION, LETTERS
-from eval.synthetic.world import (
-    COLOURS,
-    DIGITS,
-    DIRECTIONS,
-    GLYPHS,
-    ICONS,
-    LAST_SHOWN,
-    MOST_THINGS,
-    SHAPES,
-    Clip,
-    Marker,
-    Thing,
-)
+from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS, LAST_SHOWN, MOST_THINGS, Clip, Marker, Thing
 
-TOKENS = 16
 PREFIX = 3
 """Text tokens before the video: start of turn, user, start of vision."""
 BLOCKS = {"words": 8, "letters": 4}
 """Questions a video: bare ones that are answered in words, or as Video-MME puts them, answered by a letter."""
-STATES: dict[str, tuple[str, ...]] = {
-    **{f"colour_{order}": COLOURS for order in ("first", "last")},
-    **{f"number_{order}": DIGITS for order in ("first", "last")},
-    **{f"shape_{order}": SHAPES for order in ("first", "last")},
-    **{f"icon_{order}": ICONS for order in ("first", "last")},
-    "count": COUNTS,
-    "motion": DIRECTIONS,
-    "thing_last": GLYPHS,
-    "thing_before": GLYPHS,
-    "corner_last": CORNERS,
-    "now": GLYPHS,
-}
-"""What every visual slot is asked about the video so far; the class after the last word is "none yet"."""
-FACTS: dict[str, tuple[str, ...]] = {"colour": COLOURS, "corner": CORNERS, "before": GLYPHS, "number": COUNTS}
-"""What every word for a thing, wherever a question holds one, is asked about that thing: its colour, its corner, the
-thing before it, the how manieth it is; the class after the last is "not shown", or nothing before it."""
+LONG = 16
+"""A video of so many grids is asked twice as much."""
 SPAN = 2048
 """Longest video, in seconds, that a lesson with gaps stands for."""
 
 
 @dataclass
 class Lesson:
-    """One batch; T = 3 + 16 grids + blocks x their longest.
+    """One batch; T = 3 + 16 grids + the tokens of the questions of that video which has most.
 
     Attributes
     ----------
@@ -69,13 +45,15 @@ class Lesson:
     positions : Tensor
         `[3, clips, T]`.
     mask : Tensor
-        `[clips, 1, T, T]`, True where a token may look.
+        `[clips, 1, T, T]`, True where a token may look; padding sees itself.
     targets : Tensor
         `[clips, T]`, next token where it is learned, else -100.
     states : Tensor
         `[clips, 16 grids, 14]`, the classes of `STATES` for the video so far.
     facts : Tensor
-        `[clips, T, 4]`, the classes of `FACTS` at words for things in questions, else -100.
+        `[clips, T, 5]`, the classes of `FACTS` at words for things in questions, else -100.
+    options : Tensor
+        `[clips, T]`, at the last token of an option that is a line of its own 1 if it is right, else 0; -100 elsewhere.
     asked : list of (int, int, int, str)
         (clip, first slot that must answer, slots, kind) of every question.
     """
@@ -87,13 +65,28 @@ class Lesson:
     targets: Tensor
     states: Tensor
     facts: Tensor
+    options: Tensor
     asked: list[tuple[int, int, int, str]]
+
+
+@dataclass
+class _Block:
+    """A question's tokens, how many of the last ones are the answer, and (place, right) of each option's last token."""
+
+    ids: list[int]
+    answer: int
+    options: list[tuple[int, bool]]
+    kind: str
+
+
+def _lines(asked: Question) -> list[str]:
+    options = [f"{letter}. {option}" for letter, option in zip(LETTERS, asked.options, strict=True)]
+    return [INSTRUCTION, asked.text, *options, ENDING]
 
 
 def multiple_choice(asked: Question) -> str:
     """A question as Video-MME's prompt puts it."""
-    options = [f"{letter}. {option}" for letter, option in zip(LETTERS, asked.options, strict=True)]
-    return "\n".join([INSTRUCTION, asked.text, *options, ENDING])
+    return "\n".join(_lines(asked))
 
 
 class Teacher:
@@ -135,9 +128,12 @@ class Teacher:
         gaps: bool,
         noise: float = 0.0,
         form: str = "words",
-        kinds: tuple[str, ...] = KINDS,
+        weights: Mapping[str, float] | None = None,
     ) -> Lesson:
-        """One batch of `clips` videos of `grids` grids; with `gaps` the grids lie at random seconds of a longer one."""
+        """One batch of `clips` videos of `grids` grids; with `gaps` the grids lie at random seconds of a longer one.
+
+        `weights` say how often each kind is asked; by default those about the first and last thing half as often.
+        """
         rows = np.stack([self._rows(rng, grids) for _ in range(clips)])
         visual = self.features[torch.from_numpy(rows)].flatten(1, 2)
         if noise:
@@ -146,36 +142,41 @@ class Teacher:
             visual = visual + torch.from_numpy(spread * rng.standard_normal(shape, np.float32)).to(visual.dtype)
         shown = [self._clip(self.labels[r]) for r in rows]
         states = np.stack([states_of(clip, self.labels[r]) for clip, r in zip(shown, rows, strict=True)])
-        asked = [q for clip in shown for q in self._questions(rng, clip, form, kinds)]
-        blocks = self._blocks(asked, form)
-        longest = max(len(ids) for ids, _ in blocks)
+        each = BLOCKS[form] * (2 if grids >= LONG else 1)
+        weights = weights or {kind: 0.5 if kind in (*ENDS, "motion", "now") else 1.0 for kind in KINDS}
+        blocks = [[self._block(q, form) for q in self._questions(rng, clip, form, each, weights)] for clip in shown]
         video = slice(PREFIX, PREFIX + grids * TOKENS)
-        each = BLOCKS[form]
-        total = video.stop + each * longest
+        total = video.stop + max(sum(len(block.ids) for block in row) for row in blocks)
         ids = torch.full((clips, total), self.pad)
         targets = torch.full((clips, total), -100)
+        options = torch.full((clips, total), -100)
         positions = torch.zeros(3, clips, total, dtype=torch.long)
-        group = torch.zeros(total, dtype=torch.long)
-        group[video.stop :] = 1 + torch.arange(each).repeat_interleave(longest)
+        group = torch.zeros(clips, total, dtype=torch.long)
         ids[:, : video.start] = torch.tensor(self.prefix)
-        places = []
-        for n in range(clips):
+        asked = []
+        for n, row in enumerate(blocks):
             positions[:, n, : video.start] = torch.arange(video.start)
             positions[:, n, video], text = video_positions(video.start, self._seconds(rng, grids, gaps))
-            positions[:, n, video.stop :] = text + torch.arange(longest).repeat(each)
-            for b, (block, answer) in enumerate(blocks[n * each : (n + 1) * each]):
-                start = video.stop + b * longest
-                ids[n, start : start + len(block)] = torch.tensor(block)
-                first = start + len(block) - answer - 1
-                targets[n, first : first + answer + 1] = torch.tensor([*block[-answer:], self.end])
-                places.append((n, first, answer, asked[n * each + b].kind))
-        same = (group[None, :] == group[:, None]) | (group[None, :] == 0)
-        mask = (same & torch.ones(total, total, dtype=torch.bool).tril())[None, None]
+            start = video.stop
+            for number, block in enumerate(row):
+                end = start + len(block.ids)
+                ids[n, start:end] = torch.tensor(block.ids)
+                positions[:, n, start:end] = text + torch.arange(len(block.ids))
+                group[n, start:end] = 1 + number
+                first = end - block.answer - 1
+                targets[n, first:end] = torch.tensor([*block.ids[-block.answer :], self.end])
+                for place, right in block.options:
+                    options[n, start + place] = int(right)
+                asked.append((n, first, block.answer, block.kind))
+                start = end
+            group[n, start:] = -1
+        same = (group[:, None, :] == group[:, :, None]) | ((group[:, None, :] == 0) & (group[:, :, None] >= 0))
+        mask = (same & torch.ones(total, total, dtype=torch.bool).tril())[:, None]
         named = self.glyphs[ids]
         named[:, : video.stop] = -1
         known = torch.stack([facts_of(clip) for clip in shown])[torch.arange(clips)[:, None], named]
         facts = known.masked_fill(named[..., None] < 0, -100)
-        return Lesson(ids, visual, positions, mask, targets, torch.from_numpy(states), facts, places)
+        return Lesson(ids, visual, positions, mask, targets, torch.from_numpy(states), facts, options, asked)
 
     def _seconds(self, rng: np.random.Generator, grids: int, gaps: bool) -> Tensor:
         """When the grids are, `[grids]`: every second, or scattered over a span of up to `SPAN` (by its logarithm)."""
@@ -208,72 +209,26 @@ class Teacher:
         marker = None if direction == NO_MARKER else Marker(DIRECTIONS[direction], 0.5, 0.0, 0.3)
         return Clip(self.split, len(labels), things, marker, (0,))
 
-    def _questions(self, rng: np.random.Generator, clip: Clip, form: str, kinds: tuple[str, ...]) -> list[Question]:
-        """Questions about one video; those about the first and last thing half as often as others."""
-        weights = np.array([0.5 if kind in (*ENDS, "motion", "now") else 1.0 for kind in kinds])
+    def _questions(
+        self, rng: np.random.Generator, clip: Clip, form: str, number: int, weights: Mapping[str, float]
+    ) -> list[Question]:
+        """So many questions about one video."""
+        share = np.array(list(weights.values()))
         found: list[Question] = []
-        while len(found) < BLOCKS[form]:
-            for kind in rng.choice(kinds, BLOCKS[form], p=weights / weights.sum()):
+        while len(found) < number:
+            for kind in rng.choice(list(weights), number, p=share / share.sum()):
                 one = question(clip, str(kind), rng, self.split)
                 if one is not None and (form == "words" or len(one.options) == len(LETTERS)):
                     found.append(one)
-        return found[: BLOCKS[form]]
+        return found[:number]
 
-    def _blocks(self, asked: list[Question], form: str) -> list[tuple[list[int], int]]:
-        """Token ids of each question's block, and how many of the last ones are the answer."""
-        texts = [q.text if form == "words" else multiple_choice(q) for q in asked]
-        answers = [q.answer if form == "words" else LETTERS[q.options.index(q.answer)] for q in asked]
-        put, said = self.tokenizer(texts).input_ids, self.tokenizer(answers).input_ids
-        return [([*self.before, *p, *self.after, *s], len(s)) for p, s in zip(put, said, strict=True)]
-
-
-def facts_of(clip: Clip) -> Tensor:
-    """Classes of `FACTS` for every glyph, `[25, 4]`; -100 for those that come more than once."""
-    out = torch.tensor([[len(words) for words in FACTS.values()]]).repeat(len(GLYPHS), 1)
-    for number, thing in enumerate(clip.things):
-        glyph, where = GLYPHS.index(thing.glyph), corner(thing)
-        if any(other.glyph == thing.glyph for other in clip.things if other is not thing):
-            out[glyph] = -100
-            continue
-        out[glyph, 0] = COLOURS.index(thing.colour)
-        out[glyph, 1] = -100 if where is None else CORNERS.index(where)
-        out[glyph, 2] = GLYPHS.index(clip.things[number - 1].glyph) if number else len(GLYPHS)
-        out[glyph, 3] = number if number < len(COUNTS) else -100
-    return out
-
-
-def states_of(clip: Clip, labels: np.ndarray) -> np.ndarray:
-    """Classes of `STATES` at every visual slot, counting what was shown up to that slot; `[16 grids, 14]`.
-
-    Parameters
-    ----------
-    clip : Clip
-    labels : array
-        `[grids, 5]`, the bank's, of the same seconds.
-    """
-    names = list(STATES)
-    out = np.tile(np.array([len(STATES[name]) for name in names]), (clip.seconds * TOKENS, 1))
-    if clip.marker:
-        out[int(labels[0, 4]) :, names.index("motion")] = DIRECTIONS.index(clip.marker.direction)
-    before = len(GLYPHS)
-    for number, thing in enumerate(clip.things):
-        here = thing.second * TOKENS + int(labels[thing.second, 2])
-        glyph = GLYPHS.index(thing.glyph)
-        what, words = next(
-            (w, ws) for w, ws in (("number", DIGITS), ("shape", SHAPES), ("icon", ICONS)) if thing.glyph in ws
-        )
-        for attribute, value in (("colour", COLOURS.index(thing.colour)), (what, words.index(thing.glyph))):
-            first = names.index(f"{attribute}_first")
-            if out[here, first] == len(STATES[names[first]]):
-                out[here:, first] = value
-            out[here:, names.index(f"{attribute}_last")] = value
-        if number < len(COUNTS):
-            out[here:, names.index("count")] = number
-        out[here:, names.index("thing_last")] = glyph
-        out[here:, names.index("thing_before")] = before
-        where = corner(thing)
-        if where:
-            out[here:, names.index("corner_last")] = CORNERS.index(where)
-        out[here : (thing.second + 1) * TOKENS, names.index("now")] = glyph
-        before = glyph
-    return out
+    def _block(self, asked: Question, form: str) -> _Block:
+        """A question as the chat template puts it after a video, with its answer."""
+        right = asked.options.index(asked.answer)
+        lines = [asked.text] if form == "words" else _lines(asked)
+        pieces = self.tokenizer([*lines, asked.answer if form == "words" else LETTERS[right]]).input_ids
+        *told, said = pieces
+        ends = np.cumsum([len(self.before), *map(len, told)]) - 1
+        options = [] if form == "words" else [(int(e), n == right) for n, e in enumerate(ends[3 : 3 + len(LETTERS)])]
+        put = [token for piece in told for token in piece]
+        return _Block([*self.before, *put, *self.after, *said], len(said), options, asked.kind)

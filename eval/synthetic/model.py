@@ -40,7 +40,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "num_key_value_heads": KEY_HEADS,
             "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 28]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 30]},
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,

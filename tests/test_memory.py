@@ -316,6 +316,23 @@ def test_pyramid_remembers_an_hour_ago() -> None:
     assert 0 < first_ten_minutes[1] < first_ten_minutes[2]
 
 
+def test_an_evictor_that_goes_by_scores_has_them_where_nothing_is_dropped() -> None:
+    """A pyramid of one stage ranks nothing; the evictor would then forget by number. Keys stay what they were."""
+    lm = build("qwen2_5_vl")
+    whole = pv.Pyramid(stages=1)
+    ranked = lm.stream(pv.Pyramid(layers=(1,), ratios=(1.0,)), pv.Memory(tokens=None))
+    ours = lm.stream(whole, pv.Memory(tokens=1000, evictor="pyramid"))
+    plain = lm.stream(whole, pv.Memory(tokens=None, evictor="pyramid"))
+    for stream in (ranked, ours, plain):
+        for i in range(3):
+            stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
+    for layer in range(lm.num_layers):
+        wanted, got, unranked = (s._state.cache.tables[layer] for s in (ranked, ours, plain))
+        assert torch.equal(wanted.score, got.score) and got.score.unique().numel() > 10
+        assert not unranked.score.any()
+        assert torch.equal(ours._state.cache.layers[layer].keys, plain._state.cache.layers[layer].keys)
+
+
 @pytest.mark.parametrize("evictor", EVICTORS)
 @pytest.mark.parametrize(
     "memory", [dict(tokens=60), dict(tokens=90, shape="pyramid"), dict(bytes=60 * 6 * 2 * 2 * 16 * 8)], ids=str

@@ -76,6 +76,12 @@ class Memory:
         if self.positions not in ("window", "original", "compact"):
             raise ConfigError(f"positions is {self.positions!r}; choose 'window', 'original' or 'compact'.")
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether its evictor forgets by scores, which something must then give to tokens."""
+        evictor = evictor_named(self.evictor)
+        return (self.tokens or self.bytes) is not None and getattr(evictor, "uses_score", False)
+
     def budgets(self, shares: list[float], token_bytes: float) -> tuple[int, ...] | None:
         """Most tokens that each layer may hold; None for no limit.
 

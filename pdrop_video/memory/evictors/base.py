@@ -65,6 +65,9 @@ class Evictor(Protocol):
         True if priorities depend on the table alone. Layers that hold the same tokens then share one decision.
     uses_query : bool
         True if it looks at `Held.query`: a probe then follows every chunk through all layers.
+    uses_score : bool, optional
+        True if it can do nothing sensible without `TokenTable.score`: tokens are then ranked also where a stream's
+        pyramid drops none.
     """
 
     by_table: ClassVar[bool]

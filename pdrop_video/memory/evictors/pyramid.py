@@ -32,6 +32,7 @@ class Pyramid:
 
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    uses_score: ClassVar[bool] = True
     recent: float = 0.25
     periods: int = 16
     floor: float = 0.5

@@ -25,7 +25,7 @@ _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
 QUIET = """() => document.addEventListener("error", event => {
     if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
 }, true)"""
-"""The page's own panel says what is wrong with a video; gradio says of all that a browser can't play that it is no use."""
+"""What a browser can't play gradio calls an error; the page's own panel says what is wrong, if anything is."""
 _INTRO = """
 # Ask a video
 A model watches your video and remembers it in bounded memory. Ask at any time, also while it is still watching.
@@ -108,7 +108,7 @@ def build(
                         live = gr.Textbox(
                             label="Or a stream's address",
                             placeholder="rtsp://...",
-                            info="A network camera, a stream (http://, rtmp://, tcp://), or a camera of the server (/dev/video0).",
+                            info="A network camera, a live stream, or /dev/video0 for the server's own camera.",
                             submit_btn="Watch live",
                             max_length=2000,
                             elem_id="live",

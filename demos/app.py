@@ -100,7 +100,7 @@ def main(
             share=False,
             ssr_mode=False,
             run_history=False,
-            footer_links=["api", "settings"],
+            footer_links=["api"],
             app_kwargs={"middleware": [Middleware(Intake, upload=max_megabytes * 2**20)]},
             quiet=True,
             prevent_thread_lock=True,

@@ -111,7 +111,7 @@ def charts(session: Session | None) -> tuple[str, str, str]:
         answer, stream = session.last_answer(), session.stream
         evidence = _empty("Ask a question to see which moments its answer rested on.")
         if answer is not None:
-            said = f"{answer.question} {answer.text}"
+            said = f"{answer.question} → {answer.text}"
             evidence = _chart(answer.plot(), f"Which moments each stage looked at for the last answer: {said}")
         memory = _chart(
             stream.plot_memory(),

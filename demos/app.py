@@ -61,7 +61,7 @@ def main(
         from .actions import Actions
         from .guard import Guard
         from .intake import Intake
-        from .page import CSS, QUIET, THEME, build
+        from .page import CSS, HEAD, QUIET, THEME, build
         from .sessions import Sessions
         from .uploads import Uploads
 
@@ -97,6 +97,7 @@ def main(
             theme=THEME,
             css=CSS,
             js=QUIET,
+            head=HEAD,
             share=False,
             ssr_mode=False,
             run_history=False,

@@ -26,6 +26,8 @@ QUIET = """() => document.addEventListener("error", event => {
     if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
 }, true)"""
 """What a browser can't play gradio calls an error; the page's own panel says what is wrong, if anything is."""
+HEAD = "<style>footer .divider { display: none !important; }</style>"
+"""A dot that gradio leaves beside a single link; the page's own style does not reach it."""
 _INTRO = """
 # Ask a video
 A model watches your video and remembers it in bounded memory. Ask at any time, also while it is still watching.
@@ -290,4 +292,4 @@ def _selected(event: gr.SelectData) -> gr.Timer:
     return gr.Timer(active=event.value == "Pictures")
 
 
-__all__ = ["CSS", "QUIET", "THEME", "build"]
+__all__ = ["CSS", "HEAD", "QUIET", "THEME", "build"]

@@ -120,6 +120,22 @@ def test_the_pictures_are_drawn(visit: Visit) -> None:
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
+def test_nothing_overlaps_on_a_phone(visit: Visit) -> None:
+    page = visit()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator(".pv-example").first.click()
+    finished(page)
+    ask(page, FIRST[0])
+    answered(page, 0, FIRST[1])
+    for tab in ("Live", "Pictures", "Video"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+    messages = page.locator("#chat .bubble-wrap").bounding_box()
+    for name in ("[data-testid=block-label]", ".icon-button-wrapper.top-panel"):
+        over = page.locator(f"#chat {name}").bounding_box()
+        assert messages and over and over["y"] + over["height"] <= messages["y"]
+
+
 def test_two_visitors_have_sessions_of_their_own(visit: Visit) -> None:
     one, two = visit(), visit()
     upload(one)
@@ -141,6 +157,8 @@ def test_a_bad_file_and_a_forbidden_path_are_one_sentence_each(visit: Visit, tmp
     upload(page, path)
     expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "failed")
     expect(page.locator("#progress .pv-error")).to_contain_text("bad.mp4")
+    expect(page.locator("#video video")).to_have_count(0)
+    expect(page.get_by_text("not playable")).to_have_count(0)  # nor anything else besides the one sentence
     for text, why in (("../../etc/passwd", "There is no video"), ("file:///etc/passwd", "expected an address of")):
         page.locator("#address textarea, #address input").first.fill(text)
         page.locator("#address button").click()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from .settings import Settings, checked
 from .sources import opener
 from .standing import Standing
 from .uploads import Uploads
+from .visitor import Visitor
 from .watching import Progress, refuse_large
 
+_NOBODY = Visitor()
+_WEBCAM = "your webcam"
 _BROWSERS_PLAY = {".mp4", ".webm", ".mov", ".m4v", ".ogv"}
 
 
@@ -47,28 +51,41 @@ class Actions:
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
-    def opened(self, name: str, page: str) -> Session:
-        """The session of this name, or a new one, which a page shows from now on."""
-        session = self.sessions.open(name)
-        if page:
-            self.sessions.show(page, session.name)
+    def opened(self, name: str, visitor: Visitor) -> Session:
+        """The session of this name, or a new one, which the visitor's page shows from now on."""
+        session = self.sessions.open(name, visitor.client)
+        if visitor.page:
+            self.sessions.show(visitor.page, session.name)
         return session
 
-    def begin(self, name: str, text: str, settings: Settings, *, live: bool = False, page: str = "") -> Session:
+    @contextmanager
+    def beginning(self, name: str, visitor: Visitor) -> Iterator[Session]:
+        """A session to begin with, as `opened`; a new one that comes to nothing is closed again."""
+        session = self.opened(name, visitor)
+        try:
+            yield session
+        except BaseException:
+            if session.name != name:
+                self.sessions.close(session.name)
+            raise
+
+    def begin(
+        self, name: str, text: str, settings: Settings, *, live: bool = False, visitor: Visitor = _NOBODY
+    ) -> Session:
         """Let a session watch a path or an address."""
         source = self.guard.source(text, live=live)
         path = None if source.live or "://" in source.target else Path(source.target)
         rate = self.sessions.model(settings.model).adapter.fps
         opened = opener(source, settings, rate)
         if path is None:
-            session = self.opened(name, page)
-            session.begin(settings, source.name, opened, live=source.live)
+            with self.beginning(name, visitor) as session:
+                session.begin(settings, source.name, opened, live=source.live)
             return session
         let_go = self.uploads.hold(path)
         try:
             self._check(path, settings)
-            session = self.opened(name, page)
-            session.begin(settings, path.name, opened, after=let_go)
+            with self.beginning(name, visitor) as session:
+                session.begin(settings, path.name, opened, after=let_go)
         except BaseException:
             let_go()
             raise
@@ -84,52 +101,64 @@ class Actions:
             raise pv.VideoError(str(error).replace(str(path), path.name)) from error
 
     @plainly
-    def file(self, name: str, path: str | None, *values: Any, page: str = "") -> list[Any]:
+    def file(self, name: str, path: str | None, *values: Any, visitor: Visitor = _NOBODY) -> list[Any]:
         """A file was dropped, or a recording is finished: panel, chat and preview."""
         if path is None:
             raise SessionError("No video came; drop a file, or record one.")
         try:
-            session = self.begin(name, path, Settings(*values), page=page)
+            session = self.begin(name, path, Settings(*values), visitor=visitor)
         except pv.PDropError as error:
             self.uploads.hold(Path(path))()
-            session = self.opened(name, page)
-            session.refuse(Path(path).name, str(error))
-            return [*self.panel(session), [], None]
+            return [*self.refused(name, Path(path).name, error, visitor), [], None]
         return [*self.panel(session), [], gr.skip()]
 
     @plainly
-    def address(self, name: str, text: str, *values: Any, page: str = "") -> list[Any]:
+    def address(self, name: str, text: str, *values: Any, visitor: Visitor = _NOBODY) -> list[Any]:
         """A path or an address was written: panel, chat and a preview."""
-        session = self.begin(name, text, Settings(*values), page=page)
+        session = self.begin(name, text, Settings(*values), visitor=visitor)
         return [*self.panel(session), [], session.preview]
 
     @plainly
-    def stream(self, name: str, text: str, *values: Any, page: str = "") -> list[Any]:
-        """A live source was written: panel and chat."""
-        return [*self.panel(self.begin(name, text, Settings(*values), live=True, page=page)), []]
+    def stream(self, name: str, text: str, *values: Any, visitor: Visitor = _NOBODY) -> list[Any]:
+        """A live source was written: panel, chat and no preview."""
+        return [*self.panel(self.begin(name, text, Settings(*values), live=True, visitor=visitor)), [], None]
 
     @plainly
-    def picture(self, name: str, picture: NDArray[np.uint8] | None, *values: Any, page: str = "") -> list[Any]:
-        """A picture came from the browser's camera: panel. The first one opens a session."""
+    def picture(
+        self, name: str, picture: NDArray[np.uint8] | None, *values: Any, visitor: Visitor = _NOBODY
+    ) -> list[Any]:
+        """A picture came from the browser's camera: panel, chat and no preview. The first one opens a session."""
+        same = [*self.same(), gr.skip(), gr.skip()]
         if picture is None:
-            return self.same()
+            return same
+        name = self.sessions.shown(visitor.page) or name  # the next picture may come before the page knows its name
         try:
-            session = self.sessions.get(self.sessions.shown(page) or name)
+            session = self.opened(name, visitor)
+            name = session.name
             if session.camera is not None:
                 session.camera.put(picture)
-                return self.same()
-        except SessionError:
-            session = self.opened("", page)  # the next picture may come before the page knows its name
-        settings = Settings(*values)
-        camera = BrowserCamera(settings.chunk, self.sessions.model(settings.model).adapter.frames_per_step)
-        session.begin(settings, "your webcam", lambda: camera, live=True)
+                return same
+            settings = Settings(*values)
+            camera = BrowserCamera(settings.chunk, self.sessions.model(settings.model).adapter.frames_per_step)
+            session.begin(settings, _WEBCAM, lambda: camera, live=True)
+        except pv.PDropError as error:
+            return [*self.refused(name, _WEBCAM, error, visitor), [], None]
         session.camera = camera
         camera.put(picture)
+        return [*self.panel(session), [], None]
+
+    def refused(self, name: str, title: str, error: pv.PDropError, visitor: Visitor) -> list[Any]:
+        """Why a source is not watched: panel. In the page itself: a camera's every picture would have its notice."""
+        try:
+            session = self.opened(name, visitor)
+        except SessionError as full:
+            return self._nothing_but(full)
+        session.refuse(title, str(error))
         return self.panel(session)
 
-    def leave(self, page: str) -> None:
+    def leave(self, visitor: Visitor) -> None:
         """A page was closed."""
-        self.sessions.leave(page)
+        self.sessions.leave(visitor.page)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -146,25 +175,28 @@ class Actions:
         """A panel left as it is."""
         return [gr.skip()] * 4
 
-    def tick(self, name: str, page: str = "") -> list[Any]:
+    def tick(self, name: str, visitor: Visitor = _NOBODY) -> list[Any]:
         """Look again: panel. What a page says late of a session that it had before is set right."""
-        name = self.sessions.shown(page) or name
+        name = self.sessions.shown(visitor.page) or name
         try:
             return self.panel(self.sessions.get(name))
         except SessionError as error:
             if name in self._cleared or not name:
                 return self.panel(None)
-            gone = Progress("failed", message=str(error))
-            return ["", views.progress(gone), views.standing([]), gr.Timer(active=False)]
+            return self._nothing_but(error)
 
-    def restore(self, name: str, page: str = "") -> Iterator[list[Any]]:
+    @staticmethod
+    def _nothing_but(error: SessionError) -> list[Any]:
+        return ["", views.progress(Progress("failed", message=str(error))), views.standing([]), gr.Timer(active=False)]
+
+    def restore(self, name: str, visitor: Visitor = _NOBODY) -> Iterator[list[Any]]:
         """A page was loaded: panel, chat and preview of the session that it had, also while an answer is written."""
         try:
             session = self.sessions.get(name)
         except SessionError:
             yield [*self.same(), gr.skip(), gr.skip()]  # a visitor may have been faster, and dropped a file already
             return
-        self.sessions.show(page, name)
+        self.sessions.show(visitor.page, name)
         yield [*self.panel(session), views.chat(session.chat), session.preview]
         for turn in session.chat[-1:]:
             for _ in () if turn.done else session.follow(turn):
@@ -207,10 +239,11 @@ class Actions:
         return session, session.ask(question)
 
     @plainly
-    def look_out(self, name: str, question: str, wanted: str, page: str = "") -> list[Any]:
+    def look_out(self, name: str, question: str, wanted: str, visitor: Visitor = _NOBODY) -> list[Any]:
         """Another standing question: panel, and the emptied boxes."""
-        session = self.opened(name, page)
-        session.look_out(Standing(checked("question", question), checked("answer", wanted)))
+        asked = Standing(checked("question", question), checked("answer", wanted))
+        session = self.opened(name, visitor)
+        session.look_out(asked)
         return [*self.panel(session), "", ""]
 
     # -- stopping ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from .actions import Actions
 from .plainly import plainly
 from .session import Session
 from .settings import Settings
+from .visitor import Visitor
 
 _MOST_FRAMES = 64
 _MOST_PIXELS = 2**27
@@ -37,6 +38,7 @@ def endpoints(actions: Actions) -> None:
 
     @plainly
     def open(
+        request: gr.Request,
         source: Any = "",
         model: str = "",
         fps: float = 0,
@@ -56,15 +58,16 @@ def endpoints(actions: Actions) -> None:
         question known beforehand. ask_ratios: the pyramid while answering. live: whether an address has no end.
         """
         settings = Settings(model, fps, chunk, ratios, memory, evictor, probe, ask_ratios)
+        visitor = Visitor(client=Visitor.of(request).client)  # a program has no page
         text = source.get("path") if isinstance(source, dict) else source
         if not isinstance(text, str):
             raise pv.ConfigError(
                 'the source is no text and no file; expected an address, a file, or "" to push frames.'
             )
         if text:
-            return actions.begin("", text, settings, live=live).name
-        session = sessions.open()
-        session.begin(settings, "frames of a program", None)
+            return actions.begin("", text, settings, live=live, visitor=visitor).name
+        with actions.beginning("", visitor) as session:
+            session.begin(settings, "frames of a program", None)
         return session.name
 
     @plainly

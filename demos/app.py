@@ -29,6 +29,10 @@ def main(
     port: Annotated[int | None, typer.Option(help="Left out: the first free one from 7860 on.")] = None,
     seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
+    most_each: Annotated[
+        int | None,
+        typer.Option(help="Most of them from one address; left out: a quarter of --most, at least 2.", min=1),
+    ] = None,
     idle_minutes: Annotated[float, typer.Option(help="A session that nobody looks at is closed after so long.")] = 15,
     leave_seconds: Annotated[float, typer.Option(help="A session whose page was left is closed after so long.")] = 45,
     max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
@@ -57,7 +61,7 @@ def main(
         from .actions import Actions
         from .guard import Guard
         from .intake import Intake
-        from .page import CSS, THEME, build
+        from .page import CSS, HEAD, QUIET, THEME, build
         from .sessions import Sessions
         from .uploads import Uploads
 
@@ -65,6 +69,7 @@ def main(
             {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in model or (None,)},
             seats=seats,
             most=most,
+            each=most_each,
             idle=60 * idle_minutes,
             grace=leave_seconds,
             longest=60 * max_minutes,
@@ -91,10 +96,12 @@ def main(
             allowed_paths=[str(folder.resolve()) for folder in folders[1:]],
             theme=THEME,
             css=CSS,
+            js=QUIET,
+            head=HEAD,
             share=False,
             ssr_mode=False,
             run_history=False,
-            footer_links=["api", "settings"],
+            footer_links=["api"],
             app_kwargs={"middleware": [Middleware(Intake, upload=max_megabytes * 2**20)]},
             quiet=True,
             prevent_thread_lock=True,

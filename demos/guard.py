@@ -8,6 +8,7 @@ web servers that send one elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import socket
@@ -26,6 +27,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # All that is not a list of other addresses to open.
 _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mjpeg,mpjpeg,h264,hevc,ivf,m4v"
 _MOST_REDIRECTS = 5
+_PATIENCE = 10.0
+"""Seconds for all of them, however slowly a server speaks."""
 
 
 class Refused(PDropError):
@@ -125,7 +128,7 @@ class Guard:
         if self.private:
             return Source(_shown(parts), text, live)
         if parts.scheme in ("http", "https"):
-            text, parts = self._followed(text, parts)
+            text, parts = _followed(text, parts)
         if parts.scheme == "udp" or (parts.scheme == "tcp" and (parts.query or not parts.port)):
             # either would open a port of this machine
             raise Refused(f"{text!r} is not opened for visitors; start the server with --allow-private if it should.")
@@ -139,23 +142,33 @@ class Guard:
             return Source(_shown(parts), target, live, options)
         return Source(_shown(parts), target, live, {"rtsp_transport": "tcp"} if "rtsp" in parts.scheme else {})
 
-    def _followed(self, text: str, parts: SplitResult) -> tuple[str, SplitResult]:
-        """Where a web address leads in the end, each step checked; FFmpeg then follows none."""
-        with httpx.Client(timeout=10, trust_env=False) as client:
-            for _ in range(_MOST_REDIRECTS + 1):
-                url = _with_host(parts, public_number(parts))
-                host = {"Host": parts.netloc.rpartition("@")[2]}
-                request = client.build_request("GET", url, headers=host, extensions={"sni_hostname": parts.hostname})
-                try:
-                    response = client.send(request, stream=True)
-                except (httpx.HTTPError, httpx.InvalidURL) as error:
-                    raise Refused(f"{_shown(parts)} cannot be reached: {error}") from error
-                response.close()
-                if not response.is_redirect:
-                    return text, parts
-                text = urljoin(text, response.headers["location"])
-                parts = _split(text)
-        raise Refused(f"{_shown(parts)} sends one elsewhere more than {_MOST_REDIRECTS} times; give the last address.")
+
+def _followed(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
+    """Where a web address leads in the end, each step checked; FFmpeg then follows none."""
+    try:
+        return asyncio.run(asyncio.wait_for(_end_of(text, parts), _PATIENCE))
+    except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+        raise Refused(f"{_shown(parts)} does not answer within {_PATIENCE:g} seconds; try again later.") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Refused(
+            f"{_shown(parts)} cannot be reached ({str(error) or type(error).__name__}); check the address."
+        ) from error
+
+
+async def _end_of(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
+    first = _shown(parts)
+    async with httpx.AsyncClient(timeout=_PATIENCE, trust_env=False) as client:
+        for _ in range(_MOST_REDIRECTS + 1):
+            url = _with_host(parts, public_number(parts))
+            host = {"Host": parts.netloc.rpartition("@")[2]}
+            request = client.build_request("GET", url, headers=host, extensions={"sni_hostname": parts.hostname})
+            response = await client.send(request, stream=True)  # the head alone
+            await response.aclose()
+            if not response.is_redirect:
+                return text, parts
+            text = urljoin(text, response.headers["location"])
+            parts = _split(text)
+    raise Refused(f"{first} sends one elsewhere more than {_MOST_REDIRECTS} times; give the last address.")
 
 
 def public_number(parts: SplitResult) -> str:

@@ -14,6 +14,7 @@ from . import views
 from .actions import Actions
 from .api import endpoints
 from .plainly import Page
+from .visitor import Visitor
 from .watching import Progress
 
 CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
@@ -21,6 +22,12 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
+QUIET = """() => document.addEventListener("error", event => {
+    if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
+}, true)"""
+"""What a browser can't play gradio calls an error; the page's own panel says what is wrong, if anything is."""
+HEAD = "<style>footer .divider { display: none !important; }</style>"
+"""A dot that gradio leaves beside a single link; the page's own style does not reach it."""
 _INTRO = """
 # Ask a video
 A model watches your video and remembers it in bounded memory. Ask at any time, also while it is still watching.
@@ -92,7 +99,7 @@ def build(
                         )
                     with gr.Tab("Live", id="live"):
                         camera = gr.Image(
-                            label="Webcam: start it, and the model watches along",
+                            label="Webcam",
                             sources=["webcam"],
                             streaming=True,
                             type="numpy",
@@ -102,8 +109,8 @@ def build(
                         )
                         live = gr.Textbox(
                             label="Or a stream's address",
-                            placeholder="rtsp://... or http://... or /dev/video0",
-                            info="A network camera, a live stream, or a camera of the server's machine.",
+                            placeholder="rtsp://...",
+                            info="A network camera, a live stream, or /dev/video0 for the server's own camera.",
                             submit_btn="Watch live",
                             max_length=2000,
                             elem_id="live",
@@ -124,8 +131,8 @@ def build(
                                 elem_id="wanted",
                             )
                         with gr.Row():
-                            look_out = gr.Button("Look out for it", size="sm", elem_id="look-out")
-                            forget = gr.Button("Remove all", size="sm")
+                            look_out = gr.Button("Look out for it", size="sm", min_width=100, elem_id="look-out")
+                            forget = gr.Button("Remove all", size="sm", min_width=100)
                         standing = gr.HTML(views.standing([]), elem_id="standing")
                     with gr.Tab("Pictures", id="pictures"):
                         gr.Markdown(_PICTURES)
@@ -140,11 +147,10 @@ def build(
                 progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
                 gr.HTML(views.explained())
                 with gr.Row():
-                    stop_watching = gr.Button("Stop watching", size="sm", elem_id="stop-watching")
-                    clear = gr.Button("Start over", size="sm", elem_id="clear")
+                    stop_watching = gr.Button("Stop watching", size="sm", min_width=100, elem_id="stop-watching")
+                    clear = gr.Button("Start over", size="sm", min_width=100, elem_id="clear")
                 chat = gr.Chatbot(
                     label="Questions and answers",
-                    show_label=False,  # it would lie over the first question
                     height=360,
                     render_markdown=False,
                     placeholder="Choose a video, then ask about it.",
@@ -156,8 +162,8 @@ def build(
                     label="Your question", placeholder="What happens first?", max_length=2000, elem_id="question"
                 )
                 with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", elem_id="ask")
-                    stop_answer = gr.Button("Stop the answer", elem_id="stop-answer")
+                    ask = gr.Button("Ask", variant="primary", size="md", min_width=100, elem_id="ask")
+                    stop_answer = gr.Button("Stop the answer", size="md", min_width=100, elem_id="stop-answer")
                 gr.Examples(questions, question, label="Questions to try", examples_per_page=12)
 
         panel = [name, progress, standing, soon]
@@ -170,18 +176,18 @@ def build(
             return trigger(act, inputs, outputs, **how)
 
         def seen(act: Callable[..., Any]) -> Callable[..., Any]:
-            """An action that is told which page it is for."""
+            """An action that is told who asks for it."""
 
             def acting(request: gr.Request, *values: Any) -> Any:
-                return act(*values, page=str(request.session_hash))
+                return act(*values, visitor=Visitor.of(request))
 
             return acting
 
         def restore(request: gr.Request, name: str) -> Iterator[list[Any]]:
-            yield from actions.restore(name, page=str(request.session_hash))
+            yield from actions.restore(name, Visitor.of(request))
 
         def leave(request: gr.Request) -> None:
-            actions.leave(str(request.session_hash))
+            actions.leave(Visitor.of(request))
 
         def keep(event: Any) -> None:
             """Let the browser's tab remember its session, for a reload."""
@@ -193,9 +199,11 @@ def build(
             act = _always(actions.address, path)
             keep(on(button.click, seen(act), [name, *settings], [*panel, chat, video]))
         keep(on(address.submit, seen(actions.address), [name, address, *settings], [*panel, chat, video]))
-        keep(on(live.submit, seen(actions.stream), [name, live, *settings], [*panel, chat]))
+        keep(on(live.submit, seen(actions.stream), [name, live, *settings], [*panel, chat, video]))
 
-        keep(on(camera.stream, seen(actions.picture), [name, camera, *settings], panel, stream_every=0.5))
+        keep(
+            on(camera.stream, seen(actions.picture), [name, camera, *settings], [*panel, chat, video], stream_every=0.5)
+        )
         keep(on(look_out.click, seen(actions.look_out), [name, tell_me, wanted], [*panel, tell_me, wanted]))
         on(forget.click, actions.forget_standing, name, panel, queue=False)
 
@@ -284,4 +292,4 @@ def _selected(event: gr.SelectData) -> gr.Timer:
     return gr.Timer(active=event.value == "Pictures")
 
 
-__all__ = ["CSS", "THEME", "build"]
+__all__ = ["CSS", "HEAD", "QUIET", "THEME", "build"]

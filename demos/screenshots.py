@@ -21,8 +21,8 @@ import typer
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-PATIENCE = 45_000
-"""Milliseconds for the page to show something; a busy machine takes its time."""
+PATIENCE = 120_000
+"""Most milliseconds for the page to show something; a busy machine takes its time."""
 _QUESTIONS = ("What colour is shown first in the video?", "Can you tell me the last number in this clip?")
 _WINDOWS = {"wide": (1280, 900), "phone": (390, 844)}
 
@@ -88,7 +88,7 @@ def main(
                 if (window, scheme) == ("wide", "light"):
                     page.get_by_role("tab", name="Pictures").click()
                     page.locator("#frames img").first.wait_for()
-                    page.locator(".pv-charts img").nth(2).wait_for()
+                    page.locator(".pv-charts", has_text=_QUESTIONS[-1]).locator("img").wait_for()
                     _keep(page, folder / "demo_pictures.webp")
                 context.close()
 

@@ -54,7 +54,8 @@ class Session:
 
     Attributes
     ----------
-    name : str
+    name, client : str
+        A secret, and the address that opened it.
     title : str
         What is being watched, as the visitor wrote it.
     chat : list of Turn
@@ -69,8 +70,8 @@ class Session:
         When the last page that showed it was closed, unless it was asked for since.
     """
 
-    def __init__(self, name: str, sessions: Sessions) -> None:
-        self.name, self.title = name, ""
+    def __init__(self, name: str, sessions: Sessions, client: str = "") -> None:
+        self.name, self.client, self.title = name, client, ""
         self.preview: str | None = None
         self.seen = sessions.clock()
         self.left: float | None = None
@@ -113,11 +114,12 @@ class Session:
         """
         if settings.memory > self._sessions.largest:
             raise SessionError(f"The memory has at most {self._sessions.largest:,} tokens a layer on this server.")
+        stream = settings.open(self._sessions.model(settings.model))  # what is wrong with them changes nothing here
         questions = [(item.question, item.wanted) for item in self.standing]
         self.clear()
         self.standing.extend(Standing(*item) for item in questions)
         self.settings, self.title, self._after = settings, title, after
-        self._stream = stream = settings.open(self._sessions.model(settings.model))
+        self._stream = stream
         if source is None:
             return
         self._watcher = Watcher(

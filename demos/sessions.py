@@ -32,6 +32,8 @@ class Sessions:
         Most sessions that hold a stream; the others wait in a line.
     most : int
         Most sessions, those in the line included.
+    each : int or None
+        Most of them from one address; None for a quarter, and at least 2.
     idle : float
         Seconds after which a session that nobody looks at is closed.
     grace : float
@@ -50,6 +52,7 @@ class Sessions:
         *,
         seats: int = 4,
         most: int = 32,
+        each: int | None = None,
         idle: float = 900.0,
         grace: float = 45.0,
         longest: float = 3600.0,
@@ -57,6 +60,7 @@ class Sessions:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models, self.clock = models, clock
+        self.each = max(most // 4, 2) if each is None else each
         self.seats, self.most, self.idle, self.grace = seats, most, idle, grace
         self.longest, self.largest = longest, largest
         self._loaded: dict[str, pv.VideoLM] = {}
@@ -65,13 +69,19 @@ class Sessions:
         self._pages: dict[str, str] = {}  # of each open page: the session that it shows
         self._changed = threading.Condition(threading.RLock())
 
-    def open(self, name: str = "") -> Session:
+    def open(self, name: str = "", client: str = "") -> Session:
         """The session of this name, or a new one.
+
+        Parameters
+        ----------
+        name : str
+        client : str
+            The address that a new one counts for; empty for none.
 
         Raises
         ------
         SessionError
-            If there is no room for another.
+            If there is no room for another, or not for this client.
         """
         self.sweep()
         with self._changed:
@@ -79,7 +89,12 @@ class Sessions:
             if session is None:
                 if len(self._sessions) >= self.most:
                     raise SessionError(f"All {self.most} places of this server are taken; try again in a few minutes.")
-                session = Session(secrets.token_urlsafe(18), self)
+                if client and sum(other.client == client for other in self._sessions.values()) >= self.each:
+                    raise SessionError(
+                        f"Your address has {self.each} sessions here, the most that one may have; close another tab or "
+                        "program, and try again in a minute."
+                    )
+                session = Session(secrets.token_urlsafe(18), self, client)
                 self._sessions[session.name] = session
             return self._seen(session)
 

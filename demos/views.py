@@ -39,6 +39,8 @@ _HELP = {
 }
 _SILENCE = 3.0
 """Seconds without a picture of a live source from which on the page says so."""
+_CHART = 4.3
+"""Inches: narrow, so that texts can be read on a phone, too."""
 Message = dict[str, Any]
 
 
@@ -85,7 +87,7 @@ def explained() -> str:
 def standing(questions: Sequence[Standing]) -> str:
     """A list of the standing questions and when they were true."""
     if not questions:
-        return '<p class="pv-note">No question yet. It is asked again after every few frames.</p>'
+        return '<p class="pv-note">No question yet.</p>'
     rows = []
     for item in questions:
         if item.spans:
@@ -109,7 +111,7 @@ def charts(session: Session | None) -> tuple[str, str, str]:
         answer, stream = session.last_answer(), session.stream
         evidence = _empty("Ask a question to see which moments its answer rested on.")
         if answer is not None:
-            said = f"{answer.question} {answer.text}"
+            said = f"{answer.question} → {answer.text}"
             evidence = _chart(answer.plot(), f"Which moments each stage looked at for the last answer: {said}")
         memory = _chart(
             stream.plot_memory(),
@@ -199,6 +201,7 @@ def _data(picture: NDArray[np.uint8]) -> str:
 
 def _chart(figure: Figure, text: str) -> str:
     """A chart below a sentence that says what it shows."""
+    figure.set_figwidth(_CHART)
     drawn = BytesIO()
     figure.savefig(drawn, format="svg", transparent=True)
     data = base64.b64encode(drawn.getvalue()).decode()

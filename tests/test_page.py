@@ -1,14 +1,9 @@
-"""The page without a browser: what a stranger may open, sessions and their end, standing questions, the endpoints."""
+"""The page without a browser: what a stranger may open and set, standing questions, text."""
 
 from __future__ import annotations
 
-import gc
-import json
 import socket
-import threading
-import weakref
-from dataclasses import astuple
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +11,15 @@ import pytest
 
 import pdrop_video as pv
 from demos import views
-from demos.actions import Actions
-from demos.app import CLIPS
 from demos.camera import BrowserCamera
 from demos.guard import Guard, Refused
-from demos.session import SessionError, Turn
-from demos.sessions import Sessions
+from demos.session import Turn
 from demos.settings import Settings
 from demos.standing import Standing
-from demos.uploads import Uploads
+from demos.visitor import counted_by
 from demos.watching import Progress
 
-CLIP = CLIPS / "clip.mp4"
-QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]
 built_in = cache(pv.load)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def guarded(tmp_path: Path) -> tuple[Guard, Path]:
@@ -97,133 +80,18 @@ def test_a_name_with_one_private_number_is_refused(tmp_path: Path, monkeypatch: 
     assert "pass" not in source.name
 
 
-def sessions(**how: object) -> Sessions:
-    return Sessions({"built-in": built_in}, **how)  # type: ignore[arg-type]
-
-
-def clip_source(settings: Settings) -> partial[object]:
-    return partial(pv.open_video, str(CLIP), settings.fps or built_in().adapter.fps, settings.chunk)
-
-
-def test_answers_are_the_librarys_own() -> None:
-    settings = Settings()
-    session = sessions().open()
-    session.begin(settings, "clip", clip_source(settings))
-    session.watcher.join(60)
-    stream = settings.open(built_in())
-    with pv.open_video(str(CLIP), built_in().adapter.fps, settings.chunk) as reader:
-        for chunk in reader:
-            stream.push(chunk)
-    assert session.progress.state == "done"
-    assert session.progress.frames == stream._state.frames
-    assert session.progress.entered == stream.visual_tokens
-    assert session.progress.cache_bytes == stream.cache_bytes <= session.progress.bound
-    for question, _ in QUESTIONS[:3]:
-        turn = session.ask(question)
-        *_, last = session.follow(turn)
-        assert last.text == stream.ask(question).text
-
-
-def test_a_session_nobody_looks_at_is_closed_and_its_memory_freed() -> None:
-    clock = Clock()
-    all_ = sessions(idle=100.0, clock=clock)
-    first, second = all_.open(), all_.open()
-    settings = Settings()
-    first.begin(settings, "clip", clip_source(settings))
-    first.watcher.join(60)
-    held = weakref.ref(first.stream._state.cache.layers[0].keys)
-    clock.now = 90
-    all_.get(second.name)
-    clock.now = 101
-    assert all_.sweep() == [first.name]
-    assert all_.names == [second.name]
-    gc.collect()
-    assert held() is None
-    with pytest.raises(SessionError):
-        all_.get(first.name)
-    with pytest.raises(SessionError):
-        first.ask("what ?")
-
-
-def test_a_session_that_was_left_is_closed_unless_it_is_shown_or_asked_for_again() -> None:
-    clock = Clock()
-    all_ = sessions(grace=40.0, clock=clock)
-    left, reloaded, twice, used, never = (all_.open() for _ in range(5))
-    for page, session in (("a", left), ("b", reloaded), ("c", twice), ("d", twice), ("e", used)):
-        all_.show(page, session.name)
-    for page in "abce":
-        all_.leave(page)
-    all_.get(left.name)  # what was under way when the page was closed
-    clock.now = 1
-    all_.show("f", reloaded.name)
-    clock.now = 10
-    all_.get(used.name)  # by a program, or by a page that was cut off and is not
-    clock.now = 41
-    assert all_.sweep() == [left.name]
-    all_.leave("d")
-    all_.show("f", never.name)  # and so not the one before any more
-    clock.now = 82
-    assert all_.sweep() == [reloaded.name, twice.name]
-    assert all_.names == [used.name, never.name]
-    all_.show("x", "no such name")
-    all_.leave("x")
-    assert all_.shown("x") == ""
-
-
-def test_a_late_look_does_not_bring_back_what_was_cleared(tmp_path: Path) -> None:
-    actions = Actions(sessions(), Guard((CLIPS,)), Uploads(tmp_path))
-    settings = astuple(Settings())
-    first = actions.address("", str(CLIP), *settings, page="p")[0]
-    actions.clear(first)
-    name, shown, *_ = actions.tick(first, page="p")
-    assert name == ""
-    assert 'data-state="idle"' in shown
-    second = actions.address("", str(CLIP), *settings, page="p")[0]
-    assert actions.tick(first, page="p")[0] == second
-    actions.sessions.close(second)  # and not by its visitor, who is told so
-    assert "This session was closed" in actions.tick(second, page="p")[1]
-
-
-def test_seats_the_line_and_the_limit() -> None:
-    all_ = sessions(seats=1, most=3)
-    one, two, three = (all_.open() for _ in range(3))
-    with pytest.raises(SessionError, match="3 places"):
-        all_.open()
-    assert [all_.place(each.name) for each in (one, two, three)] == [0, 1, 2]
-    told: list[int] = []
-    seated = threading.Event()
-
-    def wait() -> None:
-        all_.wait_for_seat(three.name, told.append, threading.Event())
-        seated.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    all_.close(two.name)
-    assert not seated.wait(0.5)
-    all_.close(one.name)
-    assert seated.wait(10)
-    assert told[-1] == 1
-
-
-def test_names_cannot_be_chosen_by_a_visitor() -> None:
-    session = sessions().open("mine")
-    assert session.name != "mine"
-    assert len(session.name) >= 24
-
-
-def test_stopping_leaves_what_was_watched() -> None:
-    session = sessions().open()
-    session.begin(Settings(), "frames", None)
-    camera = BrowserCamera(chunk=2)
-    session.begin(Settings(chunk=2), "webcam", lambda: camera, live=True)
-    for _ in range(2):
-        camera.put(np.full((224, 224, 3), 200, np.uint8))
-    assert session.watcher.watched.wait(60)
-    session.stop_watching()
-    session.watcher.join(60)
-    assert session.progress.state == "stopped"
-    assert session.progress.frames == 2
-    assert not camera.put(np.zeros((224, 224, 3), np.uint8))
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("203.0.113.7", "203.0.113.8", False),
+        ("203.0.113.7", "::ffff:203.0.113.7", True),
+        ("2001:db8:1:2::7", "2001:db8:1:2:3:4:5:6", True),
+        ("2001:db8:1:2::7", "2001:db8:1:3::7", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+    ],
+)
+def test_who_has_a_whole_network_counts_as_one(one: str, other: str, same: bool) -> None:
+    assert (counted_by(one) == counted_by(other)) is same
 
 
 def test_a_slow_model_loses_the_oldest_pictures() -> None:

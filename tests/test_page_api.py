@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -21,6 +22,7 @@ from demos.app import CLIPS
 from demos.guard import Guard
 from demos.page import build
 from demos.sessions import Sessions
+from demos.settings import Settings
 from demos.uploads import Uploads
 
 CLIP = CLIPS / "clip.mp4"
@@ -35,7 +37,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         page = build(
-            Actions(Sessions({"built-in": built_in}), Guard((folder, CLIPS)), Uploads(folder)),
+            Actions(Sessions({"built-in": built_in}, most=32, each=32), Guard((folder, CLIPS)), Uploads(folder)),
             examples={"clip": str(CLIP)},
             questions=["what ?"],
         )
@@ -89,6 +91,8 @@ def test_a_program_pushes_frames_and_is_told_what_is_wrong(served: str) -> None:
 def test_only_the_documented_endpoints_are_offered(served: str) -> None:
     named = Client(served, verbose=False).view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {"/open", "/push", "/ask", "/status", "/close"}
+    arguments = [argument["parameter_name"] for argument in named["/open"]["parameters"]]
+    assert arguments == ["source", *(field.name for field in fields(Settings)), "live"]
 
 
 NEVER = {"meta": {"_type": "gradio.FileData"}}

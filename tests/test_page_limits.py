@@ -1,16 +1,13 @@
-"""What strangers may send and open, through the app as it is started: sizes, lengths, where it listens, redirects."""
+"""What strangers may send and open, through the app as it is started: sizes, lengths, sessions, where it listens."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,24 +15,19 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from gradio_client import Client, handle_file
-from media import numbered, steady, write_video
+from media import steady, write_video
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 import pdrop_video as pv
-from demos import guard
-from demos.guard import Guard, Refused
 from demos.intake import Intake
 from demos.screenshots import serving
 from demos.sessions import Sessions
 from demos.settings import Settings
-from demos.sources import opener
 from demos.uploads import Uploads
 
 PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
-
-# -- uploads ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +36,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("temporary")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(folder))
-        with serving("--max-megabytes", "1", "--max-minutes", "0.5") as address:
+        with serving("--max-megabytes", "1", "--max-minutes", "0.5", "--most-each", "2") as address:
             yield address, next(folder.glob("pdrop-video-*"))
     assert not list(folder.glob("pdrop-video-*")), "nothing is left when the page is stopped"
 
@@ -165,114 +157,22 @@ def test_a_video_that_promises_nothing_is_watched_up_to_the_limit(tmp_path: Path
     assert 1.8 <= session.progress.seconds[1] < 2.2
 
 
+def test_an_address_has_its_share_of_the_sessions(app: tuple[str, Path]) -> None:
+    here, elsewhere = (  # as a proxy on this machine says
+        Client(app[0], verbose=False, headers={"X-Forwarded-For": client}) for client in ("203.0.113.7", "203.0.113.8")
+    )
+    names = [here.predict("", api_name="/open") for _ in range(2)]
+    with pytest.raises(Exception, match="Your address has 2 sessions here, the most that one may have"):
+        here.predict("", api_name="/open")
+    names.append(elsewhere.predict("", api_name="/open"))
+    here.predict(names[0], api_name="/close")
+    names.append(here.predict("", api_name="/open"))
+    assert [here.predict(name, api_name="/close") for name in names] == [False, True, True, True]
+
+
 def test_it_listens_on_this_machine_alone(app: tuple[str, Path]) -> None:
     port = urlsplit(app[0]).port
     assert port is not None
     socket.create_connection((PRIVATE, port), 5).close()
     with pytest.raises(ConnectionRefusedError):  # what listens on all addresses is found here too
         socket.create_connection((PUBLIC, port), 5)
-
-
-# -- redirects --------------------------------------------------------------------------------------------------------
-
-
-class Host:
-    """A web server that sends everybody elsewhere, or has a file for them.
-
-    Attributes
-    ----------
-    address : str
-    visitors : list of str
-        What each of them calls itself.
-    """
-
-    def __init__(self, number: str, elsewhere: str = "", content: bytes = b"", *, only: str = "") -> None:
-        self.visitors = visitors = []  # type: list[str]
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                agent = self.headers.get("User-Agent", "")
-                visitors.append(agent)
-                sent_away = elsewhere and only in agent
-                self.send_response(302 if sent_away else 200)
-                if sent_away:
-                    self.send_header("Location", elsewhere)
-                self.send_header("Content-Length", "0" if sent_away else str(len(content)))
-                self.end_headers()
-                if not sent_away:
-                    self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((number, 0), Handler)
-        self.address = f"http://{number}:{self._server.server_address[1]}/clip.ts"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@contextmanager
-def chain(*hosts: tuple[str, str, bytes], only: str = "") -> Iterator[list[Host]]:
-    """Hosts of which each sends one to the next."""
-    with ExitStack() as stack:
-        made: list[Host] = []
-        for number, elsewhere, content in reversed(hosts):
-            made.insert(0, Host(number, elsewhere or (made[0].address if made else ""), content, only=only))
-            stack.callback(made[0].close)
-        yield made
-
-
-@pytest.fixture
-def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
-    """A guard for which one of this machine's own numbers is a public one."""
-    real = guard._is_public
-    monkeypatch.setattr(guard, "_is_public", lambda number: number == PUBLIC or real(number))
-    return Guard((tmp_path,))
-
-
-@pytest.mark.parametrize("hops", [1, 2, 3, 4, 5])
-def test_a_redirect_to_a_private_network_is_refused_at_every_hop(watched: Guard, hops: int) -> None:
-    with chain(*[(PUBLIC, "", b"")] * hops, (PRIVATE, "", b"secret")) as hosts:
-        with pytest.raises(Refused, match="private network"):
-            watched.source(hosts[0].address)
-        assert [len(host.visitors) for host in hosts] == [1] * hops + [0]
-
-
-@pytest.mark.parametrize(
-    "elsewhere",
-    [
-        "file:///etc/passwd",
-        "rtsp://127.0.0.1/a",
-        "http://localhost/",
-        "http://2130706433/",
-        "//127.0.0.1/",
-        "gopher://a",
-    ],
-)
-def test_a_redirect_to_what_would_not_be_opened_is_refused(watched: Guard, elsewhere: str) -> None:
-    with chain((PUBLIC, "", b""), (PUBLIC, elsewhere, b"")) as hosts, pytest.raises(Refused):
-        watched.source(hosts[0].address)
-
-
-def test_a_chain_without_an_end_is_refused(watched: Guard) -> None:
-    with chain(*[(PUBLIC, "", b"")] * 7) as hosts, pytest.raises(Refused, match="more than 5 times"):
-        watched.source(hosts[0].address)
-
-
-def test_who_sends_the_decoder_alone_elsewhere_is_not_followed(watched: Guard, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "clip.ts", steady(30), pictures=[numbered(i) for i in range(30)]).read_bytes()
-    settings = Settings()
-    with chain((PUBLIC, "", video), (PRIVATE, "", b"secret"), only="Lavf") as (public, private):
-        source = watched.source(public.address)
-        with pytest.raises(pv.VideoError), opener(source, settings, 2.0)() as reader:
-            list(reader)
-        assert any("Lavf" in agent for agent in public.visitors)
-        assert private.visitors == []
-    with chain((PUBLIC, "", b""), (PUBLIC, "", video), only="httpx") as (first, last):
-        source = watched.source(first.address)
-        assert source.target == last.address
-        with opener(source, settings, 2.0)() as reader:
-            assert sum(len(chunk) for chunk in reader) == 2

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import pdrop_video as pv
+from pdrop_video.asking import checked_for_asking
 
 from .paraphrases import TEMPLATES, Paraphrase, paraphraser
 from .record import digest
@@ -35,7 +36,8 @@ class RunConfig(BaseModel):
     pyramid, memory : dict
         Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`: scorer, allocator, evictor, archive and the rest.
     ask_pyramid : dict or None
-        Arguments of a `Pyramid` that drops from the memory at each question; None attends to all of it.
+        Arguments of a `Pyramid` that drops from the memory at each question, by its attention: stages and ratios; None
+        attends to all of it.
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
     fps, frames : float or int, one of them
@@ -75,7 +77,7 @@ class RunConfig(BaseModel):
     memory: dict[str, Any] = Field(default_factory=dict)
     ask_pyramid: dict[str, Any] | None = None
     retrieve: int | None = Field(default=None, ge=1)
-    fps: float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     frames: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=8, ge=1)
     last_frames: int | None = Field(default=None, ge=1)
@@ -86,7 +88,7 @@ class RunConfig(BaseModel):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
     cache: Path | None = None
-    cache_gb: float = Field(default=50.0, gt=0)
+    cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     strict: bool = False
     retry: bool = False
 
@@ -129,7 +131,7 @@ class RunConfig(BaseModel):
 
     def ask_pyramid_object(self) -> pv.Pyramid | None:
         """The schedule of questions."""
-        return None if self.ask_pyramid is None else _built(pv.Pyramid, self.ask_pyramid)
+        return None if self.ask_pyramid is None else checked_for_asking(_built(pv.Pyramid, self.ask_pyramid))
 
     def paraphraser(self) -> Paraphrase | None:
         """What puts questions in other words."""
@@ -200,8 +202,9 @@ def parsed(name: str, text: str) -> Any:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise pv.ConfigError(f"{file} can't be read ({error.strerror}); expected a YAML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise pv.ConfigError(f"{file} can't be read ({why}); expected a YAML file.") from error
 
 
 def _schedule(value: Any) -> Any:

@@ -51,6 +51,7 @@ def letter(response: str, options: Sequence[str]) -> str | None:
     readings = (
         lambda: _alone(text),
         lambda: _same_text(text, texts),
+        lambda: _concluded(text, letters),
         lambda: _leading(text),
         lambda: _after_cue(text, letters),
         lambda: _standing(text, letters),
@@ -80,31 +81,43 @@ def _same_text(text: str, texts: Sequence[str]) -> str | None:
 
 
 def _leading(text: str) -> str | None:
-    """The letter of "C. text", "(C) text", "c) text" and "C: text"; none of several, as in "(A) (C)" and "A. B."."""
-    match = re.match(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])\s*\n)", text)
+    """The letter of "C. text", "(C) text", "c) text", "C: text", "C because"; none of several, as in "(A) (C)"."""
+    match = re.match(
+        r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])(?:\s*\n|,?\s+(?:because|since)\b))", text
+    )
     if match is None or re.fullmatch(_MORE, text[match.end() :]):
         return None
     return next(group for group in match.groups() if group).upper()
 
 
-def _after_cue(text: str, letters: Sequence[str]) -> str | None:
-    """The letter after "answer is", "option" and the like: the last one, if "answer" names one, else the only one."""
+def _cues(text: str, letters: Sequence[str]) -> list[tuple[str, str]]:
+    """Each "answer is", "option" and the like that has a letter behind it, in lower case, and the letter."""
     found = []
     for match in _CUE.finditer(text):
         named = match["letter"].upper()
         article = named == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
         if named in letters and not article and not _DENIED.match(text, match.end()):
-            found.append((match[0].lower().startswith("answer"), named))
-    answers = [named for is_answer, named in found if is_answer]
-    if answers:
-        return answers[-1]
-    return _only([named for _, named in found])
+            found.append((match[0].lower(), named))
+    return found
+
+
+def _concluded(text: str, letters: Sequence[str]) -> str | None:
+    """The letter of the last "the answer is C" or "Answer: C", whatever options were gone through before."""
+    said = [named for cue, named in _cues(text, letters) if re.match(r"answer\b.*(?:[:=]|\bis\b|\bbe\b)", cue)]
+    return said[-1] if said else None
+
+
+def _after_cue(text: str, letters: Sequence[str]) -> str | None:
+    """The letter after "answer", "option" and the like: the last one, if "answer" names one, else the only one."""
+    found = _cues(text, letters)
+    answers = [named for cue, named in found if cue.startswith("answer")]
+    return answers[-1] if answers else _only([named for _, named in found])
 
 
 def _standing(text: str, letters: Sequence[str]) -> str | None:
     """The only capital letter that stands by itself, articles and negated ones left out."""
     found = []
-    for match in re.finditer(rf"{_START}([A-Z]){_END}", text):
+    for match in re.finditer(rf"{_START}(?<!\w-)([A-Z]){_END}(?!-\w)", text):
         article = match[1] == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
         denied = _NEGATED.search(text[: match.start()]) or _DENIED.match(text, match.end())
         if match[1] in letters and not article and not denied:

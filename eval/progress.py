@@ -76,7 +76,7 @@ def shown(
         TimeRemainingColumn(),
     )
     every = max(todo // LINES, 1)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, disable=not console.is_terminal, refresh_per_second=2) as bar:
         row = bar.add_task(label, total=total, completed=len(known), tally="")
         for record in records:
             yield record
@@ -86,4 +86,4 @@ def shown(
             elif tally.new % every == 0 or tally.new == todo:
                 left = (todo - tally.new) / tally.rate()
                 text = f"{label}: {tally.new + len(known)} of {total} items, {tally}, {left:.0f} s left"
-                console.print(text, highlight=False, markup=False, soft_wrap=True)
+                print(text, file=console.file, flush=True)

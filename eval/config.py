@@ -21,6 +21,9 @@ from .record import digest
 PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry"}
 """Settings that say where and how much is done; what an item's answer is does not depend on them."""
 
+_NOTHING, _ALL = {"stages": 1}, {"tokens": None}
+"""Of "none": a pyramid that drops nothing, and a memory that keeps everything."""
+
 
 class RunConfig(BaseModel):
     """One run of one task with one model and method. `eval.run --help` says the same in the order of use.
@@ -114,6 +117,12 @@ class RunConfig(BaseModel):
         memory = self.memory_object()
         self.ask_pyramid_object()
         self.paraphraser()
+        drops = self.pyramid not in ({}, _NOTHING) or self.memory not in ({}, _ALL)
+        if self.last_frames is not None and drops:
+            raise ValueError(
+                f"last_frames={self.last_frames} drops nothing and has no memory, so pyramid and memory would not be "
+                "used; leave them out, or give none for both"
+            )
         if self.retrieve is not None and (memory.archive is None or self.last_frames is not None):
             raise ValueError(
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
@@ -179,7 +188,7 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
         return RunConfig(**{**settings, **given})
     except ValidationError as error:
         said = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ').rstrip('.')}"
             for e in error.errors()
         )
         raise pv.ConfigError(f"the settings are wrong: {said}. See python -m eval.run --help.") from error
@@ -215,7 +224,7 @@ def _schedule(value: Any) -> Any:
     if isinstance(value, str):
         value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")
     if value is None or value == "none":
-        return {"stages": 1}
+        return dict(_NOTHING)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]
     return {"ratios": value} if isinstance(value, list) else value
@@ -226,11 +235,14 @@ def _budget(value: Any) -> Any:
     if isinstance(value, str):
         value = parsed("memory", value)
     if value is None or value == "none":
-        return {"tokens": None}
+        return dict(_ALL)
     return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _built(kind: Any, arguments: dict[str, Any]) -> Any:
+    for name in ("scorer", "allocator", "evictor"):
+        if not isinstance(arguments.get(name) or "", str):  # an object of one's own can't be in a file
+            raise ValueError(f"{name} is {arguments[name]!r}; expected a name")
     try:
         return kind(**arguments)
     except TypeError as error:  # an unknown name

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-ready object."""
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "turns": [asdict(turn) for turn in self.turns]}
+        turns = [{"at": turn.at, "text": turn.text, "likelihoods": turn.likelihoods} for turn in self.turns]
+        return {**{name: getattr(self, name) for name in Record.__slots__}, "turns": turns}
 
     @classmethod
     def of_json(cls, entry: dict[str, Any]) -> Record:

@@ -26,6 +26,7 @@ _INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video. "
     "Respond with only the letter (A, B, C, or D) of the correct option."
 )
+_LETTER = re.compile(r"^[A-D]\.\s*")
 # What the official scorer removes before it looks for a letter. Two of its strings run together, so that "Best answer:"
 # stays and its B is read.
 _OFFICIAL_PREFIXES = (
@@ -124,7 +125,7 @@ class VideoMME(Task):
         said = covering(self._of_video(item.video), seconds) if self.subtitles else []
         if said:
             lines = ["This video's subtitles are listed below:", *(cue.text for cue in said), *lines]
-        texts = tuple(re.sub(r"^[A-D]\.\s*", "", option) for option in item.options)
+        texts = tuple(_LETTER.sub("", option) for option in item.options)
         return Ask("\n".join(lines), cloze=item.question, choices=texts)
 
     def _of_video(self, video: str) -> list[Cue]:

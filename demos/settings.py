@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pdrop_video as pv
+from pdrop_video.asking import checked_for_asking
 
 MOST_TEXT = 2000
 """Characters of a question; a longer one would take more memory than the video."""
@@ -52,6 +53,7 @@ class Settings:
             object.__setattr__(self, name, checked(name, getattr(self, name) or ""))
         for name in ("chunk", "memory"):  # the numbers of a form are floats
             object.__setattr__(self, name, int(getattr(self, name)))
+        self.asking()  # wrong ratios are said now, not at the first question
 
     def open(self, lm: pv.VideoLM) -> pv.VideoStream:
         """A stream with these settings."""
@@ -64,7 +66,7 @@ class Settings:
     def asking(self) -> pv.Pyramid | None:
         """The pyramid of a question, if any."""
         shares = _shares(self.ask_ratios)
-        return pv.Pyramid(ratios=shares) if shares else None
+        return checked_for_asking(pv.Pyramid(ratios=shares)) if shares else None
 
 
 def checked(name: str, text: object) -> str:

@@ -24,7 +24,7 @@ from scipy import stats
 
 import pdrop_video as pv
 from eval.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from eval.record import read_run
+from eval.record import read_run, writable
 from pdrop_video.video.decode import counted
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
@@ -173,7 +173,7 @@ def write(
     confidence: float,
 ) -> None:
     """Write `compare.json`, `compare.md`, `compare.png` and a CSV file for each table."""
-    out.mkdir(parents=True, exist_ok=True)
+    writable(out)
     for name, table in tables.items():
         table.to_csv(out / f"{name}.csv", index=False)
     (out / "compare.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -13,12 +13,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import pdrop_video as pv
+from pdrop_video.asking import checked_for_asking
 
 from .paraphrases import TEMPLATES, Paraphrase, paraphraser
 from .record import digest
 
 PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry"}
 """Settings that say where and how much is done; what an item's answer is does not depend on them."""
+
+_NOTHING, _ALL = {"stages": 1}, {"tokens": None}
+"""Of "none": a pyramid that drops nothing, and a memory that keeps everything."""
 
 
 class RunConfig(BaseModel):
@@ -35,7 +39,8 @@ class RunConfig(BaseModel):
     pyramid, memory : dict
         Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`: scorer, allocator, evictor, archive and the rest.
     ask_pyramid : dict or None
-        Arguments of a `Pyramid` that drops from the memory at each question; None attends to all of it.
+        Arguments of a `Pyramid` that drops from the memory at each question, by its attention: stages and ratios; None
+        attends to all of it.
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
     fps, frames : float or int, one of them
@@ -75,7 +80,7 @@ class RunConfig(BaseModel):
     memory: dict[str, Any] = Field(default_factory=dict)
     ask_pyramid: dict[str, Any] | None = None
     retrieve: int | None = Field(default=None, ge=1)
-    fps: float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     frames: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=8, ge=1)
     last_frames: int | None = Field(default=None, ge=1)
@@ -86,7 +91,7 @@ class RunConfig(BaseModel):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
     cache: Path | None = None
-    cache_gb: float = Field(default=50.0, gt=0)
+    cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     strict: bool = False
     retry: bool = False
 
@@ -112,6 +117,12 @@ class RunConfig(BaseModel):
         memory = self.memory_object()
         self.ask_pyramid_object()
         self.paraphraser()
+        drops = self.pyramid not in ({}, _NOTHING) or self.memory not in ({}, _ALL)
+        if self.last_frames is not None and drops:
+            raise ValueError(
+                f"last_frames={self.last_frames} drops nothing and has no memory, so pyramid and memory would not be "
+                "used; leave them out, or give none for both"
+            )
         if self.retrieve is not None and (memory.archive is None or self.last_frames is not None):
             raise ValueError(
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
@@ -129,7 +140,7 @@ class RunConfig(BaseModel):
 
     def ask_pyramid_object(self) -> pv.Pyramid | None:
         """The schedule of questions."""
-        return None if self.ask_pyramid is None else _built(pv.Pyramid, self.ask_pyramid)
+        return None if self.ask_pyramid is None else checked_for_asking(_built(pv.Pyramid, self.ask_pyramid))
 
     def paraphraser(self) -> Paraphrase | None:
         """What puts questions in other words."""
@@ -177,7 +188,7 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
         return RunConfig(**{**settings, **given})
     except ValidationError as error:
         said = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ').rstrip('.')}"
             for e in error.errors()
         )
         raise pv.ConfigError(f"the settings are wrong: {said}. See python -m eval.run --help.") from error
@@ -200,8 +211,9 @@ def parsed(name: str, text: str) -> Any:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise pv.ConfigError(f"{file} can't be read ({error.strerror}); expected a YAML file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise pv.ConfigError(f"{file} can't be read ({why}); expected a YAML file.") from error
 
 
 def _schedule(value: Any) -> Any:
@@ -212,7 +224,7 @@ def _schedule(value: Any) -> Any:
     if isinstance(value, str):
         value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")
     if value is None or value == "none":
-        return {"stages": 1}
+        return dict(_NOTHING)
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]
     return {"ratios": value} if isinstance(value, list) else value
@@ -223,11 +235,14 @@ def _budget(value: Any) -> Any:
     if isinstance(value, str):
         value = parsed("memory", value)
     if value is None or value == "none":
-        return {"tokens": None}
+        return dict(_ALL)
     return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _built(kind: Any, arguments: dict[str, Any]) -> Any:
+    for name in ("scorer", "allocator", "evictor"):
+        if not isinstance(arguments.get(name) or "", str):  # an object of one's own can't be in a file
+            raise ValueError(f"{name} is {arguments[name]!r}; expected a name")
     try:
         return kind(**arguments)
     except TypeError as error:  # an unknown name

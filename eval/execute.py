@@ -25,7 +25,7 @@ from .core import Driver, MakeWorker, item_key, jobs_of, pending, serial
 from .drivers import Place
 from .header import differences, header_of
 from .progress import shown
-from .record import HEADER, read_records
+from .record import HEADER, read_header, read_records, writable
 from .report import markdown
 from .summary import summarise
 from .tasks import Item, Task, task_named
@@ -62,6 +62,8 @@ def execute(
     place = place or Place()
     task = task_named(config.task, config.data)
     items = task.items()[: config.limit]
+    if not items:
+        raise pv.ConfigError(f"{config.data} has no question of {config.task}; was its download cut short?")
     with _alone(config.out, f"{place.index}of{place.count}"):
         header = _header(config, task)
         jobs = jobs_of(items, place.shard)
@@ -110,8 +112,7 @@ def _keys(config: RunConfig, items: Sequence[Item]) -> list[str]:
 def _alone(out: Path, share: str) -> Iterator[None]:
     """Hold a share's lock, which the system frees when the process ends, however it ends."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / f".{share}.lock", timeout=0)
+        lock = FileLock(writable(out) / f".{share}.lock", timeout=0)
         lock.acquire()
     except Timeout as error:
         raise pv.ConfigError(
@@ -135,7 +136,7 @@ def _header(config: RunConfig, task: Task) -> dict[str, Any]:
     """
     path, header = config.out / HEADER, header_of(config, task.note)
     if path.exists():
-        old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        old = read_header(path)
         if old["config_digest"] != config.digest:
             raise pv.ConfigError(
                 f"{config.out} holds a run with other settings ({'; '.join(differences(old, header))}); choose another "

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import diskcache
 import numpy as np
 
 import pdrop_video as pv
-from pdrop_video.video import frame_times
 
 from .record import digest
 from .sampling import RULES
@@ -59,14 +62,23 @@ class Frames:
         May be shared by several processes.
     gigabytes : float
         Size of the folder at most; what was used least recently goes first.
+
+    Raises
+    ------
+    ConfigError
+        If nothing can be kept in the folder.
     """
 
     def __init__(self, folder: Path | None = None, gigabytes: float = 50.0) -> None:
         self._cache: diskcache.Cache | None = None
         if folder is not None:
-            self._cache = diskcache.Cache(
-                str(folder), size_limit=int(gigabytes * 2**30), eviction_policy="least-recently-used"
-            )
+            limit = int(gigabytes * 2**30)
+            try:
+                self._cache = diskcache.Cache(str(folder), size_limit=limit, eviction_policy="least-recently-used")
+            except (OSError, sqlite3.Error) as error:
+                raise pv.ConfigError(
+                    f"{folder} can't hold decoded frames ({error}); choose another --cache."
+                ) from error
 
     def __call__(self, viewing: Viewing) -> Iterator[pv.FrameChunk]:
         """Draw the chunks of a viewing.
@@ -124,7 +136,7 @@ def _unpacked(data: bytes) -> pv.FrameChunk:
 
 def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
     if viewing.frames is not None:
-        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=chosen(viewing))
+        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=partial(chosen, viewing))
     else:
         end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
         reader = pv.open_video(viewing.path, fps=viewing.fps, chunk=viewing.chunk, start=viewing.start, end=end)
@@ -132,21 +144,22 @@ def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
         yield from reader
 
 
-def chosen(viewing: Viewing) -> list[float]:
-    """The times of the N frames that the viewing's rule takes, in seconds.
+def chosen(viewing: Viewing, times: Sequence[Fraction]) -> list[Fraction]:
+    """The times of the N frames that the viewing's rule takes, out of those of all frames, in seconds.
 
     Raises
     ------
     VideoError
-        If the video can't be read, or has no frame in that part.
+        If the video has no frame in that part.
     """
     assert viewing.frames is not None
-    times = frame_times(viewing.path)
     end = times[-1] if viewing.end is None else viewing.end
-    part = [time for time in times if viewing.start <= time <= end + _INSTANT]
-    if not part:
+    first, behind = bisect_left(times, viewing.start - _INSTANT), bisect_right(times, end + _INSTANT)
+    if first == behind:
         raise pv.VideoError(
-            f"{viewing.path} has no frame between {viewing.start:g} and {end:g} s; its last one is at {times[-1]:g} s."
+            f"{viewing.path} has no frame between {viewing.start:g} and {float(end):g} s; its last one is at "
+            f"{float(times[-1]):g} s."
         )
     step = times[-1] / max(len(times) - 1, 1)
-    return [part[index] for index in RULES[viewing.rule](len(part), viewing.frames, part[-1] - part[0] + step)]
+    lasts = float(times[behind - 1] - times[first] + step)
+    return [times[first + index] for index in RULES[viewing.rule](behind - first, viewing.frames, lasts)]

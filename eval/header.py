@@ -76,6 +76,6 @@ def versions() -> dict[str, str]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Where the settings that answers depend on differ, as "name: old -> new"."""
-    before, after = old["configuration"], new["configuration"]
+    before, after = old.get("configuration", {}), new["configuration"]
     names = sorted(before.keys() | after.keys())
     return [f"{n}: {before.get(n)!r} -> {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]

@@ -135,8 +135,8 @@ class Metered:
     def kept(self) -> list[int]:
         """Visual tokens remembered in each stage, shallow to deep; counted once for all questions of a moment."""
         if self._kept is None:
-            stages = range(len(self.stream.loop.schedule.layers) + 1)
-            self._kept = [int(self.stream.held(stage).visual.sum()) for stage in stages]
+            tables = self.stream._state.cache.tables  # `held` would sort them
+            self._kept = [int(tables[layer].visual.sum()) for layer in (0, *self.stream.loop.schedule.layers)]
         return self._kept
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 import pdrop_video as pv
 from eval.noise import Reading, noise_table, said
 from eval.pairs import left_out, match
-from eval.record import Record, read_run
+from eval.record import Record, read_run, writable
 from eval.synthetic.reworded import Readings, read
 from eval.synthetic.score import EVERY
 
@@ -56,7 +56,7 @@ def runs(
             matched.videos,
             seed,
         )
-    report(table, left_out(matched), out, as_json)
+        report(table, left_out(matched), out, as_json)
 
 
 @app.command()
@@ -75,7 +75,9 @@ def synthetic(
 ) -> None:
     """Watch synthetic videos with the full model and pruned ones, and ask each question in several wordings."""
     with _clear_errors():
-        pruned = {shares: pv.Pyramid(ratios=tuple(map(float, shares.split(",")))) for shares in ratios}
+        if split not in ("test", "dev"):
+            raise pv.ConfigError(f"--split is {split!r}; expected test or dev.")
+        pruned = {shares: pv.Pyramid(ratios=_shares(shares)) for shares in ratios}
         lm = pv.load(model)
         console, found = Console(stderr=True), Readings()
         for number, found in enumerate(read(lm, pruned, videos, questions, split, wordings), 1):
@@ -83,7 +85,14 @@ def synthetic(
                 console.print(f"{len(found.videos)}/{questions} questions, {number} videos", highlight=False)
         reworded = {name: found.of(name) for name in found.scores if name not in {"full", *pruned}}
         table = noise_table(found.of("full"), {name: found.of(name) for name in pruned}, reworded, found.videos, seed)
-    report(table, [], out, as_json)
+        report(table, [], out, as_json)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise pv.ConfigError(f"--ratios is {text!r}; expected numbers such as .5,.25,.125.") from error
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def report(table: pd.DataFrame, remarks: Sequence[str], out: Path | None, as_jso
         console.print(escape(sentence), highlight=False, soft_wrap=True)
     figures = {"rows": json.loads(table.to_json(orient="records")), "said": sentences}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        writable(out)
         table.to_csv(out / "noise.csv", index=False)
         listed = "\n".join(f"- {sentence}" for sentence in sentences)
         text = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{listed}\n"

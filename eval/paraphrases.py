@@ -74,7 +74,11 @@ def _read(rule: str) -> dict[str, str]:
             f"there is no rule or file {rule!r}; expected one of {', '.join(TEMPLATES)}, or a JSONL file."
         )
     written = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{rule} can't be read ({error}); expected a JSONL file.") from error
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
             question, paraphrase = entry["question"], entry["paraphrase"]

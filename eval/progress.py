@@ -76,14 +76,15 @@ def shown(
         TimeRemainingColumn(),
     )
     every = max(todo // LINES, 1)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    drawn = console.is_terminal
+    with Progress(*columns, console=console, disable=not drawn, refresh_per_second=2) as bar:
         row = bar.add_task(label, total=total, completed=len(known), tally="")
         for record in records:
             yield record
             tally.add(record)
-            if console.is_terminal:
+            if drawn:
                 bar.update(row, advance=1, tally=str(tally))
             elif tally.new % every == 0 or tally.new == todo:
                 left = (todo - tally.new) / tally.rate()
                 text = f"{label}: {tally.new + len(known)} of {total} items, {tally}, {left:.0f} s left"
-                console.print(text, highlight=False, markup=False, soft_wrap=True)
+                print(text, file=console.file, flush=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON-ready object."""
-        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "turns": [asdict(turn) for turn in self.turns]}
+        turns = [{"at": turn.at, "text": turn.text, "likelihoods": turn.likelihoods} for turn in self.turns]
+        return {**{name: getattr(self, name) for name in Record.__slots__}, "turns": turns}
 
     @classmethod
     def of_json(cls, entry: dict[str, Any]) -> Record:
@@ -186,13 +187,29 @@ def read_run(folder: Path) -> Run:
     ConfigError
         If the folder holds no run, or its header can't be read.
     """
-    path = folder / HEADER
-    if not path.is_file():
+    if not (folder / HEADER).is_file():
         raise pv.ConfigError(f"{folder} holds no {HEADER}; expected the --out folder of a run of eval.run.")
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        config = header["config_digest"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise pv.ConfigError(f"{path} is damaged; expected the header that eval.run wrote.") from error
-    records = [r for r in read_records(folder).values() if r.config == config]
+    header = read_header(folder / HEADER)
+    records = [r for r in read_records(folder).values() if r.config == header["config_digest"]]
     return Run(folder, header, sorted(records, key=lambda r: r.item))
+
+
+def writable(folder: Path) -> Path:
+    """The same folder, made if need be; `ConfigError` if it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pv.ConfigError(f"{folder} can't be written ({error.strerror}); choose another --out.") from error
+    return folder
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read a run's header; `ConfigError` if the file holds none."""
+    try:
+        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        header["config_digest"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise pv.ConfigError(
+            f"{path} is damaged; expected the header that eval.run wrote. Remove it: the run's command makes a new one."
+        ) from error
+    return header

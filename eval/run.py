@@ -56,7 +56,11 @@ def main(
         ),
     ] = None,
     ask_pyramid: Annotated[
-        str | None, typer.Option(help="As --pyramid: drops from the memory at each question; left out: nothing.")
+        str | None,
+        typer.Option(
+            help="As --pyramid, but no scorer or allocator: drops from the memory at each question, by its attention; "
+            "left out: nothing."
+        ),
     ] = None,
     retrieve: Annotated[
         int | None, typer.Option(help="Steps of time that each question gets back from the memory's archive.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,8 @@ class Talk:
         self._response: str | None = None
         self._asking = {"first_token": 0.0, "generate": 0.0}
         self._asking_flops = 0.0
+        self._seen: dict[str, Any] = {}
+        self._prefill = 0.0
 
     def go(self, at: float, stream: Metered | LastFrames) -> float | None:
         """Ask all that is due at a moment; returns the next moment, or None where the item is finished."""
@@ -79,9 +82,9 @@ class Talk:
         """
         assert self._response is not None
         mark = self._task.mark(self.item, self._response, self._turns)
-        record = self._record
         return replace(
-            record,
+            self._record,
+            **self._seen,
             response=self._response,
             official=mark.official,
             strict=mark.strict,
@@ -89,7 +92,7 @@ class Talk:
             score=mark.score,
             details=dict(mark.details),
             turns=self._turns,
-            seconds={"decode": decode, **record.seconds, **self._asking},
+            seconds={"decode": decode, "prefill": self._prefill, **self._asking},
             shared=shared,
         )
 
@@ -101,17 +104,16 @@ class Talk:
             turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
         self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
-        self._record = replace(
-            self._record,
-            at=self._seconds[-1],
-            frames=len(self._seconds),
-            visual_tokens=stream.visual_tokens,
-            kept=stream.kept,
-            cache_bytes=stream.stream.cache_bytes,
-            archive_bytes=stream.stream.status.archive_bytes,
-            seconds={"prefill": stream.prefill},
-            flops=stream.flops + self._asking_flops,
-        )
+        self._seen = {
+            "at": self._seconds[-1],
+            "frames": len(self._seconds),
+            "visual_tokens": stream.visual_tokens,
+            "kept": stream.kept,
+            "cache_bytes": stream.stream.cache_bytes,
+            "archive_bytes": stream.stream.status.archive_bytes,
+            "flops": stream.flops + self._asking_flops,
+        }
+        self._prefill = stream.prefill
         return turn.text
 
     def _in_other_words(self, ask: Ask) -> Ask:

@@ -14,16 +14,45 @@ from torch import Tensor
 
 from .answer import Answer, Evidence, Timings
 from .decode import greedy
-from .errors import StreamError
+from .errors import ConfigError, StreamError
 from .ingest import Ingestor
 from .passage import AskingPassage, Attended
-from .pyramid import Schedule
+from .pyramid import Pyramid, Schedule
+from .pyramid.allocators import ALLOCATORS, allocator_named
+from .pyramid.scorers import SCORERS, scorer_named
 from .state import StreamState
 from .turns import question_rows
 from .turnstile import StreamAccess
 
 if TYPE_CHECKING:
     from .lm import VideoLM
+
+
+def checked_for_asking(pyramid: Pyramid) -> Pyramid:
+    """The same pyramid, if it says no more than what a question goes by: where its stages end, and their ratios.
+
+    A question ranks what is remembered by its own attention and knows no frames of a chunk, so that another scorer, an
+    allocator or new positions would change nothing.
+
+    Raises
+    ------
+    ConfigError
+        If it asks for one of those, or is no `Pyramid`.
+    """
+    if not isinstance(pyramid, Pyramid):
+        raise ConfigError(f"the pyramid of a question is {pyramid!r}; expected a Pyramid, or None to attend to all.")
+    unused = {
+        "scorer": pyramid.scorer is not None and scorer_named(pyramid.scorer) != SCORERS["relevance"],
+        "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
+        "positions": pyramid.positions != "original",
+    }
+    for name, is_unused in unused.items():
+        if is_unused:
+            raise ConfigError(
+                f"the pyramid of a question has {name}={getattr(pyramid, name)!r}, which asking does not use: what is "
+                f"remembered is ranked by the question's attention, and keeps its place. Leave {name} out."
+            )
+    return pyramid
 
 
 class Question:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from . import plots, session
 from .answer import Answer
-from .asking import AnswerStream, Question
+from .asking import AnswerStream, Question, checked_for_asking
 from .errors import ConfigError, StreamError
 from .pyramid import Pyramid, Schedule
 from .turns import keep_turn, question_rows
-from .watching import Watching, some_text
+from .watching import Watching, from_one, some_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,7 +138,8 @@ class VideoStream(Watching):
             Frames pushed afterwards are a new turn's video.
         pyramid : Pyramid, optional
             Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
-            picture; on the question's fork only. None attends to all that is remembered.
+            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks. None
+            attends to all that is remembered.
         retrieve : int, optional
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
@@ -154,10 +155,11 @@ class VideoStream(Watching):
         StreamError
             If no frame was pushed yet.
         ConfigError
-            If the question is empty or a number below 1; if `retrieve` is given to a stream without an archive; with
-            `keep`, if the budget can't hold the turn.
+            If the question is empty or a number below 1; if `pyramid` has a scorer, an allocator or positions, which a
+            question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the budget
+            can't hold the turn.
         """
-        _from_one("max_new_tokens", max_new_tokens)
+        from_one("max_new_tokens", max_new_tokens)
         with self._access.whole():
             asked = self._asked(question, answer_prefix, pyramid, retrieve)
             if keep:
@@ -223,7 +225,7 @@ class VideoStream(Watching):
     ) -> Question:
         some_text("the question", question)
         if retrieve is not None:
-            _from_one("retrieve", retrieve)
+            from_one("retrieve", retrieve)
             if self.memory.archive is None:
                 raise ConfigError(
                     f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
@@ -232,7 +234,7 @@ class VideoStream(Watching):
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
         own = self.loop.schedule
         all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
-        schedule = all_of_it if pyramid is None else pyramid.resolve(own.num_layers)
+        schedule = all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers)
         return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
@@ -250,8 +252,3 @@ class VideoStream(Watching):
             with torch.no_grad(), state.cache.transaction():
                 keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
             self._state = state
-
-
-def _from_one(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; expected a whole number from 1.")

@@ -273,3 +273,9 @@ def some_text(name: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{name} is {text!r}; expected some text.")
     return text
+
+
+def from_one(name: str, value: object) -> None:
+    """Refuse anything but a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number from 1.")

@@ -1,7 +1,11 @@
 """Harness messages to questions, and questions to answers: the rules that need no harness."""
 
+import importlib
+import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -164,6 +168,8 @@ def test_answers_on_the_disk_are_given_again(lm, tmp_path: Path) -> None:
         {"fps": 1},
         {"max_frames": 4},
         {"standing": True},
+        {"ask_pyramid": pv.Pyramid(ratios=(0.5,))},
+        {"memory": pv.Memory(tokens=None, archive=10**7), "retrieve": 2},
     ],
 )
 def test_another_method_asks_anew(lm, tmp_path: Path, change: dict) -> None:
@@ -204,3 +210,95 @@ def test_losses(model) -> None:
         loss, greedy = answerer.loss(Asked(CLIP, FIRST), word)
         assert loss == pytest.approx(-stream.likelihood(FIRST, [word])[0], abs=1e-6)
         assert greedy == (word == "green")
+
+
+ARCHIVING = Watching(
+    pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25)),
+    pv.Memory(tokens=75, archive=10**7),
+    fps=4,
+    chunk=2,
+    ask_pyramid=pv.Pyramid(layers=(1, 3), ratios=(0.5, 0.1)),
+    retrieve=2,
+)
+
+
+def test_questions_drop_from_the_memory_and_get_back_from_its_archive(model) -> None:
+    stream, answerer = model.stream(ARCHIVING.pyramid, ARCHIVING.memory), Answerer(model, ARCHIVING)
+    with pv.open_video(CLIP, fps=4, chunk=2) as video:
+        for chunk in video:
+            stream.push(chunk)
+    how = {"pyramid": ARCHIVING.ask_pyramid, "retrieve": 2}
+    colours = ("red", "green", "blue")
+    losses = [answerer.loss(Asked(CLIP, FIRST), colour)[0] for colour in colours]
+    assert losses == [-one for one in stream.likelihood(FIRST, colours, **how)]
+    for left_out in how:  # each of them matters here
+        assert losses != [-one for one in stream.likelihood(FIRST, colours, **{**how, left_out: None})]
+    assert answerer.answer(Asked(CLIP, FIRST), 8) == stream.ask(FIRST, 8, **how).text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"retrieve": 2}, "retrieve=2 without an archive to retrieve from"),
+        ({"retrieve": 0}, "retrieve is 0; expected a whole number from 1"),
+        ({"ask_pyramid": pv.Pyramid(ratios=(0.5,), scorer="fusion")}, "scorer='fusion', which asking does not use"),
+    ],
+)
+def test_what_no_question_could_use_is_refused_before_a_video_is_watched(change: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        replace(HOW, **change)
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The plugin beside a harness of a few lines; `test_lmms_eval` has the real one."""
+
+    class Harness:
+        def __init__(self) -> None:
+            self.task_dict, self.rank = {}, 0
+
+    parts = {
+        "lmms_eval.api.instance": {"Instance": SimpleNamespace},
+        "lmms_eval.api.model": {"lmms": Harness},
+        "lmms_eval.models.registry_v2": {"ModelManifest": SimpleNamespace},
+        "loguru": {"logger": logging.getLogger("harness")},
+    }
+    for name, holds in parts.items():
+        for i, _ in enumerate(name.split("."), 1):
+            monkeypatch.setitem(sys.modules, ".".join(name.split(".")[:i]), ModuleType(name))
+        vars(sys.modules[name]).update(holds)
+    monkeypatch.delitem(sys.modules, "pdrop_video.integrations.lmms_eval", raising=False)
+    imported = importlib.import_module("pdrop_video.integrations.lmms_eval")
+    monkeypatch.delitem(sys.modules, "pdrop_video.integrations.lmms_eval")
+    return imported
+
+
+def test_the_plugin_s_arguments_are_those_of_streams_and_questions(plugin: ModuleType, model) -> None:
+    chosen = {"memory": 75, "archive": 10**7, "ask_pyramid": "[0.5,0.1]", "retrieve": 2, "fps": 4, "chunk": 2}
+    made = plugin.PDropVideo(device="cpu", dtype="float32", ratios="[0.5,0.25]", journal="none", **chosen)
+    made.task_dict = {"toy": {"test": [{"video": CLIP, "question": FIRST}]}}
+    stream = model.stream(pv.Pyramid(ratios=(0.5, 0.25)), pv.Memory(tokens=75, archive=10**7))
+    with pv.open_video(CLIP, fps=4, chunk=2) as video:
+        for chunk in video:
+            stream.push(chunk)
+    how = {"pyramid": pv.Pyramid(ratios=(0.5, 0.1)), "retrieve": 2}
+    place = (lambda doc: [doc["video"]], 0, "toy", "test")
+    assert made.generate_until([SimpleNamespace(args=(FIRST, {}, *place))]) == [stream.ask(FIRST, **how).text]
+    ((loss, _),) = made.loglikelihood([SimpleNamespace(args=(FIRST, "red", *place))])
+    assert -loss == stream.likelihood(FIRST, ["red"], **how)[0]
+    assert -loss != stream.likelihood(FIRST, ["red"])[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"ask_pyramid": "half"}, r"ask_pyramid is 'half'; expected numbers in brackets"),
+        ({"archive": "1GB"}, "archive is '1GB'; expected a whole number, or none"),
+        ({"memory": 0.5}, "memory is 0.5; expected a whole number, or none"),
+        ({"retrieve": 2}, "retrieve=2 without an archive"),
+        ({"retrieve": 0, "archive": 10**7}, "retrieve is 0"),
+    ],
+)
+def test_wrong_arguments_of_the_plugin_get_one_sentence(plugin: ModuleType, wrong: dict, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plugin.PDropVideo(journal="none", **wrong)

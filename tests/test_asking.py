@@ -133,3 +133,33 @@ def test_several_questions_share_nothing() -> None:
     assert alone[0].evidence[2].weight != alone[1].evidence[2].weight
     for layer, (keys, values) in zip(stream._state.cache.layers, before, strict=True):
         assert torch.equal(layer.keys, keys) and torch.equal(layer.values, values)
+
+
+class Own:
+    """A scorer of one's own."""
+
+
+@pytest.mark.parametrize(
+    ("pyramid", "told"),
+    [
+        (pv.Pyramid(ratios=(0.5,), scorer="novelty"), "scorer='novelty'"),
+        (pv.Pyramid(ratios=(0.5,), scorer=Own()), "scorer=<"),
+        (pv.Pyramid(ratios=(0.5,), allocator="uniform"), "allocator='uniform'"),
+        (pv.Pyramid(ratios=(0.5,), positions="compact"), "positions='compact'"),
+        ("0.5", "is '0.5'; expected a Pyramid"),
+    ],
+)
+def test_what_a_question_would_ignore_is_refused(pyramid: Any, told: str) -> None:
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(WATCHING[0], pv.Memory(tokens=None))
+    stream.push(video(4), range(4))
+    for ask in (stream.ask, stream.next_logits, lambda q, pyramid: stream.likelihood(q, ["red"], pyramid=pyramid)):
+        with pytest.raises(pv.ConfigError, match=told):
+            ask(QUESTION, pyramid=pyramid)
+
+
+def test_the_scorer_that_a_question_has_anyway_may_be_named() -> None:
+    stream = build("qwen2_5_vl").stream(WATCHING[0], pv.Memory(tokens=None))
+    stream.push(video(4), range(4))
+    plain, named = (pv.Pyramid(ratios=(0.5,), scorer=scorer) for scorer in (None, "relevance"))
+    assert torch.equal(stream.next_logits(QUESTION, pyramid=named), stream.next_logits(QUESTION, pyramid=plain))

@@ -209,6 +209,13 @@ def test_files_and_json_hold_the_same_figures(tmp_path: Path) -> None:
     assert "equal" not in text.lower()
 
 
+def test_an_out_that_is_a_file_gets_one_sentence(tmp_path: Path) -> None:
+    folders = [str(written(tmp_path / name, records)) for name, records in {"full": FULL, "pruned": PRUNED}.items()]
+    (tmp_path / "file").touch()
+    failed = CliRunner().invoke(app, [*folders, "--out", str(tmp_path / "file")])
+    assert failed.exit_code == 2 and "can't be written (File exists); choose another --out" in failed.stderr
+
+
 def test_a_damaged_header_is_said_at_once(tmp_path: Path) -> None:
     folder = written(tmp_path / "full", FULL)
     for text in ("{", "{}", "[]"):

@@ -12,6 +12,7 @@ from media import number_of, steady, write_video
 import pdrop_video as pv
 from eval.frames import Frames, Viewing
 from eval.sampling import RULES
+from pdrop_video.video import track
 
 TOTAL, RATE = 50, 10
 
@@ -59,6 +60,13 @@ def test_n_frames_of_a_part(clip: Path) -> None:
     assert numbers(list(Frames()(viewing(clip, frames=3, start=1.0, end=2.0)))) == [10, 15, 20]
     with pytest.raises(pv.VideoError, match="no frame between 7 and 9 s"):
         list(Frames()(viewing(clip, frames=3, start=7.0, end=9.0)))
+
+
+def test_the_packets_are_read_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, build_index = [], track.build_index
+    monkeypatch.setattr(track, "build_index", lambda *a: read.append(a) or build_index(*a))
+    assert numbers(list(Frames()(viewing(clip, frames=3)))) == [0, 24, 49]
+    assert len(read) == 1
 
 
 def test_a_rate_up_to_a_moment_and_its_frame(clip: Path) -> None:

@@ -70,6 +70,14 @@ OPTIONS = ["A. A red car", "B. A bus", "C. A man", "D. A bicycle"]
         ("(A) or (C)", None, "A"),
         ("C)\nA man", "C", "C"),
         ("C. A man\nD. A bicycle", "C", "C"),
+        ("A: A red car is not there. B: A bus. The answer: C", "C", "A"),
+        ("A. A red car is wrong. B. A bus is wrong. So the answer is C.", "C", "A"),
+        ("C. Answer A is tempting", "C", "C"),
+        ("C. The answer is a man", "C", "C"),
+        ("C, because A is wrong and B is, too", "C", "C"),
+        ("I think it is D because A is wrong", "D", "D"),
+        ("C, shown on D-Day", "C", "C"),
+        ("(B) Blue", "B", "B"),
     ],
 )
 def test_odd_answers(response: str, strict: str | None, official: str | None) -> None:

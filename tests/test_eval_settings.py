@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -80,16 +81,27 @@ def test_the_command_line_and_its_file(data: Path, tmp_path: Path) -> None:
         (["videomme", "--fps", "1", "--pyramid", "[1"], "pyramid is not YAML"),
         (["videomme", "--fps", "1", "--shard", "3/3"], "expected i/n with i from 0"),
         (["videomme", "--fps", "1", "--last-frames", "4", "--question-aware"], "has nothing to rank"),
+        (["videomme", "--fps", "1", "--last-frames", "4", "--pyramid", ".5"], "last_frames=4 drops nothing"),
+        (["videomme", "--fps", "1", "--last-frames", "4", "--memory", "64"], "last_frames=4 drops nothing"),
         (["videomme", "--fps", "1", "--retrieve", "4"], "retrieve=4 without an archive to retrieve from"),
         (["videomme", "--fps", "1", "--pyramid", "no.json"], "no.json can't be read"),
+        (["videomme", "--fps", "1", "--ask-pyramid", "{ratios: [.5], scorer: fusion}"], "has scorer='fusion', which"),
+        (["videomme", "--fps", "1", "--ask-pyramid", "{ratios: [.5], allocator: uniform}"], "has allocator='uniform'"),
         (["videomme-subtitles", "--fps", "1", "--data", "EMPTY"], "download"),
+        (["videomme", "--fps", "1", "--pyramid", "{scorer: [1]}"], "scorer is [1]; expected a name. See"),
+        (["videomme", "--fps", "1", "--memory", "{evictor: 5}"], "evictor is 5; expected a name. See"),
+        (["videomme", "--fps", "inf"], "fps: Input should be a finite number"),
+        (["videomme", "--fps", "1", "--cache", "FILE"], "can't hold decoded frames"),
+        (["videomme", "--fps", "1", "--config", "FILE"], "can't be read (it is no text)"),
     ],
 )
 def test_wrong_settings_get_one_sentence(data: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     places = [] if "Field required" in message else ["--out", str(tmp_path / "out")]
     if places and "EMPTY" not in arguments:
         places += ["--data", str(data)]
-    done = command(*[str(tmp_path) if a == "EMPTY" else a for a in arguments], *places)
+    (tmp_path / "file").write_bytes(b"\xff\xfe\x00")
+    named = {"EMPTY": tmp_path, "FILE": tmp_path / "file"}
+    done = command(*[named.get(argument, argument) for argument in arguments], *places)
     assert done.exit_code == 1
     assert message in done.stderr and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
 
@@ -195,3 +207,26 @@ def test_settings_that_suit_no_item_are_refused_before_the_first(data: Path, tmp
                 configured(None, {"task": "videomme", "data": data, "out": tmp_path / str(number), **QUICK, **wrong})
             )
         assert not read_run(tmp_path / str(number)).records
+
+
+def test_damaged_files_get_one_sentence(tmp_path: Path) -> None:
+    folder = make_videomme(tmp_path / "data", 1)
+    table, how = folder / "videomme/test-00000-of-00001.parquet", ["videomme", "--fps", 1, "--data", folder]
+    rows = pd.read_parquet(table)
+
+    def said(number: int) -> str:
+        done = command(*how, "--out", tmp_path / f"out{number}")
+        assert done.exit_code == 1 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+        return " ".join(done.stderr.split())
+
+    for number, (column, wrong) in enumerate({"options": None, "answer": "E", "question": None}.items()):
+        rows.assign(**{column: [wrong] * len(rows)}).to_parquet(table)
+        assert f"is not in the official form: at 0 > {column}" in said(number)
+    rows[:0].to_parquet(table)
+    assert "has no question of videomme" in said(10)
+    table.write_bytes(b"PAR1")
+    assert "is no Parquet file" in said(11)
+    rows.to_parquet(table)
+    (tmp_path / "out12").mkdir()
+    (tmp_path / "out12" / "run.json").write_text("{}")
+    assert "run.json is damaged" in said(12)

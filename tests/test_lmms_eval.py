@@ -105,7 +105,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(out: Path, more: str) -> str:
-    return f"ratios=[0.5,0.25,0.125],memory=none,dtype=float32,device=cpu,journal={out}/journal,{more}"
+    memory = "" if "memory=" in more else "memory=none,"
+    return f"ratios=[0.5,0.25,0.125],{memory}dtype=float32,device=cpu,journal={out}/journal,{more}"
 
 
 def manager(made: Path):
@@ -183,6 +184,18 @@ def test_generation_is_the_librarys_in_the_order_of_the_data(made: Path, tmp_pat
 
 def test_frames_are_limited(made: Path, tmp_path: Path, lm) -> None:
     assert answers(samples(made, tmp_path, "toy", "fps=2,max_frames=6")) == direct(made, lm, frames=6)
+
+
+def test_a_question_s_pyramid_and_archive(made: Path, tmp_path: Path, lm) -> None:
+    more = "fps=4,chunk=2,memory=75,archive=10000000,ask_pyramid=[0.5,0.1],retrieve=2"
+    expected, how = [], {"pyramid": pv.Pyramid(ratios=(0.5, 0.1)), "retrieve": 2}
+    for doc in docs(made):
+        stream = lm.stream(PYRAMID, pv.Memory(tokens=75, archive=10**7))
+        with pv.open_video(doc["video"], fps=4, chunk=2) as video:
+            for chunk in video:
+                stream.push(chunk)
+        expected.append(stream.ask(doc["question"], 8, **how).text)
+    assert answers(samples(made, tmp_path, "toy", more)) == expected
 
 
 def test_choices_by_likelihood(made: Path, tmp_path: Path, lm) -> None:

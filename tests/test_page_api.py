@@ -126,6 +126,7 @@ def test_a_source_that_is_none_is_one_sentence(served: str, source: Any, told: s
         (1, "x", "fps is 'x'"), (2, 0, "chunk is 0"), (3, 5, "ratios is '5'"), (3, "a", "ratios are 'a'"),
         (4, 32_769, "at most 32,768 tokens"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
         (6, 5, "probe is '5'"), (6, "x" * 2001, "2,001 characters"), (7, {"a": 1}, "ask_ratios is"),
+        (7, "2", "expected a share in (0, 1]"), (7, "0.2, 0.5", "ratios=(0.2, 0.5) rise"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_none_is_one_sentence(served: str, place: int, value: Any, told: str) -> None:

@@ -125,6 +125,12 @@ def test_runs_without_likelihoods_are_refused(tmp_path: Path) -> None:
     assert "item v0-0 of other has no likelihoods of its options; expected runs of --answer likelihood" in ran.stderr
 
 
+@pytest.mark.parametrize("more", [["--ratios", "a,b"], ["--ratios", "2"], ["--ratios", ".5", "--split", "x"]])
+def test_wrong_settings_get_one_sentence(more: list[str]) -> None:
+    ran = CliRunner().invoke(app, ["synthetic", *more])
+    assert ran.exit_code == 2 and ran.stderr.count("error:") == 1 and "expected" in ran.stderr
+
+
 @pytest.mark.parametrize("rule", TEMPLATES)
 def test_templates_keep_the_question_whole(rule: str) -> None:
     question = "What {is} shown at 100 %?"
@@ -147,6 +153,9 @@ def test_paraphrases_from_a_file(tmp_path: Path) -> None:
         paraphraser(str(file))
     with pytest.raises(ConfigError, match="no rule or file 'nonsense'; expected one of please"):
         paraphraser("nonsense")
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="can't be read"):
+        paraphraser(str(file))
 
 
 def test_synthetic_readings_are_the_streams_own() -> None:

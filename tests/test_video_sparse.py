@@ -122,6 +122,7 @@ def test_frames_are_bit_for_bit_those_of_reading_everything(
         ({"frames": 7}, np.linspace(0, FRAMES - 1, 7, dtype=int).tolist()),
         ({"frames": 4, "start": middle}, (45 + np.linspace(0, 44, 4, dtype=int)).tolist()),
         ({"at": [seconds[index] for index in some]}, some),
+        ({"at": lambda times: [times[index] for index in some]}, some),
         ({"at": [late]}, [bisect_right(seconds, late) - 1]),
         ({"fps": None, "start": middle, "end": seconds[60]}, list(range(45, 60))),
         ({"fps": 0.4}, ticked(seconds, 0.4)),

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _VERBS = "is|are|was|would|seems|appears|because|since|as|and|or|but"
-_NOT_ARTICLE = rf"(?!\s+(?!(?:{_VERBS})\b)[a-z])"  # "A man" is no option A, "A is right" is
+_NOT_ARTICLE = re.compile(rf"(?!\s+(?!(?:{_VERBS})\b)[a-z])")  # "A man" is no option A, "A is right" is
 _WORD = r"[0-9_a-zA-ZÀ-ɏ'’]"  # Chinese characters stand beside letters without a space
 _START, _END = rf"(?<!{_WORD})", rf"(?!{_WORD})"
 _DENIED = re.compile(
@@ -22,7 +22,16 @@ _CUE = re.compile(
     r"\s*(?::|-|=)?\s*[(\[{]?\s*(?P<letter>[a-z])" + _END,
     re.IGNORECASE,
 )
-_MORE = r"(?:\s*(?:,|&|/|and\b|or\b)?\s*[(\[]?[A-Za-z](?:[).:\]]+|(?!\w)))+\s*"  # letters and nothing else
+_MORE = re.compile(r"(?:\s*(?:,|&|/|and\b|or\b)?\s*[(\[]?[A-Za-z](?:[).:\]]+|(?!\w)))+\s*")  # letters, nothing else
+_ALONE = re.compile(r"[(\[{<\s]*([A-Za-z])[)\]}>.:,;!\s]*")
+_LEADING = re.compile(
+    r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])(?:\s*\n|,?\s+(?:because|since)\b))"
+)
+_CAPITAL = re.compile(rf"{_START}(?<!\w-)([A-Z]){_END}(?!-\w)")
+_MARKUP = re.compile(r"[*_`\"“”]|\\boxed|\\text|\bn/a\b", re.IGNORECASE)
+_QUOTED = re.compile(rf"{_START}['‘’]([A-Za-z])['‘’](?!\w)")
+_OWN_LETTER = re.compile(r"^\s*\(?[A-Za-z][).:]\s*")
+_DENIAL = re.compile(r"\b(?:not|no|none|neither|nor)\b|n['’]t\b", re.IGNORECASE)
 _NEGATED = re.compile(r"\b(?:not|neither|nor|isn't|than)\s+(?:option\s+)?[(\[]?$", re.IGNORECASE)
 
 
@@ -45,12 +54,13 @@ def letter(response: str, options: Sequence[str]) -> str | None:
     """
     letters = [chr(ord("A") + i) for i in range(len(options))]
     text = unicodedata.normalize("NFKC", _said(response))
-    text = re.sub(r"[*_`\"“”]|\\boxed|\\text|\bn/a\b", "", text, flags=re.IGNORECASE).strip()
-    text = re.sub(rf"{_START}['‘’]([A-Za-z])['‘’](?!\w)", r"\1", text)
-    texts = [_words(re.sub(r"^\s*\(?[A-Za-z][).:]\s*", "", option)) for option in options]
+    text = _QUOTED.sub(r"\1", _MARKUP.sub("", text).strip())
+    if (alone := _alone(text)) in letters:
+        return alone
+    texts = [_words(_OWN_LETTER.sub("", option)) for option in options]
     readings = (
-        lambda: _alone(text),
         lambda: _same_text(text, texts),
+        lambda: _concluded(text, letters),
         lambda: _leading(text),
         lambda: _after_cue(text, letters),
         lambda: _standing(text, letters),
@@ -61,7 +71,7 @@ def letter(response: str, options: Sequence[str]) -> str | None:
 
 def _said(response: str) -> str:
     """The response behind its thoughts; nothing where they don't end."""
-    return re.sub(r"<think>.*", "", response.rpartition("</think>")[2], flags=re.DOTALL)
+    return response.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def _words(text: str) -> str:
@@ -69,7 +79,7 @@ def _words(text: str) -> str:
 
 
 def _alone(text: str) -> str | None:
-    match = re.fullmatch(r"[(\[{<\s]*([A-Za-z])[)\]}>.:,;!\s]*", text)
+    match = _ALONE.fullmatch(text)
     return match[1].upper() if match else None
 
 
@@ -80,32 +90,42 @@ def _same_text(text: str, texts: Sequence[str]) -> str | None:
 
 
 def _leading(text: str) -> str | None:
-    """The letter of "C. text", "(C) text", "c) text" and "C: text"; none of several, as in "(A) (C)" and "A. B."."""
-    match = re.match(r"(?:\(([A-Za-z])\)|\[([A-Za-z])\]|([A-Za-z])[).:](?=\s|$)|([A-Z])\s*\n)", text)
-    if match is None or re.fullmatch(_MORE, text[match.end() :]):
+    """The letter of "C. text", "(C) text", "c) text", "C: text", "C because"; none of several, as in "(A) (C)"."""
+    match = _LEADING.match(text)
+    if match is None or _MORE.fullmatch(text, match.end()):
         return None
     return next(group for group in match.groups() if group).upper()
 
 
-def _after_cue(text: str, letters: Sequence[str]) -> str | None:
-    """The letter after "answer is", "option" and the like: the last one, if "answer" names one, else the only one."""
+def _cues(text: str, letters: Sequence[str]) -> list[tuple[str, str]]:
+    """Each "answer is", "option" and the like that has a letter behind it, in lower case, and the letter."""
     found = []
     for match in _CUE.finditer(text):
         named = match["letter"].upper()
-        article = named == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
+        article = named == "A" and not _NOT_ARTICLE.match(text, match.end())
         if named in letters and not article and not _DENIED.match(text, match.end()):
-            found.append((match[0].lower().startswith("answer"), named))
-    answers = [named for is_answer, named in found if is_answer]
-    if answers:
-        return answers[-1]
-    return _only([named for _, named in found])
+            found.append((match[0].lower(), named))
+    return found
+
+
+def _concluded(text: str, letters: Sequence[str]) -> str | None:
+    """The letter of the last "the answer is C" or "Answer: C", whatever options were gone through before."""
+    said = [named for cue, named in _cues(text, letters) if re.match(r"answer\b.*(?:[:=]|\bis\b|\bbe\b)", cue)]
+    return said[-1] if said else None
+
+
+def _after_cue(text: str, letters: Sequence[str]) -> str | None:
+    """The letter after "answer", "option" and the like: the last one, if "answer" names one, else the only one."""
+    found = _cues(text, letters)
+    answers = [named for cue, named in found if cue.startswith("answer")]
+    return answers[-1] if answers else _only([named for _, named in found])
 
 
 def _standing(text: str, letters: Sequence[str]) -> str | None:
     """The only capital letter that stands by itself, articles and negated ones left out."""
     found = []
-    for match in re.finditer(rf"{_START}([A-Z]){_END}", text):
-        article = match[1] == "A" and not re.match(_NOT_ARTICLE, text[match.end() :])
+    for match in _CAPITAL.finditer(text):
+        article = match[1] == "A" and not _NOT_ARTICLE.match(text, match.end())
         denied = _NEGATED.search(text[: match.start()]) or _DENIED.match(text, match.end())
         if match[1] in letters and not article and not denied:
             found.append(match[1])
@@ -117,7 +137,7 @@ def _mentioned(text: str, texts: Sequence[str]) -> str | None:
 
     A response that denies something is not read this way.
     """
-    if re.search(r"\b(?:not|no|none|neither|nor)\b|n['’]t\b", text, re.IGNORECASE):
+    if _DENIAL.search(text):
         return None
     said = f" {_words(text)} "
     there = [i for i, option in enumerate(texts) if option and f" {option} " in said]

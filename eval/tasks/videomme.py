@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import BeforeValidator
 
 import pdrop_video as pv
 from eval.record import Record, Turn
@@ -17,24 +19,14 @@ from eval.subtitles import Cue, covering, load_srt
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
 from .letters import letter
+from .rows import Row, parse_rows
 
 QUESTIONS = "videomme/test-00000-of-00001.parquet"
-COLUMNS = (
-    "video_id",
-    "duration",
-    "domain",
-    "sub_category",
-    "videoID",
-    "question_id",
-    "task_type",
-    "question",
-    "options",
-    "answer",
-)
 _INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video. "
     "Respond with only the letter (A, B, C, or D) of the correct option."
 )
+_LETTER = re.compile(r"^[A-D]\.\s*")
 # What the official scorer removes before it looks for a letter. Two of its strings run together, so that "Best answer:"
 # stays and its B is read.
 _OFFICIAL_PREFIXES = (
@@ -47,6 +39,29 @@ _OFFICIAL_PREFIXES = (
     "Answer:",
     "Option:",
 )
+
+
+def _plain(value: Any) -> Any:
+    """An array of pandas as a list."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+class Question(Row):
+    """A row of the released file."""
+
+    video_id: str
+    duration: str
+    domain: str
+    sub_category: str
+    videoID: str
+    question_id: str
+    task_type: str
+    question: str
+    options: Annotated[tuple[str, ...], BeforeValidator(_plain), MinLen(2)]
+    answer: Literal["A", "B", "C", "D"]
+
+
+COLUMNS = tuple(Question.model_fields)
 
 
 def official_letter(response: str) -> str | None:
@@ -81,24 +96,27 @@ class VideoMME(Task):
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
         path = required(self.data / QUESTIONS, "download the dataset lmms-lab/Video-MME with its folder layout")
-        table = pd.read_parquet(path)
+        try:
+            table = pd.read_parquet(path)
+        except (ValueError, OSError) as error:
+            raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
         missing = [name for name in COLUMNS if name not in table.columns]
         if missing:
             raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released Video-MME file.")
         if self.subtitles:
             required(self.data / "subtitle", "unpack subtitle.zip of lmms-lab/Video-MME there")
-        return [self._item(row) for row in table.to_dict("records")]
+        return [self._item(row) for row in parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path)]
 
-    def _item(self, row: dict[str, Any]) -> Item:
+    def _item(self, row: Question) -> Item:
         return Item(
-            id=str(row["question_id"]),
-            video=str(row["videoID"]),
-            path=video_file(self.data / "data", str(row["videoID"])),
-            question=str(row["question"]),
-            options=tuple(map(str, row["options"])),
-            answer=str(row["answer"]),
-            category={name: str(row[name]) for name in ("duration", "domain", "sub_category", "task_type")},
-            extra={"video_id": str(row["video_id"])},
+            id=row.question_id,
+            video=row.videoID,
+            path=video_file(self.data / "data", row.videoID),
+            question=row.question,
+            options=row.options,
+            answer=row.answer,
+            category={name: getattr(row, name) for name in ("duration", "domain", "sub_category", "task_type")},
+            extra={"video_id": row.video_id},
         )
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
@@ -107,7 +125,7 @@ class VideoMME(Task):
         said = covering(self._of_video(item.video), seconds) if self.subtitles else []
         if said:
             lines = ["This video's subtitles are listed below:", *(cue.text for cue in said), *lines]
-        texts = tuple(re.sub(r"^[A-D]\.\s*", "", option) for option in item.options)
+        texts = tuple(_LETTER.sub("", option) for option in item.options)
         return Ask("\n".join(lines), cloze=item.question, choices=texts)
 
     def _of_video(self, video: str) -> list[Cue]:

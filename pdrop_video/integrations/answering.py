@@ -16,10 +16,13 @@ from typing import Any
 
 import pdrop_video as pv
 
+from ..asking import checked_for_asking
+from ..errors import ConfigError
 from ..journal import Journal, read_journal
 from ..lm import VideoLM
 from ..session import fingerprint
 from ..stream import VideoStream
+from ..watching import from_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,15 @@ class Watching:
         Frames a push.
     standing : bool
         Let each question rank visual tokens while its video is watched, once more for each question.
+    ask_pyramid : Pyramid or None
+        Drops from the memory at each question; None attends to all of it.
+    retrieve : int or None
+        Steps of time that each question gets back from the memory's archive.
+
+    Raises
+    ------
+    ConfigError
+        If `ask_pyramid` has more than stages and ratios, or there is no archive to `retrieve` from.
     """
 
     pyramid: pv.Pyramid
@@ -46,6 +58,24 @@ class Watching:
     max_frames: int | None = None
     chunk: int = 8
     standing: bool = False
+    ask_pyramid: pv.Pyramid | None = None
+    retrieve: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ask_pyramid is not None:
+            checked_for_asking(self.ask_pyramid)
+        if self.retrieve is not None:
+            from_one("retrieve", self.retrieve)
+            if self.memory.archive is None:
+                raise ConfigError(
+                    f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
+                    "archive=1073741824 (bytes)."
+                )
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """What each question is asked with, beside its own."""
+        return {"pyramid": self.ask_pyramid, "retrieve": self.retrieve}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +153,8 @@ class Answerer:
         """
 
         def generate() -> str:
-            text = self._stream(asked).ask(asked.text, max_new_tokens, answer_prefix=asked.prefix).text
+            stream, how = self._stream(asked), self.watching.asking
+            text = stream.ask(asked.text, max_new_tokens, answer_prefix=asked.prefix, **how).text
             return text[: min((at for end in until if (at := text.find(end)) >= 0), default=len(text))].rstrip()
 
         return str(self._once(generate, "answer", asked, max_new_tokens=max_new_tokens, until=list(until)))
@@ -140,10 +171,10 @@ class Answerer:
         """
 
         def compare() -> tuple[float, bool]:
-            stream = self._stream(asked)
-            (likelihood,) = stream.likelihood(asked.text, [continuation], answer_prefix=asked.prefix)
+            stream, how = self._stream(asked), self.watching.asking
+            (likelihood,) = stream.likelihood(asked.text, [continuation], answer_prefix=asked.prefix, **how)
             ids = tuple(self.lm.prompt.words(continuation))
-            given = stream.ask(asked.text, len(ids), answer_prefix=asked.prefix).token_ids
+            given = stream.ask(asked.text, len(ids), answer_prefix=asked.prefix, **how).token_ids
             return -likelihood, given == ids
 
         loss, greedy = self._once(compare, "loss", asked, continuation=continuation)

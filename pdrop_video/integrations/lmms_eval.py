@@ -51,7 +51,12 @@ class PDropVideo(lmms):
     memory : int or "none"
         Tokens that a layer remembers at most.
     evictor : str
+    archive : int or "none"
         See `pdrop_video.Memory`.
+    ask_pyramid : list of float or "none", optional
+        As `ratios`: drops from the memory at each question, by its attention.
+    retrieve : int or "none"
+        Steps of time that each question gets back from the memory's archive.
     fps, max_frames, chunk, standing
         See `pdrop_video.integrations.answering.Watching`.
     journal : str
@@ -76,6 +81,9 @@ class PDropVideo(lmms):
         allocator: str = "joint",
         memory: int | str = 6144,
         evictor: str = "oldest",
+        archive: int | str | None = None,
+        ask_pyramid: Any = None,
+        retrieve: int | str | None = None,
         fps: float | None = None,
         max_frames: int | None = None,
         chunk: int = 8,
@@ -94,7 +102,14 @@ class PDropVideo(lmms):
         more: dict[str, Any] = {} if revision is None else {"revision": revision}
         self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)
         watching = Watching(
-            _pyramid(ratios, scorer, allocator), _memory(memory, evictor), fps, max_frames, chunk, standing
+            _pyramid("ratios", ratios, scorer, allocator),
+            pv.Memory(tokens=_count("memory", memory), evictor=evictor, archive=_count("archive", archive)),
+            fps,
+            max_frames,
+            chunk,
+            standing,
+            None if ask_pyramid is None else _pyramid("ask_pyramid", ask_pyramid),
+            _count("retrieve", retrieve),
         )
         self._answerer = Answerer(self._lm, watching, None if journal == "none" else journal, self._rank)
         if self._answerer.known:
@@ -193,7 +208,7 @@ def _limits(settings: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
     ) else tuple(until)
 
 
-def _pyramid(ratios: Any, scorer: str | None, allocator: str) -> pv.Pyramid:
+def _pyramid(name: str, ratios: Any, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:
     if ratios is None:
         return pv.Pyramid(scorer=scorer, allocator=allocator)
     if str(ratios).strip().lower() == "none":
@@ -202,14 +217,14 @@ def _pyramid(ratios: Any, scorer: str | None, allocator: str) -> pv.Pyramid:
         shares = tuple(float(part) for part in str(ratios).strip("()[]'\" ").split(","))
     except ValueError as error:
         raise ConfigError(
-            f"ratios is {ratios!r}; expected numbers in brackets as [0.5,0.25,0.125], or none."
+            f"{name} is {ratios!r}; expected numbers in brackets as [0.5,0.25,0.125], or none."
         ) from error
     return pv.Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
 
 
-def _memory(tokens: int | str, evictor: str) -> pv.Memory:
-    if str(tokens).strip().lower() == "none":
-        return pv.Memory(tokens=None, evictor=evictor)
-    if isinstance(tokens, str) or int(tokens) != tokens:
-        raise ConfigError(f"memory is {tokens!r}; expected a number of tokens, or none.")
-    return pv.Memory(tokens=int(tokens), evictor=evictor)
+def _count(name: str, value: int | str | None) -> int | None:
+    if value is None or str(value).strip().lower() == "none":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} is {value!r}; expected a whole number, or none.")
+    return value

@@ -81,6 +81,7 @@ class DecordFrames:
             raise VideoError(f"{self._name} is stored mirrored, which decord ignores; use decoder='pyav'.")
         self._times, ending = known_times(address, connection, index)
         self._ending = self._ending or ending
+        sampling = sampling.knowing(self._times)
         refuse_beyond_end(sampling, self._times, self.info.duration, self._name)
         self._chosen = _choose(sampling, self._times)
         self._chunk = sampling.chunk

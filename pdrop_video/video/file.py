@@ -60,6 +60,7 @@ class FileFrames:
         self._times: Sequence[Fraction] = ()
         if sampling.picks:
             self._times, self._ending = known_times(address, connection, self._index)
+            self._sampling = sampling = sampling.knowing(self._times)
         refuse_beyond_end(sampling, self._times, self.info.duration, address.name)
 
     @property

@@ -14,7 +14,7 @@ from .drawn import Drawn
 from .file import FileFrames, known_times
 from .live import LiveFrames
 from .reader import VideoReader
-from .sampling import Sampling
+from .sampling import Rule, Sampling
 from .track import Track
 
 
@@ -26,7 +26,7 @@ def open_video(
     start: float | None = None,
     end: float | None = None,
     frames: int | None = None,
-    at: Iterable[float] | None = None,
+    at: Iterable[float] | Rule | None = None,
     decoder: Literal["pyav", "decord"] = "pyav",
     ahead: int = 1,
     policy: Literal["block", "latest"] | None = None,
@@ -53,9 +53,9 @@ def open_video(
     frames : int or None
         Take so many frames instead of so many a second, evenly spaced from the first to the last of those between
         `start` and `end`: the indices `numpy.linspace(0, n - 1, frames, dtype=int)`. A video with fewer gives all.
-    at : iterable of float or None
-        Take the frame on screen at each of these seconds instead, each frame at most once. Together with
-        `frame_times` this takes frames by any rule on indices.
+    at : iterable of float, callable or None
+        Take the frame on screen at each of these seconds instead, each frame at most once. A function is given the
+        times of all frames, as fractions of a second, and returns those to take: any rule on indices.
     decoder : {"pyav", "decord"}
         What decodes. decord reads files alone, in a process of its own, and is there for comparison; PyAV reads more
         kinds, uses less memory and reports damage.
@@ -91,6 +91,12 @@ def open_video(
     >>> with open_video("match.mp4", fps=1, chunk=8) as video:  # doctest: +SKIP
     ...     for chunk in video:
     ...         print(chunk.seconds)
+
+    The middle frame of each of eight equal parts, by index:
+
+    >>> def middles(times):
+    ...     return [times[int((part + 0.5) * len(times) / 8)] for part in range(8)]
+    >>> video = open_video("match.mp4", at=middles)  # doctest: +SKIP
     """
     sampling = Sampling.of(fps, chunk, start, end, frames, at)
     _check(decoder, ahead, policy)
@@ -123,11 +129,8 @@ def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None)
 
     Examples
     --------
-    The middle frame of each of eight equal parts, by index:
-
     >>> times = frame_times("match.mp4")  # doctest: +SKIP
-    >>> middles = [times[int((part + 0.5) * len(times) / 8)] for part in range(8)]  # doctest: +SKIP
-    >>> video = open_video("match.mp4", at=middles)  # doctest: +SKIP
+    >>> print(f"{len(times)} frames up to {times[-1]:.2f} s")  # doctest: +SKIP
     """
     address, connection = Address.of(source, protocols=protocols), Connection()
     track = Track(address, connection, Losses())

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from numbers import Integral, Real
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ..errors import ConfigError
 
@@ -20,6 +20,9 @@ from ..errors import ConfigError
 TOLERANCE = Fraction(1, 1000)
 # A time that went through a float and back is off by far less than any two frames lie apart.
 _FLOAT_ERROR = Fraction(1, 1_000_000)
+
+Rule: TypeAlias = Callable[[Sequence[Fraction]], Iterable[float | Fraction]]
+"""From the times of all frames, in increasing order, to those at which frames are taken."""
 
 
 class Wanted(Protocol):
@@ -49,6 +52,8 @@ class Sampling:
         Frames to take in all, evenly spaced among those between `start` and `end`; replaces `fps`.
     at : tuple of Fraction or None
         Times whose frames to take, in increasing order; replaces all of the above.
+    rule : callable or None
+        Gives `at` from the times of all frames, once these are known.
     """
 
     fps: Fraction | None
@@ -57,6 +62,7 @@ class Sampling:
     end: Fraction | None = None
     frames: int | None = None
     at: tuple[Fraction, ...] | None = None
+    rule: Rule | None = None
 
     @classmethod
     def of(
@@ -86,12 +92,16 @@ class Sampling:
             return cls(rate, per_chunk, first, last, number)
         if number is not None or start is not None or end is not None:
             raise ConfigError("at names every frame to take; leave out frames, start and end, or leave out at.")
-        return cls(rate, per_chunk, at=_times(at))
+        return cls(rate, per_chunk, rule=at) if callable(at) else cls(rate, per_chunk, at=_times(at))
+
+    def knowing(self, times: Sequence[Fraction]) -> Sampling:
+        """The same wishes where the times of all frames are known: what a rule would take of them."""
+        return self if self.rule is None else replace(self, at=_times(self.rule(times)), rule=None)
 
     @property
     def picks(self) -> bool:
         """Whether the frames' times must be known before the first one can be chosen."""
-        return self.frames is not None or self.at is not None
+        return self.frames is not None or self.at is not None or self.rule is not None
 
     def over(self, time: Fraction) -> bool:
         """Whether no frame at `time` or later is wanted."""

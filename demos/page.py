@@ -260,7 +260,7 @@ def _settings(models: list[str]) -> list[Any]:
         ),
         gr.Dropdown(
             [(_FORGETTING.get(name, name), name) for name in EVICTORS],
-            value="oldest",
+            value="pyramid",
             label="Forgetting",
             info="Which pieces go when the memory is full.",
         ),

@@ -40,7 +40,7 @@ class Settings:
     chunk: int = 8
     ratios: str = "0.5, 0.25, 0.125"
     memory: int = 6144
-    evictor: str = "oldest"
+    evictor: str = "pyramid"
     probe: str = ""
     ask_ratios: str = ""
 

@@ -119,7 +119,7 @@ def ask(
         str | None, typer.Option(help=f"What ranks visual tokens: {', '.join(SCORERS)}; left out: the best known.")
     ] = None,
     allocator: Annotated[str, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}.")] = "joint",
-    evictor: Annotated[str, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}.")] = "oldest",
+    evictor: Annotated[str, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}.")] = "pyramid",
     archive: Annotated[
         int | None, typer.Option(help="Bytes on the host for what is forgotten, for --retrieve.", min=1)
     ] = None,

@@ -60,7 +60,9 @@ class Ingestor:
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
-        asks = self.evictor.uses_query or (self.stages > 1 and loop.scorer.uses_probe)
+        if memory.needs_scores:
+            loop.rank_all_the_same()
+        asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if asks else adapter.embed([])
         shape = DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
@@ -184,7 +186,7 @@ class Ingestor:
 
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, the probe included."""
-        last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.schedule.layers, default=0)
+        last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.ranks_at, default=0)
         per_layer = self.loop.schedule.per_layer(visual)
         return [n + glue + (len(self.probe) if i < last else 0) for i, n in enumerate(per_layer)]
 

@@ -90,7 +90,7 @@ class VideoLM:
         ----------
         pyramid : Pyramid, optional
             How visual tokens are dropped; ``Pyramid()`` by default, ``Pyramid(stages=1)`` for none. An evictor that
-            goes by scores has tokens ranked all the same, at a boundary that drops nothing.
+            goes by scores has tokens ranked all the same.
         memory : Memory, optional
             What may be remembered; ``Memory()`` by default, ``Memory(tokens=None)`` for everything.
         standing_question : str, optional
@@ -107,12 +107,8 @@ class VideoLM:
         pyramid = pyramid or Pyramid()
         if pyramid.scorer is None:
             pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
-        memory = memory or Memory()
-        if memory.needs_scores and not pyramid.resolve(self.num_layers).layers and self.num_layers > 1:
-            boundary = max(1, self.num_layers // 4)  # the first one of the default schedule
-            pyramid = replace(pyramid, stages=None, ratio=None, average=None, layers=(boundary,), ratios=(1.0,))
         loop = LayerLoop(self.model.get_decoder(), pyramid)
-        return VideoStream(self, loop, memory, standing_question=standing_question, system=system)
+        return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:
         """Go on with a stream that `VideoStream.save` wrote.

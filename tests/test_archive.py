@@ -200,7 +200,7 @@ def test_asking_with_everything_leaves_the_stream_as_it_was(evictor: str) -> Non
 
 def test_the_limit_holds_and_the_oldest_goes() -> None:
     lm = build("qwen2_5_vl")
-    roomy = watched(lm, EVERYTHING, pv.Memory(tokens=tokens_for(lm), archive=ROOM), chunks=12)
+    roomy = watched(lm, EVERYTHING, pv.Memory(tokens=tokens_for(lm), evictor="oldest", archive=ROOM), chunks=12)
     everything = roomy._state.cache.archive
     assert everything is not None and len(everything.blocks) > 6
     token = 2 * 2 * 16 * 8  # keys and values, two heads of 16 doubles
@@ -214,7 +214,7 @@ def test_the_limit_holds_and_the_oldest_goes() -> None:
     assert "MiB archived" in repr(roomy)
 
     limit = 3 * block.nbytes + 10
-    stream = lm.stream(EVERYTHING, pv.Memory(tokens=tokens_for(lm), archive=limit))
+    stream = lm.stream(EVERYTHING, pv.Memory(tokens=tokens_for(lm), evictor="oldest", archive=limit))
     for i in range(12):
         push(stream, i, i + 1)
         assert stream.status.archive_bytes <= limit

@@ -27,7 +27,7 @@ from demos.uploads import Uploads
 
 CLIP = CLIPS / "clip.mp4"
 QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]
-SETTINGS = ["", 0, 8, "0.5, 0.25, 0.125", 6144, "oldest", "", "", False]
+SETTINGS = ["", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", "", False]
 built_in = cache(pv.load)
 
 

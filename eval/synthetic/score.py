@@ -183,7 +183,7 @@ def main(
     allocator: Annotated[str, typer.Option(help="With --ratios: how tokens are split over time.")] = "joint",
     chunk: Annotated[int, typer.Option(min=1, help="Frames a push.")] = 8,
     tokens: Annotated[int | None, typer.Option(help="Memory budget, in tokens a layer; all if left out.")] = None,
-    evictor: Annotated[str, typer.Option(help="With --tokens: what is forgotten.")] = "oldest",
+    evictor: Annotated[str, typer.Option(help="With --tokens: what is forgotten.")] = "pyramid",
     retrieve: Annotated[int | None, typer.Option(help="Steps that a question gets back from an archive.")] = None,
     ask_ratios: Annotated[str | None, typer.Option(help="What a question keeps of the memory, stage by stage.")] = None,
     read: Annotated[str, typer.Option("--answers", help="words, likelihood or letters.")] = "words",

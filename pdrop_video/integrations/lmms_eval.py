@@ -80,7 +80,7 @@ class PDropVideo(lmms):
         scorer: str | None = None,
         allocator: str = "joint",
         memory: int | str = 6144,
-        evictor: str = "oldest",
+        evictor: str = "pyramid",
         archive: int | str | None = None,
         ask_pyramid: Any = None,
         retrieve: int | str | None = None,

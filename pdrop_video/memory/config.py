@@ -48,7 +48,7 @@ class Memory:
     tokens: int | None = 6144
     bytes: int | None = None
     shape: Literal["flat", "pyramid"] = "flat"
-    evictor: str | Evictor = "oldest"
+    evictor: str | Evictor = "pyramid"
     positions: Literal["window", "original", "compact"] | None = None
     archive: int | None = None
     archive_folder: str | None = None

@@ -61,12 +61,18 @@ class LayerLoop:
         self.schedule: Schedule = pyramid.resolve(len(text.layers))
         self.axes = 3 if "mrope_section" in (getattr(text.config, "rope_parameters", None) or {}) else 1
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
+        self.ranks_at: tuple[int, ...] = self.schedule.layers
         self.compact = pyramid.positions == "compact"
         if self.compact and self.axes == 3:
             raise ConfigError(
                 'positions="compact" renumbers tokens in one dimension, but this model has M-RoPE (time, height, '
                 'width), which needs positions="original".'
             )
+
+    def rank_all_the_same(self) -> None:
+        """Give tokens scores also where the schedule drops none, at the first boundary of the default one."""
+        if not self.ranks_at and self.schedule.num_layers > 1:
+            self.ranks_at = (max(1, self.schedule.num_layers // 4),)
 
     def run(
         self,
@@ -127,7 +133,8 @@ class LayerLoop:
         rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), usual)
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
-        ratio_of = dict(zip(self.schedule.layers, self.schedule.ratios, strict=True)) if drops else {}
+        ratios = self.schedule.ratios or (1.0,) * len(self.ranks_at)
+        ratio_of = dict(zip(self.ranks_at, ratios, strict=True)) if drops else {}
         last = max(ratio_of, default=-1)
         memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
         for i, layer in enumerate(self.text.layers):

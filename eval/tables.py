@@ -6,7 +6,7 @@ it is finished; a table that was stopped goes on. All rows are compared with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -113,7 +113,7 @@ TABLES: Mapping[str, Callable[[DecoderShape], Rows]] = {
 }
 
 
-def run(name: str, common: Settings, runs: Path, out: Path, workers: int, only: str | None, margin: float) -> None:
+def run(name: str, common: Settings, runs: Path, out: Path, workers: int, only: Sequence[str], margin: float) -> None:
     """Do what is left of a table's runs, and write the table.
 
     Parameters
@@ -126,15 +126,17 @@ def run(name: str, common: Settings, runs: Path, out: Path, workers: int, only: 
         Where runs are kept, and where the table goes, in a folder of its name.
     workers : int
         Processes.
-    only : str or None
-        Only rows whose name holds this, and the first.
+    only : sequence of str
+        Only rows whose name holds one of these, and the first; all if there are none.
     margin : float
         Largest loss against the first row that counts as none.
     """
     lm = pv.load(common.get("model"))
     rows = TABLES[name](DecoderShape.of(lm.model.config.get_text_config()))
     first = next(iter(rows))
-    chosen = {row: given for row, given in rows.items() if only is None or only in row or row == first}
+    chosen = {
+        row: given for row, given in rows.items() if not only or row == first or any(part in row for part in only)
+    }
     done = []
     for number, (row, given) in enumerate(chosen.items(), 1):
         Console(stderr=True).print(f"{name}: {row} ({number} of {len(chosen)})", highlight=False)
@@ -162,7 +164,9 @@ def main(
     fps: Annotated[float, typer.Option(help="Frames a second.")] = 2.0,
     chunk: Annotated[int, typer.Option(help="Frames a push.")] = 8,
     answer: Annotated[str, typer.Option(help="likelihood, or generate.")] = "likelihood",
-    only: Annotated[str | None, typer.Option(help="Only rows whose name holds this, beside the first.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only rows whose name holds this, beside the first; may be repeated.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many questions.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps decoded frames.")] = None,
     margin: Annotated[float, typer.Option(help="Largest loss that counts as none.")] = 0.03,
@@ -174,7 +178,7 @@ def main(
             raise pv.ConfigError(f"there is no table {name!r}; choose one of {', '.join(TABLES)}.")
         common = {"task": "videomme", "data": data, "model": model, "fps": fps, "chunk": chunk, "answer": answer}
         common |= {"limit": limit, "cache": cache}
-        run(name, common, runs, out, workers, only, margin)
+        run(name, common, runs, out, workers, only or (), margin)
 
 
 if __name__ == "__main__":

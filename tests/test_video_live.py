@@ -195,7 +195,10 @@ def test_the_latest_frames_are_kept_when_the_reader_is_slow(stream: bytes) -> No
 
 
 def test_end_ends_a_stream(stream: bytes) -> None:
-    with serving(send(stream, "stall")) as server, open_video(server.address, 10, end=1, connection=PATIENT) as video:
+    with (
+        serving(send(stream, "stall")) as server,
+        open_video(server.address, 10, end=1, connection=PATIENT, policy="block") as video,
+    ):
         _, seconds = watch(video)
         assert video.warnings == []
     assert seconds[-1] == pytest.approx(0.9, abs=0.04)

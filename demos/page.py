@@ -34,8 +34,8 @@ A model watches your video and remembers it in bounded memory. Ask at any time, 
 """
 _BUILT_IN = """
 *The built-in model is tiny and was trained on synthetic clips like the example: ask it for the first or last colour,
-digit or shape, how many things are shown, or which way the marker goes. For real videos start the page with a real
-model: `--model NAME`.*
+digit or shape, which things are shown, where, in which colour and after what, how many there are, or which way the
+marker goes. For real videos start the page with a real model: `--model NAME`.*
 """
 _FORGETTING = {
     "oldest": "the oldest first",

@@ -60,7 +60,7 @@ def again(lm: pv.VideoLM, visual: int) -> Callable[[], Any]:
 def main(
     minutes: Annotated[str, typer.Option(help="When to ask, comma-separated.")] = "1,10,60",
     tokens: Annotated[int, typer.Option(help="Memory budget, in tokens a layer.")] = 6144,
-    evictor: Annotated[str, typer.Option(help="What is forgotten.")] = "pyramid",
+    evictor: Annotated[str, typer.Option(help="What is forgotten.")] = "oldest",
     ratios: Annotated[str, typer.Option(help="Of the pyramid; 'none' drops nothing, so every layer is full.")] = "none",
     repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 5,
     out: Out = None,

@@ -54,6 +54,8 @@ def chat(turns: Sequence[Turn]) -> list[Message]:
             said = f"{said}\n{turn.error}".strip()
         elif turn.done and turn.answer is None:
             said = f"{said} (stopped)".strip()
+        elif turn.done and not said:
+            said = "(The model ended its answer without a word.)"
         messages.append({"role": "assistant", "content": escape(said) or "…"})
     return messages
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -133,6 +134,15 @@ def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     for ratios in ("a", "0.5; 0.2", "2", "0.5, -1"):
         with pytest.raises(pv.PDropError):
             Settings(ratios=ratios).open(built_in())
+
+
+def test_an_answer_without_a_word_says_so() -> None:
+    answer = Mock(spec=pv.Answer)
+    said = [
+        views.chat([Turn("?", text, done, answer=(done and answer) or None)])[1]["content"]
+        for text, done in (("", False), (" ", True), ("2", True))
+    ]
+    assert said == ["…", "(The model ended its answer without a word.)", "2"]
 
 
 def test_text_of_strangers_stays_text() -> None:

@@ -32,7 +32,7 @@ PLACES_AFTER, KNOWN_AFTER, OPTIONS_AFTER = 2, 5, 7
 """Layers after which the heads read."""
 HEADS_WEIGHT = 0.5
 LETTERS_FROM = 0.4
-LETTERS = 0.35
+LETTERS_SHARE = 0.35
 """Part of the run after which letters are taught, and in how many of the steps."""
 BATCH_TOKENS = 5000
 NOISE = 0.6
@@ -131,7 +131,7 @@ def grids_for(progress: float, rng: np.random.Generator) -> int:
 
 def form_for(progress: float, rng: np.random.Generator) -> str:
     """Words only at first, then letters in some of the steps."""
-    return "letters" if progress > LETTERS_FROM and rng.random() < LETTERS else "words"
+    return "letters" if progress > LETTERS_FROM and rng.random() < LETTERS_SHARE else "words"
 
 
 def clips_for(grids: int, form: str) -> int:

@@ -7,6 +7,8 @@ it is finished; a table that was stopped goes on. All rows are compared with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import floor
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -27,7 +29,7 @@ from pdrop_video.memory.evictors import EVICTORS
 Settings: TypeAlias = dict[str, Any]
 Rows: TypeAlias = dict[str, Settings]
 
-SHARES = (0.1, 0.25, 0.5, 0.75)
+SHARES = (0.1, 0.15, 0.25, 0.5, 0.75)
 """Of the FLOPs of all visual tokens, that the rows of `depth` spend."""
 BUDGETS = (256, 512, 1024, 2048)
 """Tokens a layer that the rows of `memory` may remember."""
@@ -37,19 +39,24 @@ TOKENS_A_FRAME = 8
 """Of the built-in model."""
 
 
+def _one_drop(layer: int, ratio: float) -> pv.Pyramid:
+    return pv.Pyramid(layers=(layer,), ratios=(max(0.01, ratio),))
+
+
 def depth(shape: DecoderShape) -> Rows:
     """PyramidDrop's schedule against one early drop and against controls, at equal FLOPs."""
     costs = Costs(shape, 1024)
     rows: Rows = {"full": {"pyramid": ALL}}
     for share in SHARES:
-        pyramid = costs.paper(pv.Pyramid(), 4, share)
-        early = costs.fitted(lambda x: pv.Pyramid(layers=(2,), ratios=(max(0.01, x),)), share)
-        for name, schedule in (("pyramid", pyramid), ("fastv", early)):
-            if schedule is None:  # two whole layers cost more than that
+        schedules = {"pyramid": costs.paper(pv.Pyramid(), 4, share)}
+        for layer in (2, 1):  # FastV's is 2
+            schedules[f"one drop at {layer}"] = costs.fitted(partial(_one_drop, layer), share)
+        for name, schedule in schedules.items():
+            if schedule is None:  # the layers before the first boundary cost more than that
                 continue
             given: Settings = {
                 "layers": list(schedule.layers or ()),
-                "ratios": [round(r, 4) for r in schedule.ratios or ()],
+                "ratios": [floor(r * 1e4) / 1e4 for r in schedule.ratios or ()],
             }
             rows[f"{name} {share:.0%}"] = {"pyramid": given}
             if name == "pyramid":

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from transformers import AutoTokenizer
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import eager_attention_forward
 
@@ -20,17 +21,17 @@ from eval.synthetic.bank import cell_of, clip_grids, labels_of, shrink
 from eval.synthetic.fonts import FONTS
 from eval.synthetic.known import FACTS, STATES, facts_of, places_of, states_of
 from eval.synthetic.language_stage import attention
-from eval.synthetic.lessons import BLOCKS, Teacher, multiple_choice
+from eval.synthetic.lessons import multiple_choice
 from eval.synthetic.make import TASK_TYPES, make
 from eval.synthetic.mixing import class_maps
 from eval.synthetic.model import patches, video_positions
-from eval.synthetic.offline import prompt
+from eval.synthetic.pen import Pen
 from eval.synthetic.phrasings import phrasings
 from eval.synthetic.quiz import ENDS, KINDS, Question, question, questions
 from eval.synthetic.render import frames, read_mp4, write_clip, write_mp4
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.vision_stage import fast_vision
-from eval.synthetic.world import GLYPHS, SPLITS, Clip, Marker, Thing, generator, sample_clip
+from eval.synthetic.world import DIGITS, GLYPHS, SPLITS, Clip, Marker, Thing, generator, sample_clip
 from eval.tasks.videomme import VideoMME
 
 ROOT = Path(__file__).parent.parent
@@ -219,37 +220,20 @@ def test_labels_say_where_things_and_the_marker_are():
     assert places_of(32)[16 + cell_of(0.3, 0.6)].tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("form", BLOCKS)
-def test_lessons_are_what_the_library_says_to_the_model(form):
-    """A lesson's row, without its other questions, is the chat template's text of one clip and one question."""
-    labels = np.concatenate([labels_of(sample_clip("train", 8, n, seconds=8, dense=True)) for n in range(40)])
-    tokenizer = build_tokenizer()
-    features = torch.randn(len(labels), 16, 8)
-    lesson = Teacher(features, labels, tokenizer, "train").lesson(np.random.default_rng(1), 2, 6, gaps=False, form=form)
-    ids, positions = lesson.ids, lesson.positions
-    video = slice(3, 3 + 6 * 16)
-    assert len(lesson.asked) == 2 * BLOCKS[form]
-    for clip, slot, length, _ in lesson.asked:
-        sees = lesson.mask[clip, 0, slot].nonzero()[:, 0]
-        text = sees[(sees < video.start) | (sees >= video.stop)]
-        assert set(range(video.start, video.stop)) <= set(sees.tolist())
-        before, after = prompt(tokenizer, tokenizer.decode(ids[clip, text[4:-3]]))
-        assert ids[clip, text].tolist() == before + after
-        where, at = video_positions(3, torch.arange(6).float())
-        assert torch.equal(positions[:, clip, video], where)
-        assert positions[:, clip, text[3:]].tolist() == [list(range(at, at + len(after)))] * 3
-        answer = lesson.targets[clip, slot : slot + length]
-        assert torch.equal(answer[1:], ids[clip, slot + 2 : slot + 1 + length])
-        assert lesson.targets[clip, slot + length] == tokenizer.eos_token_id
-        flags = lesson.options[clip, text]
-        if form == "words":
-            assert (flags == -100).all()
-            continue
-        letter, lines = tokenizer.decode(answer), text[(flags >= 0)]
-        assert letter in "ABCD" and flags[flags >= 0].tolist() == [int(x == letter) for x in "ABCD"]
-        nexts = tokenizer.convert_ids_to_tokens(ids[clip, lines + 1])
-        assert nexts == ["B", "C", "D", "the"]
-    assert (lesson.targets >= 0).sum() == sum(length + 1 for _, _, length, _ in lesson.asked)
+@pytest.mark.parametrize("digit", DIGITS)
+def test_a_pen_s_digits_are_whole_and_no_two_alike(digit):
+    def written(seed: int) -> np.ndarray:
+        picture = Image.new("L", (120, 120))
+        Pen(np.random.default_rng(seed), digit).draw(ImageDraw.Draw(picture), 60, 45, 0)
+        return np.asarray(picture) > 0
+
+    pictures = [written(seed) for seed in range(12)]
+    for picture in pictures:
+        rows, columns = picture.any(1).nonzero()[0], picture.any(0).nonzero()[0]
+        assert rows[0] > 0 and rows[-1] < 119 and columns[0] > 0 and columns[-1] < 119  # nothing is cut off
+        assert rows[-1] - rows[0] > 70
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    assert (written(3) == pictures[3]).all()
 
 
 def test_a_set_is_in_video_mme_s_layout_and_its_prompt_the_one_trained_on(tmp_path):

@@ -23,7 +23,7 @@ from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
 
 from eval.synthetic.heads import FactHeads, OptionHeads, PlaceHeads, StateHeads
 from eval.synthetic.known import TOKENS, places_of
-from eval.synthetic.lessons import BLOCKS, LONG, PREFIX, Lesson, Teacher
+from eval.synthetic.lessons import BLIND, BLOCKS, LONG, PREFIX, Lesson, Teacher
 from eval.synthetic.log import Log
 from eval.synthetic.optim import MasterAdamW, load_checkpoint, save_checkpoint
 from eval.synthetic.quiz import KINDS
@@ -31,6 +31,9 @@ from eval.synthetic.quiz import KINDS
 PLACES_AFTER, KNOWN_AFTER, OPTIONS_AFTER = 2, 5, 7
 """Layers after which the heads read."""
 HEADS_WEIGHT = 0.5
+EARLY_AFTER = (6, 7)
+EARLY_WEIGHT = 0.3
+"""Layers after which a question in words must be answered already, and what each counts beside the last one."""
 LETTERS_FROM = 0.4
 LETTERS_SHARE = 0.35
 """Part of the run after which letters are taught, and in how many of the steps."""
@@ -118,14 +121,24 @@ class Ladder:
         return HEADS_WEIGHT * torch.stack([loss for loss, _ in found]).sum(), right
 
 
+def early(model: Qwen2_5_VLForConditionalGeneration, after: list[Tensor], lesson: Lesson) -> Tensor:
+    """The loss of answering after the layers of `EARLY_AFTER`, weighted; what words know is copied sooner so."""
+    learned = lesson.targets >= 0
+    text: Any = model.model.language_model
+    hidden = torch.stack([after[layer - 1][learned] for layer in EARLY_AFTER])
+    scores = model.lm_head(text.norm(hidden)).float().flatten(0, 1)
+    wanted = lesson.targets[learned].repeat(len(EARLY_AFTER))
+    return EARLY_WEIGHT * F.cross_entropy(scores, wanted, reduction="sum") / len(lesson.asked)
+
+
 def grids_for(progress: float, rng: np.random.Generator) -> int:
     """How many grids the videos of a step have: few at first, which teach most a token, up to 40 (128) later."""
     draw = rng.random()
     if progress < 0.06:
         return int(rng.integers(2, 5))
-    if progress < 0.35 or draw < 0.45:
+    if progress < 0.35 or draw < 0.3:
         return int(rng.integers(2, 9))
-    low, high = (8, 16) if draw < 0.72 else (16, 41) if draw < 0.94 else (41, 129)
+    low, high = (8, 16) if draw < 0.65 else (16, 41) if draw < 0.94 else (41, 129)
     return int(rng.integers(low, high))
 
 
@@ -201,12 +214,15 @@ def train_language(
         progress = optimiser.done / steps
         grids, form = grids_for(progress, rng), form_for(progress, rng)
         weights = {kind: share + LEAST_ERROR for kind, share in wrong[form].items()}
-        lesson = teacher.lesson(rng, clips_for(grids, form), grids, bool(rng.random() < 0.5), NOISE, form, weights)
+        gaps = bool(rng.random() < 0.5)
+        lesson = teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND)
         after = run(model, lesson)
         learned = lesson.targets >= 0
         scores = model.lm_head(after[-1][learned]).float()
         loss = F.cross_entropy(scores, lesson.targets[learned], reduction="sum") / len(lesson.asked)
         extra, known = heads.loss(after, lesson)
+        if form == "words":
+            extra = extra + early(model, after, lesson)
         (loss + extra).backward()
         norm = optimiser.step()
         for kind, answers in answered(scores.detach(), lesson).items():

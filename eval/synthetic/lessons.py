@@ -7,8 +7,9 @@ by side without padding; padding ends a row that is shorter than others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,8 +29,22 @@ BLOCKS = {"words": 8, "letters": 4}
 """Questions a video: bare ones that are answered in words, or as Video-MME puts them, answered by a letter."""
 LONG = 16
 """A video of so many grids is asked twice as much."""
-SPAN = 2048
+SPAN = 8192
 """Longest video, in seconds, that a lesson with gaps stands for."""
+BLIND = 0.5
+"""Share of the questions after whose text nothing sees the video: what is asked for must be known by the question."""
+
+
+DULL = re.compile(
+    r"\b(a|the|this|in|is|was|of|at|you|me|do|does|can|please|tell|video|clip|there|these|one|that|to) ", re.IGNORECASE
+)
+"""Words that training leaves out of questions now and then, so that what is asked does not hang on them."""
+
+
+def shortened(text: str, rng: np.random.Generator) -> str:
+    """A question without some of its `DULL` words, or as it is."""
+    share = 0.3 * (rng.random() < 0.5)
+    return DULL.sub(lambda found: "" if rng.random() < share else found[0], text)
 
 
 @dataclass
@@ -71,9 +86,14 @@ class Lesson:
 
 @dataclass
 class _Block:
-    """A question's tokens, how many of the last ones are the answer, and (place, right) of each option's last token."""
+    """A question's tokens.
+
+    `told` is where its text ends, `answer` how many of the last ones are the answer, `options` hold (place, right) of
+    each option's last token.
+    """
 
     ids: list[int]
+    told: int
     answer: int
     options: list[tuple[int, bool]]
     kind: str
@@ -129,10 +149,12 @@ class Teacher:
         noise: float = 0.0,
         form: str = "words",
         weights: Mapping[str, float] | None = None,
+        blindness: float = 0.0,
     ) -> Lesson:
         """One batch of `clips` videos of `grids` grids; with `gaps` the grids lie at random seconds of a longer one.
 
-        `weights` say how often each kind is asked; by default those about the first and last thing half as often.
+        `weights` say how often each kind is asked; by default those about the first and last thing half as often. A
+        share `blindness` of the questions is answered from what their own tokens know.
         """
         rows = np.stack([self._rows(rng, grids) for _ in range(clips)])
         visual = self.features[torch.from_numpy(rows)].flatten(1, 2)
@@ -144,7 +166,10 @@ class Teacher:
         states = np.stack([states_of(clip, self.labels[r]) for clip, r in zip(shown, rows, strict=True)])
         each = BLOCKS[form] * (2 if grids >= LONG else 1)
         weights = weights or {kind: 0.5 if kind in (*ENDS, "motion", "now") else 1.0 for kind in KINDS}
-        blocks = [[self._block(q, form) for q in self._questions(rng, clip, form, each, weights)] for clip in shown]
+        asked_of = [self._questions(rng, clip, form, each, weights) for clip in shown]
+        if self.split == "train":
+            asked_of = [[replace(q, text=shortened(q.text, rng)) for q in row] for row in asked_of]
+        blocks = [[self._block(q, form) for q in row] for row in asked_of]
         video = slice(PREFIX, PREFIX + grids * TOKENS)
         total = video.stop + max(sum(len(block.ids) for block in row) for row in blocks)
         ids = torch.full((clips, total), self.pad)
@@ -152,6 +177,7 @@ class Teacher:
         options = torch.full((clips, total), -100)
         positions = torch.zeros(3, clips, total, dtype=torch.long)
         group = torch.zeros(clips, total, dtype=torch.long)
+        blind = torch.zeros(clips, total, dtype=torch.bool)
         ids[:, : video.start] = torch.tensor(self.prefix)
         asked = []
         for n, row in enumerate(blocks):
@@ -163,6 +189,7 @@ class Teacher:
                 ids[n, start:end] = torch.tensor(block.ids)
                 positions[:, n, start:end] = text + torch.arange(len(block.ids))
                 group[n, start:end] = 1 + number
+                blind[n, start + block.told : end] = bool(rng.random() < blindness)
                 first = end - block.answer - 1
                 targets[n, first:end] = torch.tensor([*block.ids[-block.answer :], self.end])
                 for place, right in block.options:
@@ -171,6 +198,7 @@ class Teacher:
                 start = end
             group[n, start:] = -1
         same = (group[:, None, :] == group[:, :, None]) | ((group[:, None, :] == 0) & (group[:, :, None] >= 0))
+        same[:, :, video] &= ~blind[:, :, None]
         mask = (same & torch.ones(total, total, dtype=torch.bool).tril())[:, None]
         named = self.glyphs[ids]
         named[:, : video.stop] = -1
@@ -184,10 +212,14 @@ class Teacher:
         return torch.from_numpy(np.sort(rng.choice(span, grids, replace=False)).astype(np.float32))
 
     def _rows(self, rng: np.random.Generator, grids: int) -> np.ndarray:
-        """Rows of the bank that make one video: one direction, 1 to 8 things, none of one glyph right after another."""
+        """Rows of the bank that make one video: one direction, 1 to 8 things, none of one glyph right after another.
+
+        Training has many things more often: few are learned soon.
+        """
         direction = int(rng.integers(NO_MARKER)) if rng.random() < 0.8 else NO_MARKER
         rows = rng.choice(self.rows[direction, False], grids)
-        when = np.sort(rng.choice(grids, int(rng.integers(1, min(MOST_THINGS, grids) + 1)), replace=False))
+        number = int(rng.integers(1, min(MOST_THINGS, grids) + 1, 2 if self.split == "train" else 1).max())
+        when = np.sort(rng.choice(grids, number, replace=False))
         if rng.random() < LAST_SHOWN:
             when[-1] = grids - 1
         glyph = NO_GLYPH
@@ -231,4 +263,5 @@ class Teacher:
         ends = np.cumsum([len(self.before), *map(len, told)]) - 1
         options = [] if form == "words" else [(int(e), n == right) for n, e in enumerate(ends[3 : 3 + len(LETTERS)])]
         put = [token for piece in told for token in piece]
-        return _Block([*self.before, *put, *self.after, *said], len(said), options, asked.kind)
+        seeing = int(ends[1 if form == "words" else 2 + len(LETTERS)]) + 1
+        return _Block([*self.before, *put, *self.after, *said], seeing, len(said), options, asked.kind)

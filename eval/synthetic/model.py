@@ -26,8 +26,9 @@ RESIDUAL_GAIN = 0.1
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     """A tiny Qwen2.5-VL: 8 layers of width 256, a vision tower of 4 layers of width 128.
 
-    `mrope_section` gives most of a head to the slow end of the axis that stays the same over a video: content is
-    compared there, whatever the distance. The fast end of each axis tells moments and places apart.
+    `mrope_section` deals out a head's frequencies, from fast to slow, to time, row, column, and again. Places need fast
+    ones, and the order of moments slower ones; the slowest lie on an axis that stays the same over a video, where
+    content is compared whatever the distance.
     """
     token = tokenizer.get_vocab()
     return Qwen2_5_VLConfig(
@@ -40,7 +41,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "num_key_value_heads": KEY_HEADS,
             "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 30]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 3, 6, 0, 21]},
             "tie_word_embeddings": True,
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,

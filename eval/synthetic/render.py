@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from eval.synthetic.fonts import FONTS, font
 from eval.synthetic.outlines import holes, outline, strokes
+from eval.synthetic.pen import Pen
 from eval.synthetic.scenes import Scene
 from eval.synthetic.world import DIGITS, Clip, Marker, Thing, generator
 
@@ -29,6 +30,8 @@ RGB = {
     "blue": (36, 76, 225),
     "purple": (165, 50, 200),
 }
+PENNED = 0.4
+"""Share of the digits that are written with a pen in training, not set in a font."""
 UPSCALE = 3
 """Things are drawn so many times larger and then reduced, for smooth edges."""
 
@@ -41,10 +44,13 @@ def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tu
     rim = round(height * UPSCALE * 0.05) if edge else 0
     layers = []
     name = FONTS[split][int(rng.integers(len(FONTS[split])))]
+    pen = Pen(rng, glyph) if split == "train" and glyph in DIGITS and rng.random() < PENNED else None
     for grow in (0, rim):
         layer = Image.new("L", (room, room))
         draw = ImageDraw.Draw(layer)
-        if glyph in DIGITS:
+        if pen:
+            pen.draw(draw, room / 2, height * UPSCALE * 0.47, grow)
+        elif glyph in DIGITS:
             face = font(name, int(height * UPSCALE * 1.25))
             draw.text((room / 2, room / 2), glyph, 255, font=face, anchor="mm", stroke_width=grow)
         else:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import diskcache
@@ -91,15 +92,21 @@ class Frames:
         if self._cache is None:
             yield from _decoded(viewing)
             return
-        name = _name(viewing)
-        yield from self._kept(name) or self._keeping(name, _decoded(viewing))
+        name, done = _name(viewing), 0
+        for chunk in self._kept(name):
+            yield chunk
+            done += 1
+        if done == 0 or done < int(self._cache.get(name) or 0):
+            yield from islice(self._keeping(name, _decoded(viewing)), done, None)
 
-    def _kept(self, name: str) -> list[pv.FrameChunk] | None:
-        """All chunks of a viewing, if all are still there."""
+    def _kept(self, name: str) -> Iterator[pv.FrameChunk]:
+        """The chunks of a whole viewing, read one by one, up to the first that is not there any more."""
         assert self._cache is not None
-        count = self._cache.get(name)
-        stored = [self._cache.get(f"{name}/{i}") for i in range(int(count or 0))]
-        return [_unpacked(data) for data in stored] if stored and all(stored) else None
+        for number in range(int(self._cache.get(name) or 0)):
+            data = self._cache.get(f"{name}/{number}")
+            if data is None:
+                return
+            yield _unpacked(data)
 
     def _keeping(self, name: str, chunks: Iterator[pv.FrameChunk]) -> Iterator[pv.FrameChunk]:
         assert self._cache is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import diskcache
 import pytest
 import torch
 from media import number_of, steady, write_video
@@ -103,6 +104,24 @@ def test_the_disk_gives_the_same_without_the_file_being_read(clip: Path, tmp_pat
     os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     with pytest.raises(pv.VideoError):  # another file is not the same viewing
         list(Frames(tmp_path / "kept")(wanted))
+
+
+def test_a_viewing_of_which_a_part_went_is_whole_again_and_is_read_chunk_by_chunk(clip: Path, tmp_path: Path) -> None:
+    wanted = viewing(clip, fps=5.0)
+    whole = list(Frames(tmp_path / "kept")(wanted))
+    assert len(whole) == 7
+    for gone in (0, 3, 6):
+        with diskcache.Cache(str(tmp_path / "kept")) as kept:
+            name = next(key for key in kept if "/" not in key)
+            assert kept.delete(f"{name}/{gone}")
+        assert same(list(Frames(tmp_path / "kept")(wanted)), whole)
+        with diskcache.Cache(str(tmp_path / "kept")) as kept:
+            assert f"{name}/{gone}" in kept  # for the next time
+    chunks = Frames(tmp_path / "kept")(wanted)
+    assert torch.equal(next(chunks).frames, whole[0].frames)
+    with diskcache.Cache(str(tmp_path / "kept")) as kept:
+        kept.set(f"{name}/1", kept.get(f"{name}/2"))
+    assert torch.equal(next(chunks).frames, whole[2].frames)  # a long video is never all in memory
 
 
 def test_a_viewing_that_was_broken_off_is_not_taken_for_whole(clip: Path, tmp_path: Path) -> None:

@@ -31,14 +31,16 @@ from eval.synthetic.quiz import KINDS
 PLACES_AFTER, KNOWN_AFTER, OPTIONS_AFTER = 2, 5, 7
 """Layers after which the heads read."""
 HEADS_WEIGHT = 0.5
+WORDS_AFTER = 6
 EARLY_AFTER = (6, 7)
 EARLY_WEIGHT = 0.3
-"""Layers after which a question in words must be answered already, and what each counts beside the last one."""
+"""Layers after which a question's last word must know the answer, and after which a question in words must be answered
+already; what each of these counts beside the last layer."""
 LETTERS_FROM = 0.4
 LETTERS_SHARE = 0.35
 """Part of the run after which letters are taught, and in how many of the steps."""
 BATCH_TOKENS = 5000
-NOISE = 0.6
+NOISE = 0.2
 EVERY_SECONDS = 60.0
 SMOOTHING = 0.03
 LEAST_ERROR = 0.04
@@ -121,13 +123,14 @@ class Ladder:
         return HEADS_WEIGHT * torch.stack([loss for loss, _ in found]).sum(), right
 
 
-def early(model: Qwen2_5_VLForConditionalGeneration, after: list[Tensor], lesson: Lesson) -> Tensor:
-    """The loss of answering after the layers of `EARLY_AFTER`, weighted; what words know is copied sooner so."""
-    learned = lesson.targets >= 0
+def early(model: Qwen2_5_VLForConditionalGeneration, after: list[Tensor], lesson: Lesson, form: str) -> Tensor:
+    """The weighted loss of knowing answers before the last layer: what words know is read sooner so."""
+    learned, asks = lesson.targets >= 0, lesson.words >= 0
+    layers = EARLY_AFTER if form == "words" else ()
+    hidden = torch.cat([after[WORDS_AFTER - 1][asks], *(after[layer - 1][learned] for layer in layers)])
+    wanted = torch.cat([lesson.words[asks], *(lesson.targets[learned] for _ in layers)])
     text: Any = model.model.language_model
-    hidden = torch.stack([after[layer - 1][learned] for layer in EARLY_AFTER])
-    scores = model.lm_head(text.norm(hidden)).float().flatten(0, 1)
-    wanted = lesson.targets[learned].repeat(len(EARLY_AFTER))
+    scores = model.lm_head(text.norm(hidden)).float()
     return EARLY_WEIGHT * F.cross_entropy(scores, wanted, reduction="sum") / len(lesson.asked)
 
 
@@ -221,8 +224,7 @@ def train_language(
         scores = model.lm_head(after[-1][learned]).float()
         loss = F.cross_entropy(scores, lesson.targets[learned], reduction="sum") / len(lesson.asked)
         extra, known = heads.loss(after, lesson)
-        if form == "words":
-            extra = extra + early(model, after, lesson)
+        extra = extra + early(model, after, lesson, form)
         (loss + extra).backward()
         norm = optimiser.step()
         for kind, answers in answered(scores.detach(), lesson).items():

@@ -67,6 +67,8 @@ class Lesson:
         `[clips, 16 grids, 14]`, the classes of `STATES` for the video so far.
     facts : Tensor
         `[clips, T, 5]`, the classes of `FACTS` at words for things in questions, else -100.
+    words : Tensor
+        `[clips, T]`, at the last token of a question the first token of the words that answer it, else -100.
     options : Tensor
         `[clips, T]`, at the last token of an option that is a line of its own 1 if it is right, else 0; -100 elsewhere.
     asked : list of (int, int, int, str)
@@ -80,6 +82,7 @@ class Lesson:
     targets: Tensor
     states: Tensor
     facts: Tensor
+    words: Tensor
     options: Tensor
     asked: list[tuple[int, int, int, str]]
 
@@ -88,11 +91,14 @@ class Lesson:
 class _Block:
     """A question's tokens.
 
-    `told` is where its text ends, `answer` how many of the last ones are the answer, `options` hold (place, right) of
-    each option's last token.
+    `asks` is the place of the question's last token and `word` the first token of the words that answer it; from `told`
+    on nothing is told any more; `answer` of the last ones are the answer; `options` hold (place, right) of each
+    option's last token.
     """
 
     ids: list[int]
+    asks: int
+    word: int
     told: int
     answer: int
     options: list[tuple[int, bool]]
@@ -174,7 +180,7 @@ class Teacher:
         total = video.stop + max(sum(len(block.ids) for block in row) for row in blocks)
         ids = torch.full((clips, total), self.pad)
         targets = torch.full((clips, total), -100)
-        options = torch.full((clips, total), -100)
+        words, options = (torch.full((clips, total), -100) for _ in range(2))
         positions = torch.zeros(3, clips, total, dtype=torch.long)
         group = torch.zeros(clips, total, dtype=torch.long)
         blind = torch.zeros(clips, total, dtype=torch.bool)
@@ -192,6 +198,7 @@ class Teacher:
                 blind[n, start + block.told : end] = bool(rng.random() < blindness)
                 first = end - block.answer - 1
                 targets[n, first:end] = torch.tensor([*block.ids[-block.answer :], self.end])
+                words[n, start + block.asks] = block.word
                 for place, right in block.options:
                     options[n, start + place] = int(right)
                 asked.append((n, first, block.answer, block.kind))
@@ -204,7 +211,7 @@ class Teacher:
         named[:, : video.stop] = -1
         known = torch.stack([facts_of(clip) for clip in shown])[torch.arange(clips)[:, None], named]
         facts = known.masked_fill(named[..., None] < 0, -100)
-        return Lesson(ids, visual, positions, mask, targets, torch.from_numpy(states), facts, options, asked)
+        return Lesson(ids, visual, positions, mask, targets, torch.from_numpy(states), facts, words, options, asked)
 
     def _seconds(self, rng: np.random.Generator, grids: int, gaps: bool) -> Tensor:
         """When the grids are, `[grids]`: every second, or scattered over a span of up to `SPAN` (by its logarithm)."""
@@ -258,10 +265,11 @@ class Teacher:
         """A question as the chat template puts it after a video, with its answer."""
         right = asked.options.index(asked.answer)
         lines = [asked.text] if form == "words" else _lines(asked)
-        pieces = self.tokenizer([*lines, asked.answer if form == "words" else LETTERS[right]]).input_ids
-        *told, said = pieces
+        *told, word, said = self.tokenizer(
+            [*lines, asked.answer, asked.answer if form == "words" else LETTERS[right]]
+        ).input_ids
         ends = np.cumsum([len(self.before), *map(len, told)]) - 1
         options = [] if form == "words" else [(int(e), n == right) for n, e in enumerate(ends[3 : 3 + len(LETTERS)])]
         put = [token for piece in told for token in piece]
-        seeing = int(ends[1 if form == "words" else 2 + len(LETTERS)]) + 1
-        return _Block([*self.before, *put, *self.after, *said], seeing, len(said), options, asked.kind)
+        asks, last = int(ends[1 if form == "words" else 2]), int(ends[1 if form == "words" else 2 + len(LETTERS)])
+        return _Block([*self.before, *put, *self.after, *said], asks, word[0], last + 1, len(said), options, asked.kind)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eval.synthetic.bank import labels_of
+from eval.synthetic.curve import draw, read
 from eval.synthetic.lessons import BLOCKS, Teacher, shortened
+from eval.synthetic.log import Log
 from eval.synthetic.model import video_positions
 from eval.synthetic.offline import prompt
 from eval.synthetic.tokenizer import build_tokenizer
@@ -34,6 +37,10 @@ def test_lessons_are_what_the_library_says_to_the_model(form):
         assert torch.equal(positions[:, clip, video], where)
         assert positions[:, clip, text[3:]].tolist() == [list(range(at, at + len(after)))] * 3
         answer = lesson.targets[clip, slot : slot + length]
+        (asks,) = text[lesson.words[clip, text] >= 0].tolist()
+        word = int(lesson.words[clip, asks])
+        assert tokenizer.decode([ids[clip, asks]]) in ".?:"
+        assert word == int(answer[0]) if form == "words" else word in ids[clip, asks:slot]
         assert torch.equal(answer[1:], ids[clip, slot + 2 : slot + 1 + length])
         assert lesson.targets[clip, slot + length] == tokenizer.eos_token_id
         flags = lesson.options[clip, text]
@@ -81,3 +88,17 @@ def test_a_shortened_question_keeps_what_it_asks_for():
     kept = ["which", "not", "shown", "key,", "star,", "4", "or", "circle?"]
     for short in found:
         assert [w for w in short.split() if w in kept] == kept and set(short.split()) <= set(text.split())
+
+
+def test_the_curve_takes_the_later_line_of_a_step_that_was_done_twice(tmp_path):
+    log = Log(tmp_path / "log.csv")
+    for step, right in ((250, 0.3), (500, 0.4), (500, 0.5), (250, 0.2)):
+        log.write("language_dev_words", step, 1.0, all=right, count=right / 2)
+        log.write("language_dev_letters", step, 1.0, all=0.0)
+        log.write("language_words", step, 1.0, loss=9.0)
+    found = read(log.path, "words")
+    assert found.index.tolist() == [250, 500]
+    assert found["all"].tolist() == [0.2, 0.5] and found["count"].tolist() == [0.1, 0.25]
+    draw(log.path, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.width > 2 * picture.height

@@ -1,4 +1,4 @@
-"""The training curve, the dev split's answers by kind and step: `python -m eval.synthetic.curve --log LOG --out PICTURE`."""
+"""The training curve, the dev split's answers by kind: `python -m eval.synthetic.curve --log LOG --out PICTURE`."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ LONG = 16
 """A video of so many grids is asked twice as much."""
 SPAN = 8192
 """Longest video, in seconds, that a lesson with gaps stands for."""
+JUST_GONE = 0.2
+"""How often, in training, the last thing is gone for one second: what is hardest to tell from what is there now."""
 BLIND = 0.5
 """Share of the questions after whose text nothing sees the video: what is asked for must be known by the question."""
 
@@ -227,8 +229,11 @@ class Teacher:
         rows = rng.choice(self.rows[direction, False], grids)
         number = int(rng.integers(1, min(MOST_THINGS, grids) + 1, 2 if self.split == "train" else 1).max())
         when = np.sort(rng.choice(grids, number, replace=False))
-        if rng.random() < LAST_SHOWN:
+        draw = rng.random()
+        if draw < LAST_SHOWN:
             when[-1] = grids - 1
+        elif self.split == "train" and draw < LAST_SHOWN + JUST_GONE and grids - 2 not in when[:-1] and grids > 1:
+            when[-1] = grids - 2
         glyph = NO_GLYPH
         for second in when:
             candidates = rng.choice(self.rows[direction, True], 8)

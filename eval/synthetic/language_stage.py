@@ -37,7 +37,7 @@ EARLY_WEIGHT = 0.3
 """Layers after which a question's last word must know the answer, and after which a question in words must be answered
 already; what each of these counts beside the last layer."""
 LETTERS_FROM = 0.4
-LETTERS_SHARE = 0.35
+LETTERS_SHARE = 0.5
 """Part of the run after which letters are taught, and in how many of the steps."""
 BATCH_TOKENS = 5000
 NOISE = 0.2

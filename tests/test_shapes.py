@@ -42,7 +42,8 @@ def shaped(monkeypatch: pytest.MonkeyPatch, family: str, shape: str) -> pv.Video
     for name, value in text.items():
         monkeypatch.setitem(families.TEXT, name, value)
         monkeypatch.setitem(families.QWEN_TEXT, name, value)
-    monkeypatch.setitem(families.QWEN_TEXT, "rope_parameters", LINEAR | rope | dict(mrope_section=[2, 3, 3]))
+    sections = [1, 1, 1, 2, 1, 2] if text.get("num_attention_heads") == 1 else [2, 3, 3]  # dealt out once, or twice
+    monkeypatch.setitem(families.QWEN_TEXT, "rope_parameters", LINEAR | rope | dict(mrope_section=sections))
     for name, value in vision.items():
         monkeypatch.setitem(families.QWEN_VISION, name, value)
     monkeypatch.setitem(families.TOWER, "num_attention_heads", 4)

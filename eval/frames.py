@@ -93,16 +93,17 @@ class Frames:
             yield from _decoded(viewing)
             return
         name, done = _name(viewing), 0
-        for chunk in self._kept(name):
+        count = int(self._cache.get(name) or 0)
+        for chunk in self._kept(name, count):
             yield chunk
             done += 1
-        if done == 0 or done < int(self._cache.get(name) or 0):
+        if done < count or not count:
             yield from islice(self._keeping(name, _decoded(viewing)), done, None)
 
-    def _kept(self, name: str) -> Iterator[pv.FrameChunk]:
+    def _kept(self, name: str, count: int) -> Iterator[pv.FrameChunk]:
         """The chunks of a whole viewing, read one by one, up to the first that is not there any more."""
         assert self._cache is not None
-        for number in range(int(self._cache.get(name) or 0)):
+        for number in range(count):
             data = self._cache.get(f"{name}/{number}")
             if data is None:
                 return

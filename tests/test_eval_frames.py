@@ -118,6 +118,11 @@ def test_a_viewing_of_which_a_part_went_is_whole_again_and_is_read_chunk_by_chun
         with diskcache.Cache(str(tmp_path / "kept")) as kept:
             assert f"{name}/{gone}" in kept  # for the next time
     chunks = Frames(tmp_path / "kept")(wanted)
+    begun = [next(chunks)]
+    with diskcache.Cache(str(tmp_path / "kept")) as kept:
+        assert kept.delete(f"{name}/3") and kept.delete(name)  # while it is being watched
+    assert same([*begun, *chunks], whole)
+    chunks = Frames(tmp_path / "kept")(wanted)
     assert torch.equal(next(chunks).frames, whole[0].frames)
     with diskcache.Cache(str(tmp_path / "kept")) as kept:
         kept.set(f"{name}/1", kept.get(f"{name}/2"))

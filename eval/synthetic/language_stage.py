@@ -3,8 +3,9 @@
 The loss is the answers' cross entropy, plus half of what each group of `heads` loses: after layer 2 a visual slot must
 know where in its grid it is, after layer 5 every visual slot the video so far (first and last colour, number, shape and
 icon, the count, the direction, the last thing and the one before it, the last one's corner) and every word for a thing
-in a question what is known of that thing, after layer 7 every option whether it is right (`known`). Kinds of question
-that are often answered wrong are asked more often.
+in a question what is known of that thing, after layer 7 every option whether it is right (`known`). A question's last
+word must know the answer after layer 6, questions in words are answered after layers 6 and 7 too, and half of the
+answers can't see the video. Kinds of question that are often answered wrong are asked more often.
 """
 
 from __future__ import annotations

@@ -270,11 +270,11 @@ class Teacher:
         """A question as the chat template puts it after a video, with its answer."""
         right = asked.options.index(asked.answer)
         lines = [asked.text] if form == "words" else _lines(asked)
-        *told, word, said = self.tokenizer(
-            [*lines, asked.answer, asked.answer if form == "words" else LETTERS[right]]
-        ).input_ids
+        *told, words, letter = self.tokenizer([*lines, asked.answer, LETTERS[right]]).input_ids
+        said = words if form == "words" else letter
         ends = np.cumsum([len(self.before), *map(len, told)]) - 1
         options = [] if form == "words" else [(int(e), n == right) for n, e in enumerate(ends[3 : 3 + len(LETTERS)])]
         put = [token for piece in told for token in piece]
-        asks, last = int(ends[1 if form == "words" else 2]), int(ends[1 if form == "words" else 2 + len(LETTERS)])
-        return _Block([*self.before, *put, *self.after, *said], asks, word[0], last + 1, len(said), options, asked.kind)
+        asks, last = (ends[1], ends[1]) if form == "words" else (ends[2], ends[-2])  # before the line that ends it
+        ids = [*self.before, *put, *self.after, *said]
+        return _Block(ids, int(asks), words[0], int(last) + 1, len(said), options, asked.kind)

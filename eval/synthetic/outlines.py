@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 Point = tuple[float, float]
 _BAR = 0.34
@@ -75,9 +76,13 @@ _CORNERS: dict[str, list[Point]] = {
 }
 
 
+def arc(x: float, y: float, width: float, height: float, angles: NDArray[np.float64]) -> list[Point]:
+    """Points of an ellipse about (x, y), half its width and height given, at angles from the right and then down."""
+    return [(float(x + width * np.cos(a)), float(y + height * np.sin(a))) for a in angles]
+
+
 def _ring(x: float, y: float, width: float, height: float, points: int = 40) -> list[Point]:
-    a = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return [(float(x + width * np.cos(u)), float(y + height * np.sin(u))) for u in a]
+    return arc(x, y, width, height, np.linspace(0, 2 * np.pi, points, endpoint=False))
 
 
 def _star() -> list[Point]:
@@ -97,9 +102,9 @@ def _moon() -> list[Point]:
     """A sickle: an outer arc, and back along a shallower one."""
     outer = np.linspace(-0.62 * np.pi, 0.62 * np.pi, 30) + np.pi
     inner = np.linspace(0.42 * np.pi, -0.42 * np.pi, 30) + np.pi
-    arc = [(float(0.35 + 1.05 * np.cos(a)), float(1.05 * np.sin(a))) for a in outer]
-    tip = arc[-1][1] / float(np.sin(inner[0]))
-    return arc + [(float(0.62 + 0.75 * np.cos(a)), float(tip * np.sin(a))) for a in inner]
+    back = arc(0.35, 0, 1.05, 1.05, outer)
+    tip = back[-1][1] / float(np.sin(inner[0]))
+    return back + arc(0.62, 0, 0.75, tip, inner)
 
 
 def outline(glyph: str) -> list[list[Point]]:
@@ -135,4 +140,4 @@ def strokes(glyph: str) -> list[list[Point]]:
     if glyph != "cup":
         return []
     a = np.linspace(-0.45 * np.pi, 0.45 * np.pi, 20)
-    return [[(float(0.55 + 0.5 * np.cos(u)), float(-0.1 + 0.45 * np.sin(u))) for u in a]]
+    return [arc(0.55, -0.1, 0.5, 0.45, a)]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageDraw
 
-from eval.synthetic.outlines import Point
+from eval.synthetic.outlines import Point, arc
 
 Line = list[Point]
 
 
 def _arc(x: float, y: float, wide: float, high: float, start: float, end: float) -> Line:
-    """Part of an ellipse, angles in degrees from the right and then down."""
-    angles = np.deg2rad(np.linspace(start, end, 25))
-    return [(float(x + wide * np.cos(a)), float(y + high * np.sin(a))) for a in angles]
+    """Part of an ellipse, from one angle to another in degrees."""
+    return arc(x, y, wide, high, np.deg2rad(np.linspace(start, end, 25)))
 
 
 _SIX: tuple[tuple[Line, ...], ...] = (

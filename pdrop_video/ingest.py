@@ -290,4 +290,4 @@ def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Lay
     frame = torch.where(piece.visual, table.step - first, -1)
     place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
     frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
-    return Layout(frame, place, len(piece.steps), math.prod(piece.size))
+    return Layout(frame, place, len(piece.steps), math.prod(piece.size), piece.size[1], first)

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from .memory import Ahead, StreamCache, TokenTable
+from .memory.evictors.base import lexicographic
 from .memory.room import Arrangement
 from .pyramid import Rows, Schedule
 from .pyramid.rank import Rope, attention_weights, per_head, project
+from .ties import settled
 
 
 class MemoryPassage:
@@ -120,7 +122,7 @@ class AskingPassage(MemoryPassage):
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
             weight = self._weights(layer, module, rows, rope()) if first or gone > 0 else None
-            move = None if weight is None or gone <= 0 else _narrow(weight, table, gone)
+            move = None if weight is None or gone <= 0 else _narrow(settled(weight, rows.hidden.dtype), table, gone)
             self._decided[key] = move, table if move is None else table.take(move.order), weight, table
         move, after, weight, _ = self._decided[key]
         self.cache.tables[layer] = after
@@ -148,5 +150,5 @@ class AskingPassage(MemoryPassage):
 
 def _narrow(weight: Tensor, table: TokenTable, gone: int) -> Arrangement:
     """All but the `gone` visual tokens of the smallest weights."""
-    stay = weight.masked_fill(~table.visual, torch.inf).topk(len(table) - gone).indices.sort().values
-    return Arrangement.of(stay, len(table))
+    rank = lexicographic(weight.masked_fill(~table.visual, torch.inf), *table.spread())
+    return Arrangement.of(rank.argsort(descending=True)[: len(table) - gone].sort().values, len(table))

@@ -72,8 +72,8 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
                 tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name)
     for i, query in enumerate(state.cache.queries or []):
         tensors[f"query.{i}"] = query
-    if state.usual is not None:
-        tensors["usual"] = state.usual
+    for i, usual in state.usual.items():
+        tensors[f"usual.{i}"] = usual
     if state.waiting is not None:
         tensors["waiting"] = state.waiting.frames
     header = {
@@ -184,7 +184,9 @@ def _state(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingestor)
     for name in _TUPLES:
         plain[name] = None if plain[name] is None else tuple(plain[name])
     state = StreamState(cache=cache, place=Place(**header["place"]), push_seconds=header["push_seconds"], **plain)
-    state.usual = tensors.get("usual")
+    if "usual" in tensors:  # of a version that kept it for one layer alone
+        state.usual = {ingest.loop.ranks_at[0]: tensors["usual"]}
+    state.usual |= {int(name[6:]): usual for name, usual in tensors.items() if name.startswith("usual.")}
     if "waiting" in tensors:
         state.waiting = FrameChunk(tensors["waiting"], tuple(header["waiting_seconds"]))
     return state

@@ -37,8 +37,8 @@ class StreamState:
         Times of the first and the last frame.
     push_seconds : float
         Spent on all pushes so far.
-    usual : Tensor or None
-        What a scorer that learns knows of the past.
+    usual : dict of Tensor
+        What a scorer that learns knows of the past, by the layer before which it ranks.
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
     """
@@ -56,7 +56,7 @@ class StreamState:
     first_step: int = 0
     span: tuple[float, float] | None = None
     push_seconds: float = 0.0
-    usual: Tensor | None = None
+    usual: dict[int, Tensor] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
 
     def fork(self) -> StreamState:

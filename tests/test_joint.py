@@ -78,7 +78,7 @@ def test_every_scorer_with_every_allocator(scorer: str, allocator: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(kept, padded, strict=True))
     other = run(scorer, allocator, seed=1)
     same = all(torch.equal(a, b) for a, b in zip(kept, other, strict=True))
-    assert same == (scorer == "even")  # the frames do matter, but to the one that looks at nothing
+    assert same == (scorer in ("even", "random"))  # the frames do matter, but to those that look at places alone
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

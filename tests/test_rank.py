@@ -108,17 +108,19 @@ def test_keep_best_equals_a_plain_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     for trial in range(50):
         batch, rows = 3, 12
-        scores = torch.randint(0, 5, (batch, rows), generator=generator).float()  # many ties: the earlier row wins
+        scores = torch.randint(0, 5, (batch, rows), generator=generator).float()  # many ties: the earlier turn wins
+        turn = torch.stack([torch.randperm(rows, generator=generator) for _ in range(batch)])
+        first = turn.argsort(1)
         kind = torch.randint(0, 3, (batch, rows), generator=generator)  # 0 text, 1 visual, 2 padding
         counts = [int(torch.randint(0, int((kind[b] == 1).sum()) + 1, (), generator=generator)) for b in range(batch)]
         wanted = []
         for b in range(batch):
             visual = [r for r in range(rows) if kind[b, r] == 1]
-            best = sorted(visual, key=lambda r: (-scores[b, r].item(), r))[: counts[b]]
+            best = sorted(visual, key=lambda r: (-scores[b, r].item(), int(first[b, r])))[: counts[b]]
             wanted.append(sorted(best + [r for r in range(rows) if kind[b, r] == 0]))
         if not max(map(len, wanted)):
             continue
-        index, valid = keep_best(scores, kind == 1, kind == 0, [len(w) for w in wanted])
+        index, valid = keep_best(scores, kind == 1, kind == 0, [len(w) for w in wanted], turn)
         for b in range(batch):
             row = index[b] if valid is None else index[b][valid[b]]
             assert row.tolist() == wanted[b], trial

@@ -16,6 +16,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import StreamError
+from ..ties import settled, spread
+from .evictors.base import lexicographic
 from .table import TokenTable
 from .window import Turn
 
@@ -137,10 +139,13 @@ class Archive:
         entry_steps = torch.cat([block.steps[layer] for block in here])
         owner = torch.arange(len(here)).repeat_interleave(torch.tensor([len(block.steps[layer]) for block in here]))
         steps, number = entry_steps.unique(return_inverse=True)
+        nowhere = torch.zeros_like(steps)
         entries = torch.cat([block.sums[layer] for block in here])
         sums = entries.new_zeros(len(steps), entries.shape[1]).index_add_(0, number, entries)
         likeness = F.cosine_similarity(sums[:, :-1] / sums[:, -1:], asked.flatten().cpu()[None])
-        best = likeness.topk(min(count, len(steps))).indices
+        # what is off in the query is off for all steps alike: float32's grid serves every type
+        rank = lexicographic(settled(likeness, torch.float32), -spread(steps, nowhere, nowhere))
+        best = rank.argsort(descending=True)[:count]
         wanted = steps[best]
         pieces = []
         for k in owner[torch.isin(number, best)].unique().tolist():

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from ..ties import spread
+
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
@@ -92,6 +94,13 @@ class TokenTable:
     def append(self, other: TokenTable) -> TokenTable:
         """These rows, then those of `other`."""
         return TokenTable(*map(torch.cat, zip(self.columns(), other.columns(), strict=True)))
+
+    def spread(self) -> tuple[Tensor, Tensor]:
+        """Keys [tokens] by which equals are compared, higher first: spread evenly over time and space, then the newer.
+
+        Text has no place in a picture; what is equal otherwise is of one step.
+        """
+        return -spread(self.step, self.row, self.column), self.index
 
     def in_time(self) -> TokenTable:
         """The same rows in the order in which the tokens came."""

@@ -6,6 +6,7 @@ transformers cache whose layers may hold different lengths. Refuses to know mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
 from ..errors import ConfigError, ModelError
+from ..ties import settled
 from .allocators import allocator_named
 from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
@@ -83,7 +85,7 @@ class LayerLoop:
         probe: Tensor | None = None,
         transient: Tensor | None = None,
         layout: Layout | None = None,
-        usual: Tensor | None = None,
+        usual: Mapping[int, Tensor] | None = None,
         valid: Tensor | None = None,
         cache: Cache | None = None,
         cached_valid: list[Tensor | None] | None = None,
@@ -107,8 +109,8 @@ class LayerLoop:
         layout : Layout, optional
             Where visual rows stand in time and space, for scorers and allocators that tell them apart; one picture
             when left out.
-        usual : Tensor, optional
-            What a scorer that learns gave for the chunk before.
+        usual : mapping of int to Tensor, optional
+            What a scorer that learns gave for the chunk before, by the layer before which it ranked.
         valid : Tensor [batch, rows], bool, optional
             False where padding.
         cache : Cache, optional
@@ -130,7 +132,7 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         kind = nothing if visual is None or not drops else visual
-        rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), usual)
+        rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), dict(usual or {}))
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         ratios = self.schedule.ratios or (1.0,) * len(self.ranks_at)
@@ -146,7 +148,8 @@ class LayerLoop:
                 self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage)
                 memo.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
-                    nothing_left = Boundary(rows.origin, rows.boundaries[-1].scores[:, :0], rows.origin)
+                    none = rows.boundaries[-1].scores[:, :0]
+                    nothing_left = Boundary(rows.origin, none, none, rows.origin)
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
             if passage is not None:  # it may move positions, so RoPE comes after it, too
@@ -190,20 +193,24 @@ class LayerLoop:
         probe_now = probe_now.masked_fill(probe < 0, -1)
         competing = rows.visual & real
         scores = self._scores(rows, i, probe_now, competing, cache, past_valid, passage)
-        priority = self.allocator(scores, competing, rows.layout.frame)
+        compared = scores if getattr(self.scorer, "exact", False) else settled(scores, rows.hidden.dtype)
+        # of equals whoever comes first wins, so allocators get the rows in the order that ties shall have
+        turn = rows.layout.spread().argsort(dim=1, stable=True)
+        dealt = self.allocator(*(each.gather(1, turn) for each in (compared, competing, rows.layout.frame)))
+        priority = torch.empty_like(dealt).scatter(1, turn, dealt)
         staying = ~rows.visual & real
         if leaving is not None:
             gone = leaving.gather(1, rows.origin)
             staying, n_text = staying & ~gone, [n - m for n, m in zip(n_text, leaving.sum(1).tolist(), strict=True)]
         totals = [v + t for v, t in zip(wanted, n_text, strict=True)]
-        index, valid = keep_best(priority, competing, staying, totals)
+        index, valid = keep_best(priority, competing, staying, totals, turn)
         before = rows.origin.masked_fill(~real, -1)
         rows.hidden = rows.hidden.take_along_dim(index[..., None], 1)
         rows.positions = rows.positions.gather(-1, index.expand(*rows.positions.shape[:-1], -1))
         rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
         rows.layout = rows.layout.gather(index)
         after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
-        rows.boundaries.append(Boundary(before, scores, after))
+        rows.boundaries.append(Boundary(before, scores, compared, after))
 
     def _scores(
         self,
@@ -231,11 +238,11 @@ class LayerLoop:
             layout=rows.layout,
             past_keys=held_keys(cache, i),
             allowed=allowed_columns(rows, cache, i, past_valid),
-            usual=rows.usual,
+            usual=rows.usual.get(i),
         )
         scores = self.scorer(ranking)
         if isinstance(self.scorer, Learner):
-            rows.usual = self.scorer.learn(ranking)
+            rows.usual[i] = self.scorer.learn(ranking)
         return scores
 
     def _rope(

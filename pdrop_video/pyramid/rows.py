@@ -27,12 +27,15 @@ class Boundary:
         Row numbers before the drop (-1 where padding).
     scores : Tensor [batch, rows before]
         Their scores; meaningful for visual rows.
+    compared : Tensor [batch, rows before]
+        The same as they were compared, where ties are equal; see `pdrop_video.ties.settled`.
     kept : Tensor [batch, rows after]
         Row numbers after the drop (-1 where padding).
     """
 
     ranked: Tensor
     scores: Tensor
+    compared: Tensor
     kept: Tensor
 
 
@@ -53,8 +56,8 @@ class Rows:
         The row number with which each row entered.
     layout : Layout
         Where the rows stand in time and space.
-    usual : Tensor or None
-        What a scorer that learns has learned, these rows included.
+    usual : dict of Tensor
+        What a scorer that learns has learned, these rows included, by the layer before which it ranked.
     boundaries : list of Boundary
     """
 
@@ -64,7 +67,7 @@ class Rows:
     valid: Tensor | None
     origin: Tensor
     layout: Layout
-    usual: Tensor | None = None
+    usual: dict[int, Tensor] = field(default_factory=dict)
     boundaries: list[Boundary] = field(default_factory=list)
 
 

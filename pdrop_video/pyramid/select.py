@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 
-def keep_best(scores: Tensor, competing: Tensor, staying: Tensor, totals: list[int]) -> tuple[Tensor, Tensor | None]:
+def keep_best(
+    scores: Tensor, competing: Tensor, staying: Tensor, totals: list[int], turn: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Row numbers of what stays: every `staying` row and the best-scored `competing` ones, in their old order.
 
     Parameters
     ----------
     scores : Tensor [batch, rows]
-        Higher is better. Of equal scores the earlier row wins.
+        Higher is better.
     competing : Tensor [batch, rows]
         Rows that compete (visual tokens).
     staying : Tensor [batch, rows]
         Rows that stay whatever their score (text).
     totals : list of int
         How many rows each sample keeps in all, the staying ones included.
+    turn : Tensor [batch, rows]
+        All row numbers, in the order in which rows of equal scores win.
 
     Returns
     -------
@@ -32,7 +36,8 @@ def keep_best(scores: Tensor, competing: Tensor, staying: Tensor, totals: list[i
     """
     ranked = scores.masked_fill(~competing, -torch.inf).masked_fill(staying, torch.inf)
     longest = max(totals)
-    index = ranked.argsort(dim=1, descending=True, stable=True)[:, :longest]
+    best_first = turn.gather(1, ranked.gather(1, turn).argsort(dim=1, descending=True, stable=True))
+    index = best_first[:, :longest]
     if min(totals) == longest:
         return index.sort(dim=1).values, None
     valid = torch.arange(longest, device=scores.device) < torch.tensor(totals, device=scores.device)[:, None]

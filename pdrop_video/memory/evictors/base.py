@@ -57,7 +57,9 @@ class Evictor(Protocol):
     """Gives every token a priority: a frozen dataclass that can be called.
 
     The tokens of the highest priorities stay, as many as the budget says, and text of the prefix always; so the bound
-    holds whatever the evictor does. It is asked when a layer is full.
+    holds whatever the evictor does. It is asked when a layer is full. Of equal priorities those stay that come first in
+    `TokenTable.spread`; what is computed from keys and values should be `pdrop_video.ties.settled`, so that ties are
+    equal.
 
     Attributes
     ----------
@@ -86,16 +88,16 @@ class Merger(Protocol):
 
 
 def lexicographic(*keys: Tensor) -> Tensor:
-    """Priorities [tokens] that compare by the first key, then by the next ones, higher first."""
+    """Priorities [tokens] from 1 that compare by the first key, then by the next ones, higher first."""
     order = torch.arange(keys[0].shape[0] - 1, -1, -1, device=keys[0].device)
     for key in reversed(keys):
         order = order[key[order].argsort(descending=True, stable=True)]
     return torch.empty_like(order).scatter(0, order, torch.arange(len(order), 0, -1, device=order.device))
 
 
-def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
-    """How many of its group's tokens each token stands behind [tokens]: 0 for a group's best."""
-    order = scores.argsort(descending=True, stable=True)
+def rank_in_group(priority: Tensor, group: Tensor) -> Tensor:
+    """How many of its group's tokens each token stands behind [tokens]: 0 for a group's best. No two may be equal."""
+    order = priority.argsort(descending=True)
     order = order[group[order].argsort(stable=True)]
     place = torch.arange(len(order), device=order.device)
     begins = torch.ones_like(place, dtype=torch.bool)
@@ -105,13 +107,13 @@ def rank_in_group(scores: Tensor, group: Tensor) -> Tensor:
 
 
 def choose(priority: Tensor, table: TokenTable, keep: int) -> Tensor:
-    """Ascending row numbers [keep] of what stays: the prefix, then the highest priorities; of equals the newer.
+    """Ascending row numbers [keep] of what stays: the prefix, then the highest priorities, spread evenly over equals.
 
     Glue is forgotten with its step: it is as good as the step's best visual token, and comes right behind it. Of turns
     of question and answer that were kept, the newest stay whole, in up to a quarter of the room; older ones go first.
     """
     prefix = table.chunk < 0
-    rank = lexicographic(priority, table.index)  # from 1
+    rank = lexicographic(priority, *table.spread())
     step = table.step.unique(return_inverse=True)[1]
     best = torch.zeros_like(rank).scatter_reduce(0, step, rank.masked_fill(~table.visual, 0), "amax")
     rank = torch.where(table.visual, rank, best[step])

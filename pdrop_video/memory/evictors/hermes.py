@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Held
+from ...ties import settled
+from .base import Held, lexicographic
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ class Hermes:
         seconds = table.seconds.nan_to_num(0)
         first = seconds.masked_fill(~table.visual, torch.inf).min()
         age = (seconds.max() - seconds) / (seconds.max() - first).clamp(min=1e-6)
-        score = (1 - w) * _minmax(held.attention(), table.visual) + w * _minmax((-self.k * age).exp(), table.visual)
+        # settled before their range is taken, which would make much of a last bit where all are equal
+        attention, recency = settled(held.attention(), held.keys.dtype), settled((-self.k * age).exp(), age.dtype)
+        score = (1 - w) * _minmax(attention, table.visual) + w * _minmax(recency, table.visual)
         if held.deeper is None:
             return score
         other, theirs = held.deeper
@@ -61,7 +64,8 @@ class Hermes:
         """The summary [kv_heads, 1, head_dim], in deep layers."""
         if self.weight(held.layer, held.layers) > 0:
             return None
-        slot = stay[priority[stay].masked_fill(~held.table.visual[stay], torch.inf).argmin()][None]
+        worth = priority[stay].masked_fill(~held.table.visual[stay], torch.inf)
+        slot = stay[lexicographic(worth, *(key[stay] for key in held.table.spread())).argmin()][None]
         gone = held.table.visual.clone().index_fill(0, stay, False).index_fill(0, slot, True)
         weights = (gone / gone.sum()).to(held.keys.dtype)[None]
         return slot, weights @ held.keys, weights @ held.values

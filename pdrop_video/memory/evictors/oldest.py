@@ -19,7 +19,7 @@ class Oldest:
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By chunk, then by score."""
-        return lexicographic(held.table.chunk, held.table.score, held.table.index)
+        return lexicographic(held.table.chunk, held.table.score, *held.table.spread())
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,5 +49,6 @@ class Pyramid:
         floor = seconds.new_full((count,), self.floor * keep / self.periods)
         if self.half_life is not None:
             floor = floor * 0.5 ** ((last - seconds) / self.half_life)
-        granted = (rank_in_group(table.score.masked_fill(newest, -1), period) < floor) & ~newest
-        return lexicographic(newest.long(), granted.long(), table.score, table.index)
+        by_score = lexicographic((~newest).long(), table.score, *table.spread())
+        granted = (rank_in_group(by_score, period) < floor) & ~newest
+        return lexicographic(newest.long(), granted.long(), by_score)

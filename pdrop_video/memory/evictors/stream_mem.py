@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Held
+from ...ties import settled
+from .base import Held, lexicographic
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,13 @@ class StreamMem:
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """The attention in [0, 1]; 1 and more for the places of prototypes."""
-        attention = held.attention()
+        attention = settled(held.attention(), held.keys.dtype)
         return torch.where(self._places(held, attention), 1 + attention, attention)
 
     def merge(self, held: Held, stay: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Prototypes [kv_heads, new frames, head_dim]."""
         attention, new = held.attention(), held.newest
-        places = self._places(held, attention)
+        places = self._places(held, settled(attention, held.keys.dtype))
         slots = places.nonzero()[:, 0]
         slots = slots[torch.isin(slots, stay)]
         same = (held.table.step[slots][:, None] == held.table.step) & new
@@ -45,7 +46,7 @@ class StreamMem:
         step, new = held.table.step, held.newest
         frames, group = step.unique(return_inverse=True)
         count = torch.zeros_like(frames).scatter_add(0, group, new.long())
-        order = attention.masked_fill(~new, torch.inf).argsort(stable=True)
+        order = lexicographic(-attention.masked_fill(~new, torch.inf), *held.table.spread()).argsort(descending=True)
         first = torch.full_like(frames, len(step)).scatter_reduce(
             0, group[order], torch.arange(len(order), device=order.device), "amin"
         )

@@ -26,4 +26,4 @@ class Uniform:
         step = held.table.step.clamp(min=0)
         power = step & -step  # the lowest set bit; step 0 is divisible by all of them
         power = power.masked_fill(step == 0, 2**62)
-        return lexicographic(power, step, held.table.score, held.table.index)
+        return lexicographic(power, step, held.table.score, *held.table.spread())

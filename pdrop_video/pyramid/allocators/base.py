@@ -7,12 +7,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...ties import settled
+
 
 class Allocator(Protocol):
     """Splits a boundary's budget over frames: a frozen dataclass that can be called.
 
     It gives priorities, and the rows of the highest priorities stay, as many as the budget says; so the total is
-    exact whatever the allocator does.
+    exact whatever the allocator does. Of equal priorities the earlier row wins: rows come in an order that is spread
+    evenly over time and space, and scores that tie are equal.
     """
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
@@ -61,5 +64,6 @@ def proportional(scores: Tensor, visual: Tensor, frame: Tensor, weight: Tensor, 
         Tokens that each frame gets first.
     """
     rank = rank_in_frame(scores, visual, frame)
-    turn = (rank + 0.5) / (weight / weight.amax(1, keepdim=True))
+    share = settled(weight / weight.amax(1, keepdim=True), torch.float64)  # equal sums may be a last bit apart
+    turn = (rank + 0.5) / share
     return 1 / (1 + turn) + (floor - rank).clamp(min=0)  # in (0, 1); above 1 for the floor, its first tokens first

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ties import exactly, spread
 from ..rank import Rope
 
 
@@ -24,18 +25,29 @@ class Layout:
         Where in the picture a visual row stands, the same number at the same place; -1 for text.
     steps, places : int
         How many of each the chunk has.
+    width : int, optional
+        Places in a row of the picture; all of them where left out.
+    since : int
+        Steps of the stream before this chunk.
     """
 
     frame: Tensor
     place: Tensor
     steps: int
     places: int
+    width: int | None = None
+    since: int = 0
 
     @classmethod
     def one_picture(cls, visual: Tensor) -> Layout:
         """Rows of which no more is known than that they are visual [batch, rows]: one frame, a place for each."""
-        rows = torch.arange(visual.shape[1], device=visual.device)
-        return cls(torch.where(visual, 0, -1), torch.where(visual, rows, -1), 1, visual.shape[1])
+        number = visual.cumsum(1) - 1  # among visual rows, so that padding in front does not matter
+        return cls(torch.where(visual, 0, -1), torch.where(visual, number, -1), 1, visual.shape[1])
+
+    def spread(self) -> Tensor:
+        """Who goes first among equals [batch, rows]; see `pdrop_video.ties.spread`."""
+        width = self.width or max(self.places, 1)
+        return spread(self.frame + self.since, self.place // width, self.place % width)
 
     def gather(self, index: Tensor) -> Layout:
         """The layout of the rows `index` [batch, kept]."""
@@ -65,7 +77,7 @@ class Ranking:
     allowed : Tensor [batch, past + rows] or None
         Columns that are not padding.
     usual : Tensor or None
-        What the scorer learned from earlier chunks, if it learns; see `Scorer.learn`.
+        What the scorer learned before this layer from earlier chunks, if it learns; see `Learner.learn`.
     """
 
     layer: Any
@@ -77,6 +89,10 @@ class Ranking:
     past_keys: Tensor | None = None
     allowed: Tensor | None = None
     usual: Tensor | None = None
+
+    def places(self) -> Tensor:
+        """Each row's place, counted from 1 [batch, rows]; 0 for text."""
+        return self.layout.place.masked_fill(~self.visual, -1) + 1
 
 
 class Scorer(Protocol):
@@ -90,6 +106,9 @@ class Scorer(Protocol):
         Whether it needs to know frames and places, which one-shot use does not.
     once : bool
         Whether it ranks at the first boundary only; later boundaries then drop by the same scores.
+    exact : bool, optional
+        Whether its scores are the same on every processor. Those of others are compared as `pdrop_video.ties.settled`
+        has them.
     """
 
     uses_probe: ClassVar[bool]
@@ -102,15 +121,15 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Learner(Protocol):
-    """A scorer that carries something from chunk to chunk."""
+    """A scorer that carries something from chunk to chunk, for each layer before which it ranks."""
 
     def learn(self, ranking: Ranking) -> Tensor:
-        """What it knows with these rows seen; the next chunk's `Ranking.usual`."""
+        """What it knows with these rows seen; the next chunk's `Ranking.usual` before this layer."""
 
 
 def unit_rows(hidden: Tensor) -> Tensor:
-    """Rows of length 1 [batch, rows, hidden], at least float32."""
-    return F.normalize(hidden.to(torch.promote_types(hidden.dtype, torch.float32)), dim=-1)
+    """Rows of length 1 [batch, rows, hidden], exactly enough for cosines to be compared."""
+    return F.normalize(exactly(hidden), dim=-1)
 
 
 def normalised(scores: Tensor, visual: Tensor) -> Tensor:
@@ -121,8 +140,11 @@ def normalised(scores: Tensor, visual: Tensor) -> Tensor:
 
 
 def ranks(scores: Tensor, visual: Tensor) -> Tensor:
-    """Ranks over visual rows in (0, 1], 1 for the best; of equal scores the earlier row ranks higher."""
-    order = scores.masked_fill(~visual, -float("inf")).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(dim=1).to(scores.dtype)
+    """Ranks over visual rows in (0, 1], 1 for the best; equal scores share the rank of the first of them."""
+    best_first, order = scores.masked_fill(~visual, -float("inf")).sort(dim=1, descending=True, stable=True)
+    place = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    begins = torch.ones_like(visual)
+    begins[:, 1:] = best_first[:, 1:] != best_first[:, :-1]
+    rank = torch.empty_like(order).scatter(1, order, torch.where(begins, place, 0).cummax(1).values)
     count = visual.sum(1, keepdim=True).clamp(min=1)
-    return ((count - rank) / count).masked_fill(~visual, 0)
+    return ((count - rank).to(scores.dtype) / count).masked_fill(~visual, 0)

@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ties import unlike
 from .base import Ranking, unit_rows
+
+FAINT = 2.0**-10
+"""What counts of the contrast within a picture where nothing is known of its place: less than any change over time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,10 @@ class Contrast:
 
     The mean is a picture of the background, so that what stands out against it stays, for as long as it is shown.
     It is known at the first boundary only, where all tokens still are; deeper boundaries drop by the same scores.
+
+    Of a place that was seen once, as all are in a stream's first step, nothing is usual yet. There a token is compared
+    with the mean of its own picture, and that difference counts a thousandth: it ranks the tokens of a first step, and
+    what stands out later outranks them.
 
     Parameters
     ----------
@@ -39,17 +47,32 @@ class Contrast:
         Tensor [batch, 1 + places, hidden]
             Text is gathered at 0.
         """
-        layout, unit = ranking.layout, unit_rows(ranking.hidden)
-        at = (layout.place.masked_fill(~ranking.visual, -1) + 1)[..., None].expand_as(unit)
-        sums = unit.new_zeros(unit.shape[0], 1 + layout.places, unit.shape[2]).scatter_add(1, at, unit)
-        before = ranking.usual
-        if before is None or before.shape != sums.shape:  # the first chunk, or pictures of another size
-            return sums
-        return sums + before * self.decay**layout.steps
+        dtype = torch.promote_types(ranking.hidden.dtype, torch.float32)
+        return self._usual(ranking, unit_rows(ranking.hidden))[0].to(dtype)
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores in [0, 2]."""
-        usual = F.normalize(self.learn(ranking), dim=-1)
-        at = (ranking.layout.place.masked_fill(~ranking.visual, -1) + 1)[..., None]
-        return 1 - (unit_rows(ranking.hidden) * usual.take_along_dim(at, 1)).sum(-1)
+        unit, dtype = unit_rows(ranking.hidden), ranking.hidden.dtype
+        usual, once = self._usual(ranking, unit)
+        at = ranking.places()[..., None]
+        over_time = unlike((unit * F.normalize(usual, dim=-1).take_along_dim(at, 1)).sum(-1), dtype)
+        frame = (ranking.layout.frame.masked_fill(~ranking.visual, -1) + 1)[..., None]
+        pictures = F.normalize(_sums(unit, frame, ranking.layout.steps), dim=-1)
+        within = unlike((unit * pictures.take_along_dim(frame, 1)).sum(-1), dtype)
+        return torch.where(once.gather(1, at[..., 0]), FAINT * within, over_time)
+
+    def _usual(self, ranking: Ranking, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """What `learn` gives [batch, 1 + places, hidden], and where it is a single row [batch, 1 + places]."""
+        layout, at = ranking.layout, ranking.places()
+        sums = _sums(unit, at[..., None], layout.places)
+        once = torch.zeros_like(sums[..., 0], dtype=torch.long).scatter_add(1, at, torch.ones_like(at)) == 1
+        before = ranking.usual
+        if before is None or before.shape != sums.shape:  # the first chunk, or pictures of another size
+            return sums, once
+        return sums + before * self.decay**layout.steps, once & ~before.any(-1)
+
+
+def _sums(unit: Tensor, at: Tensor, count: int) -> Tensor:
+    """Sums [batch, 1 + count, hidden] of rows of length 1 by their number `at` [batch, rows, 1]."""
+    return unit.new_zeros(unit.shape[0], 1 + count, unit.shape[2]).scatter_add(1, at.expand_as(unit), unit)

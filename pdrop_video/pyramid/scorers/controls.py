@@ -8,46 +8,54 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...ties import exactly
 from .base import Ranking
 from .contrast import Contrast
-
-GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """A noise that follows from the row alone, so that it does not depend on chunks, padding or a generator's state.
+    """A noise that follows from a token's place in time and space alone, on every machine and in every chunk the same.
 
     In [0, 1). Drawn once: what is dropped at later boundaries is a random part of what was left.
+
+    Parameters
+    ----------
+    seed : int
+        Another one draws other lots.
     """
 
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
+    seed: int = 0
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
-        """Scores by the digits of a fixed projection that are too small to mean anything."""
-        hidden = ranking.hidden.to(torch.float64)
-        angles = torch.arange(1, hidden.shape[-1] + 1, device=hidden.device, dtype=hidden.dtype)
-        return (hidden @ angles.sin() * 43758.5453).remainder(1)
+        """A hash of step, row and column, in which nothing of their order is left."""
+        x = (ranking.layout.spread() + self.seed * 40503) & 0xFFFFFFFF
+        for _ in range(2):
+            x = ((x >> 16) ^ x) * 0x045D9F3B & 0xFFFFFFFF
+        return exactly((x >> 16) ^ x) / 2**32
 
 
 @dataclass(frozen=True, slots=True)
 class Even:
-    """Evenly spread over the rows, whatever they show and however many are kept.
+    """Evenly spread over time and space, whatever is shown and however many are kept: the order of ties, by itself.
 
-    In [0, 1). Row i scores the fractional part of i times the golden ratio: the best n of these are spread evenly.
+    In (0, 1].
     """
 
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
+    exact: ClassVar[bool] = True
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
-        """Scores by the row's number among visual rows."""
-        return (ranking.visual.cumsum(1).to(torch.float64) * GOLDEN).remainder(1)
+        """Scores by the token's place; see `pdrop_video.ties.spread`."""
+        return 1 - exactly(ranking.layout.spread()) / 2**32
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,6 @@ class Shuffled:
         """The same scores at other rows."""
         scores, last = self.of(ranking), float("inf")
         to = Random()(ranking).masked_fill(~ranking.visual, last).argsort(dim=1, stable=True)
-        rows = torch.arange(scores.shape[1], device=scores.device).expand_as(scores).to(torch.float64)
-        given = rows.masked_fill(~ranking.visual, last).argsort(dim=1, stable=True)
+        rows = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        given = rows.masked_fill(~ranking.visual, scores.shape[1]).argsort(dim=1, stable=True)
         return scores.scatter(1, to, scores.gather(1, given))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...ties import settled
 from .base import Ranking, normalised, ranks
 from .novelty import Novelty
 from .relevance import Relevance
@@ -21,9 +22,13 @@ class Product:
     once: ClassVar[bool] = False
     novelty: Novelty = field(default_factory=Novelty)
 
+    def learn(self, ranking: Ranking) -> Tensor:
+        """What `novelty` learns."""
+        return self.novelty.learn(ranking)
+
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores in [0, 1]."""
-        relevance, novelty = Relevance()(ranking), self.novelty(ranking)
+        relevance, novelty = _both(ranking, self.novelty)
         return normalised(relevance, ranking.visual) * normalised(novelty, ranking.visual)
 
 
@@ -43,7 +48,17 @@ class RankFusion:
     weight: float = 0.5
     novelty: Novelty = field(default_factory=Novelty)
 
+    def learn(self, ranking: Ranking) -> Tensor:
+        """What `novelty` learns."""
+        return self.novelty.learn(ranking)
+
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores in (0, 1]."""
-        relevance, novelty = Relevance()(ranking), self.novelty(ranking)
+        relevance, novelty = _both(ranking, self.novelty)
         return self.weight * ranks(relevance, ranking.visual) + (1 - self.weight) * ranks(novelty, ranking.visual)
+
+
+def _both(ranking: Ranking, novelty: Novelty) -> tuple[Tensor, Tensor]:
+    """Relevance and novelty [batch, rows], equal where they tie: a rank or a range would make much of a last bit."""
+    dtype = ranking.hidden.dtype
+    return settled(Relevance()(ranking), dtype), settled(novelty(ranking), dtype)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...ties import unlike
 from .base import Ranking, unit_rows
 
 
@@ -16,7 +16,8 @@ from .base import Ranking, unit_rows
 class Novelty:
     """1 - cosine to the latest earlier token at the same place, among the rows that reached this layer.
 
-    In [0, 2]. A token without a predecessor, as in a chunk's first frame, scores `first`.
+    In [0, 2]. The latest may have come with a chunk before. A token without a predecessor, as in a stream's first
+    frame, scores `first`.
 
     Parameters
     ----------
@@ -30,14 +31,39 @@ class Novelty:
     first: float = 1.0
 
     @torch.no_grad()
+    def learn(self, ranking: Ranking) -> Tensor:
+        """The latest row at each place, of length 1; zeros where there was none.
+
+        Returns
+        -------
+        Tensor [batch, 1 + places, hidden]
+            Text is gathered at 0.
+        """
+        at, unit = ranking.places(), unit_rows(ranking.hidden)
+        row = torch.arange(at.shape[1], device=at.device).expand_as(at)
+        latest = at.new_full((at.shape[0], 1 + ranking.layout.places), -1).scatter_reduce(1, at, row, "amax")
+        here = unit.take_along_dim(latest.clamp(min=0)[..., None], 1)
+        dtype = torch.promote_types(ranking.hidden.dtype, torch.float32)
+        return torch.where(latest[..., None] >= 0, here, _before(ranking, unit)).to(dtype)
+
+    @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores by the hidden states that enter the next layer."""
-        hidden, place = ranking.hidden, ranking.layout.place.masked_fill(~ranking.visual, -1)
+        at, unit = ranking.places(), unit_rows(ranking.hidden)
         # rows come in the order of time, so a stable sort by place puts each token behind its predecessor
-        order = place.argsort(dim=1, stable=True)
-        sorted_place = place.gather(1, order)
-        unit = unit_rows(hidden).take_along_dim(order[..., None], 1)
-        change = 1 - (unit[:, 1:] * unit[:, :-1]).sum(-1)
-        change = torch.where(sorted_place[:, 1:] == sorted_place[:, :-1], change, self.first)
-        change = F.pad(change, (1, 0), value=self.first)
+        order = at.argsort(dim=1, stable=True)
+        placed, rows = at.gather(1, order), unit.take_along_dim(order[..., None], 1)
+        follows = torch.zeros_like(ranking.visual)
+        follows[:, 1:] = placed[:, 1:] == placed[:, :-1]
+        past = _before(ranking, unit).take_along_dim(placed[..., None], 1)
+        predecessor = torch.where(follows[..., None], rows.roll(1, 1), past)
+        change = unlike((rows * predecessor).sum(-1), ranking.hidden.dtype)
+        change = torch.where(predecessor.any(-1), change, self.first)
         return torch.empty_like(change).scatter(1, order, change)
+
+
+def _before(ranking: Ranking, unit: Tensor) -> Tensor:
+    """The latest rows of the chunks before [batch, 1 + places, hidden]; zeros in the first, or if the size changed."""
+    shape = (unit.shape[0], 1 + ranking.layout.places, unit.shape[2])
+    known = ranking.usual is not None and ranking.usual.shape == shape
+    return ranking.usual.to(unit) if known and ranking.usual is not None else unit.new_zeros(shape)

@@ -1,0 +1,76 @@
+"""Ties are broken by a rule, never by rounding: what counts as equal, and who goes first among equals.
+
+Scores that are equal in exact arithmetic come out of a processor a last bit apart, and which way depends on its make,
+its threads and where memory lies. So scores are compared after rounding to a grid that is coarser than the arithmetic's
+error and finer than anything that matters, and equals go in an order that is spread evenly over time and space and
+follows from a token's own place alone. Knows numbers and places; refuses to know what is scored. All of it is ours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Bits of a score that are compared. Half a percent is noise in bfloat16, after a few layers in any case; in float64 a
+# millionth is far above what any order of summation changes.
+_BITS = {torch.float64: 20, torch.float32: 14, torch.float16: 8, torch.bfloat16: 6}
+_SMALLEST = -40
+"""Exponent of 2 under which scores are compared as if they were multiples of one small number."""
+
+# Fractions of 2 ** 32 that no small whole numbers make meet: the golden ratio over time, and over rows and columns the
+# two numbers that generalise it to a plane (the powers of the plastic number's inverse).
+_TIME, _ROW, _COLUMN = 2654435769, 3242174889, 2447445414
+_CYCLE = 2**32
+
+
+def exactly(states: Tensor) -> Tensor:
+    """The same numbers in float64, in which sums are exact enough to be compared; in float32 on devices without it."""
+    return states.to(torch.float32 if states.device.type == "mps" else torch.float64)
+
+
+def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scores rounded to what states of a type can tell apart, so that ties are equal; float64 where there is such.
+
+    Parameters
+    ----------
+    scores : Tensor
+        Of any shape; infinities stay.
+    dtype : torch.dtype
+        Of the hidden states or keys that were scored: 20 binary digits count in float64, 14 in float32, 8 in float16
+        and 6 in bfloat16.
+
+    Notes
+    -----
+    All are multiples of powers of two, and so are their sums: those do not depend on the order of summation.
+    """
+    scores = exactly(scores)
+    exponent = torch.frexp(scores).exponent.clamp(min=_SMALLEST)
+    step = torch.ldexp(torch.ones_like(scores), exponent - _BITS.get(dtype, _BITS[torch.float32]))
+    return torch.where(scores.isfinite(), (scores / step).round() * step, scores)
+
+
+def unlike(cosine: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 - cosine, and 0 where states of a type can't tell it from 0.
+
+    Two roundings of one state are up to `eps` of the type apart, and 1 - cosine goes by the square of it.
+    """
+    change = 1 - cosine
+    least = max(16 * torch.finfo(dtype).eps ** 2, 64 * torch.finfo(change.dtype).eps)
+    return change.masked_fill(change < least, 0)
+
+
+def spread(step: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Who goes first among equals, the smallest number first: the first n of any stretch of video are spread evenly.
+
+    Parameters
+    ----------
+    step, row, column : Tensor [...], int64
+        A token's step in the stream and its place in the picture. What does not depend on them, such as chunks, padding
+        and the rows beside it, does not matter.
+
+    Returns
+    -------
+    Tensor [...], int64
+        From 0 up to 2 ** 32.
+    """
+    return (step * _TIME + row * _ROW + column * _COLUMN) % _CYCLE

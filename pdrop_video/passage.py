@@ -17,7 +17,7 @@ from .memory.evictors.base import lexicographic
 from .memory.room import Arrangement
 from .pyramid import Rows, Schedule
 from .pyramid.rank import Rope, attention_weights, per_head, project
-from .ties import settled
+from .ties import comparable
 
 
 class MemoryPassage:
@@ -122,7 +122,7 @@ class AskingPassage(MemoryPassage):
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
             weight = self._weights(layer, module, rows, rope()) if first or gone > 0 else None
-            move = None if weight is None or gone <= 0 else _narrow(settled(weight, rows.hidden.dtype), table, gone)
+            move = None if weight is None or gone <= 0 else _narrow(weight, table, gone, rows.hidden.dtype)
             self._decided[key] = move, table if move is None else table.take(move.order), weight, table
         move, after, weight, _ = self._decided[key]
         self.cache.tables[layer] = after
@@ -148,7 +148,8 @@ class AskingPassage(MemoryPassage):
         return attention_weights(module, rows.hidden, rope, last, past_keys=keys)[0, : keys.shape[-2]]
 
 
-def _narrow(weight: Tensor, table: TokenTable, gone: int) -> Arrangement:
+def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Arrangement:
     """All but the `gone` visual tokens of the smallest weights."""
+    weight = comparable(weight, table.visual, dtype)
     rank = lexicographic(weight.masked_fill(~table.visual, torch.inf), *table.spread())
     return Arrangement.of(rank.argsort(descending=True)[: len(table) - gone].sort().values, len(table))

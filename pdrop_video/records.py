@@ -57,7 +57,7 @@ def stage_tables(
         if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
             alive = rows.boundaries[stage - 1].kept[0, : held[stage]]
         if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
-            score = score.scatter(0, alive, rows.boundaries[stage].compared[0, : held[stage]].float())
+            score = score.scatter(0, alive, rows.boundaries[stage].settled[0, : held[stage]].float())
         tables.append(replace(whole, score=score).take(alive))
     return _per_layer([tables[schedule.stage(layer)] for layer in range(schedule.num_layers)], shifts)
 

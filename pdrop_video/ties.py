@@ -49,6 +49,21 @@ def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(scores.isfinite(), (scores / step).round() * step, scores)
 
 
+def comparable(scores: Tensor, among: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scores as shares of the largest among those that compete, settled: where all tie, all are 1.
+
+    Parameters
+    ----------
+    scores, among : Tensor [..., rows]
+        `among` is False where a row does not compete; its score does not matter.
+    dtype : torch.dtype
+        As for `settled`.
+    """
+    scores = exactly(scores).masked_fill(~among, 0)
+    largest = scores.abs().amax(-1, keepdim=True)
+    return settled(scores / largest.masked_fill(largest == 0, 1), dtype)
+
+
 def unlike(cosine: Tensor, dtype: torch.dtype) -> Tensor:
     """1 - cosine, and 0 where states of a type can't tell it from 0.
 

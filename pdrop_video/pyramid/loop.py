@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
 from ..errors import ConfigError, ModelError
-from ..ties import settled
+from ..ties import comparable, settled
 from .allocators import allocator_named
 from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
@@ -193,7 +193,10 @@ class LayerLoop:
         probe_now = probe_now.masked_fill(probe < 0, -1)
         competing = rows.visual & real
         scores = self._scores(rows, i, probe_now, competing, cache, past_valid, passage)
-        compared = scores if getattr(self.scorer, "exact", False) else settled(scores, rows.hidden.dtype)
+        if exact := getattr(self.scorer, "exact", False):
+            compared = scores
+        else:
+            compared = comparable(scores, competing, rows.hidden.dtype)
         # of equals whoever comes first wins, so allocators get the rows in the order that ties shall have
         turn = rows.layout.spread().argsort(dim=1, stable=True)
         dealt = self.allocator(*(each.gather(1, turn) for each in (compared, competing, rows.layout.frame)))
@@ -210,7 +213,7 @@ class LayerLoop:
         rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
         rows.layout = rows.layout.gather(index)
         after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
-        rows.boundaries.append(Boundary(before, scores, compared, after))
+        rows.boundaries.append(Boundary(before, scores, scores if exact else settled(scores, rows.hidden.dtype), after))
 
     def _scores(
         self,

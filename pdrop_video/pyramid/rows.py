@@ -27,15 +27,15 @@ class Boundary:
         Row numbers before the drop (-1 where padding).
     scores : Tensor [batch, rows before]
         Their scores; meaningful for visual rows.
-    compared : Tensor [batch, rows before]
-        The same as they were compared, where ties are equal; see `pdrop_video.ties.settled`.
+    settled : Tensor [batch, rows before]
+        The same for comparing them with those of other chunks; see `pdrop_video.ties.settled`.
     kept : Tensor [batch, rows after]
         Row numbers after the drop (-1 where padding).
     """
 
     ranked: Tensor
     scores: Tensor
-    compared: Tensor
+    settled: Tensor
     kept: Tensor
 
 

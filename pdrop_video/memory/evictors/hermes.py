@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import settled
+from ...ties import comparable, settled
 from .base import Held, lexicographic
 
 
@@ -49,8 +49,9 @@ class Hermes:
         seconds = table.seconds.nan_to_num(0)
         first = seconds.masked_fill(~table.visual, torch.inf).min()
         age = (seconds.max() - seconds) / (seconds.max() - first).clamp(min=1e-6)
-        # settled before their range is taken, which would make much of a last bit where all are equal
-        attention, recency = settled(held.attention(), held.keys.dtype), settled((-self.k * age).exp(), age.dtype)
+        # ties are equal before a range is taken, which would make much of a last bit where all are
+        attention = comparable(held.attention(), table.visual, held.keys.dtype)
+        recency = settled((-self.k * age).exp(), age.dtype)
         score = (1 - w) * _minmax(attention, table.visual) + w * _minmax(recency, table.visual)
         if held.deeper is None:
             return score

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ties import exactly, settled, unlike
+from ...ties import comparable, exactly, unlike
 from .base import Held, lexicographic
 
 
@@ -48,12 +48,12 @@ class InfiniPotV:
         sums = keys.new_zeros(places + 1, keys.shape[1]).index_add(0, place[recent] + 1, keys[recent])
         counts = keys.new_zeros(places + 1).index_add(0, place[recent] + 1, torch.ones_like(keys[recent, 0]))
         cosine = (keys * sums[place + 1]).sum(-1) / counts[place + 1].clamp(min=1)  # a mean of them
-        tar = settled(unlike(cosine, held.keys.dtype), held.keys.dtype)  # 1 + TaR
+        older = table.visual & ~recent
+        tar = comparable(unlike(cosine, held.keys.dtype), older, held.keys.dtype)  # 1 + TaR, scaled
         van = exactly(held.values.transpose(0, 1).flatten(1)).norm(dim=-1)
 
-        older = table.visual & ~recent
         left = max(keep - int((table.chunk < 0).sum()) - int(recent.sum()), 0)
         wanted = min(int(self.temporal * left), int(older.sum()))
         chosen = lexicographic(tar.masked_fill(~older, -torch.inf), *table.spread()).argsort(descending=True)[:wanted]
-        priority = settled(van / van.max().clamp(min=1e-12), held.values.dtype).masked_fill(recent, 3.0)
+        priority = comparable(van, torch.ones_like(older), held.values.dtype).masked_fill(recent, 3.0)
         return priority.scatter(0, chosen, 2.0)

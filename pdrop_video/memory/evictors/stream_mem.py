@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import settled
+from ...ties import comparable
 from .base import Held, lexicographic
 
 
@@ -26,13 +26,13 @@ class StreamMem:
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """The attention in [0, 1]; 1 and more for the places of prototypes."""
-        attention = settled(held.attention(), held.keys.dtype)
+        attention = comparable(held.attention(), held.table.visual, held.keys.dtype)
         return torch.where(self._places(held, attention), 1 + attention, attention)
 
     def merge(self, held: Held, stay: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Prototypes [kv_heads, new frames, head_dim]."""
         attention, new = held.attention(), held.newest
-        places = self._places(held, settled(attention, held.keys.dtype))
+        places = self._places(held, comparable(attention, held.table.visual, held.keys.dtype))
         slots = places.nonzero()[:, 0]
         slots = slots[torch.isin(slots, stay)]
         same = (held.table.step[slots][:, None] == held.table.step) & new

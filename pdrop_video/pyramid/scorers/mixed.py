@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...ties import settled
+from ...ties import comparable
 from .base import Ranking, normalised, ranks
 from .novelty import Novelty
 from .relevance import Relevance
@@ -61,4 +61,5 @@ class RankFusion:
 def _both(ranking: Ranking, novelty: Novelty) -> tuple[Tensor, Tensor]:
     """Relevance and novelty [batch, rows], equal where they tie: a rank or a range would make much of a last bit."""
     dtype = ranking.hidden.dtype
-    return settled(Relevance()(ranking), dtype), settled(novelty(ranking), dtype)
+    relevance = comparable(Relevance()(ranking), ranking.visual, dtype)
+    return relevance, comparable(novelty(ranking), ranking.visual, dtype)

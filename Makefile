@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots test test-slow test-browser test-processors test-quantized test-range test-lmms-eval lint format clean help
+.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,19 @@ test: .venv/ready  ## the tests
 
 test-slow: .venv/ready  ## the long proofs
 	@$(BIN)/python -m pytest -m slow
+
+# what selects, streams and loads, under other kernels and numbers of threads
+PORTABLE ?= tests/test_ties.py tests/test_joint.py tests/test_rank.py tests/test_stream.py tests/test_loading.py
+KERNELS ?= "ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1" "ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2" \
+	"ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1" "OMP_NUM_THREADS=1" "OMP_NUM_THREADS=2"
+
+test-portable: .venv/ready  ## the same tokens stay under other kernels and numbers of threads
+	@for kernels in $(KERNELS); do \
+		echo "[test-portable] $$kernels pytest $(PORTABLE)"; \
+		env $$kernels $(BIN)/python -m pytest $(PORTABLE) || exit 1; \
+	done
+	@echo "[test-portable] pytest -m portable"
+	@$(BIN)/python -m pytest -m portable tests/test_portable.py
 
 test-browser: .venv/ready  ## the page in headless Chromium (Debian: apt-get install chromium)
 	@echo "[test-browser] pytest -m browser"

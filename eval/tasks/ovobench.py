@@ -24,6 +24,7 @@ from .letters import letter
 from .options import letter_at, lettered
 from .rows import Row, load_rows
 from .tally import READINGS, macro, means_by
+from .words import count_in, yes_or_no
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "backward": ("EPM", "ASI", "HLD"),
@@ -57,7 +58,6 @@ _FORWARD = {
         "question.\nAnswer only with “Yes” or “No”.\n" + _ALONE
     ),
 }
-_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,23 +179,6 @@ def official_right(task: str, response: str, answer: str) -> bool:
     if task in CATEGORIES["forward"] and response in ("Y", "N"):
         return response == answer[0]
     return answer in response
-
-
-def count_in(response: str) -> str | None:
-    """The only number that a response names, in digits or as a word up to twelve."""
-    words = re.findall(r"\d+|[a-z]+", response.lower())
-    found = {str(int(w)) if w.isdigit() else str(_COUNTS.index(w)) for w in words if w.isdigit() or w in _COUNTS}
-    return found.pop() if len(found) == 1 else None
-
-
-def yes_or_no(response: str) -> str | None:
-    """Yes or No: the first word if it is one of them, else the only one that occurs."""
-    words = [w for w in re.findall(r"[a-z]+", response.lower()) if w in ("yes", "no", "y", "n")]
-    first = re.match(r"\W*(yes|no|y|n)\b", response, re.IGNORECASE)
-    if first:
-        return "Yes" if first[1].lower().startswith("y") else "No"
-    long = {w for w in words if len(w) > 1}
-    return long.pop().capitalize() if len(long) == 1 else None
 
 
 class OVOBench(Task):

@@ -23,8 +23,10 @@ from rich.table import Table
 from scipy import stats
 
 import pdrop_video as pv
+from eval.doors import clear_errors, encodable, out_folder
 from eval.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
 from eval.record import read_run, writable
+from pdrop_video.checks import real, whole
 from pdrop_video.video.decode import counted
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
@@ -47,9 +49,16 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")] = False,
 ) -> None:
     """Compare runs of one task, item by item, against the first run named."""
-    try:
+    with clear_errors(2):
         if len(runs) < 2:
             raise pv.ConfigError(f"{len(runs)} run was named; expected two or more, the reference first.")
+        encodable("RUN", runs)
+        if margin is not None:
+            real("--margin", margin, 0, 1, above=True)
+        real("--confidence", confidence, 0.51, 0.999)
+        whole("--seed", seed, 0)
+        if out is not None:
+            out_folder(out)
         matched = match([read_run(folder) for folder in runs])
         tables = {
             "runs": run_table(matched),
@@ -72,9 +81,6 @@ def compare(
         }
         if out is not None:
             write(out, matched, tables, said, figures, confidence)
-    except pv.PDropError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
     console = Console()
     for name, table in shown(tables).items():
         console.print(_rich(name, table))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import pdrop_video as pv
 from pdrop_video.asking import checked_for_asking
 
+from .doors import encodable
 from .paraphrases import TEMPLATES, Paraphrase, paraphraser
 from .record import digest
 
@@ -104,6 +105,13 @@ class RunConfig(BaseModel):
     @classmethod
     def _tokens(cls, value: Any) -> Any:
         return _budget(value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, values: Any) -> Any:
+        for name, value in values.items():
+            encodable(name, value)
+        return values
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -57,7 +58,8 @@ def execute(
     Raises
     ------
     ConfigError
-        If data are missing, another process works on the same share, or the folder holds another run.
+        If data are missing, another process works on the same share, or the folder holds another run. A folder becomes
+        a run's with its first record, so that a wrong model or setting leaves it free.
     """
     place = place or Place()
     task = task_named(config.task, config.data)
@@ -65,7 +67,7 @@ def execute(
     if not items:
         raise pv.ConfigError(f"{config.data} has no question of {config.task}; was its download cut short?")
     with _alone(config.out, f"{place.index}of{place.count}"):
-        header = _header(config, task)
+        header = _header(config, header_of(config, task.note))
         jobs = jobs_of(items, place.shard)
         earlier = read_records(config.out)
         left = pending(jobs, config.digest, earlier, config.retry)
@@ -74,9 +76,12 @@ def execute(
             known = [earlier[key] for key in _keys(config, [i for job in jobs for i in job.items]) if key in earlier]
             todo = sum(len(job.items) for job in left)
             records = driver(left, make or partial(_worker, config, place.local))
-            with Journal(config.out / f"records-{uuid4().hex[:12]}.jsonl") as journal:
-                for record in shown(records, todo, known, f"{config.task} {place}", _err):
-                    journal.append(record.to_json())
+            counted = shown(records, todo, known, f"{config.task} {place}", _err)
+            if (first := next(counted, None)) is not None:  # the model is loaded, and suits the settings
+                header = _claim(config, header)
+                with Journal(config.out / f"records-{uuid4().hex[:12]}.jsonl") as journal:
+                    for record in chain((first,), counted):
+                        journal.append(record.to_json())
     return report(config, task, items, header)
 
 
@@ -126,15 +131,23 @@ def _alone(out: Path, share: str) -> Iterator[None]:
         lock.release()
 
 
-def _header(config: RunConfig, task: Task) -> dict[str, Any]:
-    """The run's header: the one that is there, or a new one.
+def _claim(config: RunConfig, header: dict[str, Any]) -> dict[str, Any]:
+    """Make the folder this run's, now that it has something to write, unless it is already."""
+    with FileLock(config.out / ".report.lock"):  # shares that begin together
+        header = _header(config, header)
+        write(config.out / HEADER, json.dumps(header, ensure_ascii=False, indent=1) + "\n")
+    return header
+
+
+def _header(config: RunConfig, header: dict[str, Any]) -> dict[str, Any]:
+    """The run's header: the one that is there, or else the new one.
 
     Raises
     ------
     ConfigError
         If there is one of another configuration; the message names the differences.
     """
-    path, header = config.out / HEADER, header_of(config, task.note)
+    path = config.out / HEADER
     if path.exists():
         old = read_header(path)
         if old["config_digest"] != config.digest:
@@ -143,7 +156,6 @@ def _header(config: RunConfig, task: Task) -> dict[str, Any]:
                 "--out, or the same settings to go on."
             )
         return old
-    write(path, json.dumps(header, ensure_ascii=False, indent=1) + "\n")
     return header
 
 

@@ -7,8 +7,7 @@ itself, with the built-in model or any other. Prints, writes and words what `eva
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import pdrop_video as pv
+from eval.doors import clear_errors, encodable, out_folder
 from eval.noise import Reading, noise_table, said
 from eval.pairs import left_out, match
 from eval.record import Record, read_run, writable
 from eval.synthetic.reworded import Readings, read
 from eval.synthetic.score import EVERY
+from pdrop_video.checks import shown, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The noise floor by rewording of questions.")
 
@@ -42,7 +43,9 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """Compare finished runs that were made with --answer likelihood."""
-    with _clear_errors():
+    with clear_errors(2):
+        encodable("RUN", [full, *pruned, *reworded])
+        _checked(out, seed)
         matched = match([read_run(folder) for folder in (full, *pruned, *reworded)])
         readings = {
             name: Reading([_likelihoods(name, record) for record in records], matched.scores(i))
@@ -74,9 +77,12 @@ def synthetic(
     as_json: AsJson = False,
 ) -> None:
     """Watch synthetic videos with the full model and pruned ones, and ask each question in several wordings."""
-    with _clear_errors():
+    with clear_errors(2):
         if split not in ("test", "dev"):
-            raise pv.ConfigError(f"--split is {split!r}; expected test or dev.")
+            raise pv.ConfigError(f"--split is {shown(split)}; expected test or dev.")
+        encodable("--model", model)
+        _checked(out, seed)
+        whole("--video-seed", videos, 0)
         pruned = {shares: pv.Pyramid(ratios=_shares(shares)) for shares in ratios}
         lm = pv.load(model)
         console, found = Console(stderr=True), Readings()
@@ -92,17 +98,14 @@ def _shares(text: str) -> tuple[float, ...]:
     try:
         return tuple(map(float, text.split(",")))
     except ValueError as error:
-        raise pv.ConfigError(f"--ratios is {text!r}; expected numbers such as .5,.25,.125.") from error
+        raise pv.ConfigError(f"--ratios is {shown(text)}; expected numbers such as .5,.25,.125.") from error
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One sentence for what went wrong on purpose."""
-    try:
-        yield
-    except pv.PDropError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+def _checked(out: Path | None, seed: int) -> None:
+    """What both commands write and draw with."""
+    whole("--seed", seed, 0)
+    if out is not None:
+        out_folder(out)
 
 
 def _likelihoods(name: str, record: Record) -> tuple[float, ...]:

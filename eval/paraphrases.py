@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from pdrop_video.checks import shown, text
 from pdrop_video.errors import ConfigError
 
 TEMPLATES = {
@@ -71,7 +72,7 @@ def _read(rule: str) -> dict[str, str]:
     path = Path(rule)
     if not path.is_file():
         raise ConfigError(
-            f"there is no rule or file {rule!r}; expected one of {', '.join(TEMPLATES)}, or a JSONL file."
+            f"there is no rule or file {shown(rule)}; expected one of {', '.join(TEMPLATES)}, or a JSONL file."
         )
     written = {}
     try:
@@ -81,10 +82,10 @@ def _read(rule: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            question, paraphrase = entry["question"], entry["paraphrase"]
+            question, paraphrase = text("question", entry["question"]), text("paraphrase", entry["paraphrase"])
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
-                f'line {number} of {rule} is {line[:60]!r}; expected {{"question": ..., "paraphrase": ...}}.'
+                f'line {number} of {rule} is {shown(line)}; expected {{"question": ..., "paraphrase": ...}}.'
             ) from error
         written[question] = paraphrase
     return written

@@ -172,7 +172,13 @@ def read_records(folder: Path) -> dict[str, Record]:
     records: dict[str, Record] = {}
     for path in sorted(folder.glob(JOURNALS)):
         for entry in read_journal(path):
-            record = Record.of_json(entry)
+            try:
+                record = Record.of_json(entry)
+            except (TypeError, KeyError, AttributeError) as error:
+                raise pv.ConfigError(
+                    f"{path} has a line that is no record of eval.run ({error}); remove the line and its item is done "
+                    "again."
+                ) from error
             earlier = records.get(record.key)
             if earlier is None or earlier.error is not None:  # an error that was tried again gives way
                 records[record.key] = record

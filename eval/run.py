@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 import pdrop_video as pv
+from pdrop_video.checks import real
 
 from .config import RunConfig, configured
 from .core import Driver, Job, failed, serial
+from .doors import clear_errors, encodable, out_folder
 from .drivers import Place, local, place_of, torchrun_place
 from .drivers.ray import RayOptions, ray_replicas
 from .execute import execute
@@ -26,7 +26,7 @@ from .record import Record
 from .report import show
 from .tasks import TASKS
 
-_out, _err = Console(), Console(stderr=True)
+_out = Console()
 
 
 def main(
@@ -100,7 +100,13 @@ def main(
     """Run a benchmark through the streaming path; killed at any moment and started again, it goes on."""
     given = {name: value for name, value in locals().items() if name in RunConfig.model_fields}
     with clear_errors():
+        for name, value in {"config": config, "shard": shard, "ray-address": ray_address}.items():
+            encodable(f"--{name}", value)
+        real("--ray-cpus", ray_cpus, 0, 1e6)
+        real("--ray-gpus", ray_gpus, 0, 1e6)
+        real("--ray-timeout", ray_timeout, 0, above=True)
         settings = configured(config, given)
+        out_folder(settings.out)
         place = place_here(shard)
         options = RayOptions(ray_address, workers, ray_cpus, ray_gpus, ray_timeout) if on_ray else None
         summary = execute(settings, place, driver_of(settings, workers, options))
@@ -132,19 +138,6 @@ def place_here(shard: str | None) -> Place:
     if spread is not None:
         raise pv.ConfigError(f"--shard {shard} was given under torchrun, which shares the work out itself; use one.")
     return place_of(shard)
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except pv.PDropError as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        _err.print("stopped; the same command goes on from here.", highlight=False)
-        raise typer.Exit(130) from None
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ from rich.console import Console
 import pdrop_video as pv
 from eval.compare import verdict, write
 from eval.config import configured
+from eval.doors import clear_errors, encodable, out_folder
 from eval.execute import execute
 from eval.pairs import category_table, match, pair_table, run_table
 from eval.record import read_run
-from eval.run import clear_errors, driver_of
+from eval.run import driver_of
 from pdrop_video.budget import Costs
+from pdrop_video.checks import real, shown
 from pdrop_video.flops import DecoderShape
 from pdrop_video.memory.evictors import EVICTORS
 
@@ -182,9 +184,14 @@ def main(
     """Run methods side by side and write the table."""
     with clear_errors():
         if name not in TABLES:
-            raise pv.ConfigError(f"there is no table {name!r}; choose one of {', '.join(TABLES)}.")
+            raise pv.ConfigError(f"there is no table {shown(name)}; choose one of {', '.join(TABLES)}.")
+        real("--margin", margin, 0, 1, above=True)
+        encodable("--only", list(only or ()))
+        out_folder(out)
+        out_folder(runs, "--runs")
         common = {"task": "videomme", "data": data, "model": model, "fps": fps, "chunk": chunk, "answer": answer}
         common |= {"limit": limit, "cache": cache}
+        configured(None, {**common, "out": runs})  # before the model is loaded
         run(name, common, runs, out, workers, only or (), margin)
 
 

@@ -95,4 +95,4 @@ def test_an_option_within_another() -> None:
 
 
 def test_examples() -> None:
-    assert doctest.testmod(letters) == (0, 3)
+    assert doctest.testmod(letters) == (0, 4)

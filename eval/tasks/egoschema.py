@@ -5,32 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+import pdrop_video as pv
 from eval.record import Record, Turn
+from pdrop_video.checks import shown
 
 from .base import Ask, Item, Mark, Task
 from .files import video_file
 from .letters import letter
 from .options import letter_at, lettered
-from .rows import Row, load_rows
+from .rows import Count, Row, Text, load_rows, unique
 
 _HOW = "get questions.json, subset_answers.json and videos/ as the repository egoschema/EgoSchema says"
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
 
+Answer = Annotated[Count, Field(le=4)]
+"""The number of the right option."""
+
+
 class Question(Row):
     """A row of ``questions.json``."""
 
-    q_uid: str
-    question: str
-    option_0: str = Field(alias="option 0")
-    option_1: str = Field(alias="option 1")
-    option_2: str = Field(alias="option 2")
-    option_3: str = Field(alias="option 3")
-    option_4: str = Field(alias="option 4")
+    q_uid: Text
+    question: Text
+    option_0: Text = Field(alias="option 0")
+    option_1: Text = Field(alias="option 1")
+    option_2: Text = Field(alias="option 2")
+    option_3: Text = Field(alias="option 3")
+    option_4: Text = Field(alias="option 4")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -59,9 +65,15 @@ class EgoSchema(Task):
 
     def items(self) -> list[Item]:
         """The questions, in the order of the file."""
-        rows = load_rows(self.data / "questions.json", list[Question], _HOW)
-        answers = {} if self.full else load_rows(self.data / "subset_answers.json", dict[str, int], _HOW)
-        return [self._item(row, answers.get(row.q_uid)) for row in rows if self.full or row.q_uid in answers]
+        path, subset = self.data / "questions.json", self.data / "subset_answers.json"
+        rows: list[Question] = load_rows(path, list[Question], _HOW)
+        answers: dict[str, int] = {} if self.full else load_rows(subset, dict[str, Answer], _HOW)
+        if missing := answers.keys() - {row.q_uid for row in rows}:
+            raise pv.ConfigError(
+                f"{subset} answers {shown(min(missing))}, which {path} does not ask; use both as they were released."
+            )
+        asked = [row for row in rows if self.full or row.q_uid in answers]
+        return unique([self._item(row, answers.get(row.q_uid)) for row in asked], path)
 
     def _item(self, row: Question, answer: int | None) -> Item:
         return Item(

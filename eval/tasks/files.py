@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pdrop_video as pv
+from pdrop_video.checks import shown
 
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 
@@ -31,12 +32,24 @@ def load_json(path: Path, how: str) -> Any:
     Raises
     ------
     ConfigError
-        If it is missing or not JSON.
+        If it is missing, a folder, not JSON, or has an object that names something twice.
     """
     try:
-        return json.loads(required(path, how).read_text(encoding="utf-8"))
-    except ValueError as error:
+        text = required(path, how).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_object)
+    except OSError as error:
+        raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error
+    except (ValueError, RecursionError) as error:
         raise pv.ConfigError(f"{path} is not JSON ({error}); was the download cut short? Otherwise {how}.") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object each of whose names stands once: of two, one would be lost without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(name for name in names if names.count(name) > 1))} stands twice in an object")
+    return made
 
 
 def video_file(folder: Path, name: str, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> Path:

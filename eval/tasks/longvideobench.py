@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+import pdrop_video as pv
 from eval.record import Record, Turn
 from eval.subtitles import Cue
 
@@ -16,7 +17,7 @@ from .base import Ask, Item, Mark, Task
 from .files import required
 from .letters import letter
 from .options import first_letter, letter_at, lettered
-from .rows import Clock, Row, load_rows, seconds_of
+from .rows import Clock, Count, Label, Options, Row, Seconds, Text, load_rows, seconds_of, unique
 
 _HOW = 'download the dataset "longvideobench/LongVideoBench" of the hub and unpack videos.tar and subtitles.tar in it'
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -36,29 +37,43 @@ _PREFIXES = (
 class Question(Row):
     """A row of ``lvb_val.json`` or ``lvb_test_wo_gt.json``; test withholds `correct_choice`."""
 
-    id: str
-    video_path: str
-    subtitle_path: str
-    duration: float
-    starting_timestamp_for_subtitles: float = 0.0
-    question: str
-    candidates: Annotated[list[str], Field(min_length=2)]
-    correct_choice: int | None = None
-    duration_group: str = ""
-    question_category: str = ""
-    level: str = ""
+    id: Text
+    video_path: Text
+    subtitle_path: Text
+    duration: Annotated[Seconds, Field(gt=0)]
+    starting_timestamp_for_subtitles: Seconds = 0.0
+    question: Text
+    candidates: Options
+    correct_choice: Count | None = None
+    duration_group: Label = ""
+    question_category: Label = ""
+    level: Label = ""
+
+    @model_validator(mode="after")
+    def _right(self) -> Question:
+        if self.correct_choice is not None and self.correct_choice >= len(self.candidates):
+            raise ValueError(f"correct_choice is {self.correct_choice}; expected 0 to {len(self.candidates) - 1}")
+        return self
 
 
 class Spoken(Row):
     """One form of a subtitle: seconds; an end that is no number stands for the video's end."""
 
-    timestamp: tuple[float, Any]
-    text: str
+    timestamp: tuple[Seconds, Any]
+    text: Label
+
+    @model_validator(mode="after")
+    def _forward(self) -> Spoken:
+        begin, end = self.timestamp
+        if isinstance(end, int | float) and not begin <= end:
+            raise ValueError(f"ends at {end} s, before it begins at {begin:g} s")
+        return self
 
     def times(self, duration: float) -> tuple[float, float, str]:
         """Begin, end and text."""
         begin, end = self.timestamp
-        return begin, end if isinstance(end, float) else duration, self.text
+        timed = isinstance(end, int | float) and not isinstance(end, bool)
+        return begin, end if timed else duration, self.text
 
 
 class Written(Row):
@@ -100,10 +115,15 @@ class LongVideoBench(Task):
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
         path = self.data / ("lvb_test_wo_gt.json" if self.test else "lvb_val.json")
-        rows = load_rows(path, list[Question], _HOW)
+        rows: list[Question] = load_rows(path, list[Question], _HOW)
+        unanswered = [number for number, row in enumerate(rows) if row.correct_choice is None]
+        if unanswered and not self.test:
+            raise pv.ConfigError(
+                f"{path} has no correct_choice at {unanswered[0]}; expected one in every row of the validation set."
+            )
         if self.subtitles:
             required(self.data / "subtitles", _HOW)
-        return [self._item(row) for row in rows]
+        return unique([self._item(row) for row in rows], path)
 
     def _item(self, row: Question) -> Item:
         return Item(

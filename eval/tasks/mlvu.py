@@ -13,7 +13,7 @@ from eval.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .letters import letter
 from .options import letter_at, letters_for
-from .rows import Row, load_rows
+from .rows import Options, Row, Text, load_rows, unique
 from .tally import READINGS, macro, means_by
 
 DEV_FILES = ("1_plotQA", "2_needle", "3_ego", "4_count", "5_order", "6_anomaly_reco", "7_topic_reasoning")
@@ -24,12 +24,12 @@ ANSWER_PREFIX = "Best Option: ("
 class Question(Row):
     """A row of dev's files; `answer` is the text of the right candidate, which test withholds."""
 
-    video: str
-    question: str
-    question_type: str
-    candidates: list[str]
-    answer: str | None = None
-    question_id: str | None = None
+    video: Text
+    question: Text
+    question_type: Text
+    candidates: Options
+    answer: Text | None = None
+    question_id: Text | None = None
 
 
 def official_option(response: str) -> str:
@@ -129,8 +129,9 @@ class MLVUTest(MLVU):
     def items(self) -> list[Item]:
         """All multiple-choice questions of the test."""
         how = 'download the dataset "MLVU/MLVU_Test" of the hub and put its question file and video/ into one folder'
-        rows = load_rows(self.data / "test_question.json", list[Question], how)
-        return [
+        path = self.data / "test_question.json"
+        rows: list[Question] = load_rows(path, list[Question], how)
+        items = [
             Item(
                 id=row.question_id or f"{row.question_type}_{number}",
                 video=Path(row.video).stem,
@@ -142,6 +143,7 @@ class MLVUTest(MLVU):
             )
             for number, row in enumerate(rows)
         ]
+        return unique(items, path)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """M-Avg over whatever tasks the test's ground truth has."""

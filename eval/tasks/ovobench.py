@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from annotated_types import MinLen
+from pydantic import Field, model_validator
 
 from eval.record import Record, Turn
 
@@ -22,8 +23,9 @@ from .base import Ask, Item, Mark, Task
 from .files import load_json
 from .letters import letter
 from .options import letter_at, lettered
-from .rows import Row, load_rows
+from .rows import Count, Options, Row, Seconds, Text, load_rows, unique
 from .tally import READINGS, macro, means_by
+from .words import count_in, yes_or_no
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "backward": ("EPM", "ASI", "HLD"),
@@ -57,7 +59,6 @@ _FORWARD = {
         "question.\nAnswer only with “Yes” or “No”.\n" + _ALONE
     ),
 }
-_COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,19 @@ class Probe:
 class Choice(Row):
     """An entry about the past or the present."""
 
-    id: int
+    id: Count
     task: Literal["EPM", "ASI", "HLD", "OCR", "ACR", "ATR", "STU", "FPD", "OJR"]
-    video: str
-    realtime: float
-    question: str
-    options: Annotated[list[str], Field(min_length=2)]
-    gt: int
+    video: Text
+    realtime: Seconds
+    question: Text
+    options: Options
+    gt: Count
+
+    @model_validator(mode="after")
+    def _right(self) -> Choice:
+        if self.gt >= len(self.options):
+            raise ValueError(f"gt is {self.gt}; expected 0 to {len(self.options) - 1}")
+        return self
 
     def probes(self) -> list[Probe]:
         """The question itself."""
@@ -91,21 +98,21 @@ class Choice(Row):
         return [Probe(str(self.id), self.realtime, self.question, text, truth, tuple(self.options))]
 
 
-class Count(Row):
+class Counted(Row):
     """How often it was done by a moment."""
 
-    realtime: float
-    count: int
+    realtime: Seconds
+    count: Count
 
 
 class Repetition(Row):
     """REC: how often was it done by now."""
 
-    id: int
+    id: Count
     task: Literal["REC"]
-    video: str
-    activity: str
-    test_info: list[Count]
+    video: Text
+    activity: Text
+    test_info: Annotated[list[Counted], MinLen(1)]
 
     def probes(self) -> list[Probe]:
         """The same question at every moment."""
@@ -120,7 +127,7 @@ class Repetition(Row):
 class YesNo(Row):
     """Whether it is so at a moment."""
 
-    realtime: float
+    realtime: Seconds
     type: Literal[0, 1]
 
     @property
@@ -132,16 +139,16 @@ class YesNo(Row):
 class StepNow(YesNo):
     """Whether a step is being done at a moment."""
 
-    step: str
+    step: Text
 
 
 class Tutorial(Row):
     """SSR: is this step being done now."""
 
-    id: int
+    id: Count
     task: Literal["SSR"]
-    video: str
-    test_info: list[StepNow]
+    video: Text
+    test_info: Annotated[list[StepNow], MinLen(1)]
 
     def probes(self) -> list[Probe]:
         """A step at every moment."""
@@ -154,11 +161,11 @@ class Tutorial(Row):
 class Clue(Row):
     """CRR: was enough seen by now to answer."""
 
-    id: int
+    id: Count
     task: Literal["CRR"]
-    video: str
-    question: str
-    test_info: list[YesNo]
+    video: Text
+    question: Text
+    test_info: Annotated[list[YesNo], MinLen(1)]
 
     def probes(self) -> list[Probe]:
         """The same question at every moment."""
@@ -181,23 +188,6 @@ def official_right(task: str, response: str, answer: str) -> bool:
     return answer in response
 
 
-def count_in(response: str) -> str | None:
-    """The only number that a response names, in digits or as a word up to twelve."""
-    words = re.findall(r"\d+|[a-z]+", response.lower())
-    found = {str(int(w)) if w.isdigit() else str(_COUNTS.index(w)) for w in words if w.isdigit() or w in _COUNTS}
-    return found.pop() if len(found) == 1 else None
-
-
-def yes_or_no(response: str) -> str | None:
-    """Yes or No: the first word if it is one of them, else the only one that occurs."""
-    words = [w for w in re.findall(r"[a-z]+", response.lower()) if w in ("yes", "no", "y", "n")]
-    first = re.match(r"\W*(yes|no|y|n)\b", response, re.IGNORECASE)
-    if first:
-        return "Yes" if first[1].lower().startswith("y") else "No"
-    long = {w for w in words if len(w) > 1}
-    return long.pop().capitalize() if len(long) == 1 else None
-
-
 class OVOBench(Task):
     """OVO-Bench as released: ``ovo_bench_new.json`` and ``src_videos/``.
 
@@ -212,7 +202,8 @@ class OVOBench(Task):
     def items(self) -> list[Item]:
         """All questions and all probes of the forward tasks, in the order of the file."""
         entries: list[Choice | Repetition | Tutorial | Clue] = load_rows(self.data / FILE, list[Entry], _HOW)
-        return [self._item(entry.video, entry.task, probe) for entry in entries for probe in entry.probes()]
+        items = [self._item(entry.video, entry.task, probe) for entry in entries for probe in entry.probes()]
+        return unique(items, self.data / FILE)
 
     def _item(self, video: str, task: str, probe: Probe) -> Item:
         return Item(

@@ -1,26 +1,70 @@
 """Rows of a benchmark's files, checked against the official form, so that a wrong file is named before anything runs.
 
-Knows pydantic and one small thing that many files hold: times as "HH:MM:SS".
+Knows pydantic, and what many files hold: text, numbers, options, and times as "HH:MM:SS".
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 import pdrop_video as pv
+from pdrop_video.checks import shown
 
+from .base import Item
 from .files import load_json
 
 Form = TypeVar("Form")
 
 
 class Row(BaseModel):
-    """An entry of an official file; fields that are not named here are left out, numbers pass for text."""
+    """An entry of an official file; fields that are not named here are left out."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _as_text(value: Any) -> Any:
+    """Text as it is, and a number as text; "nan" is what a table makes of nothing."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" or c == "\0" for c in value):
+        raise ValueError("expected text that UTF-8 can write")
+    return value
+
+
+def _some(text: str) -> str:
+    if not text.strip():
+        raise ValueError("expected some text, not an empty one")
+    return text
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str | bytes):
+        raise ValueError("expected a number")
+    return value
+
+
+def _letters(options: list[str]) -> list[str]:
+    if not 2 <= len(options) <= 26:
+        raise ValueError(f"expected 2 to 26 options, not {len(options)}")
+    return options
+
+
+Label = Annotated[str, BeforeValidator(_as_text)]
+"""Text, or a number that stands for it; may be empty."""
+Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_some)]
+"""Some text, or a number that stands for it."""
+Options = Annotated[list[Text], AfterValidator(_letters)]
+"""Two options or more, as many as there are letters at most."""
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+"""A whole number from 0."""
+Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+"""A time or a duration."""
 
 
 def seconds_of(clock: str) -> float:
@@ -37,7 +81,7 @@ def seconds_of(clock: str) -> float:
     (190.0, 142.0, 3600.5)
     """
     parts = clock.strip().split(":")
-    if len(parts) > 3:
+    if len(parts) > 3 or not all(re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{0,9})?", part) for part in parts):
         raise ValueError(f"{clock!r} is no time; expected HH:MM:SS")
     return sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
 
@@ -49,6 +93,38 @@ def _timed(clock: str) -> str:
 
 Clock = Annotated[str, AfterValidator(_timed)]
 """A time as text that `seconds_of` reads."""
+
+
+def has_option(answer: str, options: Sequence[str]) -> None:
+    """Check that a letter is one of the options'.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    letters = [chr(ord("A") + index) for index in range(len(options))]
+    if answer.strip() not in letters:
+        raise ValueError(f"the answer is {answer!r}; expected the letter of one of {len(options)} options")
+
+
+def unique(items: list[Item], path: Path) -> list[Item]:
+    """The same items, each of which has a name of its own.
+
+    Raises
+    ------
+    ConfigError
+        If two of them share one: an answer could not be told from the other's. The message names both rows.
+    """
+    first: dict[str, int] = {}
+    for number, item in enumerate(items):
+        earlier = first.setdefault(item.id, number)
+        if earlier != number:
+            raise pv.ConfigError(
+                f"{path} has the question {shown(item.id)} twice, as its questions {earlier} and {number} (from 0); "
+                "expected each once. Use the file as it was released."
+            )
+    return items
 
 
 def load_rows(path: Path, form: type[Form], how: str) -> Form:
@@ -74,8 +150,9 @@ def parse_rows(content: Any, form: type[Form], path: Path) -> Form:
         return TypeAdapter(form).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = " > ".join(str(part) for part in first["loc"]) or "the top"
+        place = " > ".join(shown(str(part))[1:-1] for part in first["loc"]) or "the top"
+        said = first["msg"].removeprefix("Value error, ")
         raise pv.ConfigError(
-            f"{path} is not in the official form: at {place} {first['msg'].lower()}, got {str(first['input'])[:60]!r}. "
-            "Use the file as it was released."
+            f"{path} is not in the official form: at {place} {said[:1].lower()}{said[1:]}, got "
+            f"{shown(first['input'])}. Use the file as it was released."
         ) from error

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from eval.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
-from .rows import Row, load_rows
+from .rows import Label, Row, Seconds, Text, load_rows, unique
 
 FILES = {"ego": "ego/ego4d_oe.json", "movie": "movie/movienet_oe.json"}
 
@@ -22,17 +24,24 @@ FILES = {"ego": "ego/ego4d_oe.json", "movie": "movie/movienet_oe.json"}
 class Question(Row):
     """A question, its answer, and the seconds of the video that it is about; it is asked at the end of them."""
 
-    question: str
-    answer: str
-    end_time: float
-    answer_type: str = ""
+    question: Text
+    answer: Text
+    start_time: Seconds = 0.0
+    end_time: Seconds
+    answer_type: Label = ""
+
+    @model_validator(mode="after")
+    def _forward(self) -> Question:
+        if self.end_time < self.start_time:
+            raise ValueError(f"ends at {self.end_time:g} s, before it begins at {self.start_time:g} s")
+        return self
 
 
 class Video(Row):
     """A video and what is asked about it."""
 
-    video_id: str
-    video_path: str
+    video_id: Text
+    video_path: Text
     conversations: list[Question]
 
 
@@ -59,7 +68,7 @@ class RVS(Task):
         """All questions, in the order of the file."""
         how = 'download the dataset "Becomebright/RVS" of the hub, with ego/, movie/ and their videos'
         path = self.data / FILES[self.part]
-        return [
+        items = [
             Item(
                 id=f"{video.video_id}_{number}",
                 video=video.video_id,
@@ -72,6 +81,7 @@ class RVS(Task):
             for video in load_rows(path, list[Video], how)
             for number, row in enumerate(video.conversations)
         ]
+        return unique(items, path)
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The question as it is; the answer may be long."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from pydantic import Field
+from pydantic import model_validator
 
 from eval.record import Turn
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
 from .options import bare, lettered, letters_for
-from .rows import Clock, Row, load_rows, seconds_of
+from .rows import Clock, Label, Options, Row, Text, has_option, load_rows, seconds_of
 
 _HOW = (
     "take the questions from src/data of the repository THUNLP-MT/StreamingBench, and the videos from the dataset "
@@ -41,38 +41,49 @@ TOLERANCE = 2
 class Question(Row):
     """A question of ``questions_real.json``, ``questions_omni.json`` or ``questions_sqa.json``."""
 
-    task_type: str
-    question: str
+    task_type: Text
+    question: Text
     time_stamp: Clock
-    answer: str
-    options: Annotated[list[str], Field(min_length=2)]
-    required_ability: str = ""
+    answer: Text
+    options: Options
+    required_ability: Label = ""
+
+    @model_validator(mode="after")
+    def _right(self) -> Question:
+        has_option(self.answer, self.options)
+        return self
 
 
 class Instruction(Row):
     """A question of ``questions_proactive.json``: what to say, and when."""
 
-    task_type: str
-    question: str
+    task_type: Text
+    question: Text
     time_stamp: Clock
     ground_truth_time_stamp: Clock
-    ground_truth_output: str
-    required_ability: str = ""
+    ground_truth_output: Text
+    required_ability: Label = ""
+
+    @model_validator(mode="after")
+    def _forward(self) -> Instruction:
+        if seconds_of(self.ground_truth_time_stamp) < seconds_of(self.time_stamp):
+            raise ValueError(f"the right moment {self.ground_truth_time_stamp} is before {self.time_stamp}")
+        return self
 
 
 class Entry(Row):
     """Some questions about one video."""
 
-    video_path: str
-    video_categories: str = ""
+    video_path: Text
+    video_categories: Label = ""
     questions: list[Question]
 
 
 class ProactiveEntry(Row):
     """Some instructions about one video."""
 
-    video_path: str
-    video_categories: str = ""
+    video_path: Text
+    video_categories: Label = ""
     questions: list[Instruction]
 
 

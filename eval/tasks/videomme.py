@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import pandas as pd
-from annotated_types import MinLen
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 import pdrop_video as pv
 from eval.record import Record, Turn
@@ -19,7 +18,7 @@ from eval.subtitles import Cue, covering, load_srt
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
 from .letters import letter
-from .rows import Row, parse_rows
+from .rows import Options, Row, Text, has_option, parse_rows, unique
 
 QUESTIONS = "videomme/test-00000-of-00001.parquet"
 _INSTRUCTION = (
@@ -49,16 +48,21 @@ def _plain(value: Any) -> Any:
 class Question(Row):
     """A row of the released file."""
 
-    video_id: str
-    duration: str
-    domain: str
-    sub_category: str
-    videoID: str
-    question_id: str
-    task_type: str
-    question: str
-    options: Annotated[tuple[str, ...], BeforeValidator(_plain), MinLen(2)]
+    video_id: Text
+    duration: Text
+    domain: Text
+    sub_category: Text
+    videoID: Text
+    question_id: Text
+    task_type: Text
+    question: Text
+    options: Annotated[Options, BeforeValidator(_plain)]
     answer: Literal["A", "B", "C", "D"]
+
+    @model_validator(mode="after")
+    def _right(self) -> Question:
+        has_option(self.answer, self.options)
+        return self
 
 
 COLUMNS = tuple(Question.model_fields)
@@ -98,14 +102,15 @@ class VideoMME(Task):
         path = required(self.data / QUESTIONS, "download the dataset lmms-lab/Video-MME with its folder layout")
         try:
             table = pd.read_parquet(path)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, NotImplementedError) as error:
             raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
         missing = [name for name in COLUMNS if name not in table.columns]
         if missing:
             raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released Video-MME file.")
         if self.subtitles:
             required(self.data / "subtitle", "unpack subtitle.zip of lmms-lab/Video-MME there")
-        return [self._item(row) for row in parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path)]
+        rows = parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path)
+        return unique([self._item(row) for row in rows], path)
 
     def _item(self, row: Question) -> Item:
         return Item(
@@ -113,7 +118,7 @@ class VideoMME(Task):
             video=row.videoID,
             path=video_file(self.data / "data", row.videoID),
             question=row.question,
-            options=row.options,
+            options=tuple(row.options),
             answer=row.answer,
             category={name: getattr(row, name) for name in ("duration", "domain", "sub_category", "task_type")},
             extra={"video_id": row.video_id},

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from pydantic import model_validator
+
 from eval.record import Turn
 from eval.subtitles import Cue, covering, load_srt
 
@@ -13,7 +15,7 @@ from .base import Ask, Item, Mark, Task
 from .files import load_json, required, video_file
 from .letters import letter
 from .options import bare
-from .rows import Row, parse_rows
+from .rows import Options, Row, Text, has_option, parse_rows, unique
 from .videomme import official_letter
 
 _HOW = 'download the dataset "honglyhly/WorldSense" of the hub and unpack its videos into videos/'
@@ -28,20 +30,25 @@ FIELDS = ("duration", "domain", "sub_category", "task_domain", "task_type", "aud
 class Video(Row):
     """What ``worldsense_qa.json`` says of a video; its questions stand beside it as task0, task1, ..."""
 
-    duration: str
-    domain: str
-    sub_category: str
-    audio_class: list[str]
+    duration: Text
+    domain: Text
+    sub_category: Text
+    audio_class: list[Text]
 
 
 class Question(Row):
     """One of a video's questions."""
 
-    task_domain: str
-    task_type: str
-    question: str
-    candidates: list[str]
-    answer: str
+    task_domain: Text
+    task_type: Text
+    question: Text
+    candidates: Options
+    answer: Text
+
+    @model_validator(mode="after")
+    def _right(self) -> Question:
+        has_option(self.answer, self.candidates)
+        return self
 
 
 class WorldSense(Task):
@@ -75,10 +82,11 @@ class WorldSense(Task):
             required(self.data / "subtitles", 'unpack worldsense_subtitles.zip of "honglyhly/WorldSense" there')
         items = []
         for name, entry in entries.items():
-            video = parse_rows(entry, Video, path)
-            tasks = parse_rows({k: v for k, v in entry.items() if "task" in k}, dict[str, Question], path)
+            asked = {key: task for key, task in entry.items() if "task" in key}
+            video = parse_rows({name: entry}, dict[str, Video], path)[name]
+            tasks = parse_rows({name: asked}, dict[str, dict[str, Question]], path)[name]
             items += [self._item(name, video, task, question) for task, question in tasks.items()]
-        return items
+        return unique(items, path)
 
     def _item(self, name: str, video: Video, task: str, question: Question) -> Item:
         return Item(

@@ -7,6 +7,7 @@ relay it reaches the number that was checked, by TLS for the name that was check
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from contextlib import suppress
@@ -59,6 +60,9 @@ class Relay:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="relay", daemon=True)
 
     def __enter__(self) -> Relay:
+        self._context = self._tls() if self.route.name else None  # what can fail does so here, and not in the thread
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._thread.start()
         self._ready.wait()
         return self
@@ -70,16 +74,14 @@ class Relay:
 
     async def _run(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        tls = self._tls() if self.route.name else None
         pairs: set[asyncio.Task[None]] = set()
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            pair = asyncio.ensure_future(self._pair(reader, writer, tls))
+            pair = asyncio.ensure_future(self._pair(reader, writer))
             pairs.add(pair)
             pair.add_done_callback(pairs.discard)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await asyncio.start_server(connected, sock=self._socket)
         self._ready.set()
         await self._over.wait()
         server.close()
@@ -94,8 +96,9 @@ class Relay:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return context
 
-    async def _pair(self, here: asyncio.StreamReader, answer: asyncio.StreamWriter, tls: ssl.SSLContext | None) -> None:
+    async def _pair(self, here: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         there: asyncio.StreamWriter | None = None
+        tls = self._context
         try:
             to = asyncio.open_connection(
                 self.route.number, self.route.port, ssl=tls, server_hostname=self.route.name if tls else None

@@ -253,7 +253,8 @@ def _check_aside(body: bytearray) -> None:
         raise HTTPException(400, "The request is nested too deeply; 'Use via API' lists what is expected.") from error
     except ValueError:
         return  # the app says so
-    aside = {name: value for name, value in said.items() if name != "data"} if isinstance(said, dict) else {}
+    goes = ("data", "event_data")  # with the request itself; a webcam's picture stands in both
+    aside = {name: value for name, value in said.items() if name not in goes} if isinstance(said, dict) else {}
     if len(json.dumps(aside)) > _ASIDE:
         raise HTTPException(413, "The names in the request are too long; 'Use via API' lists what is expected.")
 

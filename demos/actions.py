@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .plainly import plainly
 from .session import Session, SessionError, Turn
 from .sessions import Sessions
 from .settings import Settings, checked
+from .shown import KINDS, Shown
 from .sources import opener
 from .standing import Standing
 from .uploads import Uploads
@@ -32,7 +33,6 @@ from .watching import Progress, refuse_large
 
 _NOBODY = Visitor()
 _WEBCAM = "your webcam"
-_BROWSERS_PLAY = {".mp4", ".webm", ".mov", ".m4v", ".ogv"}
 
 
 class Actions:
@@ -47,6 +47,7 @@ class Actions:
 
     def __init__(self, sessions: Sessions, guard: Guard, uploads: Uploads) -> None:
         self.sessions, self.guard, self.uploads = sessions, guard, uploads
+        self.shown = Shown(uploads)
         self._cleared: deque[str] = deque(maxlen=256)
 
     # -- opening ----------------------------------------------------------------------------------------------------
@@ -81,15 +82,19 @@ class Actions:
             with self.beginning(name, visitor) as session:
                 session.begin(settings, source.name, opened, live=source.live)
             return session
-        let_go = self.uploads.hold(path)
+        over, preview = ExitStack(), None
+        over.callback(self.uploads.hold(path))
         try:
+            if path.suffix.lower() in KINDS:
+                preview, hide = self.shown.show(path)
+                over.callback(hide)
             self._check(path, settings)
             with self.beginning(name, visitor) as session:
-                session.begin(settings, path.name, opened, after=let_go)
+                session.begin(settings, path.name, opened, after=over.close)
         except BaseException:
-            let_go()
+            over.close()
             raise
-        session.preview = str(path) if path.suffix.lower() in _BROWSERS_PLAY else None
+        session.preview = preview
         return session
 
     def _check(self, path: Path, settings: Settings) -> None:

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +40,10 @@ def main(
     max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a layer may be set to remember.", min=1)] = 32_768,
     max_megabytes: Annotated[int, typer.Option(help="Largest file to upload.", min=1)] = 1024,
+    most_megabytes: Annotated[
+        int | None,
+        typer.Option(help="Most of all uploads together, a quarter for one address; 8 of the largest.", min=1),
+    ] = None,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
     ] = False,
@@ -56,9 +62,8 @@ def main(
         # gradio reads where uploads go from the environment, and from nowhere else
         os.environ["GRADIO_TEMP_DIR"] = uploads
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from starlette.middleware import Middleware
-
         from .actions import Actions
+        from .door import Door
         from .guard import Guard
         from .intake import Intake
         from .page import CSS, HEAD, QUIET, THEME, build
@@ -75,25 +80,39 @@ def main(
             longest=60 * max_minutes,
             largest=max_tokens,
         )
-        stored = Uploads(Path(uploads))
+        stored = Uploads(
+            Path(uploads),
+            largest=max_megabytes * 2**20,
+            most=most_megabytes and most_megabytes * 2**20,
+            files_each=sessions.each,
+            files=most,
+        )
         sessions.sweep_for_ever(stored.sweep)
         sessions.model("")  # before the first visitor, so that a wrong name is found now
         folders = (Path(uploads), CLIPS, *(videos or ()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
+        actions = Actions(sessions, guard, stored)
         page = build(
-            Actions(sessions, guard, stored),
+            actions,
             examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
             questions=questions(),
             answers_at_once=seats,
             built_in=not model,
         ).queue(default_concurrency_limit=seats)
+
+        @asynccontextmanager
+        async def lifespan(app: Any) -> AsyncIterator[None]:
+            """Put the door in front of all that gradio puts in front of itself."""
+            intake = Intake(app.middleware_stack, upload=max_megabytes * 2**20, store=stored)
+            app.middleware_stack = Door(intake, actions.shown, host, page.root_path)
+            yield
+
         # whoever stops a service sends this; it must not leave the uploads behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
             max_file_size=max_megabytes * 2**20,
-            allowed_paths=[str(folder.resolve()) for folder in folders[1:]],
             theme=THEME,
             css=CSS,
             js=QUIET,
@@ -102,7 +121,9 @@ def main(
             ssr_mode=False,
             run_history=False,
             footer_links=["api"],
-            app_kwargs={"middleware": [Middleware(Intake, upload=max_megabytes * 2**20)]},
+            enable_monitoring=False,
+            state_session_capacity=max(4 * most, 128),
+            app_kwargs={"lifespan": lifespan},
             quiet=True,
             prevent_thread_lock=True,
         )

@@ -1,15 +1,14 @@
 """What a stranger may let the server open: files in the server's own folders, and addresses on the public network.
 
 A path is refused unless it lies in one of the folders as it is written: no "..", no symbolic links, no `file:` or any
-other of FFmpeg's own notations. An address is resolved first and refused if any of its numbers is not public; what is
-then opened is the number that was checked, wherever the protocol allows that. Opens nothing itself but the answers of
-web servers that send one elsewhere.
+other of FFmpeg's own notations; nor hidden files. An address is resolved first and refused if any of its numbers is not
+public; what is then opened is the number that was checked, and no list of other addresses. Opens nothing itself but the
+answers of web servers that send one elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import socket
 from dataclasses import dataclass, field
@@ -20,12 +19,17 @@ import httpx
 
 from pdrop_video import PDropError
 
+from .networks import is_public as _is_public
+from .relay import Route
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "tcp": None, "udp": None}
+_PORTS = {"http": 80, "https": 443, "rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "tcp": 0, "udp": 0}
 _CAMERA = re.compile(r"/dev/video\d{1,3}")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # All that is not a list of other addresses to open.
-_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mjpeg,mpjpeg,h264,hevc,ivf,m4v"
+_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,live_flv,ogg,asf,mjpeg,mpjpeg,h264,hevc,ivf,m4v"
+_ONE_FILE = {"format_whitelist": _FORMATS}
+_LONGEST = 2000
+"""Characters of what somebody writes."""
 _MOST_REDIRECTS = 5
 _PATIENCE = 10.0
 """Seconds for all of them, however slowly a server speaks."""
@@ -49,12 +53,18 @@ class Source:
         Whether it has no end: a camera or a stream.
     options : dict of str to str
         For FFmpeg.
+    protocols : str or None
+        Those that FFmpeg may use; None for what it takes for such a target.
+    route : Route or None
+        Where a relay must lead through which it is opened, if it must.
     """
 
     name: str
     target: str
     live: bool = False
     options: dict[str, str] = field(default_factory=dict)
+    protocols: str | None = None
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,7 @@ class Guard:
             If it may not be opened.
         """
         text = text.strip()
-        if not text or not text.isprintable():
+        if not text or not text.isprintable() or len(text) > _LONGEST:
             raise Refused("Type the name of a video in the server's folder, or an address such as https://...")
         if text.startswith("/dev/"):
             return self._camera(text)
@@ -106,7 +116,8 @@ class Guard:
             path = written if written.is_absolute() else folder / written
             # resolve() follows links and takes ".." away, so a path equal to it is what it seems
             try:
-                if path.is_relative_to(folder) and path.resolve() == path and path.is_file():
+                inside = path.relative_to(folder).parts
+                if path.resolve() == path and path.is_file() and not any(part.startswith(".") for part in inside):
                     return path
             except (OSError, RuntimeError, ValueError):  # a name too long, a circle of links
                 continue
@@ -133,14 +144,17 @@ class Guard:
             # either would open a port of this machine
             raise Refused(f"{text!r} is not opened for visitors; start the server with --allow-private if it should.")
         number = public_number(parts)
-        if parts.scheme == "https":  # the certificate is for the name; FFmpeg sends no name with a number
-            return Source(_shown(parts), text, live, {"max_redirects": "0", "format_whitelist": _FORMATS})
-        target = _with_host(parts, number)
-        if parts.scheme == "http":
+        name, target = _shown(parts), _with_host(parts, number)
+        if parts.scheme in ("http", "https"):
             headers = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
-            options = {"headers": headers, "max_redirects": "0", "format_whitelist": _FORMATS}
-            return Source(_shown(parts), target, live, options)
-        return Source(_shown(parts), target, live, {"rtsp_transport": "tcp"} if "rtsp" in parts.scheme else {})
+            options = {"headers": headers, "max_redirects": "0", **_ONE_FILE}
+            if parts.scheme == "http":
+                return Source(name, target, live, options)
+            return Source(name, text, live, options, route=Route(number, _port(parts), parts.hostname or "", "http"))
+        if parts.scheme in ("rtsp", "rtsps"):
+            route = Route(number, _port(parts), (parts.hostname or "") if parts.scheme == "rtsps" else "", "rtsp")
+            return Source(name, target, live, {"rtsp_transport": "tcp"}, "rtsp,rtp,tcp", route)  # nothing by UDP
+        return Source(name, target, live, dict(_ONE_FILE))
 
 
 def _followed(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
@@ -181,7 +195,7 @@ def public_number(parts: SplitResult) -> str:
     """
     host = parts.hostname or ""
     try:
-        found = socket.getaddrinfo(host, parts.port or _PORTS[parts.scheme], type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, _port(parts), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise Refused(f"The host {host!r} cannot be found; check the address.") from error
     numbers = [str(entry[4][0]) for entry in found]
@@ -193,17 +207,6 @@ def public_number(parts: SplitResult) -> str:
     return numbers[0]
 
 
-def _is_public(number: str) -> bool:
-    address = ipaddress.ip_address(number.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return inner.is_global and not inner.is_multicast
-    return address.is_global and not address.is_multicast
-
-
 def _split(text: str) -> SplitResult:
     try:
         parts = urlsplit(text)
@@ -213,6 +216,10 @@ def _split(text: str) -> SplitResult:
     if not usable or parts.scheme not in _PORTS:
         raise Refused(f"{text.partition('@')[2] or text!r} is not opened; expected an address of {', '.join(_PORTS)}.")
     return parts
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or _PORTS[parts.scheme]
 
 
 def _with_host(parts: SplitResult, number: str) -> str:

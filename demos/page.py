@@ -71,7 +71,7 @@ def build(
     built_in : bool
         Whether to say what the built-in model can do.
     """
-    with Page(title="Ask a video", analytics_enabled=False, delete_cache=(600, 7200)) as page:
+    with Page(title="Ask a video", analytics_enabled=False) as page:
         gr.Markdown(_INTRO + (_BUILT_IN if built_in else ""))
         name = gr.Textbox(visible=False)
         soon, later = gr.Timer(0.5, active=False), gr.Timer(3.0, active=False)

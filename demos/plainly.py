@@ -14,6 +14,8 @@ from gradio_client.utils import is_file_obj, is_http_url_like, traverse
 
 import pdrop_video as pv
 
+from .intake import Load
+
 log = logging.getLogger(__name__)
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -49,6 +51,11 @@ class Page(gr.Blocks):
         except Exception as error:
             log.exception("an action of the page failed")
             raise _error(_OURS) from error
+        finally:
+            sent = getattr(named.get("request"), "request", None)
+            load = None if sent is None else Load.of(sent.scope)
+            if load is not None:
+                load.let_go()
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **named: Any) -> Any:
         """Make an action's arguments of what was sent, which may be anything."""

@@ -61,7 +61,7 @@ class Session:
     chat : list of Turn
     standing : list of Standing
     preview : str or None
-        Path of the file being watched, if browsers can play it.
+        Name under which browsers find the file being watched, if they can play it.
     camera : BrowserCamera or None
         Where the browser's pictures go, if they are what is watched.
     seen : float

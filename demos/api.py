@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from io import BytesIO
@@ -12,7 +13,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.events import api
-from PIL import Image
+from PIL import Image, ImageOps
 
 import pdrop_video as pv
 
@@ -74,8 +75,9 @@ def endpoints(actions: Actions) -> None:
     def push(session: str, frames: list[str], seconds: list[float]) -> dict[str, Any]:
         """Push frames into a session that was opened without a source.
 
-        frames: up to 64 PNG or JPEG files in base64, all of one size. seconds: the time of each, rising. Returns what
-        the push did: frames, visual_tokens, kept by stage, seconds it took.
+        frames: up to 64 PNG or JPEG files in base64, all of one size once their EXIF data has turned them upright.
+        seconds: the time of each, rising. Returns what the push did: frames, visual_tokens, kept by stage, seconds it
+        took.
         """
         return asdict(sessions.get(session).push(_chunk(frames, seconds)))
 
@@ -114,12 +116,13 @@ def _chunk(frames: list[str], seconds: list[float]) -> pv.FrameChunk:
         raise pv.FrameError(f"expected a list of 1 to {_MOST_FRAMES} pictures in base64; push more in several calls.")
     try:
         pictures = [Image.open(BytesIO(base64.b64decode(text, validate=True)), formats=_FORMATS) for text in frames]
-        if len({picture.size for picture in pictures}) > 1:
-            raise pv.FrameError("the pictures differ in size; push those of one size together.")
-        width, height = pictures[0].size  # nothing is decoded before this
+        width, height = max((picture.size for picture in pictures), key=math.prod)  # nothing is decoded before this
         if width * height * len(pictures) > _MOST_PIXELS:
             raise pv.FrameError(f"{len(pictures)} pictures of {width} x {height} are too many at a time; push fewer.")
-        decoded = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+        upright = [ImageOps.exif_transpose(picture).convert("RGB") for picture in pictures]  # as a phone was held
+        if len({picture.size for picture in upright}) > 1:
+            raise pv.FrameError("the pictures differ in size; push those of one size together.")
+        decoded = np.stack([np.asarray(picture) for picture in upright])
     except pv.FrameError:
         raise
     except (binascii.Error, Image.DecompressionBombError, OSError, SyntaxError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ Knows chunks of frames and how to push them. Refuses to know what a push does.
 from __future__ import annotations
 
 from collections import deque
+from os import getpid
 from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from weakref import finalize, ref
@@ -67,7 +68,7 @@ class Feed:
         FrameError
             If dtype or shape are wrong. Times that go back are found by the push, as is all that a push refuses.
         StreamError
-            If the feed or its stream is closed, also while waiting for room.
+            If the feed or its stream is closed, also while waiting for room; or in a process forked off meanwhile.
         PDropError
             What an earlier push raised; these frames were not taken.
         """
@@ -113,7 +114,7 @@ class Feed:
 
     def _close(self) -> None:
         self._line.end()
-        if current_thread() is not self._thread:
+        if current_thread() is not self._thread and not self._line.forked:
             self._thread.join()
 
 
@@ -121,13 +122,28 @@ class _Line:
     """The queue and its counts, without the feed, so that a feed can be forgotten while its thread still works."""
 
     def __init__(self, most: int, policy: Policy) -> None:
-        self._changed = Condition()  # re-entrant: a finaliser may call `seal` in whichever thread is in here
+        self._condition = Condition()  # re-entrant: a finaliser may call `seal` in whichever thread is in here
+        self._process = getpid()
         self._most, self._policy = most, policy
         self._chunks: deque[FrameChunk] = deque()
         self._running = 0  # frames of the push that runs
         self._ended = self._sealed = False
         self._put = self._watched = self._dropped = self._failed = self._blocked = 0
         self._errors: deque[BaseException] = deque()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a copy in a forked process: its thread stayed with the parent, perhaps with the lock."""
+        return self._process != getpid()
+
+    @property
+    def _changed(self) -> Condition:
+        if self.forked:
+            raise StreamError(
+                "the feed was opened before this process was forked, and its thread did not come along; feed the "
+                "stream in the process that opened it."
+            )
+        return self._condition
 
     def put(self, chunk: FrameChunk) -> None:
         with self._changed:
@@ -182,11 +198,15 @@ class _Line:
 
     def seal(self) -> None:
         """Nobody can put any more: end once the queue is empty."""
+        if self.forked:
+            return
         with self._changed:
             self._sealed = True
             self._changed.notify_all()
 
     def end(self) -> None:
+        if self.forked:
+            return
         with self._changed:
             self._ended = True
             self._dropped += sum(map(len, self._chunks))

@@ -421,7 +421,7 @@ def test_errors_between_packets_are_counted_and_passed_over(errors: int, flushed
     def demux(_: object) -> Iterator[SimpleNamespace]:
         if next(failures, None) is not None:
             raise av.FFmpegError(1, "unreadable")
-        yield SimpleNamespace(is_corrupt=False, pts=0, frames=["a", "b"])
+        yield SimpleNamespace(is_corrupt=False, is_keyframe=True, pts=0, frames=["a", "b"])
 
     def decode(packet: SimpleNamespace | None) -> list[SimpleNamespace]:
         return [SimpleNamespace(name=name, is_corrupt=False) for name in (packet.frames if packet else ["held"])]

@@ -90,6 +90,50 @@ def test_both_give_the_same_frames(
     assert len(started) == 5
 
 
+H264, HEVC = {"g": "15", "bf": "2"}, "keyint=15:log-level=none"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "reason"),
+    [
+        ("b.mp4", "libx264", H264, None),
+        ("b.mkv", "libx264", H264, None),
+        ("b.flv", "libx264", H264, None),
+        ("plain.avi", "mpeg4", {"g": "15"}, None),
+        ("hidden.webm", "libvpx", {"g": "15", "auto-alt-ref": "1", "lag-in-frames": "10"}, None),
+        ("closed.mp4", "libx265", {"x265-params": f"{HEVC}:open-gop=0"}, None),
+        ("b.ts", "libx264", H264, "in the wrong place"),
+        ("b.avi", "libx264", H264, "in the wrong place"),
+        ("b.vob", "mpeg2video", H264, "in the wrong place"),
+        ("plain.wmv", "wmv2", {"g": "15"}, "in the wrong place"),
+        ("open.mp4", "libx265", {"x265-params": f"{HEVC}:open-gop=1"}, "the order of decoding"),
+        ("mpeg2.mkv", "mpeg2video", H264, "the order of decoding"),
+        ("mpeg4.mp4", "mpeg4", H264, "the order of decoding"),
+        ("refreshed.mp4", "libx264", {"g": "20", "bf": "0", "x264-params": "intra-refresh=1"}, "none that decoding"),
+    ],
+)
+def test_a_picture_is_the_one_of_its_time_or_none(
+    folder: Path, name: str, codec: str, options: dict[str, str], reason: str | None
+) -> None:
+    path = write_video(folder / name, steady(60, 10), codec=codec, options=options, time_base=Fraction(1, 10), rate=10)
+    (ours,) = open_video(path, frames=5)
+    if reason is None:
+        (theirs,) = open_video(path, frames=5, decoder="decord")
+        assert theirs.seconds == ours.seconds
+        assert torch.equal(theirs.frames, ours.frames)
+        return
+    with pytest.raises(VideoError, match=f"decord would give other pictures of .*{name}.*{reason}"):
+        open_video(path, frames=5, decoder="decord")
+
+
+def test_pictures_that_decord_leaves_lying_are_refused(folder: Path) -> None:
+    stills = write_video(
+        folder / "stills.mov", steady(20), codec="mjpeg", pix_fmt="yuvj420p", time_base=Fraction(1, 30)
+    )
+    with pytest.raises(VideoError, match="does not turn them upright"):
+        open_video(turn(stills, folder / "lying.mov", (0, 1, -1, 0)), decoder="decord")
+
+
 def test_the_reader_tells_the_same_of_the_file(clip: Path) -> None:
     with open_video(clip) as ours, open_video(clip, decoder="decord") as theirs:
         assert theirs.info == ours.info

@@ -7,16 +7,17 @@ list of protocols. This module opens nothing.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal
 
+import av
+
+from ..checks import real, shown, whole
 from ..errors import ConfigError, VideoError
 
 # For each kind of address, all that FFmpeg needs to read it, and no more.
@@ -31,7 +32,11 @@ _PROTOCOLS = {
     "udp": "udp",
 }
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# What looks like an address all the same, as data:, pipe: and blob:; one letter is a drive.
+_OTHER_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _CAMERA = "v4l2"
+_MOST_RETRIES = 1_000_000
+_SHOWN = 80
 _PROTOCOL_LIST = re.compile(r"[a-z0-9_+.-]+(,[a-z0-9_+.-]+)*")
 
 
@@ -71,15 +76,15 @@ class Connection:
     def __post_init__(self) -> None:
         """Check the values."""
         for name in ("connect_timeout", "read_timeout", "wait", "longest_wait", "decoder_timeout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-                raise ConfigError(f"{name} is {value!r}; expected a number of seconds above 0, such as 10.")
-        if isinstance(self.retries, bool) or not isinstance(self.retries, Integral) or self.retries < 0:
-            raise ConfigError(f"retries is {self.retries!r}; expected a whole number, 0 or more.")
+            real(name, getattr(self, name), 0, above=True)
+        whole("retries", self.retries, 0, _MOST_RETRIES)
+        options = self.options
+        if not isinstance(options, Mapping) or not all(isinstance(text, str) for text in (*options, *options.values())):
+            raise ConfigError(f"options is {shown(options)}; expected texts by name, as {{'video_size': '640x480'}}.")
 
     def waits(self) -> list[float]:
         """Give the seconds to wait before each attempt to open the source again."""
-        return [min(self.wait * 2**attempt, self.longest_wait) for attempt in range(self.retries)]
+        return [min(self.wait * 2.0 ** min(attempt, 64), self.longest_wait) for attempt in range(self.retries)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Address:
     format : str or None
         FFmpeg's name of the format or device, where it must not be guessed.
     protocols : str
-        FFmpeg's `protocol_whitelist`; empty for devices, which use none.
+        FFmpeg's `protocol_whitelist`; devices use none, but other formats that go by a name may.
     playlists : bool
         Whether a file may be a list of other files to open.
     """
@@ -108,6 +113,11 @@ class Address:
     format: str | None = None
     protocols: str = ""
     playlists: bool = True
+
+    @property
+    def raw(self) -> bool:
+        """Whether bytes are read from a bare socket, without asking for anything."""
+        return self.url.lower().startswith(("tcp:", "udp:"))
 
     @classmethod
     def of(cls, source: object, format: str | None = None, protocols: str | None = None) -> Address:
@@ -126,7 +136,7 @@ class Address:
         Raises
         ------
         ConfigError
-            If `protocols` is not such a list.
+            If `protocols` is not such a list, or FFmpeg has no such format.
         VideoError
             If the file is missing, a folder or empty, or the source is nothing of the above.
         """
@@ -137,34 +147,66 @@ class Address:
             )
         text = os.fspath(source)
         if not isinstance(text, str) or "\0" in text or not text:
-            raise VideoError(f"the source is {text!r}; expected the path of a video file or an address.")
+            raise VideoError(f"the source is {shown(text)}; expected the path of a video file or an address.")
         if protocols is not None and not (isinstance(protocols, str) and _PROTOCOL_LIST.fullmatch(protocols)):
-            raise ConfigError(f"protocols is {protocols!r}; expected names separated by commas, as 'http,https,tcp'.")
+            raise ConfigError(
+                f"protocols is {shown(protocols)}; expected names separated by commas, as 'http,https,tcp'."
+            )
+        named = format is not None and _goes_by_name(format)
+        name = _sayable(_without_password(text))
         scheme = _SCHEME.match(text) if isinstance(source, str) else None
         if scheme and scheme[1].lower() in _PROTOCOLS:
-            return cls(_without_password(text), text, "url", format, protocols or _PROTOCOLS[scheme[1].lower()])
-        path = Path(text).absolute()
-        if format is not None and not path.is_file():
-            return cls(text, text, "device", format)
-        if scheme and not path.exists():
+            if not text.isprintable():  # a line break would begin another line of the request
+                raise VideoError(f"the source is {shown(name)}; expected an address without control characters.")
+            return cls(name, text, "url", format, protocols or _PROTOCOLS[scheme[1].lower()])
+        path, trouble = Path(text).absolute(), None
+        try:
+            found = path.stat() if path.exists() else None
+        except OSError as error:  # too long for a name, or in a folder that may not be looked into
+            found, trouble = None, error
+        if named and (found is None or not stat.S_ISREG(found.st_mode)):
+            return cls(_cut(name), text, "device", format, protocols or "file")
+        if found is None and isinstance(source, str) and _OTHER_SCHEME.match(text):
             raise VideoError(
-                f"{_without_password(text)} is an address of a kind that is not opened; expected a path, or an address "
-                f"that begins with one of {', '.join(_PROTOCOLS)}."
+                f"{_cut(name)} is an address of a kind that is not opened; expected a path, or an address that begins "
+                f"with one of {', '.join(_PROTOCOLS)} and '://'."
             )
-        if path.exists() and stat.S_ISCHR(path.stat().st_mode):
-            return cls(text, str(path), "device", _CAMERA)
+        if trouble is not None:
+            raise VideoError(f"{_cut(name)} is no file that can be read ({trouble.strerror}); expected a video file.")
+        if found is not None and stat.S_ISCHR(found.st_mode):
+            return cls(name, str(path), "device", _CAMERA, protocols or "file")
         # An absolute path cannot be mistaken for one of FFmpeg's protocols ("concat:", "http:").
-        return cls(text, str(_existing_file(path)), "file", format, protocols or "file", protocols is not None)
+        return cls(name, str(_existing_file(path, found)), "file", format, protocols or "file", protocols is not None)
 
 
-def _existing_file(path: Path) -> Path:
-    if not path.exists():
-        raise VideoError(f"there is no file {path}; expected an existing video file. Check the path.")
-    if path.is_dir():
-        raise VideoError(f"{path} is a folder; expected a video file. Name one of the files in it.")
-    if path.is_file() and path.stat().st_size == 0:
-        raise VideoError(f"{path} is empty (0 bytes); expected a video file. Was the copy or download finished?")
+def _goes_by_name(format: object) -> bool:
+    """Whether a format reads what a name stands for, as a device or numbered pictures, and no file of that name."""
+    try:
+        return bool(av.ContainerFormat(format, "r").no_file)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"format is {shown(format)}; expected the name of a format that FFmpeg reads, as 'v4l2' or 'mpegts'."
+        ) from None
+
+
+def _existing_file(path: Path, found: os.stat_result | None) -> Path:
+    said = _sayable(str(path))
+    if found is None:
+        raise VideoError(f"there is no file {said}; expected an existing video file. Check the path.")
+    if stat.S_ISDIR(found.st_mode):
+        raise VideoError(f"{said} is a folder; expected a video file. Name one of the files in it.")
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        raise VideoError(f"{said} is empty (0 bytes); expected a video file. Was the copy or download finished?")
     return path
+
+
+def _sayable(text: str) -> str:
+    """A name as a message can hold it: a file's need not be text."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _without_password(text: str) -> str:

@@ -6,6 +6,7 @@ another thread only asks it to stop.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -131,7 +132,7 @@ class Ahead(Generic[T]):
             target=_draw, args=(items, self.buffer, release), name="pdrop-video-ahead", daemon=True
         )
         # Neither the thread nor this callback refers to `self`, so that a forgotten reader is collected and ends both.
-        self._finalize = weakref.finalize(self, _shut, self.buffer, self._thread, stop)
+        self._finalize = weakref.finalize(self, _shut, self.buffer, self._thread, stop, os.getpid())
 
     def __iter__(self) -> Ahead[T]:
         """Return itself: items are drawn once."""
@@ -170,7 +171,9 @@ def _draw(items: Iterable[T], buffer: Buffer[T], release: Callable[[], None]) ->
             buffer.end(error)
 
 
-def _shut(buffer: Buffer[T], thread: threading.Thread, stop: Callable[[], None]) -> None:
+def _shut(buffer: Buffer[T], thread: threading.Thread, stop: Callable[[], None], process: int) -> None:
+    if process != os.getpid():  # a fork has no part in it: the thread stayed behind, perhaps with the buffer's lock
+        return
     buffer.stop()
     stop()
     if thread.ident is not None and thread is not threading.current_thread():

@@ -6,16 +6,17 @@ from: a file, a camera or an array are the same to it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import FrameError
+from ..checks import real, shown, whole
+from ..errors import ConfigError, FrameError
 
 Frames: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
 Seconds: TypeAlias = "Iterable[float] | NDArray[np.floating] | torch.Tensor"
@@ -42,6 +43,8 @@ class FrameChunk:
     ------
     FrameError
         If dtype, shape, number or times break one of the rules above.
+    ConfigError
+        If `lost` is no count.
     """
 
     frames: torch.Tensor
@@ -53,6 +56,9 @@ class FrameChunk:
         """Check the rules that everything after this point relies on."""
         _check_frames(self.frames)
         _check_seconds(self.seconds, len(self.frames))
+        if not isinstance(self.source, str):
+            raise FrameError(f"source is {shown(self.source)}; expected text that says where the frames came from.")
+        whole("lost", self.lost, 0)
 
     def __len__(self) -> int:
         """Count the frames."""
@@ -83,7 +89,9 @@ class FrameChunk:
         FrameError
             If the frames or their times are not as described.
         """
-        return cls(_as_tensor(frames), _as_seconds(seconds), source, lost)
+        pictures = _as_tensor(frames)
+        _check_frames(pictures)
+        return cls(pictures, _as_seconds(seconds, most=len(pictures)), source, lost)
 
     @classmethod
     def checked(cls, frames: FrameChunk | Frames, seconds: Seconds | None = None) -> FrameChunk:
@@ -121,22 +129,43 @@ def _as_tensor(frames: object) -> torch.Tensor:
     return torch.from_numpy(frames)
 
 
-def _as_seconds(seconds: object) -> tuple[float, ...]:
-    values = seconds.tolist() if isinstance(seconds, np.ndarray | torch.Tensor) else seconds
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+def _as_seconds(seconds: object, most: int) -> tuple[float, ...]:
+    """The times as floats; no more than one above `most` are looked at, since an iterable may go on for ever."""
+    if getattr(getattr(seconds, "dtype", None), "kind", "") in ("m", "M"):
         raise FrameError(
-            f"seconds are {seconds!r}; expected one time in seconds for each frame, such as [0.0, 0.5, 1.0]. "
-            "For a single frame, give a list with one time."
+            f"seconds have dtype {getattr(seconds, 'dtype', None)}, times of a calendar; expected numbers of seconds. "
+            "Convert them first: (times - times[0]) / numpy.timedelta64(1, 's')."
         )
     try:
-        return tuple(float(value) for value in values)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FrameError(f"seconds hold something that is not a number ({error}); give one float a frame.") from error
+        values = seconds.tolist() if isinstance(seconds, np.ndarray | torch.Tensor) else seconds
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor without values, or with gaps
+        raise FrameError(f"seconds are a tensor that cannot be read ({error}); give one float a frame.") from error
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise FrameError(
+            f"seconds are {shown(seconds)}; expected one time in seconds for each frame, such as [0.0, 0.5, 1.0]. "
+            "For a single frame, give a list with one time."
+        )
+    return tuple(_second(index, value) for index, value in enumerate(islice(values, most + 1)))
+
+
+def _second(index: int, value: object) -> float:
+    plain = value.item() if isinstance(value, torch.Tensor) and value.ndim == 0 and not value.is_meta else value
+    try:
+        return real(f"the time of frame {index}", plain)
+    except ConfigError as error:
+        if isinstance(plain, float):
+            raise FrameError(str(error)) from None
+        raise FrameError(
+            f"seconds hold something that is not a number ({str(error).rstrip('.')}); give one float a frame."
+        ) from None
 
 
 def _check_frames(frames: torch.Tensor) -> None:
     if not isinstance(frames, torch.Tensor):
         raise FrameError(f"frames are a {type(frames).__name__}; expected a tensor. Use FrameChunk.of for arrays.")
+    if frames.layout != torch.strided or frames.is_nested or frames.is_meta:
+        sort = "nested" if frames.is_nested else "meta" if frames.is_meta else "sparse"
+        raise FrameError(f"frames are a {sort} tensor; expected a dense one that holds its pixels.")
     if frames.dtype != torch.uint8:
         raise FrameError(_wrong_dtype(str(frames.dtype)))
     shape = tuple(frames.shape)
@@ -175,8 +204,7 @@ def _check_seconds(seconds: tuple[float, ...], frames: int) -> None:
             f"{frames} frames came with {len(seconds)} times; expected one time in seconds for each frame."
         )
     for index, second in enumerate(seconds):
-        if not math.isfinite(second):
-            raise FrameError(f"the time of frame {index} is {second}; expected a finite number of seconds.")
+        _second(index, second)
         if index and second <= seconds[index - 1]:
             raise FrameError(
                 f"times go back: frame {index} is at {second} s after frame {index - 1} at {seconds[index - 1]} s; "

@@ -6,6 +6,7 @@ a frame's index says nothing about its time when the frame rate varies.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 # Codecs reorder at most 16 frames. Times that stay back for longer are no disorder: the source's clock was set back.
@@ -74,6 +75,45 @@ class Clock:
         self._behind = 0
         self.last = time
         return time
+
+    def before(self, stamp: Fraction | None, decoded: Sequence[Fraction | None]) -> list[Fraction | None]:
+        """Give times to frames that carry none and come before one that may: they get what room it leaves.
+
+        Parameters
+        ----------
+        stamp : Fraction or None
+            The presentation time of the frame after them, which is read next and keeps its time.
+        decoded : sequence of Fraction or None
+            The decoding time of each, the second best.
+
+        Returns
+        -------
+        list of Fraction or None
+            As `read` gives them; None also for a frame that is shown before the start of the video.
+        """
+        if stamp is None:
+            return [self.read(None, time) for time in decoded]
+        if self.last is None and (self._origin is None or stamp < self._origin):
+            early = [time for time in decoded if time is not None and time < stamp]
+            self._origin = min(early, default=stamp - len(decoded) * self._step)
+        return [self._between(time, stamp, len(decoded) - place) for place, time in enumerate(decoded)]
+
+    def _between(self, decoded: Fraction | None, stamp: Fraction, left: int) -> Fraction | None:
+        """The time of a frame that carries none, `left` frames before one that does."""
+        self.untimed += 1
+        limit = self._since_start(stamp)
+        if self.last is None:
+            guesses = [limit - left * self._step]
+        else:  # a step after the one before it, or in its share of a gap that is narrower
+            guesses = [self.last + self._step, self.last + (limit - self.last) / (left + 1)]
+        if decoded is not None and self._origin is not None:
+            guesses.insert(0, decoded - self._origin)
+        for time in guesses:
+            if (time >= 0 if self.last is None else time > self.last) and time < limit:
+                self.last = time
+                return time
+        self.backward += 1
+        return None
 
     def _guess(self, decoded: Fraction | None) -> Fraction:
         time = None if decoded is None else self._since_start(decoded)

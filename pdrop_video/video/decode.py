@@ -6,6 +6,7 @@ which frames are wanted: it hands out all of them, in the order of presentation.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -17,7 +18,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from .index import Index
+from .index import Index, from_keyframe
 
 # Read errors in a row, without a single packet between them, after which the rest is given up.
 _GIVE_UP = 32
@@ -34,6 +35,8 @@ class Losses:
 
     Attributes
     ----------
+    headless : int
+        Packets before the first keyframe of a recording that starts between two.
     unreadable : int
         Errors while reading the container, between packets.
     incomplete : int
@@ -47,6 +50,7 @@ class Losses:
         Frames in a pixel format that could not be converted to RGB.
     """
 
+    headless: int = 0
     unreadable: int = 0
     incomplete: int = 0
     undecodable: int = 0
@@ -56,11 +60,13 @@ class Losses:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.unreadable + self.incomplete + self.undecodable + self.repaired + self.unconverted
+        found = self.unreadable + self.incomplete + self.undecodable + self.repaired + self.unconverted
+        return self.headless + found
 
     def sentences(self) -> list[str]:
         """Say in plain words what was lost; nothing if all went well."""
         said = [
+            (self.headless, "stored before the first keyframe, so that nothing can be shown of them:", "packet"),
             (self.unreadable, "the container could not be read at", "place"),
             (self.incomplete, "damaged or cut short:", "packet"),
             (self.undecodable, "could not be decoded:", "packet"),
@@ -104,7 +110,7 @@ class Decoder:
         self._unsorted = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
         self._stamps: list[int] = []
         stream.codec_context.thread_type = "AUTO"
-        self._frames = self._run(self._packets())
+        self._frames = self._begin()
 
     def __iter__(self) -> Decoder:
         """Return the decoder itself: frames are drawn once."""
@@ -132,7 +138,14 @@ class Decoder:
                 self._frames = chain((first,), frames)
                 return
         self._container.seek(min(index.positions), stream=self._stream, backward=True)
-        self._frames = self._run(self._packets())
+        self._frames = self._begin()
+
+    def _begin(self) -> Iterator[VideoFrame]:
+        """Draw all frames, from the first keyframe on."""
+        passed, packets = from_keyframe(self._packets())
+        self._losses.headless += passed
+        first = next(packets)
+        yield from self._run(chain((first,), packets), first.pts if passed and first is not None else None)
 
     def _enter(self, index: Index, place: int) -> Iterator[Packet[VideoStream] | None] | None:
         """Seek to a keyframe; None if the container's own table leads past it."""
@@ -179,7 +192,9 @@ class Decoder:
             except (ConnectionError, av.HTTPError) as error:
                 self.broken = getattr(error, "strerror", None) or type(error).__name__
                 break
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                if error.errno == errno.EIO and self._container.size <= 0:
+                    break  # FFmpeg's word for the end of whatever did not say how long it is
                 self._losses.unreadable += 1
                 failures += 1
         yield None

@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +24,16 @@ from ..errors import ConfigError, VideoError
 from .address import Address, Connection
 from .decode import Losses
 from .drawn import Shot
-from .file import known_times, refuse_beyond_end
+from .file import refuse_beyond_end
+from .index import Index, is_true_key
 from .picture import Upright
 from .sampling import Sampling
+from .source import open_stream
 from .track import Track
 
 _WORKER = Path(__file__).with_name("decord_worker.py")
+# Containers in which decord finds the frame that it is asked for. In others it seeks to a place near it.
+_CONTAINERS = ("mov", "matroska", "flv", "avi")
 
 
 class DecordFrames:
@@ -55,7 +60,7 @@ class DecordFrames:
     ConfigError
         If decord is not installed, or the source is no file.
     VideoError
-        If the file cannot be read, or decord fails, hangs, or finds other frames in it than its packets tell.
+        If the file cannot be read, or decord fails, hangs, or would give other pictures than the packets' times say.
     """
 
     reconnects = lost = 0
@@ -71,16 +76,16 @@ class DecordFrames:
         self._limit = connection.decoder_timeout
         track = Track(address, connection, Losses())
         try:
-            upright = Upright(track.first)
+            upright = Upright(track.first, track.stills)
             self.info = track.describe(upright)
             index = track.index()
-            self._ending = track.shortfall(index) if index is not None else None
+            if self.info.mirrored:
+                raise VideoError(f"{self._name} is stored mirrored, which decord ignores; use decoder='pyav'.")
+            index = self._trusted(track, index)
+            self._ending = track.shortfall(index)
         finally:
             track.close()
-        if self.info.mirrored:
-            raise VideoError(f"{self._name} is stored mirrored, which decord ignores; use decoder='pyav'.")
-        self._times, ending = known_times(address, connection, index)
-        self._ending = self._ending or ending
+        self._times = index.times
         sampling = sampling.knowing(self._times)
         refuse_beyond_end(sampling, self._times, self.info.duration, self._name)
         self._chosen = _choose(sampling, self._times)
@@ -101,6 +106,33 @@ class DecordFrames:
         except BaseException:
             self.close()
             raise
+
+    def _trusted(self, track: Track, index: Index | None) -> Index:
+        """The index, if decord finds the frames that it tells of.
+
+        decord numbers frames by the places of their packets and enters at any packet that is marked as a keyframe, so
+        it is right where keyframes have the same place in the order of packets and in that of times.
+        """
+        container, said = track.container.format.name, None
+        if index is None:
+            said = "its packets do not tell which frames it has"
+        elif not any(name in container for name in _CONTAINERS) or ("avi" in container and track.reorders):
+            said = f"it looks for frames in the wrong place of such a container ({container})"
+        elif len(track.container.streams.video) > 1:
+            said = "there are several video streams"
+        elif len(index.positions) != len(index.stamps):
+            said = "some of its frames are hidden"
+        elif any(key.position != bisect_left(index.stamps, key.pts) for key in index.keys):
+            said = "it counts frames in the order of decoding, which is not that of their times"
+        elif self.info.rotation and (track.stills or "mov" not in container):
+            said = "it does not turn them upright"
+        elif not _true_keys(track.address):
+            said = "some of its keyframes are none that decoding can begin at"
+        if index is None or said is not None:
+            raise VideoError(
+                f"decord would give other pictures of {self._name} than their times say: {said}; use decoder='pyav'."
+            )
+        return index
 
     @property
     def warnings(self) -> list[str]:
@@ -181,6 +213,14 @@ class DecordFrames:
                     pipe.close()
             except OSError:  # a request that was never read is still in the pipe
                 pass
+
+
+def _true_keys(address: Address) -> bool:
+    container, stream = open_stream(address)
+    try:
+        return all(is_true_key(packet, stream) for packet in container.demux(stream) if packet.is_keyframe)
+    finally:
+        container.close()
 
 
 def _choose(sampling: Sampling, times: Any) -> list[int]:

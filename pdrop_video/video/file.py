@@ -53,7 +53,7 @@ class FileFrames:
         self._losses = track.losses
         self._sampling = sampling
         self._ending: str | None = None
-        self._upright = Upright(track.first)
+        self._upright = Upright(track.first, track.stills)
         self.info = track.describe(self._upright)
         self._index = track.index() if self._needs_index(address) else None
         self._seekable = self._index is not None and self._index.seekable and address.kind == "file"

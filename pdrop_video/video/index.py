@@ -7,12 +7,14 @@ file's frames, to choose among them, and to know where to seek; nothing here loo
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import overload
+from itertools import chain
+from typing import TypeVar, overload
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -21,6 +23,13 @@ from av.video.stream import VideoStream
 _SEEKABLE = ("mov", "matroska")
 # Frames that may be decoded before a frame and shown after it, in any codec that reorders at all.
 _MOST_REORDERED = 16
+# Packets without a keyframe among them after which none is waited for: some files mark no packet at all.
+_MOST_HEADLESS = 600
+
+# The units in which these codecs begin anew.
+_TRUE_KEYS = {"h264": "5", "hevc": "16-21"}
+
+Fed = TypeVar("Fed", bound="Packet[VideoStream] | None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,37 @@ class Index:
         return self.stamps[place] if place < len(self.stamps) else None
 
 
+def from_keyframe(packets: Iterable[Fed]) -> tuple[int, Iterator[Fed]]:
+    """Pass over what comes before the first keyframe, which a recording begun between two cannot show.
+
+    Returns
+    -------
+    tuple of int and iterator
+        How many packets were passed over, and those from the keyframe on; 0 and all of them where none is marked.
+    """
+    rest = iter(packets)
+    early: list[Fed] = []
+    for packet in rest:
+        if packet is not None and packet.is_keyframe:
+            return len(early), chain((packet,), rest)
+        early.append(packet)
+        if len(early) == _MOST_HEADLESS:
+            break
+    return 0, chain(early, rest)
+
+
+def is_true_key(packet: Packet[VideoStream], stream: VideoStream) -> bool:
+    """Whether all can be decoded from a packet on that is marked as a keyframe: it may be a mere point of recovery."""
+    codec = stream.codec_context.name
+    if codec not in _TRUE_KEYS:
+        return True
+    try:
+        begins = BitStreamFilterContext(f"filter_units=pass_types={_TRUE_KEYS[codec]}", stream)
+        return bool(begins.filter(Packet(bytes(packet))))  # a copy, since what is filtered is used up
+    except av.FFmpegError:  # what cannot even be parsed
+        return False
+
+
 def build_index(container: InputContainer, stream: VideoStream) -> Index | None:
     """Read all packets of a freshly opened stream; what is in them stays coded.
 
@@ -121,7 +161,7 @@ def build_index(container: InputContainer, stream: VideoStream) -> Index | None:
     -------
     Index or None
         None if the packets do not tell which frames decoding them would give: where times are missing, repeated or out
-        of any order that the decoder restores, or a packet is damaged.
+        of any order that the decoder restores, a packet is damaged, or the first frames rest on some that are missing.
     """
     reorder = _MOST_REORDERED if stream.codec_context.has_b_frames else 0
     stamps: list[int] = []
@@ -129,12 +169,17 @@ def build_index(container: InputContainer, stream: VideoStream) -> Index | None:
     keys: list[Key] = []
     ended = 0
     try:
-        for packet in _video_packets(container, stream):
+        passed, packets = from_keyframe(_video_packets(container, stream))
+        for packet in packets:
             if packet.pts is None or packet.pts in positions or packet.is_corrupt:
                 return None
             if packet.is_keyframe:
+                if not keys and not is_true_key(packet, stream):
+                    return None
                 keys.append(Key(packet.pts, packet.dts, len(positions)))
             positions[packet.pts] = len(positions)
+            if passed or not keys or packet.pts < keys[0].pts:
+                return None  # no keyframe comes first, and the decoder alone knows what it makes of that
             if packet.is_discard:  # before the beginning that an edit list sets: decoded, never shown
                 continue
             if stamps and len(stamps) - bisect_left(stamps, packet.pts) > reorder:

@@ -2,6 +2,9 @@
 
 Times count from the first frame. Within a connection they are the source's own; over a gap they go by this machine's
 clock, so that what is shown an hour later is an hour later in the stream.
+
+A web server need not say how long a file is, and then only what happens tells it from a camera: a recording, opened
+again, begins as it began before. What was seen of it is passed over, and it has ended once it brings nothing new.
 """
 
 from __future__ import annotations
@@ -11,13 +14,19 @@ import time as clock
 from collections.abc import Iterator
 from fractions import Fraction
 
+from av.video.frame import VideoFrame
+
 from ..errors import VideoError
 from .address import Address, Connection
+from .beginning import Beginning
 from .decode import counted
 from .drawn import Shot
 from .picture import Upright
 from .sampling import Sampling
 from .track import Track
+
+# Seconds that a still picture may lag behind a download at twice its own pace; a camera in the dark soon does.
+_GRACE = 2
 
 
 class LiveFrames:
@@ -47,7 +56,12 @@ class LiveFrames:
         self._address = address
         self._connection = connection
         self._sampling = sampling
-        self._upright = Upright(track.first)
+        self._upright = Upright(track.first, track.stills)
+        # None for what is live for sure; bare bytes from a socket are, since nobody asked for a file by its name.
+        self._beginning = None if address.raw else Beginning(Upright(track.first, track.stills))
+        self._replay = False  # whether this connection has given nothing but what was seen of a recording
+        self._replayed = self._offset = Fraction(0)
+        self._vain = 0  # connections in a row that brought nothing new
         self.info = track.describe(self._upright)
         self.reconnects = 0
         self.connected = True
@@ -85,12 +99,11 @@ class LiveFrames:
     def __iter__(self) -> Iterator[Shot]:
         """Draw frames until the source is gone for good, the wanted time is over, or somebody stops it."""
         wanted = self._sampling.wanted()
-        begun, offset = self._track.opened, Fraction(0)
+        begun = self._track.opened
         self._waiting = clock.monotonic()
         while True:
-            for frame, since in self._track:
-                self._waiting = None
-                self.last_time = offset + since
+            for frame, time in self._fresh():
+                self._waiting, self.last_time = None, time
                 if self._stopped.is_set() or self._sampling.over(self.last_time):
                     return
                 if wanted.take(self.last_time):
@@ -100,12 +113,42 @@ class LiveFrames:
                     else:
                         yield Shot(picture, self.last_time, self.lost)
                 self._waiting = clock.monotonic()
-            if not self._connect_again():
+            if self._over() or not self._connect_again():
                 self._waiting = None
                 return
             # No time is given twice, even by a source that sent its frames faster than they are shown.
             passed = Fraction(clock.monotonic() - begun).limit_denominator(1000)
-            offset = max(passed, self.last_time + self._track.step) - self._track.began
+            self._offset = max(passed, self.last_time + self._track.step) - self._track.began
+
+    def _fresh(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Draw the frames of this connection with their times, less those of a recording that were seen before."""
+        for number, (frame, since) in enumerate(self._track):
+            if self._replay and not self._stopped.is_set():
+                recorded = self._begins_again(self._track, number, frame, since)
+                if recorded and since <= self.last_time:
+                    self._replayed = since
+                    continue
+                self._replay, self.reconnects = False, self.reconnects + 1
+                if recorded:
+                    self._offset = Fraction(0)
+                else:
+                    self._beginning = None
+            if self._beginning is not None:
+                self._beginning.note(number, frame)
+            yield frame, self._offset + since
+
+    def _begins_again(self, track: Track, number: int, frame: VideoFrame, since: Fraction) -> bool:
+        """Whether a connection is, up to a frame with its number and time, the first one over again."""
+        if self._beginning is None or not self._beginning.same(number, frame):
+            return False
+        late = clock.monotonic() - track.opened > since / 2 + _GRACE
+        return not (late and self._beginning.still)
+
+    def _over(self) -> bool:
+        """Whether a recording has ended: whole once more, it brought nothing new."""
+        self._vain = self._vain + 1 if self._replay else 0
+        whole = self._track.broken is None and self._replayed >= self.last_time
+        return self._replay and (whole or self._vain > self._connection.retries)
 
     def _connect_again(self) -> bool:
         """Open the source again after ever longer waits; False if it does not come back, or somebody stops it."""
@@ -123,7 +166,11 @@ class LiveFrames:
             self._decoded += self._track.decoded
             self._backward += self._track.clock.backward
             self._track = track
-            self.reconnects += 1
+            self._replayed = Fraction(0)
+            self._replay = self._begins_again(track, 0, track.first, Fraction(0))
+            if not self._replay:
+                self._beginning = None
+                self.reconnects += 1
             self.connected = True
             return True
         if not self._stopped.is_set():

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
+from ..checks import instance, shown, whole
 from ..errors import ConfigError, VideoError
 from .address import Address, Connection
 from .decode import Losses
@@ -41,7 +42,8 @@ def open_video(
     source : str or path
         A file in any format that FFmpeg reads; an address that begins with http, https, rtsp, rtsps, rtmp, rtmps, tcp
         or udp and "://"; or a camera: /dev/video0 and the like, or a device's name together with `format`. FFmpeg's
-        other protocols (`file:`, `concat:`, ...) are never understood.
+        other protocols (`file:`, `concat:`, `data:`, ...) are never understood. A numbered series of pictures goes by
+        its pattern, "shots/%03d.png", together with `format="image2"`.
     fps : float or None
         Frames to take a second: the first frame at or after each multiple of 1/fps seconds from the stream's start
         time, each frame at most once. None takes every frame.
@@ -101,7 +103,8 @@ def open_video(
     sampling = Sampling.of(fps, chunk, start, end, frames, at)
     _check(decoder, ahead, policy)
     address = Address.of(source, format, protocols)
-    drawn = _open(address, connection or Connection(), sampling, decoder)
+    patience = Connection() if connection is None else instance("connection", connection, Connection, "Connection()")
+    drawn = _open(address, patience, sampling, decoder)
     latest = isinstance(drawn, LiveFrames) if policy is None else policy == "latest"
     return VideoReader(drawn, address.name, sampling, ahead=ahead, latest=latest)
 
@@ -151,7 +154,8 @@ def _open(address: Address, connection: Connection, sampling: Sampling, decoder:
             return FileFrames(track, address, connection, sampling)
         if sampling.picks:
             raise ConfigError(
-                f"frames and at choose among the frames of a video that has an end; {address.name} is live. Use fps."
+                f"frames and at choose among the frames of a video whose end is known; {address.name} is live, or does "
+                "not say how long it is. Use fps, or download it first."
             )
         return LiveFrames(track, address, connection, sampling)
     except BaseException:
@@ -160,13 +164,12 @@ def _open(address: Address, connection: Connection, sampling: Sampling, decoder:
 
 
 def _is_live(address: Address, track: Track) -> bool:
-    return address.kind == "device" or (address.kind == "url" and not track.ends)
+    return address.kind != "file" and not track.ends
 
 
 def _check(decoder: object, ahead: object, policy: object) -> None:
-    if decoder not in ("pyav", "decord"):
-        raise ConfigError(f"decoder is {decoder!r}; expected 'pyav' or 'decord'.")
-    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 0:
-        raise ConfigError(f"ahead is {ahead!r}; expected a whole number of chunks, 0 or more.")
-    if policy not in (None, "block", "latest"):
-        raise ConfigError(f"policy is {policy!r}; expected 'block', 'latest' or None.")
+    if not isinstance(decoder, str) or decoder not in ("pyav", "decord"):
+        raise ConfigError(f"decoder is {shown(decoder)}; expected 'pyav' or 'decord'.")
+    whole("ahead", ahead, 0)
+    if policy is not None and (not isinstance(policy, str) or policy not in ("block", "latest")):
+        raise ConfigError(f"policy is {shown(policy)}; expected 'block', 'latest' or None.")

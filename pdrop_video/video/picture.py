@@ -6,13 +6,18 @@ This module knows pixel formats, colour tags and display matrices, and nothing o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 import av
 import numpy as np
 from av.buffer import Buffer
+from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from .forked import keep_when_forked
 
 _ITU601 = 5
 # Colour matrices that the scaler knows under the same numbers as the H.273 tags that frames carry.
@@ -35,16 +40,16 @@ class Orientation:
     mirrored: bool = False
 
     @classmethod
-    def of(cls, frame: av.VideoFrame) -> Orientation:
-        """Read the frame's display matrix; without one, pictures are stored upright.
+    def of(cls, frame: av.VideoFrame) -> Orientation | None:
+        """Read the frame's display matrix, which also the EXIF data of a photo becomes; None if it has none.
 
         The matrix sends the stored point (x, y), y pointing down, to (a x + c y, b x + d y). The angle alone, as
         `frame.rotation` gives it, cannot tell a mirrored picture from one turned by 180 degrees.
         """
-        side_data = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")
-        if side_data is None:
-            return cls()
-        a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
+        matrix = _display_matrix(frame)
+        if matrix is None:
+            return cls(round(frame.rotation / 90) % 4) if frame.rotation else None
+        a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
         mirrored = a * d - b * c < 0
         if mirrored:
             a = -a
@@ -65,40 +70,63 @@ class Upright:
     ----------
     first : av.VideoFrame
         Its first frame.
+    stills : bool
+        Whether each frame is a picture of its own (as in MJPEG, or photos), which is stored upright if it does not say
+        otherwise. Frames of other videos then stand as the one before.
 
     Attributes
     ----------
     orientation : Orientation
-        How stored pictures are turned.
+        How stored pictures are turned; that of the first frame to begin with.
+    size : tuple of int and int
+        Width and height of the pictures in pixels, after turning.
     resized : bool
         Whether any frame so far had another size than the first.
     """
 
-    def __init__(self, first: av.VideoFrame) -> None:
-        self.orientation = Orientation.of(first)
+    def __init__(self, first: av.VideoFrame, stills: bool = False) -> None:
+        self.orientation = Orientation.of(first) or Orientation()
         self.resized = False
-        self._stored = (first.width, first.height)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the pictures in pixels, after turning."""
-        return self._stored if self.orientation.turns % 2 == 0 else self._stored[::-1]
+        self._stills = stills
+        self._reformatter = VideoReformatter()  # one for all, since each has threads of its own
+        keep_when_forked(self)
+        across = self.orientation.turns % 2
+        self.size = (first.height, first.width) if across else (first.width, first.height)
 
     def convert(self, frame: av.VideoFrame) -> NDArray[np.uint8] | None:
         """Give the picture `[height, width, 3]`, or None if its pixel format cannot be converted."""
-        self.resized = self.resized or (frame.width, frame.height) != self._stored
+        self.orientation = Orientation.of(frame) or (Orientation() if self._stills else self.orientation)
+        stored = self.size[::-1] if self.orientation.turns % 2 else self.size
+        self.resized = self.resized or (frame.width, frame.height) != stored
         try:
-            return self.orientation.upright(to_rgb(frame, *self._stored))
+            return self.orientation.upright(to_rgb(frame, *stored, self._reformatter))
         except av.FFmpegError:
             return None
 
     def warnings(self) -> list[str]:
         """Say what was changed, in one plain sentence."""
-        width, height = self._stored
+        width, height = self.size
         return [f"the resolution changes on the way; frames are scaled to {width} x {height}"] * self.resized
 
 
-def to_rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    try:
+        data = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")
+        return None if data is None else bytes(data)
+    except ValueError:
+        # PyAV's table of side data lags behind FFmpeg's, and what it does not name ends the listing. What came before
+        # is in the container that was being filled; FFmpeg puts the matrix before the EXIF data it is read from.
+        listed = SideDataContainer.__new__(SideDataContainer)
+        with suppress(ValueError):
+            listed.__init__(frame)  # type: ignore[misc]
+        for place in range(len(listed)):
+            with suppress(ValueError):
+                if listed[place].type.name == "DISPLAYMATRIX":
+                    return bytes(listed[place])
+        return None
+
+
+def to_rgb(frame: av.VideoFrame, width: int, height: int, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     """Convert any pixel format (10 bits, grey, palette, ...) to RGB, scaled to `width` x `height` if need be.
 
     Parameters
@@ -107,6 +135,8 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
         A decoded frame.
     width, height : int
         Size of the result in pixels, as stored, that is before turning.
+    reformatter : VideoReformatter
+        What converts it, for one frame after the other.
 
     Returns
     -------
@@ -121,7 +151,8 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
     """
     # Given explicitly: PyAV 15 ignores the frame's own tags, which shifts the colours of every BT.709 video.
     matrix = 9 if frame.colorspace == 10 else frame.colorspace if frame.colorspace in _SCALER_KNOWS else _ITU601
-    rgb = frame.reformat(
+    rgb = reformatter.reformat(
+        frame,
         width=width,
         height=height,
         format="rgb24",

@@ -7,6 +7,7 @@ what it draws from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from types import TracebackType
 
@@ -46,6 +47,7 @@ class VideoReader:
         self._drawn = drawn
         self._sampling = sampling
         self._closed = self._exhausted = False
+        self._process = os.getpid()
         live = isinstance(drawn, LiveFrames)
         room = max(ahead, int(live)) * sampling.chunk
         self._ahead = Ahead(drawn, room, latest=latest, stop=drawn.stop, release=drawn.close) if room else None
@@ -101,8 +103,14 @@ class VideoReader:
         Raises
         ------
         VideoError
-            If the reader was closed, here or by another thread, or the video ended without a single frame to hand out.
+            If the reader was closed, here or by another thread, the process was forked from the one that opened it, or
+            the video ended without a single frame to hand out.
         """
+        if self._process != os.getpid():
+            raise VideoError(
+                f"the reader of {self.source} was opened before this process was forked, and neither its threads nor "
+                "its place in the file came along; open the video again with open_video in this process."
+            )
         if self._exhausted:
             raise StopIteration
         shots: list[Shot] = []
@@ -139,6 +147,8 @@ class VideoReader:
         Safe from another thread where frames are decoded ahead: a read that waits for the source ends at once.
         """
         self._closed = True
+        if self._process != os.getpid():  # what was opened is still in use where it was opened
+            return
         if self._ahead is not None:
             self._ahead.close()
         else:

@@ -11,15 +11,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from numbers import Integral, Real
+from itertools import islice
 from typing import Protocol, TypeAlias
 
+from ..checks import real, shown, whole
 from ..errors import ConfigError
 
 # Some containers round times to whole milliseconds: a frame due at 2/3 s may be stamped 0.666 s, before its tick.
 TOLERANCE = Fraction(1, 1000)
 # A time that went through a float and back is off by far less than any two frames lie apart.
 _FLOAT_ERROR = Fraction(1, 1_000_000)
+# No more frames than days of video have are asked for one by one; whoever counts on for ever means something else.
+_MOST_TIMES = 10_000_000
 
 Rule: TypeAlias = Callable[[Sequence[Fraction]], Iterable[float | Fraction]]
 """From the times of all frames, in increasing order, to those at which frames are taken."""
@@ -82,12 +85,14 @@ class Sampling:
             If a value is out of range, or two of them contradict each other.
         """
         rate = None if fps is None else _positive("fps", fps)
-        per_chunk = _count("chunk", chunk)
+        per_chunk = whole("chunk", chunk)
         first = Fraction(0) if start is None else _not_negative("start", start)
         last = None if end is None else _positive("end", end)
         if last is not None and last <= first:
-            raise ConfigError(f"end is {end!r} and start is {start!r}; expected an end after the start, in seconds.")
-        number = None if frames is None else _count("frames", frames)
+            raise ConfigError(
+                f"end is {shown(end)} and start is {shown(start)}; expected an end after the start, in seconds."
+            )
+        number = None if frames is None else whole("frames", frames)
         if at is None:
             return cls(rate, per_chunk, first, last, number)
         if number is not None or start is not None or end is not None:
@@ -207,29 +212,29 @@ def shown_at(times: Sequence[Fraction], second: Fraction) -> int:
 
 
 def _times(at: object) -> tuple[Fraction, ...]:
-    values = at.tolist() if hasattr(at, "tolist") else at
+    expected = "expected the seconds of the frames to take, such as [0.0, 2.5, 60.0]."
+    if getattr(getattr(at, "dtype", None), "kind", "") in ("m", "M"):
+        raise ConfigError(f"at is {shown(at)}, times of a calendar; {expected}")
+    try:
+        values = at.tolist() if hasattr(at, "tolist") else at
+    except (RuntimeError, TypeError, ValueError):  # a tensor without values
+        values = None
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise ConfigError(f"at is {at!r}; expected the seconds of the frames to take, such as [0.0, 2.5, 60.0].")
-    times = tuple(sorted(_not_negative("a time of at", value) for value in values))
-    if not times:
-        raise ConfigError("at is empty; expected the seconds of the frames to take, such as [0.0, 2.5, 60.0].")
-    return times
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; expected a whole number of frames, at least 1, such as 8.")
-    return int(value)
+        raise ConfigError(f"at is {shown(at)}; {expected}")
+    listed = list(islice(values, _MOST_TIMES + 1))
+    if not 1 <= len(listed) <= _MOST_TIMES:
+        said = "is empty" if not listed else f"names more than {_MOST_TIMES:,} frames"
+        raise ConfigError(f"at {said}; {expected}")
+    return tuple(sorted(_not_negative("a time of at", value) for value in listed))
 
 
 def _positive(name: str, value: object) -> Fraction:
-    number = _not_negative(name, value)
-    if number == 0:
-        raise ConfigError(f"{name} is {value!r}; expected a number above 0.")
-    return number
+    return _exact(value, real(name, value, 0, above=True))
 
 
 def _not_negative(name: str, value: object) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{name} is {value!r}; expected a finite number that is not negative, such as 2 or 0.5.")
-    return value if isinstance(value, Fraction) else Fraction(float(value))
+    return _exact(value, real(name, value, 0))
+
+
+def _exact(value: object, number: float) -> Fraction:
+    return value if isinstance(value, Fraction) else Fraction(number)

@@ -5,6 +5,7 @@ Everything that can be said before the first frame is decoded is said here. This
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 # Formats that hold no pictures but name other files or servers.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "imf", "applehttp"})
 _FALLBACK_RATE = Fraction(25)
+# Frames a second above which a stated rate is a unit of time that was taken for one.
+_MOST_RATE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +86,15 @@ def open_stream(address: Address, connection: Connection | None = None) -> tuple
     """
     patience = connection or Connection()
     begun = time.monotonic()
+    options = _options(address, patience)
     try:
-        container = av.open(
-            address.url,
-            mode="r",
-            format=address.format,
-            options=_options(address, patience),
-            metadata_errors="replace",
-            timeout=None if address.kind == "file" else (patience.connect_timeout, patience.read_timeout),
-        )
+        try:
+            container = _open(address, patience, options)
+        except av.FFmpegError as error:
+            if error.errno != errno.EIO or address.kind != "url":
+                raise
+            # What ends while its format is being guessed and never said its length: guess from the first few bytes.
+            container = _open(address, patience, {"formatprobesize": "2048"} | options)
     except (av.FFmpegError, ValueError) as error:
         # Many a format takes the interruption for the end of the data and complains about that.
         late = address.kind != "file" and time.monotonic() - begun >= patience.connect_timeout
@@ -108,9 +111,22 @@ def open_stream(address: Address, connection: Connection | None = None) -> tuple
         raise
 
 
+def _open(address: Address, patience: Connection, options: dict[str, str]) -> InputContainer:
+    return av.open(
+        address.url,
+        mode="r",
+        format=address.format,
+        options=options,
+        metadata_errors="replace",
+        timeout=None if address.kind == "file" else (patience.connect_timeout, patience.read_timeout),
+    )
+
+
 def _options(address: Address, patience: Connection) -> dict[str, str]:
     """Give FFmpeg's options; the caller's own come last and win, but for the protocols."""
     options: dict[str, str] = {}
+    if address.kind == "file" and address.format is None:
+        options["pattern_type"] = "none"  # a picture named "take%02d.png" is that file, and no numbered series
     if address.url.lower().startswith("http"):
         # FFmpeg itself goes on where a file's download broke off; a live source is opened anew by the reader.
         options |= {"reconnect": "1", "reconnect_delay_max": str(math.ceil(patience.longest_wait))}
@@ -168,7 +184,7 @@ def start_seconds(stream: VideoStream) -> Fraction | None:
 def frame_step(stream: VideoStream) -> Fraction:
     """Give the usual time between two frames in seconds, for frames that come without a time."""
     rate = stream.average_rate or stream.guessed_rate or _FALLBACK_RATE
-    return 1 / rate if rate > 0 else 1 / _FALLBACK_RATE
+    return 1 / rate if 0 < rate <= _MOST_RATE else 1 / _FALLBACK_RATE
 
 
 def promised_seconds(container: InputContainer, stream: VideoStream) -> Fraction | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time as clock
 from bisect import bisect_left
+from collections.abc import Iterator
 from fractions import Fraction
 
 import av
@@ -14,14 +15,17 @@ from av.video.frame import VideoFrame
 
 from ..errors import VideoError
 from .address import Address, Connection
-from .clock import Clock
+from .clock import PATIENCE, Clock
 from .decode import Decoder, Losses, counted
+from .forked import keep_when_forked
 from .index import Index, build_index
 from .picture import Upright
 from .source import VideoInfo, frame_step, has_end, open_stream, promised_seconds, start_seconds
 
 # A video that ends this much earlier than promised is called cut short; less is rounding in the container.
 _SHORTFALL = Fraction(1, 4)
+# FFmpeg's mark of formats in which no packet ever carries a time.
+_NO_TIMESTAMPS = 0x80
 
 
 class Track:
@@ -38,6 +42,8 @@ class Track:
 
     Attributes
     ----------
+    address : Address
+        As given.
     opened : float
         When opening it began, by `time.monotonic`.
     losses : Losses
@@ -64,9 +70,10 @@ class Track:
     """
 
     def __init__(self, address: Address, connection: Connection, losses: Losses) -> None:
+        keep_when_forked(self)
         self.opened = clock.monotonic()
         self.losses = losses
-        self._address = address
+        self.address = address
         self._connection = connection
         self.container, self.stream = open_stream(address, connection)
         try:
@@ -79,7 +86,8 @@ class Track:
             self._last: VideoFrame | None = None
             self._passed: int | None = None
             self._decoder = Decoder(self.container, self.stream, losses)
-            self._pending = self._draw()
+            self._timed = self._run()
+            self._pending = next(self._timed, None)
             if self._pending is None:
                 said = "; ".join(losses.sentences()) or "the video is empty"
                 raise VideoError(
@@ -97,26 +105,46 @@ class Track:
 
     def __next__(self) -> tuple[VideoFrame, Fraction]:
         """Draw the next frame whose time goes forward, with its time in seconds from the start of the video."""
-        drawn, self._pending = self._pending or self._draw(), None
+        drawn, self._pending = self._pending or next(self._timed, None), None
         if drawn is None:
             raise StopIteration
         self._last = drawn[0]
         return drawn
 
-    def _draw(self) -> tuple[VideoFrame, Fraction] | None:
+    def _run(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Draw frames with their times; one without a time waits for the next that has one, so as not to take it."""
+        waiting: list[VideoFrame] = []
+        patient = not self.container.format.flags & _NO_TIMESTAMPS
         for frame in self._decoder:
             self.decoded += 1
             if self._passed is not None and frame.pts is not None and frame.pts <= self._passed:
                 continue
-            pts, dts = (None if stamp is None else stamp * self._time_base for stamp in (frame.pts, frame.dts))
-            time = self.clock.read(pts, dts)
+            if frame.pts is None and patient and len(waiting) < PATIENCE:
+                waiting.append(frame)
+                continue
+            patient = patient and (frame.pts is not None or not waiting)
+            yield from self._time([*waiting, frame])
+            waiting = []
+        yield from self._time(waiting)
+
+    def _time(self, frames: list[VideoFrame]) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Give times to frames of which only the last may carry one."""
+        if not frames:
+            return
+        *before, last = frames
+        stamp = self._seconds(last.pts)
+        times = [*self.clock.before(stamp, [self._seconds(frame.dts) for frame in before])]
+        times.append(self.clock.read(stamp, self._seconds(last.dts)))
+        for frame, time in zip(frames, times, strict=True):
             if time is not None:
-                return frame, time
-        return None
+                yield frame, time
+
+    def _seconds(self, stamp: int | None) -> Fraction | None:
+        return None if stamp is None else stamp * self._time_base
 
     def index(self) -> Index | None:
         """Read the packets of the whole file, from an opening of its own; None if they do not tell what frames come."""
-        container, stream = open_stream(self._address, self._connection)
+        container, stream = open_stream(self.address, self._connection)
         try:
             return build_index(container, stream)
         finally:
@@ -154,6 +182,16 @@ class Track:
         if self.promised is None or self.promised - ended <= max(_SHORTFALL, 2 * self.step):
             return None
         return f"cut short: the container promised {float(self.promised):.1f} s, decoding ended at {float(ended):.1f} s"
+
+    @property
+    def stills(self) -> bool:
+        """Whether each frame is coded as a picture of its own."""
+        return self.stream.codec_context.codec.intra_only
+
+    @property
+    def reorders(self) -> bool:
+        """Whether frames are stored in another order than that in which they are shown."""
+        return bool(self.stream.codec_context.has_b_frames)
 
     def describe(self, upright: Upright) -> VideoInfo:
         """Say what is known, for frames that are turned like `upright`."""

@@ -58,7 +58,7 @@ def told_still(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> tuple[st
         try:
             check_told(lm, ingest, (*good, checks.text("text", text)))
         except ConfigError as error:
-            warnings.warn(f"left out of what the stream was told before it was saved: {error}", stacklevel=5)
+            warnings.warn(f"left out of what the stream was told before it was saved: {error}", stacklevel=4)
         else:
             good = (*good, text)
     return good

@@ -12,8 +12,10 @@ import torch
 from families import FAMILIES, build, cases, video
 from torch import Tensor
 from transformers import DynamicCache
+from typer.testing import CliRunner
 
 import pdrop_video as pv
+from pdrop_video import cli
 from pdrop_video.lm import MOST_TOKENS
 from pdrop_video.pyramid.rank import per_head, rotate
 
@@ -219,6 +221,17 @@ def test_a_door_bounds_tokens() -> None:
     with pytest.raises(pv.ConfigError, match=r"has 160 characters; expected 9 tokens"):
         lm.bounded("the question", " " * 155 + "red ?", 9)
     assert lm.bounded("the question", " " * 139 + "red ?", 9)
+
+
+@pytest.mark.parametrize("command", ["ask", "search"])
+def test_the_command_line_is_such_a_door(command: str, tmp_path: Any) -> None:
+    """Before the video is opened, which does not exist."""
+    asked = ["red " * (MOST_TOKENS + 1)]
+    if command == "search":
+        asked = ["another.mp4", "--out", str(tmp_path / "a.json"), "--question", *asked]
+    result = CliRunner().invoke(cli.app, [command, str(tmp_path / "no.mp4"), *asked])
+    assert result.exit_code == 1
+    assert "one of the questions has 4,097 tokens; expected 4,096 at most" in result.output
 
 
 # -- what stays: turns and told text ----------------------------------------------------------------------------------

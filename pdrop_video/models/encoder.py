@@ -80,16 +80,15 @@ class Encoder:
 
     def _name_anew(self) -> None:
         self._secret = secrets.token_hex(16)
-        added = self._backend.get_added_tokens_decoder() if self._splits else {}
-        special = sorted((t.content for t in added.values() if _is_special(t)), key=len, reverse=True)
+        added = self._backend.get_added_tokens_decoder()
+        special = [t.content for t in added.values() if self._splits and _is_special(t)]
+        special.sort(key=len, reverse=True)
         # a name begins and ends as the token does, since that decides what its neighbours are
         self._names = {t: f"{t[0]}{self._secret}{number:06}{t[-1]}" for number, t in enumerate(special)}
         self._known = re.compile("|".join(map(re.escape, special)))
-        self._tokenizer = Tokenizer.from_str(json.dumps(_renamed(json.loads(self._backend.to_str()), self._names)))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        want = {self._names.get(token, token): number for token, number in self._backend.get_vocab().items()}
-        if self._tokenizer.get_vocab() != want:
+        self._tokenizer = _copied(self._backend, added, self._names)
+        here = [self._tokenizer.token_to_id(self._names.get(token.content, token.content)) for token in added.values()]
+        if here != [*added] or self._tokenizer.get_vocab_size() != self._backend.get_vocab_size():
             raise ModelError(
                 "the tokenizer's special tokens can't be told from text: a copy of it has other ids; load the model "
                 "with split_special_tokens=False."
@@ -98,6 +97,23 @@ class Encoder:
 
 def _is_special(token: AddedToken) -> bool:
     return bool(token.content) and (token.special or _MARKUP.fullmatch(token.content.strip()) is not None)
+
+
+def _copied(backend: Tokenizer, added: dict[int, AddedToken], names: dict[str, str]) -> Tokenizer:
+    """The same tokenizer with other names for some tokens, without truncation and padding."""
+    if any(backend.model.token_to_id(name) is not None for name in names):
+        copy = Tokenizer.from_str(json.dumps(_renamed(json.loads(backend.to_str()), names)))
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+    copy = Tokenizer(backend.model)  # which knows none of the names and is shared: large ones take seconds to copy
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        if (of := getattr(backend, part)) is not None:
+            setattr(copy, part, of)
+    for _, token in sorted(added.items()):
+        flags = {flag: getattr(token, flag) for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")}
+        copy.add_tokens([AddedToken(names.get(token.content, token.content), **flags)])
+    return copy
 
 
 def _renamed(file: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -141,6 +141,7 @@ class Session:
         """Ask a question after every chunk from now on, or once at once if nothing more is to come."""
         if len(self.standing) >= _MOST_STANDING:
             raise SessionError(f"There are {_MOST_STANDING} standing questions already; remove them first.")
+        self.stream.lm.bounded("the question", standing.question)
         if self.progress.frames and not self.progress.running:
             standing.ask(self.stream)
         self.standing.append(standing)
@@ -189,6 +190,7 @@ class Session:
         if isinstance(longest, int) and longest > _LONGEST:
             raise SessionError(f"An answer has at most {_LONGEST} tokens here; {longest} are asked for.")
         stream, watcher = self.stream, self._watcher
+        stream.lm.bounded("the question", question)
         if any(not turn.done for turn in self.chat):
             raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
         pyramid = self.settings.asking()

@@ -8,7 +8,7 @@ import pdrop_video as pv
 from pdrop_video.asking import checked_for_asking
 
 MOST_TEXT = 2000
-"""Characters of a question; a longer one would take more memory than the video."""
+"""Characters of a question, since a text is read before its tokens are counted; those `VideoLM.bounded` bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ class Settings:
 
     def open(self, lm: pv.VideoLM) -> pv.VideoStream:
         """A stream with these settings."""
+        if self.probe.strip():
+            lm.bounded("probe", self.probe)
         return lm.stream(
             pv.Pyramid(ratios=_shares(self.ratios)),
             pv.Memory(tokens=self.memory, evictor=self.evictor),

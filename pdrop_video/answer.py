@@ -61,7 +61,7 @@ class Answer:
     token_ids : tuple of int
         As generated, without the end token.
     finished : bool
-        False if `max_new_tokens` cut it short.
+        False if `max_new_tokens`, or the end of the positions that the model was trained on, cut it short.
     frames : int
         Frames watched so far.
     seconds : tuple of float

@@ -21,7 +21,7 @@ from .pyramid import Pyramid, Schedule
 from .pyramid.allocators import ALLOCATORS, allocator_named
 from .pyramid.scorers import SCORERS, scorer_named
 from .state import StreamState
-from .turns import question_rows
+from .turns import question_ids, question_rows
 from .turnstile import StreamAccess
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ class Question:
         How the question drops what it need not attend to.
     retrieve : int
         How many archived steps of time each layer gets back.
+    options : list of list of int
+        Token ids of the answers whose likelihood will be asked for.
+
+    Raises
+    ------
+    ConfigError
+        If there are not so many positions left as the question has tokens, with the longest of the options.
     """
 
     def __init__(
@@ -83,10 +90,14 @@ class Question:
         answer_prefix: str,
         schedule: Schedule,
         retrieve: int = 0,
+        options: list[list[int]] | None = None,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
-        self.retrieve = retrieve
+        self.retrieve, self.options = retrieve, options or []
         self.answer_prefix = answer_prefix
+        self.ids = question_ids(lm, origin, text, answer_prefix)
+        self.tokens = len(self.ids) + (len(lm.adapter.closing()) if origin.answered is None else 0)
+        ingest.reach.check_question(origin, self.tokens + max((len(option) - 1 for option in self.options), default=0))
         self.state = origin.fork()
         self.began = perf_counter()
         self._open = True
@@ -97,14 +108,8 @@ class Question:
             self._open = False
             self.state.cache.release(self.origin.cache)
 
-    def prefill(self, upcoming: int) -> Tensor:
-        """Run the question over the memory; returns the first token's logits [vocabulary].
-
-        Parameters
-        ----------
-        upcoming : int
-            Tokens of the answer for which positions must be left.
-        """
+    def prefill(self) -> Tensor:
+        """Run the question over the memory; returns the first token's logits [vocabulary]."""
         state, ingest = self.state, self.ingest
         with torch.no_grad():
             ingest.fill_up(state)
@@ -112,15 +117,18 @@ class Question:
             # measured before the question: what the answer could rest on
             self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
             self.kept = tuple(int(cache.tables[b].visual.sum()) for b in (0, *ingest.loop.schedule.layers))
-            rows = question_rows(self.lm, state, self.text, self.answer_prefix)
-            ahead = ingest.room_for_text(state, len(rows) + upcoming)
+            cache.widen(ingest.trained)
+            ahead = ingest.room_for_text(state, self.tokens)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
-            hidden = ingest.text(state, rows, passage)
+            hidden = ingest.text(state, question_rows(self.lm, state, self.ids), passage)
             self.evidence = tuple(map(_evidence, passage.attended))
             return ingest.logits(hidden[-1:])[0]
 
     def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
-        """A piece of the answer's text for each token, which may be empty, then the `Answer`."""
+        """A piece of the answer's text for each token, which may be empty, then the `Answer`.
+
+        An answer that comes to the end of the model's trained range ends there, unless positions can be moved.
+        """
         ids: list[int] = []
         pieces: list[str] = []
         first, finished, state = 0.0, False, self.state
@@ -148,28 +156,33 @@ class Question:
             timings=Timings(state.push_seconds, first, perf_counter() - self.began - first),
         )
 
-    def likelihood(
-        self, logits: Tensor, options: list[list[int]], between: Callable[[], None] = lambda: None
-    ) -> tuple[float, ...]:
+    def likelihood(self, logits: Tensor, between: Callable[[], None] = lambda: None) -> tuple[float, ...]:
         """The mean log-probability of each option's tokens, given the first token's logits.
 
         `between` is called before each option.
         """
         means = []
-        for option in options:
+        for option in self.options:
             between()
             fork = self.state.fork()
             with torch.no_grad():
                 rows = logits[None]
                 if len(option) > 1:
+                    if not self.ingest.go_on(fork, len(option) - 1):
+                        raise ConfigError(
+                            f"an option of {len(option)} tokens finds no positions behind the question in the model's "
+                            "trained range; retrieve less, or give shorter ones."
+                        )
                     rest = self.ingest.text(fork, self.lm.adapter.embed(option[:-1]))
                     rows = torch.cat([rows, self.ingest.logits(rest)])
                 means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
             fork.cache.release(self.state.cache)
         return tuple(torch.stack(means).tolist())
 
-    def _advance(self, ids: list[int]) -> Tensor:
+    def _advance(self, ids: list[int]) -> Tensor | None:
         with torch.no_grad():
+            if not self.ingest.go_on(self.state, len(ids)):
+                return None
             return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
 
 

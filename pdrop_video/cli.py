@@ -146,6 +146,8 @@ def ask(
         if not all(question.strip() for question in questions):
             raise pv.ConfigError("one of the questions is empty; expected some text.")
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
+        for question in questions:
+            lm.bounded("one of the questions", question)
         stream = lm.stream(
             _pyramid(ratios, scorer, allocator),
             _memory(memory, evictor, archive),
@@ -245,6 +247,8 @@ def search(
     with clear_errors():
         base = _pyramid(None, scorer, allocator)
         lm, clips = pv.load(model, device=device, dtype=dtype), []
+        for asked in question:
+            lm.bounded("one of the questions", asked)
         for video in videos:
             with pv.open_video(video, frames=frames, chunk=chunk) as reader:
                 clips.append(Clip(reader.source, list(reader), question))

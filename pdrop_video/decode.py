@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def greedy(
-    lm: VideoLM, logits: Tensor, advance: Callable[[list[int]], Tensor], max_new_tokens: int
+    lm: VideoLM, logits: Tensor, advance: Callable[[list[int]], Tensor | None], max_new_tokens: int
 ) -> Iterator[tuple[int | None, str]]:
-    """Generate until the model ends its turn.
+    """Generate until the model ends its turn, or nothing more can be fed.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def greedy(
     logits : Tensor [vocabulary]
         Of the first token.
     advance : callable
-        Feeds token ids and returns the next token's logits.
+        Feeds token ids and returns the next token's logits; None where there is no room for them.
     max_new_tokens : int
         At most this many tokens.
 
@@ -43,8 +43,10 @@ def greedy(
             yield None, ""
             return
         yield token, text.step(lm.tokenizer.backend_tokenizer, token) or ""
-        if step + 1 < max_new_tokens:
-            logits = advance([token])
+        following = advance([token]) if step + 1 < max_new_tokens else None
+        if following is None:
+            return
+        logits = following
 
 
 def _end_tokens(lm: VideoLM) -> set[int]:

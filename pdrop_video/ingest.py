@@ -23,12 +23,13 @@ from .models import Adapter, Place, VisualChunk
 from .passage import MemoryPassage
 from .pyramid import LayerLoop, Layout
 from .pyramid.rows import Passage
+from .reach import Reach, ahead_of, text_ahead
 from .records import chunk_table, stage_tables, text_tables
 from .state import StreamState
 from .video import FrameChunk
 
 _RESERVE = 1024
-"""Positions of a model's trained range that frames leave free, for a question and its answer; at most a quarter."""
+"""Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
 
 
 class Ingestor:
@@ -51,7 +52,7 @@ class Ingestor:
     Raises
     ------
     ConfigError
-        If the budget can't hold prefix and probe.
+        If the budget can't hold prefix and probe, or the model was not trained on so many positions.
     """
 
     def __init__(
@@ -63,17 +64,16 @@ class Ingestor:
         if memory.needs_scores:
             loop.rank_all_the_same()
         asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
-        self.probe = torch.cat([adapter.closing(), adapter.embed(probe)]) if asks else adapter.embed([])
         shape = DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.trained: int = model.config.get_text_config().max_position_embeddings
         self.limits = self._limits()
         self.archive = self._archive()
-        smallest = None if self.limits.moved is None else min(self.limits.moved)
-        if smallest is not None and smallest <= self._text_tokens:
-            raise ConfigError(
-                f"{memory} leaves no room beside {self._text_tokens} tokens of prompt and probe: its smallest layer "
-                f"may hold {smallest}; give more."
-            )
+        closing = adapter.closing()
+        text = len(prefix) + (len(closing) + len(probe)) * asks
+        self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
+        self.reach.check_prompt()
+        self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
 
     def _fixed_rope(self) -> str | None:
         """The name of a RoPE whose angles depend on the length, so that no key can be moved by a rotation."""
@@ -100,23 +100,17 @@ class Ingestor:
         """The budget of each layer, and the window of positions."""
         shares, memory = self.loop.schedule.per_layer_shares(), self.memory
         tokens = memory.budgets(shares, self.token_bytes)
-        text = self.model.config.get_text_config()
         if memory.positions == "original" or tokens is None:
             return Limits(tokens, tokens)
         if rope := self._fixed_rope():
             if memory.positions == "compact":
                 raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
             return Limits(tokens, tokens)
-        trained = text.max_position_embeddings
-        limit = trained - min(_RESERVE, trained // 4)
+        limit = self.trained - min(_RESERVE, self.trained // 4)
         moved = memory.budgets(shares, self.token_bytes * 1.5) if memory.bytes is not None else tokens
         if self.loop.axes == 1:  # every token has a position of its own: no more of them than positions
             tokens, moved = (tuple(min(n, limit) for n in of or ()) for of in (tokens, moved))
         return Limits(tokens, moved, Window(limit, self.loop.turn, always=memory.positions == "compact"))
-
-    @property
-    def _text_tokens(self) -> int:
-        return len(self.prefix) + len(self.probe)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -162,7 +156,7 @@ class Ingestor:
 
         if not fits(1, 1.0):
             raise ConfigError(
-                f"{self.memory} can't hold one step of {max(chunk.steps)} tokens beside {self._text_tokens} tokens of "
+                f"{self.memory} can't hold one step of {max(chunk.steps)} tokens beside {self.reach.text} tokens of "
                 "prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:
@@ -198,7 +192,7 @@ class Ingestor:
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
         asking, end = self.adapter.positions.text(asked, place)
-        ahead = _ahead(state.place, int(positions[0].min()), place.next, end)
+        ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
         cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
         positions = torch.cat([positions, asking], dim=-1).to(device)
         table = chunk_table(piece, positions[..., :count], index=state.rows, step=state.steps, chunk=state.chunks)
@@ -241,10 +235,31 @@ class Ingestor:
         return self.model.get_output_embeddings()(self.loop.text.norm(hidden))
 
     def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
-        """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be."""
-        ahead = _text_ahead(state.place, tokens)
+        """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.
+
+        Raises
+        ------
+        ConfigError
+            If no move makes room for them.
+        """
+        self.reach.check_question(state, tokens)
+        ahead = text_ahead(state.place, tokens)
         state.cache.fit(ahead)
         return ahead
+
+    def go_on(self, state: StreamState, tokens: int) -> bool:
+        """Move positions, if need be, so that text of a question goes on by so many; False if that is impossible.
+
+        The question's positions and those of what was said so far move with the rest.
+        """
+        cache, ahead = state.cache, text_ahead(state.place, tokens)
+        if not any(cache.leaving(ahead)):
+            return True
+        self._note(state, cache.get_seq_length() - len(cache.tables[0]))
+        if cache.room(text_ahead(state.place, 0)) < tokens:
+            return False
+        cache.fit(ahead)
+        return True
 
     def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
         """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.
@@ -254,35 +269,23 @@ class Ingestor:
         ConfigError
             If the budget can't hold it.
         """
-        tokens, device, first = len(embeds), self.probe.device, state.place.next
-        self.check_room_for(tokens)
-        state.cache.make_room([tokens] * self.loop.schedule.num_layers, _text_ahead(state.place, tokens))
+        tokens = len(embeds)
+        self.reach.check_text(tokens)
+        state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
         self.text(state, embeds)
-        index = torch.arange(state.rows, state.rows + tokens, device=device)
-        position = torch.arange(first, first + tokens, device=device)[:, None].expand(-1, self.loop.axes)
-        state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
-        state.rows += tokens
+        self._note(state, tokens)
         if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps
 
-    def check_room_for(self, tokens: int) -> None:
-        """Whether the budget can hold so many tokens of text."""
-        if self.limits.moved is not None and min(self.limits.moved) < self._text_tokens + tokens:
-            raise ConfigError(
-                f"{self.memory} can't hold {tokens} tokens of text beside {self._text_tokens} of prompt and probe; "
-                "give more, or keep less text."
-            )
-
-
-def _ahead(place: Place, first: int, after: int, end: Place) -> Ahead:
-    """Rows that begin at `first` of a video that runs, or not yet, at `place`; text behind them goes to `end`."""
-    running = place.start is not None and place.reach
-    return Ahead(first, end.next, after, place.start if running else None, place.reach if running else None)
-
-
-def _text_ahead(place: Place, tokens: int) -> Ahead:
-    return _ahead(place, place.next, place.next, Place(place.next + tokens))
+    def _note(self, state: StreamState, tokens: int) -> None:
+        """Note in the tables the text that was run last."""
+        device = self.probe.device
+        index = torch.arange(state.rows, state.rows + tokens, device=device)
+        position = torch.arange(state.place.next - tokens, state.place.next, device=device)
+        position = position[:, None].expand(-1, self.loop.axes)
+        state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
+        state.rows += tokens
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:

@@ -9,12 +9,18 @@ from weakref import ref
 
 import torch
 
-from . import session
+from . import checks, session
+from .errors import ConfigError
 from .memory import Memory
 from .models import Adapter, Prompt
 from .pyramid import LayerLoop, Pyramid
 from .stream import VideoStream
 from .turnstile import Turnstile
+
+MOST_TOKENS = 4096
+"""Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
+_CHARACTERS = 16
+"""Of a token, more than any language needs on average: what is longer need not be tokenized to be too long."""
 
 
 class VideoLM:
@@ -72,6 +78,31 @@ class VideoLM:
         opened = (each() for each in self._opened)
         return tuple(stream for stream in opened if stream is not None and not stream.closed)
 
+    def bounded(self, name: str, text: str, most: int = MOST_TOKENS) -> str:
+        """A text that somebody sent, if it is short enough that reading it keeps nobody else waiting.
+
+        Streams themselves take what finds room in memory and trained range, which may be very much more.
+
+        Parameters
+        ----------
+        name : str
+            For the message.
+        text : str
+        most : int
+            Tokens.
+
+        Raises
+        ------
+        ConfigError
+            If it has more, is no text, or can't be encoded.
+        """
+        checks.text(name, text)
+        if len(text) > most * _CHARACTERS:
+            raise ConfigError(f"{name} has {len(text):,} characters; expected {most:,} tokens at most.")
+        if (tokens := len(self.prompt.words(text))) > most:
+            raise ConfigError(f"{name} has {tokens:,} tokens; expected {most:,} at most.")
+        return text
+
     def note(self, stream: VideoStream) -> None:
         """Let a stream, which calls this within a turn as it opens, be among `streams`."""
         self._opened = [ref(each) for each in (*self.streams, stream)]
@@ -102,7 +133,8 @@ class VideoLM:
         Raises
         ------
         ConfigError
-            If the schedule or the budget does not fit the model.
+            If the schedule or the budget does not fit the model; if a text can't be encoded, or has more tokens than
+            budget or trained range have room for.
         """
         pyramid = pyramid or Pyramid()
         if pyramid.scorer is None:

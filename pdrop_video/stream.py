@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from . import plots, session
+from . import checks, plots, session
 from .answer import Answer
 from .asking import AnswerStream, Question, checked_for_asking
 from .errors import ConfigError, StreamError
 from .pyramid import Pyramid, Schedule
-from .turns import keep_turn, question_rows
-from .watching import Watching, from_one, some_text
+from .turns import keep_turn
+from .watching import Watching
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,17 +155,22 @@ class VideoStream(Watching):
         StreamError
             If no frame was pushed yet.
         ConfigError
-            If the question is empty or a number below 1; if `pyramid` has a scorer, an allocator or positions, which a
-            question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the budget
-            can't hold the turn.
+            If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
+            in the model's trained range; if a number is below 1; if `pyramid` has a scorer, an allocator or positions,
+            which a question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the
+            budget can't hold the turn.
+
+        Notes
+        -----
+        An answer that comes to the end of the trained range goes on as long as positions can be moved, and ends there
+        otherwise, `Answer.finished` false. How long it may become changes nothing before that.
         """
-        from_one("max_new_tokens", max_new_tokens)
+        max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
         with self._access.whole():
             asked = self._asked(question, answer_prefix, pyramid, retrieve)
             if keep:
-                self._ingest.check_room_for(
-                    len(question_rows(self.lm, self._state, question, answer_prefix)) + max_new_tokens
-                )
+                opening = 1 + len(self.lm.prompt.again())  # of the next video
+                self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
             pieces = self._answer(asked, max_new_tokens)
             answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None)
             self._access.dependents.add(answer)
@@ -195,16 +200,15 @@ class VideoStream(Watching):
         tuple of float
             One for each option, in nats a token.
         """
-        if isinstance(options, str) or not options:
-            raise ConfigError(f"options are {options!r}; expected a list of one answer or more.")
-        for option in options:
-            some_text("one of the options", option)
+        options = checks.texts("options", options)
+        ids = [self.lm.prompt.words(option) for option in options]
+        if not all(ids):
+            raise ConfigError(f"the option {options[ids.index([])]!r} has no token in this model; leave it out.")
         with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, ids)
         with self._access.turn():
             try:
-                ids = [self.lm.prompt.words(option) for option in options]
-                return asked.likelihood(asked.prefill(max(map(len, ids))), ids, self._access.give_way)
+                return asked.likelihood(asked.prefill(), self._access.give_way)
             finally:
                 asked.close()
 
@@ -216,16 +220,22 @@ class VideoStream(Watching):
             asked = self._asked(question, answer_prefix, pyramid, retrieve)
         with self._access.turn():
             try:
-                return asked.prefill(1)
+                return asked.prefill()
             finally:
                 asked.close()
 
     def _asked(
-        self, question: str, answer_prefix: str, pyramid: Pyramid | None, retrieve: int | None = None
+        self,
+        question: str,
+        answer_prefix: str,
+        pyramid: Pyramid | None,
+        retrieve: int | None = None,
+        options: list[list[int]] | None = None,
     ) -> Question:
-        some_text("the question", question)
+        checks.text("the question", question)
+        checks.text("answer_prefix", answer_prefix, empty=True)
         if retrieve is not None:
-            from_one("retrieve", retrieve)
+            retrieve = checks.whole("retrieve", retrieve)
             if self.memory.archive is None:
                 raise ConfigError(
                     f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
@@ -235,12 +245,12 @@ class VideoStream(Watching):
         own = self.loop.schedule
         all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
         schedule = all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers)
-        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0)
+        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0, options)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
         try:
-            yield from asked.decode(asked.prefill(max_new_tokens), max_new_tokens)
+            yield from asked.decode(asked.prefill(), max_new_tokens)
         finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
             self.lm.turnstile.later(asked.close)
 

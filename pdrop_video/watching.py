@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from . import checks
 from .answer import Pushed, Status
 from .errors import ConfigError, FrameError
 from .feed import Feed, Policy
@@ -19,7 +20,7 @@ from .ingest import Ingestor
 from .memory import Memory, TokenTable
 from .pyramid import LayerLoop
 from .state import StreamState
-from .turns import follow_up
+from .turns import check_told, follow_up, told_still
 from .turnstile import StreamAccess
 from .video import FrameChunk
 
@@ -46,6 +47,10 @@ class Watching:
                 'positions="compact" renumbers one whole prompt and can\'t go on from chunk to chunk; use '
                 'positions="original" for streams (compact works in pyramid_drop).'
             )
+        if system is not None:
+            checks.text("system", system, empty=True)
+        if standing_question is not None:
+            checks.text("standing_question", standing_question, empty=True)
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
         with lm.turnstile, torch.no_grad():
@@ -55,6 +60,7 @@ class Watching:
                 self._open(self._ingest.begin())
         if restore is not None:
             state = restore(self._ingest)  # outside of a turn, since an archive takes a while
+            state.told = told_still(lm, self._ingest, state.told)
             with lm.turnstile:
                 self._open(state)
 
@@ -139,11 +145,14 @@ class Watching:
         Raises
         ------
         ConfigError
-            If there is no text.
+            If there is no text, it can't be encoded, or the memory can't hold it with what was told since the last
+            frame. The stream stays as it was.
         """
-        some_text("text", text)
+        checks.text("text", text)
         with self._access.serial():
-            self._state = replace(self._state, told=(*self._state.told, text))
+            told = (*self._state.told, text)
+            check_told(self.lm, self._ingest, told)
+            self._state = replace(self._state, told=told)
 
     def feed(self, queue: int = 8, policy: Policy = "block") -> Feed:
         """A bounded queue in front of `push`, with a thread that empties it: for sources that don't wait.
@@ -266,16 +275,3 @@ class Watching:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def some_text(name: str, text: object) -> str:
-    """The text, if it is some."""
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{name} is {text!r}; expected some text.")
-    return text
-
-
-def from_one(name: str, value: object) -> None:
-    """Refuse anything but a whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} is {value!r}; expected a whole number from 1.")

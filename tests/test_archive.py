@@ -31,7 +31,7 @@ ROOM = 2**30
 def asked(stream: pv.VideoStream, retrieve: int | None, question: str = QUESTION) -> tuple[Tensor, StreamCache]:
     """The first token's logits, and the fork's cache as the question left it."""
     question_asked = stream._asked(question, "", None, retrieve)
-    logits = question_asked.prefill(1)
+    logits = question_asked.prefill()
     question_asked.close()
     return logits, question_asked.state.cache
 

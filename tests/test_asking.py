@@ -24,7 +24,7 @@ WATCHING = (pv.Pyramid(stages=1), pv.Pyramid(layers=(2, 4), ratios=(0.6, 0.3)))
 @torch.no_grad()
 def asked(stream: pv.VideoStream, pyramid: pv.Pyramid) -> Any:
     question = stream._asked(QUESTION, "", pyramid)
-    logits = question.prefill(1)
+    logits = question.prefill()
     question.close()
     return logits, question
 

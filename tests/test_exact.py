@@ -25,7 +25,7 @@ def chunks(frames: Tensor, seconds: list[float], sizes: list[int]):
 def next_logits(stream: pv.VideoStream, question: str = QUESTION) -> Tensor:
     """Logits of the first token of an answer, as `ask` computes them."""
     asked = stream._asked(question, "", None)
-    logits = asked.prefill(1)
+    logits = asked.prefill()
     asked.close()
     return logits
 

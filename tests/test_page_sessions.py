@@ -21,6 +21,7 @@ from demos.guard import Guard
 from demos.session import SessionError, Turn
 from demos.sessions import Sessions
 from demos.settings import Settings
+from demos.standing import Standing
 from demos.uploads import Uploads
 from demos.visitor import Visitor
 
@@ -228,3 +229,21 @@ def test_stopping_leaves_what_was_watched() -> None:
     assert session.progress.state == "stopped"
     assert session.progress.frames == 2
     assert not camera.put(np.zeros((224, 224, 3), np.uint8))
+
+
+def test_texts_of_visitors_are_bounded_in_tokens() -> None:
+    """Two thousand characters may be more tokens than that; the bound is the library's, for every door."""
+    session = sessions().open()
+    session.begin(Settings(), "clip", clip_source(Settings()))
+    session.watcher.join(60)
+    held = session.stream.lm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held, "bounded", partial(pv.VideoLM.bounded, held, most=8))
+        for call in (
+            lambda: session.ask("what is shown first in the video ? " * 9),
+            lambda: session.look_out(Standing("what is shown first in the video ? " * 9)),
+            lambda: Settings(probe="what is shown first in the video ? " * 3).open(held),
+        ):
+            with pytest.raises(pv.ConfigError, match=r"expected 8 (tokens )?at most"):
+                call()
+    assert not session.chat and not session.standing

@@ -163,7 +163,7 @@ def test_a_question_over_moved_keys_equals_transformers(family: str) -> None:
     for i in range(40 if family == "qwen2_vl" else 24):
         stream.push(video(step, seed=i), [step * i + j for j in range(step)])
     asked = stream._asked(QUESTION, "", None)
-    got = asked.prefill(1)
+    got = asked.prefill()
     cache, place, adapter = asked.state.cache, stream._state.place, lm.adapter
     shift = cache.shifts[0].text
     assert shift and len(set(cache.shifts)) == 1

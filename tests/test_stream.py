@@ -49,7 +49,7 @@ def next_logits(stream: pv.VideoStream, question: str = QUESTION) -> Tensor:
     """Logits of the first token of an answer, as `ask` computes them."""
     everything = Schedule(stream.lm.num_layers, (), ())  # `ask` refuses before the first frame, this does not
     asked = Question(stream.lm, stream._ingest, stream._state, question, "", everything)
-    logits = asked.prefill(1)
+    logits = asked.prefill()
     asked.close()
     return logits
 

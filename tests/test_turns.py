@@ -21,7 +21,7 @@ EVERYTHING = (pv.Pyramid(stages=1), pv.Memory(tokens=None))
 @torch.no_grad()
 def next_logits(stream: pv.VideoStream, question: str = OTHER) -> Tensor:
     asked = stream._asked(question, "", None)
-    logits = asked.prefill(1)
+    logits = asked.prefill()
     asked.close()
     return logits
 

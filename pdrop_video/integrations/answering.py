@@ -17,12 +17,12 @@ from typing import Any
 import pdrop_video as pv
 
 from ..asking import checked_for_asking
+from ..checks import whole
 from ..errors import ConfigError
 from ..journal import Journal, read_journal
 from ..lm import VideoLM
 from ..session import fingerprint
 from ..stream import VideoStream
-from ..watching import from_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Watching:
         if self.ask_pyramid is not None:
             checked_for_asking(self.ask_pyramid)
         if self.retrieve is not None:
-            from_one("retrieve", self.retrieve)
+            whole("retrieve", self.retrieve)
             if self.memory.archive is None:
                 raise ConfigError(
                     f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "

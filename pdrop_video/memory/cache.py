@@ -135,18 +135,18 @@ class StreamCache(Cache):
 
     def make_room(self, incoming: list[int], ahead: Ahead) -> None:
         """Evict until every layer can take `incoming` more columns within its limit, and `ahead` within the window."""
-        moves, window = self._leaving(ahead), self.limits.window
+        moves, window = self.leaving(ahead), self.limits.window
         if window is not None and window.always:  # gaps are closed as soon as something goes
             full = [self._staying(i, new, False) < len(self.tables[i]) for i, new in enumerate(incoming)]
             moves = [near or forgets for near, forgets in zip(moves, full, strict=True)]
         # first, since a layer that moves holds its keys twice from then on: less fits into its bytes
-        self._evict(incoming, moves)
+        self._evict(incoming, moves, ahead)
         self.fit(ahead, moves)
 
     def fit(self, ahead: Ahead, moves: list[bool] | None = None) -> None:
         """Move the positions of the layers in which `ahead` would leave the window, or of those said."""
         window = self.limits.window
-        moves = self._leaving(ahead) if moves is None else moves
+        moves = self.leaving(ahead) if moves is None else moves
         if ahead.start is None:  # a video that starts now starts where text would
             self.shifts = [Shift(shift.text, shift.text) for shift in self.shifts]
         done: dict[Any, Any] = {}
@@ -182,10 +182,24 @@ class StreamCache(Cache):
             table, self.shifts[i] = replace(table, now=now), shift
         self.tables[i] = table
 
-    def _leaving(self, ahead: Ahead) -> list[bool]:
+    def leaving(self, ahead: Ahead) -> list[bool]:
         """Which layers must move so that `ahead` stays within the window."""
         window = self.limits.window
         return [window is not None and ahead.end - shift.text > window.limit for shift in self.shifts]
+
+    def widen(self, limit: int) -> None:
+        """Let the window reach up to `limit`; for a fork."""
+        if self.limits.window is not None:
+            self.limits = replace(self.limits, window=replace(self.limits.window, limit=limit))
+
+    def room(self, ahead: Ahead, limit: int | None = None) -> int:
+        """How many positions below `limit`, or in the window, text at `ahead.next` finds once all gaps are closed."""
+        window = self.limits.window
+        assert window is not None
+        window = replace(window, always=True)
+        tables = {id(table): table for table in self.tables}.values()
+        taken = max(ahead.next - window.squeeze(table, ahead)[1].text for table in tables)
+        return (window.limit if limit is None else limit) - taken
 
     def _staying(self, i: int, incoming: int, moves: bool) -> int:
         """How many of its columns layer `i` can keep when more come, and perhaps its positions move."""
@@ -193,21 +207,24 @@ class StreamCache(Cache):
         held = len(self.tables[i])
         return held if limits is None else min(held, limits[i] - incoming)
 
-    def _evict(self, incoming: list[int], moves: list[bool]) -> None:
-        done: dict[tuple[int, int], tuple[Any, ...]] = {}
+    def _evict(self, incoming: list[int], moves: list[bool], ahead: Ahead) -> None:
+        done: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+        window = self.limits.window
         deeper: tuple[TokenTable, Tensor] | None = None
         lost: dict[int, Piece] = {}
         for i in reversed(range(len(self.layers))):
             layer, table = self.layers[i], self.tables[i]
-            keep = self._staying(i, incoming[i], moves[i])
-            if keep == len(table):
+            keep = most = self._staying(i, incoming[i], moves[i])
+            if window is not None and moves[i]:  # beside the positions of what comes
+                most = min(keep, window.limit - (ahead.end - ahead.first))
+            if keep == len(table) and (most == keep or _places(table) <= most):
                 continue
-            key = (id(table), keep) if self.evictor.by_table else (id(table), -i - 1)
+            key = (id(table), keep, most) if self.evictor.by_table else (id(table), -i - 1, 0)
             if key not in done:
                 query = None if self.queries is None else self.queries[i]
                 held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query, deeper)
-                priority = self.evictor(held, keep)
-                stay, deeper = choose(priority, table, keep), (table, priority)
+                priority, stay = self._chosen(held, keep, most)
+                deeper = table, priority
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
                 move = Arrangement.of(stay, len(table))
                 gone = None if self.archive is None else table.take(move.gone)
@@ -220,6 +237,16 @@ class StreamCache(Cache):
         if self.archive is not None and lost:
             self.archive = self.archive.add(lost)
 
+    def _chosen(self, held: Held, keep: int, most: int) -> tuple[Tensor, Tensor]:
+        """Priorities, and which `keep` columns stay; fewer where they would stand at more than `most` positions."""
+        while True:
+            priority = self.evictor(held, keep)
+            stay = choose(priority, held.table, keep)
+            if keep <= most or (taken := _places(held.table.take(stay))) <= most:
+                return priority, stay
+            most = max(most, int((held.table.chunk < 0).sum()))  # the prefix stays, come what may
+            keep = max(most, keep * most // taken)
+
     @staticmethod
     def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor] | None, table: TokenTable) -> TokenTable:
         """Let some columns stand for others that go: their keys and values change, at the positions of now."""
@@ -228,3 +255,8 @@ class StreamCache(Cache):
         slots, keys, values = merged
         layer.overwrite(slots, keys, values)
         return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))
+
+
+def _places(table: TokenTable) -> int:
+    """Positions on the first axis at which anything stands: what is left of them once all gaps are closed."""
+    return table.position[:, 0].unique().numel()

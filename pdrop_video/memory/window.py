@@ -112,10 +112,18 @@ class Window:
         Text at 0 to 2 and frames at 10, 11, 50 and 51, the next one due at 52, a limit of 30: with gaps of at most 4
         all that is held fits into half of it. The frames go to 6, 7, 11 and 12, the next one to 13.
         """
+        longest = self._longest(table, ahead)
+        now, shift = self._closed(table, ahead, longest)
+        if longest > 1 and ahead.end - shift.text > self.limit:  # a large picture that is not over
+            return self._closed(table, ahead, 1)
+        return now, shift
+
+    @staticmethod
+    def _closed(table: TokenTable, ahead: Ahead, longest: int) -> tuple[Tensor, Shift]:
+        """The same with gaps of at most `longest`."""
         line = table.position[:, 0]
         points, inverse = line.unique(return_inverse=True)
-        gaps = torch.cat([points, points.new_tensor([max(ahead.first, int(points[-1]))])]).diff()
-        longest = 1 if self.always else self._longest(gaps, int(points[0]), ahead)
+        gaps = _gaps(points, ahead)
         steps = torch.cat([points[:1].clamp(max=longest), gaps.clamp(max=longest)]).cumsum(0)
         moved, coming = steps[:-1], int(steps[-1])
 
@@ -136,11 +144,19 @@ class Window:
         # text stands behind all of a video's height and width
         return now, Shift(min(text, ahead.next - (ahead.reach - video)), video)
 
-    def _longest(self, gaps: Tensor, first: int, ahead: Ahead) -> int:
+    def _longest(self, table: TokenTable, ahead: Ahead) -> int:
         """The longest gap allowed, so that what is held takes at most half of the room beside what comes."""
-        room = (self.limit - (ahead.end - ahead.first)) // 2 - first
+        if self.always:
+            return 1
+        points = table.position[:, 0].unique()
+        gaps, room = _gaps(points, ahead), (self.limit - (ahead.end - ahead.first)) // 2 - int(points[0])
         low, high = 1, max(int(gaps.max()), 1)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if int(gaps.clamp(max=middle).sum()) <= room else (low, middle - 1)
         return low
+
+
+def _gaps(points: Tensor, ahead: Ahead) -> Tensor:
+    """From each position at which something stands to the next, and to what comes [points]."""
+    return torch.cat([points, points.new_tensor([max(ahead.first, int(points[-1]))])]).diff()

@@ -181,7 +181,7 @@ class Adapter(ABC):
     # -- what follows from it ---------------------------------------------------------------------------------------
 
     @classmethod
-    def prompt(cls, tokenizer: Any, template: str | None = None) -> Prompt:
+    def prompt(cls, tokenizer: Any, template: str | None = None, *, split_special_tokens: bool = True) -> Prompt:
         """The family's prompt around a video; `template` stands in for the tokenizer's own chat template."""
         return Prompt(
             tokenizer,
@@ -190,6 +190,7 @@ class Adapter(ABC):
             placeholder=cls.placeholder,
             opening=cls.opening,
             ending=cls.ending,
+            split_special_tokens=split_special_tokens,
         )
 
     def look(self, frames: Tensor, seconds: tuple[float, ...], first: int = 0) -> VisualChunk:

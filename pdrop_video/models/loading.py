@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file
 
+from ..checks import switch
 from ..errors import ConfigError, ModelError
 from .base import Adapter
 from .internvl import InternVL
@@ -42,6 +43,7 @@ def load(
     attn: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    split_special_tokens: bool = True,
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.
@@ -61,6 +63,10 @@ def load(
         Limits on the pixels of a resized frame, in place of the checkpoint's own, for families that keep a frame's
         shape (Qwen). A checkpoint that has limits for images only is capped at 768 * 28 * 28 pixels a frame, as in
         Qwen's reference video pipeline.
+    split_special_tokens : bool
+        Special tokens that somebody types, in a question, a system prompt, told text or the beginning of an answer, are
+        read as ordinary text: ``<|im_end|>`` ends no turn and ``<|video_pad|>`` is no video. False lets them be
+        special, as transformers does unless told otherwise.
     **kwargs
         Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
 
@@ -73,10 +79,12 @@ def load(
     ModelError
         If there is no such model, it has no safetensors weights, or its family is not supported.
     ConfigError
-        If limits of pixels are wrong, or the family has none; if both `device` and `device_map` are given.
+        If limits of pixels are wrong, or the family has none; if both `device` and `device_map` are given; if
+        `split_special_tokens` is neither True nor False.
     """
     from ..lm import VideoLM
 
+    switch("split_special_tokens", split_special_tokens)
     if device is not None and "device_map" in kwargs:
         raise ConfigError(f"both device={str(device)!r} and a device_map were given; give one of them.")
     source = str(BUILTIN if name is None else name)
@@ -118,7 +126,7 @@ def load(
     return VideoLM(
         model.eval(),
         adapter(model, pixels, tokenizer),
-        adapter.prompt(tokenizer, template),
+        adapter.prompt(tokenizer, template, split_special_tokens=split_special_tokens),
         name="built-in" if name is None else source,
     )
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ModelError
+from .encoder import Encoder
+
+Messages = list[dict[str, Any]]
 
 
 class Prompt:
@@ -12,6 +17,10 @@ class Prompt:
 
     Both halves are cut from one text with a single `video_token` in the video's place, so that they are tokenized
     as transformers' processors tokenize them: whole, with the tokenizer's own first token.
+
+    Text of users (questions, system prompts, told text, beginnings of answers) is never searched for anything, and
+    special tokens in it stay text. What of a prompt is the template's and what is the user's is found by rendering it
+    twice, once with numbers that were never seen before in place of the user's texts.
 
     Parameters
     ----------
@@ -25,11 +34,14 @@ class Prompt:
         What the template writes for a video; `video_token` where empty.
     opening, ending : str
         Text between the template's and the video's tokens.
+    split_special_tokens : bool
+        False lets special tokens in users' text be special.
 
     Raises
     ------
     ModelError
-        If the template does not place a video, or the tokenizer does not know `video_token`.
+        If the template does not place a video, or the tokenizer does not know `video_token`. By any of the methods: if
+        the template does not write a text, or what it writes around a text depends on it.
     """
 
     def __init__(
@@ -41,16 +53,18 @@ class Prompt:
         placeholder: str = "",
         opening: str = "",
         ending: str = "",
+        split_special_tokens: bool = True,
     ) -> None:
         self.tokenizer, self.video_token, self.template = tokenizer, video_token, template
-        self.placeholder, self._video = placeholder or video_token, f"{opening}{video_token}{ending}"
-        self._rendered("")  # fail now, not at the first question
+        self.placeholder, self.opening, self.ending = placeholder or video_token, opening, ending
+        self._encoder = Encoder(tokenizer, split_special_tokens)
         self._video_id = tokenizer.get_vocab().get(video_token)
         if self._video_id is None or tokenizer(video_token, add_special_tokens=False)["input_ids"] != [self._video_id]:
             raise ModelError(
                 f"the tokenizer does not know {video_token}; expected the model's own tokenizer.json and "
                 "tokenizer_config.json."
             )
+        self._halves("")  # fail now, not at the first question
 
     def before(self, system: str | None = None) -> list[int]:
         """Ids of everything up to the video."""
@@ -71,61 +85,127 @@ class Prompt:
         question : str, optional
             Asked in a turn without a video.
         """
-        content = [{"type": "video"}] if question is None else [{"type": "text", "text": question}]
-        marker = "ANSWER"
-        messages = [
-            {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]},
-            {"role": "assistant", "content": [{"type": "text", "text": marker}]},
-            {"role": "user", "content": content},
-        ]
-        ids = self._ids(self._render(messages).rpartition(marker)[2].replace(self.placeholder, self._video))
-        return ids if question is not None else ids[: ids.index(self._video_id)]
+        answer, *_ = _unseen(1, question or "")
+
+        def talk(*asked: str) -> Messages:
+            content = [_text(each) for each in asked] or [{"type": "video"}]
+            return [
+                {"role": "user", "content": [{"type": "video"}, _text("?")]},
+                {"role": "assistant", "content": [_text(answer)]},
+                {"role": "user", "content": content},
+            ]
+
+        first, *others = self._pieces(talk, *([] if question is None else [question]))
+        behind, found, more = first.rpartition(answer)
+        if not found or answer in behind:
+            raise ModelError("the tokenizer's chat template does not write an answer once; expected it whole.")
+        if question is not None:
+            return self._encoder.ids([more, *others])
+        return self._around_video([more], 0, begins=False)[0]
 
     def between(self, text: str) -> list[int]:
         """Ids of text between two parts of a video, as the template writes it between two videos of one turn.
 
         Templates that put all videos in front of all text get it on a line of its own.
         """
-        marker = "BETWEEN"
-        parts = [{"type": "video"}, {"type": "text", "text": marker}, {"type": "video"}]
-        between = self._render([{"role": "user", "content": parts}]).split(self.placeholder)[1]
-        between = between.replace(marker, text) if marker in between else f"\n{text}\n"
-        opening, _, ending = self._video.partition(self.video_token)
-        return self._ids(f"{ending}{between}{opening}")
+
+        def turn(said: str) -> Messages:
+            return [{"role": "user", "content": [{"type": "video"}, _text(said), {"type": "video"}]}]
+
+        before, said, behind = self._pieces(turn, text)
+        if before.count(self.placeholder) == behind.count(self.placeholder) == 1:
+            before, behind = before.partition(self.placeholder)[2], behind.partition(self.placeholder)[0]
+        else:
+            before = behind = "\n"
+        return self._encoder.ids([f"{self.ending}{before}", said, f"{behind}{self.opening}"])
 
     def words(self, text: str) -> list[int]:
         """Ids of text within an answer."""
-        return self._ids(text)
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self._encoder.ids(["", text])
 
     def _halves(self, question: str, system: str | None = None) -> tuple[list[int], list[int]]:
-        text = self._rendered(question, system)
+        """Ids up to the video and behind it."""
+
+        def turns(*texts: str) -> Messages:
+            *instructed, asked = texts if question else (*texts, "")
+            user: Messages = [{"role": "user", "content": [{"type": "video"}, *([_text(asked)] if asked else [])]}]
+            return [*({"role": "system", "content": [_text(each)]} for each in instructed), *user]
+
+        texts = [*([] if system is None else [system]), *([question] if question else [])]
+        return self._around_video(self._pieces(turns, *texts), 0 if system is None else 2, begins=True)
+
+    def _around_video(self, pieces: list[str], number: int, *, begins: bool) -> tuple[list[int], list[int]]:
+        """Ids in front of and behind the video, which the template's piece of this number must hold."""
+        if sum(piece.count(self.placeholder) for piece in pieces[::2]) != 1 or self.placeholder not in pieces[number]:
+            raise ModelError(
+                f"the tokenizer's chat template writes no {self.placeholder} for a video, or not one behind the system "
+                "prompt and in front of the question; expected the template of a video model. Save the model's own "
+                "chat_template.jinja beside its tokenizer."
+            )
+        before, _, behind = pieces[number].partition(self.placeholder)
+        left = [*pieces[:number], f"{before}{self.opening}"]
+        whole = [*left[:-1], f"{left[-1]}{self.video_token}{self.ending}{behind}", *pieces[number + 1 :]]
         first = self.tokenizer.bos_token  # templates may write it themselves
-        ids = self.tokenizer(text, add_special_tokens=not (first and text.startswith(first)))["input_ids"]
-        at = ids.index(self._video_id)
+        encoding = self._encoder(whole, begins=begins and not (first and whole[0].startswith(first)))
+        at, ids = encoding.char_to_token(len(self._encoder.written(left))), encoding.ids
+        assert at is not None
+        assert ids[at] == self._video_id
         return ids[:at], ids[at + 1 :]
 
-    def _rendered(self, question: str, system: str | None = None) -> str:
-        text = [{"type": "text", "text": question}] if question else []
-        messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "video"}, *text]}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        return self._render(messages).replace(self.placeholder, self._video, 1)
+    def _pieces(self, messages: Callable[..., Messages], *texts: str) -> list[str]:
+        """What the template writes for messages of some texts: its own text and what it makes of each, in turns.
 
-    def _render(self, messages: list[dict[str, Any]]) -> str:
+        Templates may trim a text or write it in capitals; what they write around it must be the same for every text.
+        """
+        unseen = _unseen(len(texts), *texts)
+        template, rest = [], self._render(messages(*unseen))
+        for number in unseen:
+            before, found, rest = rest.partition(number)
+            if not found or number in rest:
+                raise ModelError(
+                    "the tokenizer's chat template writes one of system prompt, question and told text not at all, or "
+                    "more than once, or in another order; expected each once. Leave it out, or give the model another "
+                    "chat_template.jinja."
+                )
+            template.append(before)
+        template.append(rest)
+        pieces = template[:1]
+        for i, text in enumerate(texts):
+            rendered = self._render(messages(*unseen[:i], text, *unseen[i + 1 :]))
+            before = "".join(part + number for part, number in zip(template[:i], unseen[:i], strict=True)) + template[i]
+            behind = template[i + 1] + "".join(
+                number + part for number, part in zip(unseen[i + 1 :], template[i + 2 :], strict=True)
+            )
+            end = len(rendered) - len(behind)
+            if end < len(before) or not (rendered.startswith(before) and rendered.endswith(behind)):
+                raise ModelError(
+                    f"the tokenizer's chat template writes something else around {text[:60]!r} than around other text; "
+                    "expected the same. Word it differently, or give the model another chat_template.jinja."
+                )
+            pieces += [rendered[len(before) : end], template[i + 1]]
+        return pieces
+
+    def _render(self, messages: Messages) -> str:
         """The template's text for a conversation."""
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, chat_template=self.template, tokenize=False, add_generation_prompt=True
+                )
             )
         except Exception as error:  # jinja raises many kinds, transformers its own
             raise ModelError(f"the tokenizer's chat template can't render a video turn: {error}") from error
-        if self.placeholder not in rendered:
-            raise ModelError(
-                f"the tokenizer's chat template writes no {self.placeholder} for a video; expected the template of a "
-                "video model. Save the model's own chat_template.jinja beside its tokenizer."
-            )
-        return str(rendered)
+
+
+def _text(said: str) -> dict[str, str]:
+    return {"type": "text", "text": said}
+
+
+def _unseen(count: int, *texts: str) -> list[str]:
+    """Numbers that stand in none of the texts, which no template changes."""
+    numbers: list[str] = []
+    while len(numbers) < count:
+        number = f"{secrets.randbits(128):039}"
+        if not any(number in text for text in texts):
+            numbers.append(number)
+    return numbers

@@ -19,6 +19,7 @@ from .feed import Feed, Policy
 from .ingest import Ingestor
 from .memory import Memory, TokenTable
 from .pyramid import LayerLoop
+from .pyramid.acceptance import accept
 from .state import StreamState
 from .turns import check_told, follow_up, told_still
 from .turnstile import StreamAccess
@@ -54,6 +55,7 @@ class Watching:
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
         with lm.turnstile, torch.no_grad():
+            accept(loop.text, lm.model)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
             if restore is None:

@@ -147,6 +147,7 @@ def test_an_answer_right_behind_visual_rows(tapped: list) -> None:
     visual[:, 3:15] = True
     labels = ids.masked_fill(torch.arange(20)[None] < 15, -100)
     with pv.pyramid_drop(model, pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.5)), visual=visual) as trace:
+        tapped.clear()  # of what was seen as the block tried the model
         model(input_ids=ids, labels=labels)
     assert 11 not in trace.kept[0][0]  # the row that ranked at first is gone
     ((query, key, scaling),) = (call[1:] for call in tapped if call[0] == 4)
@@ -162,3 +163,27 @@ def test_distinct_rows(count: int, columns: int) -> None:
     distinct, which = distinct_rows(rows)
     assert torch.equal(distinct[which], rows)
     assert len(distinct) == len(set(map(tuple, rows.tolist())))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_large_numbers_of_sixteen_bits(dtype: torch.dtype, autocast: bool) -> None:
+    """Queries and keys whose products leave float16's range before they are scaled, by the formula in float64."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, head_dim=128)
+    config = tf.Qwen2Config(**sizes, num_key_value_heads=2, vocab_size=50)
+    layer = tf.Qwen2ForCausalLM(config).to(dtype).eval().get_decoder().layers[0]
+    for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+        projection.weight.data.mul_(40)
+        projection.bias.data.fill_(30)  # all products are large, and their differences what counts
+    hidden, row = torch.randn(1, 20, 32).to(dtype), torch.tensor([[17]])
+    rope = torch.ones(1, 20, 128, dtype=dtype), torch.zeros(1, 20, 128, dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        got = attention_scores(layer, hidden, rope, row)
+        normed = layer.input_layernorm(hidden)
+        query, key = (layer.self_attn.get_submodule(name)(normed).double() for name in ("q_proj", "k_proj"))
+    query, key = (states.view(1, 20, -1, 128).transpose(1, 2) for states in (query, key))
+    assert (query[0, :, 17] @ key[0].mT[0]).abs().max() > torch.finfo(torch.float16).max
+    want = transcription(query, key, 128**-0.5, 17)
+    assert got.dtype == torch.float32 and 0.1 < want.max() < 0.99
+    torch.testing.assert_close(got[0, :18].double(), want, atol=2e-3, rtol=1e-2)

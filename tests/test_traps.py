@@ -93,13 +93,17 @@ def test_pruned_positions_have_gaps_that_flash_attention_takes_for_packing() -> 
     assert all(ids is None for ids in seen)
 
 
-def test_unmodified_layers_refuse_or_misread_a_pruned_cache() -> None:
-    """Why decoding after a pruned prefill must stay inside `pyramid_drop`."""
+def test_unmodified_layers_misread_a_pruned_cache() -> None:
+    """Why decoding after a pruned prefill must stay inside `pyramid_drop`, whose caches say so."""
     lm = build("llava_onevision")
     inputs, _, _ = full_prompt(lm, video(2), [0, 1], "what is shown ?")
     with torch.no_grad():
         with pv.pyramid_drop(lm.model, pv.Pyramid()):
             out = lm.model(**inputs, use_cache=True)
+        with pytest.raises(pv.ModelError, match="inside pyramid_drop"):
+            lm.model(input_ids=torch.full((1, 3), 5), past_key_values=out.past_key_values)
+        for layer in out.past_key_values.layers:
+            layer.__class__ = DynamicLayer  # the trap, once nobody says so
         with pytest.raises(RuntimeError):
             lm.model(input_ids=torch.full((1, 3), 5), past_key_values=out.past_key_values)
 

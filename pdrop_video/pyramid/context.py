@@ -6,25 +6,30 @@ Knows how to put functions in place of a model's and how to put back what was th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..checks import instance, shown
 from ..errors import ConfigError, ModelError
 from .call import Call
 from .loop import LayerLoop
 from .schedule import Pyramid
+from .stack import refuse_meta
 from .trace import Trace
 
 _OPEN: WeakSet[nn.Module] = WeakSet()
 """Models that are inside a block."""
+_OPENING = Lock()
 
 
-@contextmanager
-def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Tensor | None = None) -> Iterator[Trace]:
+def pyramid_drop(
+    model: nn.Module, pyramid: Pyramid | None = None, *, visual: Tensor | None = None
+) -> AbstractContextManager[Trace]:
     """Drop visual tokens stage by stage in every prefill of `model`, one-shot, as PyramidDrop does.
 
     Works for ``model(...)``, ``model.generate(...)``, ``pipeline("image-text-to-text")`` and, under ``model.train()``
@@ -50,10 +55,11 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     Raises
     ------
     ConfigError
-        If the schedule does not fit the model, visual rows can't be told from text, or the model is inside a block
-        already.
+        If an argument is of the wrong kind, the schedule does not fit the model, visual rows can't be told from text,
+        or the model is inside a block already.
     ModelError
-        If the model's decoder stack is not supported.
+        If the model's decoder stack is not supported: with nothing dropped, a few rows through it must give what its
+        own forward gives, and attend as its own layers do. Tried once for each model, which takes a small forward.
 
     Notes
     -----
@@ -62,7 +68,11 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     is put back then, but rests meanwhile.
 
     Logits are those of the surviving rows, which `Trace.rows` numbers; a loss over labels is computed from them by
-    transformers' own function. Without labels the last row ranks, in training as well; so a loss that the Trainer
+    transformers' own function. Any number of threads may call the model in one block; `Trace` is that of the prefill
+    that ended last. A cache that was pruned in a block goes on in a block alone, this one or a later one; one that
+    was filled outside may be gone on with inside.
+
+    Without labels the last row ranks, in training as well; so a loss that the Trainer
     takes outside of the model (label smoothing, ``compute_loss_func``) does not fit.
 
     Refused at once, by a `ModelError`: assisted generation, prompt lookup and prefill in chunks (the row that ranks
@@ -77,24 +87,43 @@ def pyramid_drop(model: nn.Module, pyramid: Pyramid | None = None, *, visual: Te
     ----------
     Xing et al., PyramidDrop, arXiv 2410.17247.
     """
-    inner = _transformers_model(model)
-    if inner in _OPEN:
-        raise ConfigError("this model is inside a pyramid_drop block already; close that one first.")
-    loop = LayerLoop(inner.get_decoder(), pyramid or Pyramid())
-    if loop.scorer.uses_layout:
-        raise ConfigError(
-            f"{loop.scorer} compares frames, which a prompt does not tell apart; use a scorer that needs no frames, "
-            'such as "relevance", or a stream.'
-        )
-    call = Call(inner, loop, visual)
-    _OPEN.add(inner)
+    instance("model", model, nn.Module, "give what from_pretrained gives; of a VideoLM, lm.model")
+    if pyramid is not None:
+        instance("pyramid", pyramid, Pyramid, "for example Pyramid(ratio=0.5)")
+    if visual is not None:
+        _check_mask(visual)
+    return _block(_transformers_model(model), pyramid or Pyramid(), visual)
+
+
+def _check_mask(visual: Any) -> None:
+    """Flags, or as many zeros and ones."""
+    said = f"{visual.dtype} {list(visual.shape)}" if isinstance(visual, Tensor) else shown(visual)
+    fits = isinstance(visual, Tensor) and visual.ndim in (1, 2) and visual.numel() > 0
+    if not fits or visual.is_floating_point() or visual.is_complex() or not bool(((visual == 0) | (visual == 1)).all()):
+        raise ConfigError(f"visual is {said}; expected a Tensor [batch, tokens] of bool, True for visual rows.")
+
+
+@contextmanager
+def _block(model: PreTrainedModel, pyramid: Pyramid, visual: Tensor | None) -> Iterator[Trace]:
+    with _OPENING:
+        if model in _OPEN:
+            raise ConfigError("this model is inside a pyramid_drop block already; close that one first.")
+        _OPEN.add(model)
     try:
+        refuse_meta(model)
+        loop = LayerLoop(model.get_decoder(), pyramid)
+        if loop.scorer.uses_layout:
+            raise ConfigError(
+                f"{loop.scorer} compares frames, which a prompt does not tell apart; use a scorer that needs no "
+                'frames, such as "relevance", or a stream.'
+            )
+        call = Call(model, loop, visual)
         with ExitStack() as stack:
             for module, name, function in call.replacements:
                 stack.enter_context(_in_place(module, name, function))
             yield call.trace
     finally:
-        _OPEN.discard(inner)
+        _OPEN.discard(model)
 
 
 def _transformers_model(model: nn.Module) -> PreTrainedModel:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError
 from ..ties import comparable, settled
 from .allocators import allocator_named
 from .rank import Rope, distinct_rows, rotate, turned
@@ -23,6 +23,7 @@ from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_k
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .select import keep_best
+from .stack import refuse_checkpointing, refuse_other_stacks
 
 
 class LayerLoop:
@@ -44,24 +45,11 @@ class LayerLoop:
     """
 
     def __init__(self, text: Any, pyramid: Pyramid) -> None:
-        for part in ("layers", "norm", "rotary_emb", "embed_tokens"):
-            if not hasattr(text, part):
-                raise ModelError(
-                    f"{type(text).__name__} has no `{part}`; expected a decoder stack of transformers such as "
-                    "LlamaModel or Qwen2_5_VLTextModel. Pass the whole model; its get_decoder() must find the stack."
-                )
-        if sliding := set(getattr(text.config, "layer_types", None) or []) - {"full_attention"}:
-            raise ModelError(f"{type(text).__name__} uses {sorted(sliding)} layers; only full attention is supported.")
-        for layer in text.layers:
-            attention = getattr(layer, "self_attn", None)
-            if not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):
-                raise ModelError(
-                    f"{type(layer).__name__} has no self_attn with q_proj and k_proj, by which rows are ranked; only "
-                    "layers that keep queries and keys apart are supported."
-                )
+        refuse_other_stacks(text)
         self.text = text
         self.schedule: Schedule = pyramid.resolve(len(text.layers))
-        self.axes = 3 if "mrope_section" in (getattr(text.config, "rope_parameters", None) or {}) else 1
+        sections = "mrope_section" in (getattr(text.config, "rope_parameters", None) or {})
+        self.axes = 3 if sections or hasattr(text.rotary_emb, "mrope_section") else 1
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
         self.ranks_at: tuple[int, ...] = self.schedule.layers
         self.compact = pyramid.positions == "compact"
@@ -126,7 +114,14 @@ class LayerLoop:
         -------
         Rows
             What left the last layer.
+
+        Raises
+        ------
+        ModelError
+            If a cache is to grow under gradient checkpointing.
         """
+        if cache is not None:
+            refuse_checkpointing(self.text)
         batch, length = hidden.shape[:2]
         origin = torch.arange(length, device=hidden.device).expand(batch, -1)
         drops = visual is not None and probe is not None

@@ -20,6 +20,7 @@ Rope = tuple[Tensor, Tensor]
 def rotate(attention: Any, states: Tensor, rope: Rope) -> Tensor:
     """RoPE applied to `states` [batch, heads, rows, head_dim] by the family's own function."""
     module = sys.modules[type(attention).__module__]
+    rope = rope[0].to(states.device), rope[1].to(states.device)  # of a model that is spread over devices
     nothing = states[:, :0]  # the functions rotate a query and a key together; an empty query costs nothing
     if (multimodal := getattr(module, "apply_multimodal_rotary_pos_emb", None)) is not None:  # until transformers 5.16
         sections = attention.config.rope_parameters["mrope_section"]
@@ -114,7 +115,6 @@ def attention_weights(
         Of every column, at least float32.
     """
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-    rows = hidden.shape[1]
     at = probe.clamp(min=0)
     asking = normed.take_along_dim(at[..., None], 1)
     shape = (*rope[0].shape[:-2], at.shape[-1], rope[0].shape[-1])
@@ -122,18 +122,43 @@ def attention_weights(
     query = project(attention, asking, "q", (cos, sin))
     key = project(attention, normed, "k", rope)
     key = key if past_keys is None else torch.cat([past_keys, key], dim=-2)
-    past, kv_heads, probes = key.shape[-2] - rows, key.shape[1], at.shape[-1]
-
-    # heads of one group share a key: [batch, kv_heads, group * probes, columns]
-    query = rearrange(query, "b (kv group) probes dim -> b kv (group probes) dim", kv=kv_heads)
-    logits = rearrange(query @ key.mT * attention.scaling, "b kv (group p) columns -> b (kv group) p columns", p=probes)
-    column = torch.arange(past + rows, device=hidden.device)
-    visible = column <= (at + past)[..., None]  # [batch, probes, columns]
-    visible = visible if allowed is None else visible & allowed[:, None]
-    logits = logits.masked_fill(~visible[:, None], -torch.inf)
-    weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(1)
+    weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)
     asked = (probe >= 0)[..., None]  # [batch, probes, 1]
     return weights.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
+
+
+def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Softmax weights of queries over the columns up to their own, the mean over heads.
+
+    In at least float32: a product of float16 queries and keys may leave that type's range before it is scaled, and
+    bfloat16 tells neighbouring columns apart by two digits.
+
+    Parameters
+    ----------
+    query : Tensor [batch, heads, probes, head_dim]
+    key : Tensor [batch, kv_heads, columns, head_dim]
+    scaling : float
+        Of their products.
+    at : Tensor [batch, probes]
+        The column of each query.
+    allowed : Tensor [batch, columns], optional
+        Columns that are not padding.
+
+    Returns
+    -------
+    Tensor [batch, probes, columns]
+    """
+    kind = torch.promote_types(query.dtype, torch.float32)
+    kv_heads, probes = key.shape[1], query.shape[-2]
+    # heads of one group share a key: [batch, kv_heads, group * probes, columns]
+    query = rearrange(query.to(kind) * scaling, "b (kv group) probes dim -> b kv (group probes) dim", kv=kv_heads)
+    with torch.autocast(query.device.type, enabled=False):  # which would multiply in sixteen bits all the same
+        product = query @ key.to(kind).mT
+    logits = rearrange(product, "b kv (group p) columns -> b (kv group) p columns", p=probes)
+    column = torch.arange(key.shape[-2], device=key.device)
+    visible = column <= at[..., None]  # [batch, probes, columns]
+    visible = visible if allowed is None else visible & allowed[:, None]
+    return logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1)
 
 
 def attention_scores(layer: Any, hidden: Tensor, rope: Rope, probe: Tensor, **past: Tensor | None) -> Tensor:

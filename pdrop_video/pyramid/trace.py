@@ -11,7 +11,7 @@ from .rows import Rows
 
 @dataclass(slots=True)
 class Trace:
-    """What the last prefill inside `pyramid_drop` kept.
+    """What the last prefill inside `pyramid_drop` kept; of several threads, the one that ended last.
 
     Attributes
     ----------
@@ -27,11 +27,11 @@ class Trace:
     scores: list[list[Tensor]] = field(default_factory=list)
     rows: Tensor | None = None
 
-    def record(self, rows: Rows, visual: Tensor) -> None:
-        """Take down what is left of a prompt whose `visual` rows [batch, rows] competed."""
+    def record(self, rows: Rows, visual: Tensor) -> Tensor:
+        """Take down what is left of a prompt whose `visual` rows [batch, rows] competed; returns `rows`."""
         number = visual.long().cumsum(1) - 1  # a row's number among the visual tokens
-        self.kept, self.scores = [], []
-        self.rows = rows.origin if rows.valid is None else rows.origin.masked_fill(~rows.valid, -1)
+        all_kept, all_scores = [], []
+        left = rows.origin if rows.valid is None else rows.origin.masked_fill(~rows.valid, -1)
         for boundary in rows.boundaries:
             kept, scores = [], []
             for sample in range(visual.shape[0]):
@@ -40,5 +40,7 @@ class Trace:
                 survived = (after >= 0) & visual[sample][after.clamp(min=0)]
                 kept.append(number[sample][after[survived]])
                 scores.append(boundary.scores[sample][competed])
-            self.kept.append(kept)
-            self.scores.append(scores)
+            all_kept.append(kept)
+            all_scores.append(scores)
+        self.kept, self.scores, self.rows = all_kept, all_scores, left
+        return left

@@ -1,0 +1,66 @@
+"""What a decoder stack must be made of, as far as one can see without running it.
+
+Knows the names that transformers gives to the parts of a stack. Refuses to know what they compute; see `acceptance`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..errors import ModelError
+
+
+def refuse_other_stacks(text: Any) -> None:
+    """Unless it is one of full-attention layers that keep queries and keys apart."""
+    for part in ("layers", "norm", "rotary_emb", "embed_tokens"):
+        if not hasattr(text, part):
+            raise ModelError(
+                f"{type(text).__name__} has no `{part}`; expected a decoder stack of transformers such as "
+                "LlamaModel or Qwen2_5_VLTextModel. Pass the whole model; its get_decoder() must find the stack."
+            )
+    kinds = getattr(text.config, "layer_types", None) or []
+    if sliding := set(kinds) - {"full_attention"}:
+        raise ModelError(f"{type(text).__name__} uses {sorted(sliding)} layers; only full attention is supported.")
+    if not kinds and (window := getattr(text.config, "sliding_window", None)):
+        raise ModelError(
+            f"{type(text).__name__} has sliding_window={window} in its config: every layer attends to the last "
+            f"{window} rows alone; only full attention is supported."
+        )
+    for layer in text.layers:
+        attention = getattr(layer, "self_attn", None)
+        if not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):
+            raise ModelError(
+                f"{type(layer).__name__} has no self_attn with q_proj and k_proj, by which rows are ranked; only "
+                "layers that keep queries and keys apart are supported."
+            )
+
+
+def sharded(text: nn.Module) -> bool:
+    """Whether weights are there only while the whole model runs (FSDP2)."""
+    return any(hasattr(module, "unshard") for module in text.modules())
+
+
+def checkpointed(text: Any) -> bool:
+    """Whether layers run under gradient checkpointing, in which they keep no keys and values."""
+    return any(getattr(layer, "gradient_checkpointing", False) and layer.training for layer in text.layers)
+
+
+def refuse_checkpointing(text: Any) -> None:
+    """Where a cache is to grow."""
+    if checkpointed(text):
+        raise ModelError(
+            "the model is in train() with gradient checkpointing, whose layers keep no keys and values; call "
+            "model.eval() or model.gradient_checkpointing_disable() before it watches or generates."
+        )
+
+
+def refuse_meta(module: nn.Module) -> None:
+    """Weights without numbers, unless a hook of accelerate brings them when they are needed."""
+    for name, each in module.named_modules():
+        if getattr(each, "_hf_hook", None) is None and any(p.is_meta for p in each.parameters(recurse=False)):
+            raise ModelError(
+                f"the weights of {name or type(module).__name__} are on the meta device, which holds no numbers; load "
+                "the model with from_pretrained, without torch.device('meta') or init_empty_weights()."
+            )

@@ -16,6 +16,7 @@ from .answer import Answer, Evidence, Timings
 from .decode import greedy
 from .errors import ConfigError, StreamError
 from .ingest import Ingestor
+from .memory import lasting
 from .passage import AskingPassage, Attended
 from .pyramid import Pyramid, Schedule
 from .pyramid.allocators import ALLOCATORS, allocator_named
@@ -87,7 +88,8 @@ class Question:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
         self.retrieve = retrieve
         self.answer_prefix = answer_prefix
-        self.state = origin.fork()
+        with lasting():
+            self.state = origin.fork()
         self.began = perf_counter()
         self._open = True
 
@@ -106,7 +108,7 @@ class Question:
             Tokens of the answer for which positions must be left.
         """
         state, ingest = self.state, self.ingest
-        with torch.no_grad():
+        with lasting():
             ingest.fill_up(state)
             cache = state.cache
             # measured before the question: what the answer could rest on
@@ -158,8 +160,8 @@ class Question:
         means = []
         for option in options:
             between()
-            fork = self.state.fork()
-            with torch.no_grad():
+            with lasting():
+                fork = self.state.fork()
                 rows = logits[None]
                 if len(option) > 1:
                     rest = self.ingest.text(fork, self.lm.adapter.embed(option[:-1]))
@@ -169,7 +171,7 @@ class Question:
         return tuple(torch.stack(means).tolist())
 
     def _advance(self, ids: list[int]) -> Tensor:
-        with torch.no_grad():
+        with lasting():
             return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
 
 

@@ -6,6 +6,7 @@ Knows the adapter, the ingestor and the state that a push changes. Refuses to kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from .answer import Pushed, Status
 from .errors import ConfigError, FrameError
 from .feed import Feed, Policy
 from .ingest import Ingestor
-from .memory import Memory, TokenTable
+from .memory import Memory, TokenTable, lasting
 from .pyramid import LayerLoop
 from .state import StreamState
 from .turns import follow_up
@@ -48,13 +49,14 @@ class Watching:
             )
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
-        with lm.turnstile, torch.no_grad():
+        with lm.turnstile, lasting():
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:
-            state = restore(self._ingest)  # outside of a turn, since an archive takes a while
+            with lasting():
+                state = restore(self._ingest)  # outside of a turn, since an archive takes a while
             with lm.turnstile:
                 self._open(state)
 
@@ -78,10 +80,22 @@ class Watching:
 
     @_state.setter
     def _state(self, state: StreamState) -> None:
-        self._current = state
         cache = state.cache
         archived = 0 if cache.archive is None else cache.archive.nbytes
-        self._status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        self._current, self._status = state, status
+
+    @contextmanager
+    def _changing(self, state: StreamState) -> Iterator[StreamState]:
+        """What the block makes of `state`, a copy of the stream's, becomes the stream's; if it fails, nothing does."""
+        before = self._current, self._status
+        with lasting(), state.cache.transaction():
+            try:
+                yield state
+                self._state = state
+            except BaseException:
+                self._current, self._status = before
+                raise
 
     # -- pushing ----------------------------------------------------------------------------------------------------
 
@@ -114,16 +128,15 @@ class Watching:
         chunk = FrameChunk.checked(frames, seconds)
         with self._access.whole():
             self._check_order(chunk)
-            before, state = self._state, replace(self._state, kept=[0] * self._ingest.stages)
-            state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
-            state.frames += len(chunk)
-            with torch.no_grad(), state.cache.transaction():
+            before = self._state
+            with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
+                state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
+                state.frames += len(chunk)
                 follow_up(self.lm, self._ingest, state)
                 for part in self._whole_steps(state, chunk):
                     self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
-            taken = perf_counter() - begun
-            state.push_seconds += taken
-            self._state = state  # only now: a push that failed has changed nothing
+                taken = perf_counter() - begun
+                state.push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)
         return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
 

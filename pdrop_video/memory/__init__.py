@@ -5,6 +5,7 @@ from .cache import Limits, StreamCache
 from .config import Memory
 from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
+from .modes import lasting
 from .table import TokenTable
 from .window import Ahead, Shift, Window
 
@@ -23,4 +24,5 @@ __all__ = [
     "StreamCache",
     "TokenTable",
     "Window",
+    "lasting",
 ]

@@ -6,7 +6,7 @@ Knows layers, tables, positions and the budget. Refuses to know models, frames a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -92,16 +92,23 @@ class StreamCache(Cache):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing: an exception inside the block leaves the cache bit for bit as it was."""
+        """All or nothing: an exception inside the block leaves the cache bit for bit as it was.
+
+        Going back can't fail: it only writes what was set aside, into storage that is there. Ctrl-C meanwhile is of no
+        account, since an exception is on its way already.
+        """
         before = list(self.tables), list(self.shifts), self.queries, self.archive
         for layer in self.layers:
             layer.begin()
         try:
             yield
         except BaseException:
-            for layer in self.layers:
-                layer.rollback()
-            self.tables, self.shifts, self.queries, self.archive = before
+            while True:
+                with suppress(KeyboardInterrupt):
+                    for layer in self.layers:
+                        layer.rollback()
+                    self.tables, self.shifts, self.queries, self.archive = before
+                    break
             raise
         for layer in self.layers:
             layer.commit()

@@ -118,7 +118,7 @@ class Question:
             ahead = ingest.room_for_text(state, len(rows) + upcoming)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
             hidden = ingest.text(state, rows, passage)
-            self.evidence = tuple(map(_evidence, passage.attended))
+            self.evidence = tuple(_evidence(each, state.told_times(each.table.seconds)) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
 
     def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
@@ -248,13 +248,14 @@ class AnswerStream:
         self._pieces.close()
 
 
-def _evidence(attended: Attended) -> Evidence:
-    """By steps of time, on the host."""
+def _evidence(attended: Attended, times: Tensor) -> Evidence:
+    """By steps of time, on the host; `times` [tokens] are the table's seconds."""
     table, weight = attended.table, attended.weight
-    sums: dict[float, list[Any]] = {}
-    columns = (table.seconds, table.visual, weight)
-    for seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
+    sums: dict[int, list[Any]] = {}
+    columns = (table.step, times, table.visual, weight)
+    for step, seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
         if visual:
-            entry = sums.setdefault(seconds, [0, 0.0])
-            entry[0], entry[1] = entry[0] + 1, entry[1] + share
-    return Evidence(tuple(sums), tuple(n for n, _ in sums.values()), tuple(w for _, w in sums.values()))
+            entry = sums.setdefault(step, [seconds, 0, 0.0])
+            entry[1], entry[2] = entry[1] + 1, entry[2] + share
+    seconds, tokens, weights = zip(*sums.values(), strict=True) if sums else ((), (), ())
+    return Evidence(seconds, tokens, weights)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Held
+from .base import Held, mean_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,8 @@ class Hermes:
     def __call__(self, held: Held, keep: int) -> Tensor:
         """Scores in [0, 1]."""
         table, w = held.table, self.weight(held.layer, held.layers)
-        seconds = table.seconds.nan_to_num(0)
-        first = seconds.masked_fill(~table.visual, torch.inf).min()
-        age = (seconds.max() - seconds) / (seconds.max() - first).clamp(min=1e-6)
+        age = held.ages()
+        age = age / age.masked_fill(~table.visual, 0).max().clamp(min=1e-6)
         score = (1 - w) * _minmax(held.attention(), table.visual) + w * _minmax((-self.k * age).exp(), table.visual)
         if held.deeper is None:
             return score
@@ -63,8 +62,8 @@ class Hermes:
             return None
         slot = stay[priority[stay].masked_fill(~held.table.visual[stay], torch.inf).argmin()][None]
         gone = held.table.visual.clone().index_fill(0, stay, False).index_fill(0, slot, True)
-        weights = (gone / gone.sum()).to(held.keys.dtype)[None]
-        return slot, weights @ held.keys, weights @ held.values
+        keys, values = (mean_of(states, gone[None], torch.ones_like(priority)) for states in (held.keys, held.values))
+        return slot, keys, values
 
 
 def _minmax(values: Tensor, over: Tensor) -> Tensor:

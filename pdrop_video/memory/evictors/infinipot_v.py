@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Held
+from .base import Held, precise
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class InfiniPotV:
         new = steps[len(steps) - int(self.recent * len(steps)) :]
         recent = table.visual & torch.isin(table.step, new)
 
-        keys = F.normalize(held.keys.transpose(0, 1).flatten(1).float(), dim=-1)  # [tokens, heads * dim]
+        keys = F.normalize(precise(held.keys).transpose(0, 1).flatten(1), dim=-1)  # [tokens, heads * dim]
         places = int(place.max()) + 1
         sums = keys.new_zeros(places + 1, keys.shape[1]).index_add(0, place[recent] + 1, keys[recent])
         counts = keys.new_zeros(places + 1).index_add(0, place[recent] + 1, torch.ones_like(keys[recent, 0]))
         tar = -(keys * sums[place + 1]).sum(-1) / counts[place + 1].clamp(min=1)  # a mean of cosines
-        van = held.values.transpose(0, 1).flatten(1).float().norm(dim=-1)
+        van = precise(held.values).transpose(0, 1).flatten(1).norm(dim=-1)
 
         older = table.visual & ~recent
         left = max(keep - int((table.chunk < 0).sum()) - int(recent.sum()), 0)

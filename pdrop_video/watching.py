@@ -18,6 +18,7 @@ from .errors import ConfigError, FrameError
 from .feed import Feed, Policy
 from .ingest import Ingestor
 from .memory import Memory, TokenTable, lasting
+from .models.base import LATEST
 from .pyramid import LayerLoop
 from .state import StreamState
 from .turns import follow_up
@@ -127,7 +128,7 @@ class Watching:
         begun = perf_counter()
         chunk = FrameChunk.checked(frames, seconds)
         with self._access.whole():
-            self._check_order(chunk)
+            self._check_times(chunk)
             before = self._state
             with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
                 state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
@@ -183,7 +184,12 @@ class Watching:
             self._access.dependents.add(feed)
         return feed
 
-    def _check_order(self, chunk: FrameChunk) -> None:
+    def _check_times(self, chunk: FrameChunk) -> None:
+        if max(abs(chunk.seconds[0]), abs(chunk.seconds[-1])) >= LATEST:
+            raise FrameError(
+                f"a chunk runs from {chunk.seconds[0]:g} to {chunk.seconds[-1]:g} s; expected times in seconds, below "
+                f"{LATEST:g}, as Unix time is. Milliseconds are divided by 1e3, nanoseconds by 1e9."
+            )
         if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
             raise FrameError(
                 f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
@@ -221,7 +227,9 @@ class Watching:
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
         with self._access.serial():
-            return self._state.cache.tables[first_layers[stage]].in_time()
+            state = self._state
+            table = state.cache.tables[first_layers[stage]].in_time()
+            return replace(table, seconds=state.told_times(table.seconds))
 
     @property
     def status(self) -> Status:

@@ -7,7 +7,7 @@ from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
 from .modes import lasting
 from .table import TokenTable
-from .window import Ahead, Shift, Window
+from .window import Ahead, Range, Shift, Window
 
 __all__ = [
     "EVICTORS",
@@ -20,6 +20,7 @@ __all__ = [
     "Limits",
     "Memory",
     "Piece",
+    "Range",
     "Shift",
     "StreamCache",
     "TokenTable",

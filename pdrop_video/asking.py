@@ -16,6 +16,7 @@ from .answer import Answer, Evidence, Timings
 from .decode import greedy
 from .errors import ConfigError, StreamError
 from .ingest import Ingestor
+from .memory import lasting
 from .passage import AskingPassage, Attended
 from .pyramid import Pyramid, Schedule
 from .pyramid.allocators import ALLOCATORS, allocator_named
@@ -98,7 +99,8 @@ class Question:
         self.ids = question_ids(lm, origin, text, answer_prefix)
         self.tokens = len(self.ids) + (len(lm.adapter.closing()) if origin.answered is None else 0)
         ingest.reach.check_question(origin, self.tokens + max((len(option) - 1 for option in self.options), default=0))
-        self.state = origin.fork()
+        with lasting():
+            self.state = origin.fork()
         self.began = perf_counter()
         self._open = True
 
@@ -111,7 +113,7 @@ class Question:
     def prefill(self) -> Tensor:
         """Run the question over the memory; returns the first token's logits [vocabulary]."""
         state, ingest = self.state, self.ingest
-        with torch.no_grad():
+        with lasting():
             ingest.fill_up(state)
             cache = state.cache
             # measured before the question: what the answer could rest on
@@ -121,7 +123,7 @@ class Question:
             ahead = ingest.room_for_text(state, self.tokens)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
             hidden = ingest.text(state, question_rows(self.lm, state, self.ids), passage)
-            self.evidence = tuple(map(_evidence, passage.attended))
+            self.evidence = tuple(_evidence(each, state.told_times(each.table.seconds)) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
 
     def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
@@ -164,8 +166,8 @@ class Question:
         means = []
         for option in self.options:
             between()
-            fork = self.state.fork()
-            with torch.no_grad():
+            with lasting():
+                fork = self.state.fork()
                 rows = logits[None]
                 if len(option) > 1:
                     if not self.ingest.go_on(fork, len(option) - 1):
@@ -180,7 +182,7 @@ class Question:
         return tuple(torch.stack(means).tolist())
 
     def _advance(self, ids: list[int]) -> Tensor | None:
-        with torch.no_grad():
+        with lasting():
             if not self.ingest.go_on(self.state, len(ids)):
                 return None
             return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
@@ -259,13 +261,14 @@ class AnswerStream:
         self._pieces.close()
 
 
-def _evidence(attended: Attended) -> Evidence:
-    """By steps of time, on the host."""
+def _evidence(attended: Attended, times: Tensor) -> Evidence:
+    """By steps of time, on the host; `times` [tokens] are the table's seconds."""
     table, weight = attended.table, attended.weight
-    sums: dict[float, list[Any]] = {}
-    columns = (table.seconds, table.visual, weight)
-    for seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
+    sums: dict[int, list[Any]] = {}
+    columns = (table.step, times, table.visual, weight)
+    for step, seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
         if visual:
-            entry = sums.setdefault(seconds, [0, 0.0])
-            entry[0], entry[1] = entry[0] + 1, entry[1] + share
-    return Evidence(tuple(sums), tuple(n for n, _ in sums.values()), tuple(w for _, w in sums.values()))
+            entry = sums.setdefault(step, [seconds, 0, 0.0])
+            entry[1], entry[2] = entry[1] + 1, entry[2] + share
+    seconds, tokens, weights = zip(*sums.values(), strict=True) if sums else ((), (), ())
+    return Evidence(seconds, tokens, weights)

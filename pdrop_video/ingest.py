@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .errors import ConfigError
 from .flops import DecoderShape
-from .memory import Ahead, Archive, Limits, Memory, StreamCache, TokenTable, Window
+from .memory import Ahead, Archive, Limits, Memory, Range, StreamCache, TokenTable, Window
 from .memory.evictors import evictor_named
 from .models import Adapter, Place, VisualChunk
 from .passage import MemoryPassage
@@ -68,6 +68,8 @@ class Ingestor:
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
         self.trained: int = model.config.get_text_config().max_position_embeddings
         self.limits = self._limits()
+        self.range = Range(None if self._fixed_rope() else self.trained)
+        self.glue = adapter.longest_glue()
         self.archive = self._archive()
         closing = adapter.closing()
         text = len(prefix) + (len(closing) + len(probe)) * asks
@@ -100,17 +102,18 @@ class Ingestor:
         """The budget of each layer, and the window of positions."""
         shares, memory = self.loop.schedule.per_layer_shares(), self.memory
         tokens = memory.budgets(shares, self.token_bytes)
-        if memory.positions == "original" or tokens is None:
+        if memory.positions == "original":
             return Limits(tokens, tokens)
         if rope := self._fixed_rope():
-            if memory.positions == "compact":
+            if memory.positions == "compact" and tokens is not None:
                 raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
             return Limits(tokens, tokens)
         limit = self.trained - min(_RESERVE, self.trained // 4)
         moved = memory.budgets(shares, self.token_bytes * 1.5) if memory.bytes is not None else tokens
         if self.loop.axes == 1:  # every token has a position of its own: no more of them than positions
-            tokens, moved = (tuple(min(n, limit) for n in of or ()) for of in (tokens, moved))
-        return Limits(tokens, moved, Window(limit, self.loop.turn, always=memory.positions == "compact"))
+            tokens, moved = (of and tuple(min(n, limit) for n in of) for of in (tokens, moved))
+        window = Window(limit, self.loop.turn, always=memory.positions == "compact")
+        return Limits(tokens, moved, window)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -144,20 +147,20 @@ class Ingestor:
     def _steps_at_once(self, chunk: VisualChunk, place: Place) -> int:
         """How many steps of a chunk may be in flight together."""
         limits, steps = self.limits.moved, len(chunk.steps)
-        if limits is None:
-            return steps
         glue = max(chunk.steps) - math.prod(chunk.size)
+        longest = max(glue, self.glue)  # later steps have longer numbers and times, and must fit as well
 
-        def fits(steps: int, share: float) -> bool:
+        def fits(steps: int, share: float, glue: int = glue) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
             incoming = self._incoming(steps * math.prod(chunk.size), steps * glue)
             text = len(self.prefix)
-            return all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
+            return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
-        if not fits(1, 1.0):
+        if not fits(1, 1.0, longest):
+            said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {max(chunk.steps)} tokens beside {self.reach.text} tokens of "
-                "prompt and probe; give more, or smaller frames."
+                f"{self.memory} can't hold one step of {math.prod(chunk.size) + longest} tokens{said} beside "
+                f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:
             ids, after = self.adapter.place(chunk, place)
@@ -194,8 +197,10 @@ class Ingestor:
         asking, end = self.adapter.positions.text(asked, place)
         ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
         cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
+        self.range.heed(ahead.end - min(shift.text for shift in cache.shifts))
         positions = torch.cat([positions, asking], dim=-1).to(device)
-        table = chunk_table(piece, positions[..., :count], index=state.rows, step=state.steps, chunk=state.chunks)
+        numbers = dict(index=state.rows, step=state.steps, chunk=state.chunks)
+        table = chunk_table(piece, positions[..., :count], **numbers, since=state.since)
         row = torch.arange(len(hidden), device=device)[None]
         before = cache.lengths()
         asks = bool(asked) and self.evictor.uses_query

@@ -57,7 +57,8 @@ class MemoryPassage:
         if self.queries is not None:
             asking = module.input_layernorm(rows.hidden[:, -self.probe :])
             cos, sin = (part[..., -self.probe :, :] for part in rope())
-            self.queries.append(project(module.self_attn, asking, "q", (cos, sin))[0])
+            # contiguous, as a resumed stream has it: products of other strides may differ in their last bits
+            self.queries.append(project(module.self_attn, asking, "q", (cos, sin))[0].contiguous())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from .memory import Shift, TokenTable
+from .memory.table import time_dtype
 from .models import VisualChunk
 from .pyramid import Rows, Schedule
 
 
-def chunk_table(piece: VisualChunk, positions: Tensor, *, index: int, step: int, chunk: int) -> TokenTable:
+def chunk_table(
+    piece: VisualChunk, positions: Tensor, *, index: int, step: int, chunk: int, since: float = 0.0
+) -> TokenTable:
     """The tokens of a chunk, before any is dropped.
 
     Parameters
@@ -22,22 +25,24 @@ def chunk_table(piece: VisualChunk, positions: Tensor, *, index: int, step: int,
         In the stream.
     index, step, chunk : int
         Numbers of its first token, its first step, and itself.
+    since : float
+        From when the table counts seconds.
     """
     count, device = len(piece), piece.embeds.device
     height, width = piece.size
     per_step = torch.tensor(piece.steps, device=device)
     number = torch.arange(len(piece.steps), device=device).repeat_interleave(per_step, output_size=count)
-    seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(per_step, output_size=count)
+    times = torch.tensor([s - since for s in piece.seconds], dtype=time_dtype(device), device=device)
     place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
     position = positions.reshape(-1, count).T
     return TokenTable(
         index=torch.arange(index, index + count, device=device),
-        seconds=seconds,
+        seconds=times.repeat_interleave(per_step, output_size=count),
         chunk=torch.full_like(number, chunk),
         step=number + step,
         row=torch.where(piece.visual, place // width, -1),
         column=torch.where(piece.visual, place % width, -1),
-        score=torch.zeros(count, device=device),
+        score=torch.zeros(count, dtype=torch.float32, device=device),
         visual=piece.visual,
         position=position,
         entered=position,

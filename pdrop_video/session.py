@@ -21,8 +21,9 @@ from torch import Tensor
 
 from .atomic import replacing
 from .errors import ModelError, StreamError
-from .memory import EVICTORS, Memory, Shift, TokenTable
+from .memory import EVICTORS, Memory, Shift, TokenTable, lasting
 from .memory.pack import pack, unpack
+from .memory.table import time_dtype
 from .models import Place
 from .pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
 from .registry import name_of
@@ -99,6 +100,7 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
         "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
         "push_seconds": state.push_seconds,
+        "since": state.since,
         "place": asdict(state.place),
         "shifts": [asdict(shift) for shift in state.cache.shifts],
         "state": {name: getattr(state, name) for name in _PLAIN},
@@ -113,7 +115,7 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `VideoStream` takes to go on with a saved stream; see `VideoLM.resume`."""
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(os.fspath(path), framework="pt") as file, lasting():
             header = json.loads((file.metadata() or {}).get("pdrop_video", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()} if header else {}  # noqa: SIM118 - no dict
     except (OSError, SafetensorError) as error:
@@ -164,11 +166,20 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
             )
 
 
+def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Seconds as this device's tables count them, from those of another one, or of a version that had float32."""
+    dtype, span = time_dtype(device), header["state"]["span"]
+    since = 0.0 if dtype == torch.float64 or span is None else span[0]
+    for name, tensor in tensors.items():
+        if name.endswith(".seconds"):
+            tensors[name] = (tensor.double() + (header.get("since", 0.0) - since)).to(dtype)
+
+
 def _state(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingestor) -> StreamState:
-    cache = ingest.empty_cache()
+    cache, device = ingest.empty_cache(), ingest.probe.device
+    _set_clocks(header, tensors, device)
     if cache.archive is not None:
         cache.archive = unpack(cache.archive, tensors, header["archived"])
-    device = ingest.probe.device
     tensors = {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith("archive.")}
     made: dict[int, TokenTable] = {}
     for i, number in enumerate(header["table_of_layer"]):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from .memory import StreamCache
+from .memory.table import time_dtype
 from .models import Place
 from .video import FrameChunk
 
@@ -58,6 +60,16 @@ class StreamState:
     push_seconds: float = 0.0
     usual: dict[int, Tensor] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
+
+    @property
+    def since(self) -> float:
+        """From when the tables count seconds: 0, or the first frame where the device has no float64."""
+        first = 0.0 if self.span is None else self.span[0]
+        return 0.0 if time_dtype(self.cache.tables[0].seconds.device) == torch.float64 else first
+
+    def told_times(self, seconds: Tensor) -> Tensor:
+        """A table's seconds as they were told, float64; on the host where the device has none."""
+        return seconds if seconds.dtype == torch.float64 else seconds.cpu().double() + self.since
 
     def fork(self) -> StreamState:
         """The same state, free to go its own way."""

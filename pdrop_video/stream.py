@@ -13,13 +13,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
-import torch
 from torch import Tensor
 
 from . import checks, plots, session
 from .answer import Answer
 from .asking import AnswerStream, Question, checked_for_asking
 from .errors import ConfigError, StreamError
+from .memory import lasting
 from .pyramid import Pyramid, Schedule
 from .turns import keep_turn
 from .watching import Watching
@@ -70,7 +70,7 @@ class VideoStream(Watching):
 
     def fork(self) -> VideoStream:
         """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
-        with self._access.whole():
+        with self._access.whole(), lasting():
             twin = copy.copy(self)
             twin._open(self._state.fork())
         return twin
@@ -258,7 +258,5 @@ class VideoStream(Watching):
         """The turn goes behind all that was watched by now, which may be more than when the question came."""
         with self._access.whole():
             asked.close()
-            state = replace(self._state)
-            with torch.no_grad(), state.cache.transaction():
+            with self._changing(replace(self._state)) as state:
                 keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))
-            self._state = state

@@ -6,6 +6,7 @@ Knows the adapter, the ingestor and the state that a push changes. Refuses to kn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,8 @@ from .answer import Pushed, Status
 from .errors import ConfigError, FrameError
 from .feed import Feed, Policy
 from .ingest import Ingestor
-from .memory import Memory, TokenTable
+from .memory import Memory, TokenTable, lasting
+from .models.base import LATEST
 from .pyramid import LayerLoop
 from .pyramid.acceptance import accept
 from .state import StreamState
@@ -54,14 +56,15 @@ class Watching:
             checks.text("standing_question", standing_question, empty=True)
         self.lm, self.loop, self.memory = lm, loop, memory
         self.system, self.standing_question = system, standing_question
-        with lm.turnstile, torch.no_grad():
+        with lm.turnstile, lasting():
             accept(loop.text, lm.model)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:
-            state = restore(self._ingest)  # outside of a turn, since an archive takes a while
+            with lasting():
+                state = restore(self._ingest)  # outside of a turn, since an archive takes a while
             state.told = told_still(lm, self._ingest, state.told)
             with lm.turnstile:
                 self._open(state)
@@ -86,10 +89,22 @@ class Watching:
 
     @_state.setter
     def _state(self, state: StreamState) -> None:
-        self._current = state
         cache = state.cache
         archived = 0 if cache.archive is None else cache.archive.nbytes
-        self._status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        self._current, self._status = state, status
+
+    @contextmanager
+    def _changing(self, state: StreamState) -> Iterator[StreamState]:
+        """What the block makes of `state`, a copy of the stream's, becomes the stream's; if it fails, nothing does."""
+        before = self._current, self._status
+        with lasting(), state.cache.transaction():
+            try:
+                yield state
+                self._state = state
+            except BaseException:
+                self._current, self._status = before
+                raise
 
     # -- pushing ----------------------------------------------------------------------------------------------------
 
@@ -121,17 +136,16 @@ class Watching:
         begun = perf_counter()
         chunk = FrameChunk.checked(frames, seconds)
         with self._access.whole():
-            self._check_order(chunk)
-            before, state = self._state, replace(self._state, kept=[0] * self._ingest.stages)
-            state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
-            state.frames += len(chunk)
-            with torch.no_grad(), state.cache.transaction():
+            self._check_times(chunk)
+            before = self._state
+            with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
+                state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
+                state.frames += len(chunk)
                 follow_up(self.lm, self._ingest, state)
                 for part in self._whole_steps(state, chunk):
                     self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
-            taken = perf_counter() - begun
-            state.push_seconds += taken
-            self._state = state  # only now: a push that failed has changed nothing
+                taken = perf_counter() - begun
+                state.push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)
         return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
 
@@ -181,7 +195,12 @@ class Watching:
             self._access.dependents.add(feed)
         return feed
 
-    def _check_order(self, chunk: FrameChunk) -> None:
+    def _check_times(self, chunk: FrameChunk) -> None:
+        if max(abs(chunk.seconds[0]), abs(chunk.seconds[-1])) >= LATEST:
+            raise FrameError(
+                f"a chunk runs from {chunk.seconds[0]:g} to {chunk.seconds[-1]:g} s; expected times in seconds, below "
+                f"{LATEST:g}, as Unix time is. Milliseconds are divided by 1e3, nanoseconds by 1e9."
+            )
         if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
             raise FrameError(
                 f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
@@ -219,7 +238,9 @@ class Watching:
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
         with self._access.serial():
-            return self._state.cache.tables[first_layers[stage]].in_time()
+            state = self._state
+            table = state.cache.tables[first_layers[stage]].in_time()
+            return replace(table, seconds=state.told_times(table.seconds))
 
     @property
     def status(self) -> Status:

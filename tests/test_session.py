@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, build, video
+from families import FAMILIES, budget, build, cases, video
 from safetensors import safe_open
 
 import pdrop_video as pv
 from pdrop_video import atomic
+from pdrop_video.memory import EVICTORS
 from pdrop_video.pyramid import SCORERS
 from pdrop_video.pyramid.scorers.contrast import Contrast
 
@@ -54,6 +55,39 @@ def test_resumed_equals_never_saved(family: str, budget: int | None, frames: int
     first, second = (each.ask(QUESTION, max_new_tokens=5) for each in (stream, resumed))
     assert first.token_ids == second.token_ids
     assert (first.frames, first.kept, first.cache_tokens) == (second.frames, second.kept, second.cache_tokens)
+
+
+@pytest.mark.parametrize(
+    ("evictor", "family", "dtype"),
+    cases(
+        EVICTORS,
+        FAMILIES,
+        (torch.float32, torch.bfloat16, torch.float64),
+        fast=lambda e, f, d: (f in (1, 3 + e % 4) and d == (e + f) % 3) or (e in (6, 7) and f == 1),
+    ),
+)
+def test_every_evictor_goes_on_bit_for_bit(evictor: str, family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Once everything forgets, merges, archives and has moved; twice, with a kept turn between."""
+    lm = build(family, dtype=dtype)
+    step = lm.adapter.frames_per_step
+    lm.model.config.get_text_config().max_position_embeddings = 60 if family == "qwen2_5_vl" else 260
+    memory = pv.Memory(tokens=budget(lm, 2.6), evictor=evictor, archive=10**6)
+    streams = [lm.stream(pv.Pyramid(stages=3), memory)]
+    for i in range(7):
+        if i in (3, 5):
+            streams[0].save(tmp_path / "a.pdrop")
+            streams[1:] = [lm.resume(tmp_path / "a.pdrop")]
+        for stream in streams:
+            stream.push(video(2 * step + 1, seed=i), [9.0 * i + 0.37 * j for j in range(2 * step + 1)])
+        if len(streams) > 1:
+            same(*streams)
+            for one, other in zip(*(stream._state.cache.queries or [] for stream in streams), strict=True):
+                assert torch.equal(one, other) and one.stride() == other.stride()
+            logits, again = (stream.next_logits(QUESTION, retrieve=1) for stream in streams)
+            assert torch.equal(logits, again)
+        if i == 3:
+            first, second = (stream.ask(QUESTION, 3, keep=True) for stream in streams)
+            assert first.token_ids == second.token_ids
 
 
 def test_fork_goes_its_own_way() -> None:

@@ -5,8 +5,9 @@ from .cache import Limits, StreamCache
 from .config import Memory
 from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
+from .modes import lasting
 from .table import TokenTable
-from .window import Ahead, Shift, Window
+from .window import Ahead, Range, Shift, Window
 
 __all__ = [
     "EVICTORS",
@@ -19,8 +20,10 @@ __all__ = [
     "Limits",
     "Memory",
     "Piece",
+    "Range",
     "Shift",
     "StreamCache",
     "TokenTable",
     "Window",
+    "lasting",
 ]

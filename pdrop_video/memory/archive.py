@@ -1,25 +1,26 @@
-"""What was evicted, on the host or in mapped files, under a limit of its own, to be found again by a question.
+"""What was evicted, on the host or in a file, under a limit of its own, to be found again by a question.
 
 Knows evicted tokens and how keys are rotated. Refuses to know which question is asked and what a frame shows.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import StreamError
 from ..ties import settled, spread
-from .evictors.base import lexicographic
+from .evictors.base import lexicographic, precise
+from .shelf import Filed, Shelf
 from .table import TokenTable
 from .window import Turn
+
+_GROUP = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,35 @@ class Piece:
     keys: Tensor
     values: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and table."""
+        return sum(tensor.nbytes for tensor in (self.keys, self.values, *self.table.columns()))
+
+
+@dataclass(frozen=True, slots=True)
+class FiledPiece:
+    """A `Piece` whose keys and values stand in a file, from which each use reads them."""
+
+    table: TokenTable
+    filed_keys: Filed
+    filed_values: Filed
+
+    @property
+    def keys(self) -> Tensor:
+        """[kv_heads, tokens, head_dim], as they came."""
+        return self.filed_keys.read()
+
+    @property
+    def values(self) -> Tensor:
+        """[kv_heads, tokens, head_dim], as they came."""
+        return self.filed_values.read()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys, values and table."""
+        return self.filed_keys.nbytes + self.filed_values.nbytes + sum(tensor.nbytes for tensor in self.table.columns())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
@@ -44,34 +74,31 @@ class Block:
 
     Attributes
     ----------
-    pieces : dict of Piece
+    pieces : mapping of Piece or FiledPiece
         By layer.
     steps : dict of Tensor [steps], int64
         By layer, the steps of time that the tokens belong to.
-    sums : dict of Tensor [steps, kv_heads * head_dim + 1], float32
+    sums : dict of Tensor [steps, kv_heads * head_dim + 1], at least float32
         By layer, for each step the sum of its tokens' un-rotated keys, and how many they are.
     """
 
-    pieces: dict[int, Piece]
+    pieces: Mapping[int, Piece | FiledPiece]
     steps: dict[int, Tensor]
     sums: dict[int, Tensor]
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys, values, tables and sums."""
-        return sum(
-            tensor.nbytes
-            for i, piece in self.pieces.items()
-            for tensor in (piece.keys, piece.values, self.steps[i], self.sums[i], *piece.table.columns())
-        )
+        return sum(piece.nbytes + self.steps[i].nbytes + self.sums[i].nbytes for i, piece in self.pieces.items())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Archive:
     """All blocks, the oldest first. Never changes: adding to it makes another one, which shares the blocks.
 
-    So forks share what is archived, a push that fails leaves the archive as it was, and a block's memory, or its file,
-    goes with the last archive that holds it.
+    So forks share what is archived, a push that fails leaves the archive as it was, and a block's memory, or its room
+    in the file, is free again with the last archive that holds it. The file is as long as what was held at a time:
+    `limit` and what the push that was running archived, for each fork that has gone its own way.
 
     Parameters
     ----------
@@ -80,14 +107,26 @@ class Archive:
     turn : Turn
         Rotates keys.
     folder : str, optional
-        Where blocks are kept in memory-mapped files; None keeps them in memory.
+        Where there is a file for the blocks' keys and values; None keeps them in memory.
+    groups : tuple of tuple of Block
+        The blocks, some hundreds together, so that adding one copies neither all of them nor a list of them.
+    nbytes : int
+        Of all of them.
+    shelf : Shelf, optional
+        That file, once there is something in it.
     """
 
     limit: int
     turn: Turn
     folder: str | None = None
-    blocks: tuple[Block, ...] = ()
+    groups: tuple[tuple[Block, ...], ...] = ()
     nbytes: int = 0
+    shelf: Shelf | None = None
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks, the oldest first."""
+        return tuple(chain.from_iterable(self.groups))
 
     def add(self, lost: dict[int, Piece]) -> Archive:
         """An archive that holds what the layers have just lost, too.
@@ -101,19 +140,24 @@ class Archive:
         for i, piece in lost.items():
             bare = rearrange(self.turn(i, piece.keys, -piece.table.entered), "heads tokens dim -> tokens (heads dim)")
             present, number = piece.table.step.unique(return_inverse=True)
-            total = bare.new_zeros(len(present), bare.shape[1] + 1, dtype=torch.float32)
+            counted = F.pad(precise(bare), (0, 1), value=1.0)
             steps[i] = present.cpu()
-            sums[i] = total.index_add_(0, number, F.pad(bare.float(), (0, 1), value=1.0)).cpu()
+            sums[i] = counted.new_zeros(len(present), counted.shape[1]).index_add_(0, number, counted).cpu()
         return self.put(Block(lost, steps, sums))
 
     def put(self, block: Block) -> Archive:
         """An archive that holds a copy of a block, too."""
-        size, blocks, held = block.nbytes, self.blocks, self.nbytes
-        while blocks and held + size > self.limit:
-            held, blocks = held - blocks[0].nbytes, blocks[1:]
+        size, groups, held = block.nbytes, self.groups, self.nbytes
+        while groups and held + size > self.limit:
+            (oldest, *rest), *others = groups
+            held, groups = held - oldest.nbytes, ((tuple(rest), *others) if rest else tuple(others))
         if size > self.limit:
-            return replace(self, blocks=(), nbytes=0)
-        return replace(self, blocks=(*blocks, self._stored(block)), nbytes=held + size)
+            return replace(self, groups=(), nbytes=0)
+        shelf = self.shelf if self.folder is None or self.shelf is not None else Shelf(self.folder)
+        stored = _stored(block, shelf)
+        begun = groups[-1] if groups and len(groups[-1]) < _GROUP else ()
+        groups = (*groups[: len(groups) - bool(begun)], (*begun, stored))
+        return replace(self, groups=groups, nbytes=held + size, shelf=shelf)
 
     def recall(self, layer: int, query: Tensor, count: int) -> Piece | None:
         """What is archived of the `count` steps whose mean un-rotated key is most like a query (ReKV).
@@ -135,14 +179,15 @@ class Archive:
             return None
         kv_heads = here[0].pieces[layer].keys.shape[0]
         # a key's head answers to a group of queries: the sum of their products is the product with their sum
-        asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads).float().mean(1)
+        asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads)
+        asked = precise(asked).mean(1)
         entry_steps = torch.cat([block.steps[layer] for block in here])
         owner = torch.arange(len(here)).repeat_interleave(torch.tensor([len(block.steps[layer]) for block in here]))
         steps, number = entry_steps.unique(return_inverse=True)
         nowhere = torch.zeros_like(steps)
         entries = torch.cat([block.sums[layer] for block in here])
         sums = entries.new_zeros(len(steps), entries.shape[1]).index_add_(0, number, entries)
-        likeness = F.cosine_similarity(sums[:, :-1] / sums[:, -1:], asked.flatten().cpu()[None])
+        likeness = F.cosine_similarity(sums[:, :-1] / sums[:, -1:], asked.flatten()[None].to(sums))
         # what is off in the query is off for all steps alike: float32's grid serves every type
         rank = lexicographic(settled(likeness, torch.float32), -spread(steps, nowhere, nowhere))
         best = rank.argsort(descending=True)[:count]
@@ -161,36 +206,20 @@ class Archive:
         visual = sum(int(block.pieces[layer].table.visual.sum()) for block in here)
         return len(steps), visual, sum(len(block.pieces[layer].table) for block in here) - visual
 
-    def _stored(self, block: Block) -> Block:
-        """The block with its keys and values in this archive's storage and everything on the host."""
-        parts = [part for piece in block.pieces.values() for part in (piece.keys, piece.values)]
-        homes = iter(self._room(parts))
-        pieces = {
-            i: Piece(piece.table.to("cpu"), next(homes).copy_(piece.keys), next(homes).copy_(piece.values))
-            for i, piece in block.pieces.items()
-        }
-        return Block(pieces, block.steps, block.sums)
 
-    def _room(self, parts: list[Tensor]) -> Iterable[Tensor]:
-        """Empty tensors on the host like `parts`, all of one type, in one storage."""
-        count, dtype = sum(part.numel() for part in parts), parts[0].dtype
-        storage = torch.empty(count, dtype=dtype) if self.folder is None else _mapped(self.folder, count, dtype)
-        return [home.view(part.shape) for home, part in zip(storage.split([p.numel() for p in parts]), parts)]  # noqa: B905
-
-
-def _mapped(folder: str, count: int, dtype: torch.dtype) -> Tensor:
-    """An empty tensor [count] in a file without a name: gone when nobody holds the tensor, also after a crash."""
-    size = count * dtype.itemsize
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="archive-", suffix=".kv") as file:
-            if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a fault when a page is touched
-                os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
-    except OSError as error:
-        raise StreamError(
-            f"{size} bytes can't be archived in {folder!r}: {error}; choose a folder with more room, or a smaller "
-            "archive. The stream is as it was before this push."
-        ) from error
+def _stored(block: Block, shelf: Shelf | None) -> Block:
+    """The block with its keys and values in a file, or in one piece of memory, and everything on the host."""
+    parts = [part for piece in block.pieces.values() for part in (piece.keys, piece.values)]
+    tables = {i: piece.table.to("cpu") for i, piece in block.pieces.items()}
+    pieces: dict[int, Piece | FiledPiece] = {}
+    if shelf is not None:
+        filed = iter(shelf.put(parts))
+        pieces |= {i: FiledPiece(table, next(filed), next(filed)) for i, table in tables.items()}
+    else:
+        homes = torch.empty(sum(part.numel() for part in parts), dtype=parts[0].dtype).split([p.numel() for p in parts])
+        copies = (home.view(part.shape).copy_(part) for home, part in zip(homes, parts, strict=True))
+        pieces |= {i: Piece(table, next(copies), next(copies)) for i, table in tables.items()}
+    return Block(pieces, block.steps, block.sums)
 
 
 def _joined(pieces: list[Piece]) -> Piece:

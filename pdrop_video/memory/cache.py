@@ -6,7 +6,7 @@ Knows layers, tables, positions and the budget. Refuses to know models, frames a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -70,7 +70,8 @@ class StreamCache(Cache):
 
     def __init__(self, num_layers: int, limits: Limits, evictor: Evictor, archive: Archive | None = None) -> None:
         tokens = limits.tokens or (None,) * num_layers
-        super().__init__(layers=[KeyValueLayer(limit, limits.window is not None) for limit in tokens[:num_layers]])
+        moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
+        super().__init__(layers=[KeyValueLayer(limit, moves) for limit in tokens[:num_layers]])
         self.limits, self.evictor, self.archive = limits, evictor, archive
         self.tables: list[TokenTable] = []
         self.shifts = [Shift()] * num_layers
@@ -92,16 +93,23 @@ class StreamCache(Cache):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing: an exception inside the block leaves the cache bit for bit as it was."""
+        """All or nothing: an exception inside the block leaves the cache bit for bit as it was.
+
+        Going back can't fail: it only writes what was set aside, into storage that is there. Ctrl-C meanwhile is of no
+        account, since an exception is on its way already.
+        """
         before = list(self.tables), list(self.shifts), self.queries, self.archive
         for layer in self.layers:
             layer.begin()
         try:
             yield
         except BaseException:
-            for layer in self.layers:
-                layer.rollback()
-            self.tables, self.shifts, self.queries, self.archive = before
+            while True:
+                with suppress(KeyboardInterrupt):
+                    for layer in self.layers:
+                        layer.rollback()
+                    self.tables, self.shifts, self.queries, self.archive = before
+                    break
             raise
         for layer in self.layers:
             layer.commit()
@@ -148,7 +156,7 @@ class StreamCache(Cache):
         window = self.limits.window
         moves = self.leaving(ahead) if moves is None else moves
         if ahead.start is None:  # a video that starts now starts where text would
-            self.shifts = [Shift(shift.text, shift.text) for shift in self.shifts]
+            self.shifts = [replace(shift, video=shift.text) for shift in self.shifts]
         done: dict[Any, Any] = {}
         for i, (table, shift) in enumerate(zip(self.tables, self.shifts, strict=True)):
             if window is None or not moves[i]:
@@ -156,8 +164,14 @@ class StreamCache(Cache):
             key = id(table), shift
             if key not in done:
                 now, moved = window.squeeze(table, ahead)
+                if self.limits.tokens is None and ahead.end - moved.text > window.limit:
+                    # more is held than there are positions: to try again at every push would cost more and more
+                    moved = replace(moved, reach=ahead.end - moved.text + window.limit // 8)
                 done[key] = replace(table, now=now), moved, now - table.entered, table
-            self.tables[i], self.shifts[i], by, _ = done[key]
+            closer, self.shifts[i], by, _ = done[key]
+            if self.limits.tokens is None and replace(self.shifts[i], reach=shift.reach) == shift:
+                continue  # no gap was left to close, and moved keys take more room
+            self.tables[i] = closer
             self.layers[i].rotate(partial(window.turn, i), by)
 
     def bring_back(self, i: int, found: Piece, ahead: Ahead) -> None:
@@ -185,7 +199,7 @@ class StreamCache(Cache):
     def leaving(self, ahead: Ahead) -> list[bool]:
         """Which layers must move so that `ahead` stays within the window."""
         window = self.limits.window
-        return [window is not None and ahead.end - shift.text > window.limit for shift in self.shifts]
+        return [window is not None and ahead.end - s.text > max(window.limit, s.reach) for s in self.shifts]
 
     def widen(self, limit: int) -> None:
         """Let the window reach up to `limit`; for a fork."""

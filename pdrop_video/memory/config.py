@@ -34,12 +34,15 @@ class Memory:
         counts as bytes; the room for it is set aside from the start. "compact": gaps are closed whenever something is
         forgotten, to nothing (StreamingVLM). "original": positions never change, whatever the range. By default what
         the evictor's authors do, which is "window" where they say nothing. The first two leave a quarter of the range
-        free, 1024 positions at most, for a question and its answer, which never leave the range either.
+        free, 1024 positions at most, for a question and its answer, which never leave the range either. Without a
+        budget the gap of a long pause is closed in the same way. A stream that leaves the range all the same, as
+        "original" may, says so once, as a warning.
     archive : int, optional
         Most bytes of what was forgotten that are kept on the host, for ``VideoStream.ask(retrieve=...)``. None keeps
         nothing of it.
     archive_folder : str, optional
-        Where the archive is kept in memory-mapped files, in place of memory; made if need be.
+        Where the archive is kept in a file, in place of memory; made if need be. The file has no name and is gone with
+        the stream, also after a crash; it is as long as `archive` says and what one push adds.
 
     Raises
     ------

@@ -130,12 +130,13 @@ class KeyValueLayer(DynamicLayer):
             return
         after = len(move.order)
         if self._undo is not None:
-            saved = [(part, part[:, :, move.gone]) for part in room.parts]
+            # what is written over now, and what may be by the columns to come: going back needs no memory for it
+            written = torch.cat([move.gone, move.source])
+            saved = [(part, part[:, :, written]) for part in room.parts]
 
             def undo() -> None:
-                for part, gone in saved:
-                    part[:, :, move.source] = part[:, :, move.target]
-                    part[:, :, move.gone] = gone
+                for part, columns in saved:
+                    part.index_copy_(2, written, columns)
                 room.used = before
                 self._view(before)
 
@@ -156,7 +157,7 @@ class KeyValueLayer(DynamicLayer):
 
             def undo() -> None:
                 for part, overwritten in saved:
-                    part[:, :, slots] = overwritten
+                    part.index_copy_(2, slots, overwritten)
 
             self._undo.append(undo)
         assert self._room is not None
@@ -237,11 +238,10 @@ class KeyValueLayer(DynamicLayer):
             begun.holders.discard(self)
 
     def rollback(self) -> None:
-        """Go back to how it was at `begin`, bit for bit."""
-        steps, self._undo = self._undo or [], None
-        for undo in reversed(steps):
+        """Go back to how it was at `begin`, bit for bit; may be called again if it was interrupted."""
+        for undo in reversed(self._undo or []):
             undo()
-        self._begun = None
+        self._undo = self._begun = None
 
     # -- storage ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .archive import Archive, Block, Piece
+from .archive import Archive, Block, FiledPiece, Piece
 from .table import TokenTable
 
 Sizes = list[dict[str, tuple[int, int]]]
@@ -36,7 +36,7 @@ def unpack(empty: Archive, tensors: dict[str, Tensor], sizes: Sizes) -> Archive:
     archive = empty
     begun: dict[str, list[int]] = {}
     for block in sizes:
-        pieces: dict[int, Piece] = {}
+        pieces: dict[int, Piece | FiledPiece] = {}
         steps: dict[int, Tensor] = {}
         sums: dict[int, Tensor] = {}
         for layer, (count, stepped) in block.items():

@@ -9,6 +9,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from .modes import lasting
+
 if TYPE_CHECKING:
     from .layer import KeyValueLayer
 
@@ -29,6 +31,7 @@ class Room:
     holders: WeakSet[KeyValueLayer] = field(default_factory=WeakSet)
 
     @classmethod
+    @lasting()  # a layer of the model, which appends, may run in a mode of its own
     def like(cls, keys: Tensor, values: Tensor, capacity: int, *, moves: bool) -> Room:
         """Storage for columns like these, without any; with a spare if they may move."""
         keys, values = (part.new_empty(*part.shape[:2], capacity, part.shape[-1]) for part in (keys, values))
@@ -44,6 +47,7 @@ class Room:
         """All tensors that columns are in."""
         return [self.keys, self.values] if self.entered is None else [self.keys, self.values, self.entered]
 
+    @lasting()
     def split(self) -> Tensor:
         """Hold keys as they came apart from `keys`, which are to be written anew, and return them."""
         if self.entered is None:

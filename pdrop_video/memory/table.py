@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from ..ties import spread
+
+
+@cache
+def time_dtype(device: torch.device) -> torch.dtype:
+    """float64, in which all frames have times of their own, also in Unix time; float32 if a device has no float64."""
+    try:
+        return torch.zeros((), dtype=torch.float64, device=device).dtype
+    except (TypeError, RuntimeError):  # MPS
+        return torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +28,9 @@ class TokenTable:
     ----------
     index : Tensor [tokens], int64
         The token's number in the stream (text prefix first, then every token that came).
-    seconds : Tensor [tokens], float32
-        Time of its frame; nan for text.
+    seconds : Tensor [tokens], float64
+        Time of its frame; nan for text. On a device without float64 (MPS) float32, counted from the stream's first
+        frame: to 1/64 s for three days, 1/8 s for a month.
     chunk : Tensor [tokens], int64
         Which pushed chunk it came with; -1 for the prefix.
     step : Tensor [tokens], int64
@@ -64,7 +75,7 @@ class TokenTable:
         nothing = torch.zeros_like(index, dtype=torch.float32)
         return cls(
             index=index,
-            seconds=nothing + torch.nan,
+            seconds=torch.full_like(index, torch.nan, dtype=time_dtype(index.device)),
             chunk=torch.full_like(index, chunk),
             step=torch.full_like(index, step),
             row=nowhere,
@@ -81,7 +92,7 @@ class TokenTable:
 
     def columns(self) -> list[Tensor]:
         """All of its columns."""
-        return [getattr(self, f.name) for f in fields(self)]
+        return [getattr(self, name) for name in _columns()]
 
     def to(self, device: torch.device | str) -> TokenTable:
         """The same rows on a device."""
@@ -105,3 +116,8 @@ class TokenTable:
     def in_time(self) -> TokenTable:
         """The same rows in the order in which the tokens came."""
         return self.take(self.index.argsort())
+
+
+@cache
+def _columns() -> tuple[str, ...]:
+    return tuple(field.name for field in fields(TokenTable))

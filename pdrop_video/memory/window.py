@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
+from warnings import warn
 
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from .table import TokenTable
 
 
@@ -31,10 +33,13 @@ class Shift:
         Of what comes next, on every axis.
     video : int
         Of the running video's height and width, which start where the video started, however long it lasts.
+    reach : int
+        Where positions may come to before they are moved again, if what is held left no room in the window; else 0.
     """
 
     text: int = 0
     video: int = 0
+    reach: int = 0
 
     def move(self, positions: Tensor, visual: Tensor | None) -> Tensor:
         """Where new tokens stand in the layer.
@@ -160,3 +165,43 @@ class Window:
 def _gaps(points: Tensor, ahead: Ahead) -> Tensor:
     """From each position at which something stands to the next, and to what comes [points]."""
     return torch.cat([points, points.new_tensor([max(ahead.first, int(points[-1]))])]).diff()
+
+
+_COUNTED = 2**24
+"""Up to here float32, in which models compute RoPE, tells neighbouring positions apart."""
+
+
+@dataclass(slots=True)
+class Range:
+    """The positions that a model was trained with, for a stream that can't always stay among them.
+
+    Attributes
+    ----------
+    trained : int or None
+        How many; None if its RoPE adapts itself to any.
+    warned : bool
+        Whether it was said that a stream has left them.
+    """
+
+    trained: int | None
+    warned: bool = False
+
+    def heed(self, end: int) -> None:
+        """Say once that positions, which come to `end` now, leave the range; and refuse those that can't be told apart.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if end > _COUNTED:
+            raise ConfigError(
+                f"positions would come to {end:,}, and beyond {_COUNTED:,} a model can't tell one from the next; open "
+                'the stream with a limited Memory and positions="window", which closes what pauses leave.'
+            )
+        if self.trained is not None and end > self.trained and not self.warned:
+            self.warned = True
+            warn(
+                f"positions have come to {end:,}, beyond the {self.trained:,} that the model was trained with: answers "
+                'may be wrong from here on. A limited Memory with positions="window" stays within them.',
+                stacklevel=2,
+            )

@@ -16,6 +16,9 @@ from .pixels import Pixels
 from .positions import Place, Positions
 from .prompt import Prompt
 
+LATEST = 1e11
+"""Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
+
 
 @dataclass(frozen=True, slots=True)
 class VisualChunk:
@@ -158,6 +161,12 @@ class Adapter(ABC):
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
         return "", ""
+
+    def longest_glue(self) -> int:
+        """Most tokens of glue around a step of a stream, whatever its number and its time come to."""
+        steps, seconds = (123_456_789_012, 999_999_999_999), (12_345_678_901.2, LATEST - 0.1)
+        said = [text for n in steps for s in seconds for text in (self.glue(n, s), self.glue(n, -s))]
+        return max(sum(len(self.ids(part)) for part in text) for text in said)
 
     def times(self, seconds: tuple[float, ...]) -> tuple[float, ...]:
         """The time of each step, from the times of its frames: that of its first one."""

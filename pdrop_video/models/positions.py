@@ -97,8 +97,11 @@ class MRopePositions:
         """
         _, height, width = grid
         start, since = (place.next, seconds[0]) if place.start is None else (place.start, place.since)
-        # 1e-6: a time such as 0.1 + 0.2 that should be whole must not fall a whole position short
-        t = torch.tensor([start + math.floor((s - since) * self.tokens_per_second + 1e-6) for s in seconds])
+        # a time such as 0.1 + 0.2 that should be whole must not fall a whole position short; in Unix time the last bit
+        # is worth more
+        spare = [1e-6 + 2 * math.ulp(s) * self.tokens_per_second for s in (*seconds, since)]
+        later = [(s - since) * self.tokens_per_second + max(spare) for s in seconds]
+        t = torch.tensor([start + math.floor(each) for each in later])
         h, w = torch.arange(start, start + height), torch.arange(start, start + width)
         ids = torch.stack([axis.flatten() for axis in torch.meshgrid(t, h, w, indexing="ij")])
         reach = start + max(height, width)

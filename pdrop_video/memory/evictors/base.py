@@ -49,8 +49,36 @@ class Held:
         """What the probe attends to [tokens], at least float32: softmax over all columns, mean over heads and rows."""
         assert self.query is not None
         query = rearrange(self.query, "(kv group) probes dim -> kv (group probes) dim", kv=self.keys.shape[0])
-        logits = query @ self.keys.mT * self.keys.shape[-1] ** -0.5
-        return logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean((0, 1))
+        logits = precise(query) * self.keys.shape[-1] ** -0.5 @ precise(self.keys).mT
+        return logits.softmax(-1).mean((0, 1))
+
+    def ages(self) -> Tensor:
+        """Seconds from each token's frame to the newest [tokens]; text without a time is as old as the oldest frame."""
+        seconds, visual = self.table.seconds, self.table.visual
+        age = seconds.masked_fill(~visual, -torch.inf).amax() - seconds
+        return torch.where(seconds.isnan(), age.masked_fill(~visual, 0).amax(), age)
+
+
+def precise(states: Tensor) -> Tensor:
+    """Keys, values or queries in at least float32, in which sums of their products neither overflow nor lose much."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
+def mean_of(states: Tensor, among: Tensor, weights: Tensor) -> Tensor:
+    """Means [kv_heads, slots, head_dim] of some columns' keys or values, in their own type.
+
+    Parameters
+    ----------
+    states : Tensor [kv_heads, tokens, head_dim]
+    among : Tensor [slots, tokens], bool
+        Which columns each slot stands for.
+    weights : Tensor [tokens]
+        What each counts, from 0. Columns whose weights are all too small for their type count the same.
+    """
+    exact = precise(states)
+    counted = torch.where(among, weights, 0).to(exact.dtype)
+    counted = torch.where(counted.sum(-1, keepdim=True) > 0, counted, among.to(exact.dtype))
+    return (counted / counted.sum(-1, keepdim=True) @ exact).to(states.dtype)
 
 
 class Evictor(Protocol):

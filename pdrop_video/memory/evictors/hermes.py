@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ties import comparable, settled
-from .base import Held, lexicographic
+from .base import Held, lexicographic, mean_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,11 @@ class Hermes:
     def __call__(self, held: Held, keep: int) -> Tensor:
         """Scores in [0, 1]."""
         table, w = held.table, self.weight(held.layer, held.layers)
-        seconds = table.seconds.nan_to_num(0)
-        first = seconds.masked_fill(~table.visual, torch.inf).min()
-        age = (seconds.max() - seconds) / (seconds.max() - first).clamp(min=1e-6)
+        age = held.ages()
+        age = age / age.masked_fill(~table.visual, 0).max().clamp(min=1e-6)
         # ties are equal before a range is taken, which would make much of a last bit where all are
         attention = comparable(held.attention(), table.visual, held.keys.dtype)
-        recency = settled((-self.k * age).exp(), age.dtype)
+        recency = settled((-self.k * age).exp(), torch.float32)
         score = (1 - w) * _minmax(attention, table.visual) + w * _minmax(recency, table.visual)
         if held.deeper is None:
             return score
@@ -68,8 +67,8 @@ class Hermes:
         worth = priority[stay].masked_fill(~held.table.visual[stay], torch.inf)
         slot = stay[lexicographic(worth, *(key[stay] for key in held.table.spread())).argmin()][None]
         gone = held.table.visual.clone().index_fill(0, stay, False).index_fill(0, slot, True)
-        weights = (gone / gone.sum()).to(held.keys.dtype)[None]
-        return slot, weights @ held.keys, weights @ held.values
+        keys, values = (mean_of(states, gone[None], torch.ones_like(priority)) for states in (held.keys, held.values))
+        return slot, keys, values
 
 
 def _minmax(values: Tensor, over: Tensor) -> Tensor:

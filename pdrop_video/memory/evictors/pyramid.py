@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from .base import Held, lexicographic, rank_in_group
@@ -43,12 +42,12 @@ class Pyramid:
         table = held.table
         count = len(table)
         newest = table.index.argsort().argsort() >= count - int(self.recent * keep)
-        seconds = table.seconds.nan_to_num(0)
-        first, last = seconds.masked_fill(table.chunk < 0, torch.inf).amin(), seconds.amax()
-        period = ((seconds - first) / (last - first).clamp(min=1e-6) * self.periods).long().clamp(0, self.periods - 1)
-        floor = seconds.new_full((count,), self.floor * keep / self.periods)
+        age = held.ages()
+        oldest = age.masked_fill(~table.visual, 0).amax()
+        period = ((oldest - age) / oldest.clamp(min=1e-6) * self.periods).long().clamp(0, self.periods - 1)
+        floor = age.new_full((count,), self.floor * keep / self.periods)
         if self.half_life is not None:
-            floor = floor * 0.5 ** ((last - seconds) / self.half_life)
+            floor = floor * 0.5 ** (age / self.half_life)
         by_score = lexicographic((~newest).long(), table.score, *table.spread())
         granted = (rank_in_group(by_score, period) < floor) & ~newest
         return lexicographic(newest.long(), granted.long(), by_score)

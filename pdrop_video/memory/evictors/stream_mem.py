@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ties import comparable
-from .base import Held, lexicographic
+from .base import Held, lexicographic, mean_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,7 @@ class StreamMem:
         slots = places.nonzero()[:, 0]
         slots = slots[torch.isin(slots, stay)]
         same = (held.table.step[slots][:, None] == held.table.step) & new
-        weights = attention.masked_fill(~same, 0)  # [slots, tokens]
-        weights = (weights / weights.sum(-1, keepdim=True)).to(held.keys.dtype)
-        return slots, weights @ held.keys, weights @ held.values
+        return slots, mean_of(held.keys, same, attention), mean_of(held.values, same, attention)
 
     @staticmethod
     def _places(held: Held, attention: Tensor) -> Tensor:

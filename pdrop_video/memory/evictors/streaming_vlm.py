@@ -35,7 +35,6 @@ class StreamingVLM:
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By whether it is recent or a sink, then by age."""
         table = held.table
-        now = table.seconds.nan_to_num(-float("inf")).max()
-        recent = table.seconds > now - self.seconds
+        recent = held.ages() < self.seconds
         sink = table.index < min(self.sinks, keep // 4)
         return lexicographic((recent | sink).long(), table.index)

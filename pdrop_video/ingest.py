@@ -253,15 +253,12 @@ class Ingestor:
         return ahead
 
     def go_on(self, state: StreamState, tokens: int) -> bool:
-        """Move positions, if need be, so that text of a question goes on by so many; False if that is impossible.
-
-        The question's positions and those of what was said so far move with the rest.
-        """
+        """Move positions, with those of the question and its answer, to go on by so many tokens; False if none can."""
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
         self._note(state, cache.get_seq_length() - len(cache.tables[0]))
-        if cache.room(text_ahead(state.place, 0)) < tokens:
+        if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)
         return True

@@ -34,7 +34,7 @@ def kept(stream: pv.VideoStream) -> Iterator[Tensor]:
             yield layer._room.spare
     yield from cache.queries or ()
     waiting = None if state.waiting is None else state.waiting.frames
-    yield from (each for each in (state.usual, waiting) if each is not None)
+    yield from (each for each in (*state.usual.values(), waiting) if each is not None)
     for block in () if cache.archive is None else cache.archive.blocks:
         yield from (*block.steps.values(), *block.sums.values())
         for piece in block.pieces.values():
@@ -48,7 +48,7 @@ def remembered(stream: pv.VideoStream) -> tuple[Any, ...]:
     tensors = [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
     tensors += [layer.entered for layer in cache.layers if layer.entered is not None]
     tensors += [column for table in cache.tables for column in table.columns()]
-    tensors += [*(cache.queries or ())] + [each for each in (state.usual,) if each is not None]
+    tensors += [*(cache.queries or ())] + [*state.usual.values()]
     if state.waiting is not None:
         tensors.append(state.waiting.frames)
     blocks = () if cache.archive is None else cache.archive.blocks

@@ -38,7 +38,7 @@ def same(a: pv.VideoStream, b: pv.VideoStream) -> None:
 
 
 @pytest.mark.parametrize("frames", [0, 5, 8])
-@pytest.mark.parametrize("budget", [None, 60])
+@pytest.mark.parametrize("budget", [None, 64])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_resumed_equals_never_saved(family: str, budget: int | None, frames: int, tmp_path: Path) -> None:
     """Also with an odd frame waiting, a system prompt, a standing question or a scorer that learns."""

@@ -229,7 +229,7 @@ class StreamCache(Cache):
         for i in reversed(range(len(self.layers))):
             layer, table = self.layers[i], self.tables[i]
             keep = most = self._staying(i, incoming[i], moves[i])
-            if window is not None and moves[i]:  # beside the positions of what comes
+            if window is not None and self.limits.tokens is not None and moves[i]:  # beside the positions of what comes
                 most = min(keep, window.limit - (ahead.end - ahead.first))
             if keep == len(table) and (most == keep or _places(table) <= most):
                 continue

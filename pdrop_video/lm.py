@@ -120,8 +120,10 @@ class VideoLM:
         Raises
         ------
         StreamError
-            If the file is not a saved stream.
+            If the file is not a saved stream, or not as it was written.
         ModelError
             If it was saved by another model; the message names the difference.
         """
-        return VideoStream(self, **session.read(self, path))
+        how = session.read(self, path)
+        with session.intact(path):
+            return VideoStream(self, **how)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
+from ..atomic import replacing
 from ..errors import ConfigError, PDropError, StreamError
 from .album import Album
 
@@ -182,6 +184,7 @@ def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequenc
     ConfigError
         If the folder can't be written.
     """
+    folder = checks.path("folder", folder)
     figures = {
         "remembered": kept(stream, album),
         "memory": memory(stream),
@@ -193,7 +196,8 @@ def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequenc
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             paths.append(Path(folder) / f"{name}.png")
-            figure.savefig(paths[-1], dpi=110, facecolor="white")
+            with replacing(paths[-1]) as part:
+                figure.savefig(part, dpi=110, facecolor="white", format="png")
     except OSError as error:
         raise ConfigError(f"no pictures can be saved in {str(folder)!r}: {error}; choose a folder that can.") from error
     return paths

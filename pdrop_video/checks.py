@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -101,6 +101,17 @@ def texts(name: str, values: Any, *, least: int = 1) -> list[str]:
     return listed
 
 
+def several(name: str, values: Any, each: Callable[[str, Any], Kind], most: int = 4096) -> tuple[Kind, ...]:
+    """A sequence or an array of values that `each` checks, in an order that means something."""
+    try:
+        count = len(values) if isinstance(values, Sized) and isinstance(values, Iterable) else None
+    except TypeError:  # an array without an axis
+        count = None
+    if count is None or count > most or isinstance(values, str | bytes | Mapping | Set):
+        raise ConfigError(f"{name} is {shown(values)}; expected a list of at most {most:,} values.")
+    return tuple(each(f"each of {name}", value) for value in values)
+
+
 def choice(name: str, value: Any, options: Sequence[Any]) -> Any:
     """One of a few values."""
     if not isinstance(value, str) or value not in options:
@@ -125,4 +136,8 @@ def path(name: str, value: Any) -> str:
         raise ConfigError(f"{name} is {shown(value)}; expected a path.")
     if "\0" in said:
         raise ConfigError(f"{name} is {shown(value)}, which has a NUL character; expected a path.")
+    try:
+        os.fsencode(said)  # a name of undecodable bytes, as Python reads it, is one
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is {shown(value)}, which no file system can write; expected a path.") from None
     return said

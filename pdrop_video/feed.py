@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from threading import Condition, Thread, current_thread
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 from weakref import finalize, ref
 
 from .answer import Fed
@@ -51,6 +51,12 @@ class Feed:
                 self.flush()
         finally:
             self._close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise StreamError(
+            "a feed can't be copied or pickled: its own thread empties it into its stream; fork or save the stream, "
+            "and open another with VideoStream.feed."
+        )
 
     def put(self, frames: FrameChunk | Any, seconds: Any = None) -> None:
         """Let frames be pushed as soon as the stream gets to them; they are copied, so that a buffer can be used again.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from weakref import ref
 
 import torch
 
-from . import session
+from . import checks, session
+from .errors import ModelError
 from .memory import Memory
 from .models import Adapter, Prompt
 from .pyramid import LayerLoop, Pyramid
@@ -47,6 +48,12 @@ class VideoLM:
 
     def __repr__(self) -> str:
         return f"VideoLM({self.name!r}, {self.model.config.model_type}, {self.num_layers} layers, {self.device})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ModelError(
+            "a loaded model can't be copied or pickled: its weights are never changed, and any number of streams share "
+            "them. Use it as it is, or load it again, in another process by load there."
+        )
 
     @property
     def tokenizer(self) -> Any:
@@ -102,13 +109,22 @@ class VideoLM:
         Raises
         ------
         ConfigError
-            If the schedule or the budget does not fit the model.
+            If the schedule or the budget does not fit the model, or an argument is of the wrong kind.
+        ModelError
+            If the model has no weights.
         """
-        pyramid = pyramid or Pyramid()
+        pyramid = checks.instance("pyramid", Pyramid() if pyramid is None else pyramid, Pyramid, "Pyramid(ratios=...)")
+        memory = checks.instance("memory", Memory() if memory is None else memory, Memory, "Memory(tokens=...)")
+        if standing_question is not None:
+            checks.text("standing_question", standing_question)
+        if system is not None:
+            checks.text("system", system, empty=True)
+        if self.device.type == "meta":
+            raise ModelError("the model is on 'meta', which has no weights; load it on a device to watch with it.")
         if pyramid.scorer is None:
             pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
         loop = LayerLoop(self.model.get_decoder(), pyramid)
-        return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
+        return VideoStream(self, loop, memory, standing_question=standing_question, system=system)
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:
         """Go on with a stream that `VideoStream.save` wrote.

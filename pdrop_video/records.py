@@ -27,7 +27,9 @@ def chunk_table(piece: VisualChunk, positions: Tensor, *, index: int, step: int,
     height, width = piece.size
     per_step = torch.tensor(piece.steps, device=device)
     number = torch.arange(len(piece.steps), device=device).repeat_interleave(per_step, output_size=count)
-    seconds = torch.tensor(piece.seconds, device=device).repeat_interleave(per_step, output_size=count)
+    seconds = torch.tensor(piece.seconds, dtype=torch.float32, device=device).repeat_interleave(
+        per_step, output_size=count
+    )
     place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
     position = positions.reshape(-1, count).T
     return TokenTable(
@@ -37,7 +39,7 @@ def chunk_table(piece: VisualChunk, positions: Tensor, *, index: int, step: int,
         step=number + step,
         row=torch.where(piece.visual, place // width, -1),
         column=torch.where(piece.visual, place % width, -1),
-        score=torch.zeros(count, device=device),
+        score=torch.zeros(count, dtype=torch.float32, device=device),
         visual=piece.visual,
         position=position,
         entered=position,

@@ -135,7 +135,8 @@ class Archive:
         # a key's head answers to a group of queries: the sum of their products is the product with their sum
         asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads).float().mean(1)
         entry_steps = torch.cat([block.steps[layer] for block in here])
-        owner = torch.arange(len(here)).repeat_interleave(torch.tensor([len(block.steps[layer]) for block in here]))
+        lengths = entry_steps.new_tensor([len(block.steps[layer]) for block in here])
+        owner = torch.arange(len(here), device="cpu").repeat_interleave(lengths)
         steps, number = entry_steps.unique(return_inverse=True)
         entries = torch.cat([block.sums[layer] for block in here])
         sums = entries.new_zeros(len(steps), entries.shape[1]).index_add_(0, number, entries)
@@ -169,7 +170,9 @@ class Archive:
     def _room(self, parts: list[Tensor]) -> Iterable[Tensor]:
         """Empty tensors on the host like `parts`, all of one type, in one storage."""
         count, dtype = sum(part.numel() for part in parts), parts[0].dtype
-        storage = torch.empty(count, dtype=dtype) if self.folder is None else _mapped(self.folder, count, dtype)
+        storage = (
+            torch.empty(count, dtype=dtype, device="cpu") if self.folder is None else _mapped(self.folder, count, dtype)
+        )
         return [home.view(part.shape) for home, part in zip(storage.split([p.numel() for p in parts]), parts)]  # noqa: B905
 
 
@@ -180,7 +183,7 @@ def _mapped(folder: str, count: int, dtype: torch.dtype) -> Tensor:
         with tempfile.NamedTemporaryFile(dir=folder, prefix="archive-", suffix=".kv") as file:
             if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a fault when a page is touched
                 os.posix_fallocate(file.fileno(), 0, size)
-            return torch.from_file(file.name, shared=True, size=count, dtype=dtype)
+            return torch.from_file(file.name, shared=True, size=count, dtype=dtype, device="cpu")
     except OSError as error:
         raise StreamError(
             f"{size} bytes can't be archived in {folder!r}: {error}; choose a folder with more room, or a smaller "

@@ -61,5 +61,5 @@ def proportional(scores: Tensor, visual: Tensor, frame: Tensor, weight: Tensor, 
         Tokens that each frame gets first.
     """
     rank = rank_in_frame(scores, visual, frame)
-    turn = (rank + 0.5) / (weight / weight.amax(1, keepdim=True))
+    turn = (rank.float() + 0.5) / (weight / weight.amax(1, keepdim=True))
     return 1 / (1 + turn) + (floor - rank).clamp(min=0)  # in (0, 1); above 1 for the floor, its first tokens first

@@ -297,8 +297,8 @@ def test_saved_resumed_and_forked(folder: str | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (dict(archive=0), "archive is 0; expected a whole number from 1"),
-        (dict(archive=1.5), "archive is 1.5"),
+        (dict(archive=0), "archive=0.: expected a whole number from 1"),
+        (dict(archive=1.5), "archive=1.5"),
         (dict(archive_folder="x"), "say how many bytes"),
     ],
 )

@@ -527,7 +527,7 @@ def test_a_push_after_an_answer_need_not_copy_the_memory() -> None:
         (dict(tokens=-5), "-5"),
         (dict(tokens=1.5), "1.5"),
         (dict(tokens=True), "True"),
-        (dict(bytes=0), "bytes is 0"),
+        (dict(bytes=0), "bytes=0"),
         (dict(tokens=100, bytes=1000), "both"),
         (dict(shape="round"), "round"),
         (dict(evictor="lru"), "lru"),

@@ -57,7 +57,11 @@ class Memory:
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes", "archive"):
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, checks.whole(name, value, 1, 2**63 - 1))
+                try:
+                    object.__setattr__(self, name, checks.whole(name, value, 1, 2**63 - 1))
+                except ConfigError:
+                    said = f"Memory({name}={checks.shown(value)})"
+                    raise ConfigError(f"{said}: expected a whole number from 1, or None for no limit.") from None
         if self.archive_folder is not None:
             if self.archive is None:
                 raise ConfigError(

@@ -10,8 +10,9 @@ from threading import Condition, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 from weakref import finalize, ref
 
+from . import checks
 from .answer import Fed
-from .errors import ConfigError, StreamError
+from .errors import StreamError
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ class Feed:
     """
 
     def __init__(self, stream: VideoStream, queue: int = 8, policy: Policy = "block") -> None:
-        if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
-            raise ConfigError(f"queue is {queue!r}; expected a whole number of chunks from 1.")
-        if policy not in get_args(Policy):
-            raise ConfigError(f"policy is {policy!r}; expected one of {', '.join(map(repr, get_args(Policy)))}.")
+        queue = checks.whole("queue", queue)
+        checks.choice("policy", policy, get_args(Policy))
         self.stream = stream
         self._line = _Line(queue, policy)
         # the thread holds neither feed nor stream while it has nothing to do: who forgets to close loses nothing

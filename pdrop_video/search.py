@@ -179,7 +179,13 @@ def checked(clips: int, budget: float, stages: int, trials: int, steps: int) -> 
     share = checks.real("budget", budget)
     if not 0 < share < 1:
         raise ConfigError(f"budget is {share:g}; expected a budget between 0 and 1, for example 0.5.")
-    return share, checks.whole("stages", stages, 2), checks.whole("trials", trials), checks.whole("steps", steps, 0)
+    most = 1_000_000  # of what each takes a watching of half the clips
+    return (
+        share,
+        checks.whole("stages", stages, 2),
+        checks.whole("trials", trials, 1, most),
+        checks.whole("steps", steps, 0, most),
+    )
 
 
 def _checked_clip(name: str, clip: Clip) -> Clip:

@@ -73,7 +73,9 @@ class Settings:
 
 def checked(name: str, text: object) -> str:
     """A text from a visitor, if it is one and of a length that a model can read."""
-    if isinstance(text, str) and len(text) > MOST_TEXT:
+    if not isinstance(text, str):
+        raise pv.ConfigError(f"{name} is {checks.shown(str(text)[:40])}; expected text.")
+    if len(text) > MOST_TEXT:
         raise pv.ConfigError(f"{name} has {len(text):,} characters; expected {MOST_TEXT:,} at most.")
     return checks.text(name, text, empty=True)
 

@@ -56,7 +56,7 @@ def checked_device(device: object) -> torch.device | None:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, or no such device
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:  # an unknown name, or no such device
         raise ModelError(f"the model can't be put on {checks.shown(device)}: {first_line(error)}") from error
     return found
 

@@ -116,7 +116,7 @@ class VideoLM:
         pyramid = checks.instance("pyramid", Pyramid() if pyramid is None else pyramid, Pyramid, "Pyramid(ratios=...)")
         memory = checks.instance("memory", Memory() if memory is None else memory, Memory, "Memory(tokens=...)")
         if standing_question is not None:
-            checks.text("standing_question", standing_question)
+            checks.text("standing_question", standing_question, empty=True)
         if system is not None:
             checks.text("system", system, empty=True)
         if self.device.type == "meta":

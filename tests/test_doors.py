@@ -225,7 +225,7 @@ def doors(folder: Path) -> dict[str, Door]:
             ),
         ),
         "VideoLM.resume": (MODEL.resume, {}, dict(path=NOTHING)),
-        "VideoLM.bounded": (MODEL.bounded, dict(name="x", text="x"), dict(text=TEXT, most=COUNT))
+        "VideoLM.bounded": (MODEL.bounded, dict(name="x", text="x"), dict(name=frozenset(WRONG), text=TEXT, most=COUNT))
         if hasattr(MODEL, "bounded")
         else (print, {}, {}),
         "VideoStream.push": (

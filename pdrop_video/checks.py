@@ -93,7 +93,8 @@ def text(name: str, value: Any, *, empty: bool = False) -> str:
 
 def texts(name: str, values: Any, *, least: int = 1) -> list[str]:
     """A list of texts from any iterable of them that is not itself one text."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    one = isinstance(values, str | bytes) or getattr(values, "ndim", None) == 0  # an array without an axis
+    if one or not isinstance(values, Iterable):
         raise ConfigError(f"{name} is {shown(values)}; expected a list of texts.")
     listed = [text(f"each of {name}", each) for each in values]
     if len(listed) < least:

@@ -88,7 +88,7 @@ def text(name: str, value: Any, *, empty: bool = False) -> str:
             f"{name} is {shown(value)}, which has half of a character (U+{ord(value[error.start]):04X}) at position "
             f"{error.start}; expected text that UTF-8 can write. Decode its bytes with the encoding they have."
         ) from None
-    return value
+    return str(value)  # of NumPy, a plain one
 
 
 def texts(name: str, values: Any, *, least: int = 1) -> list[str]:

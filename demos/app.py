@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 import pdrop_video as pv
+from pdrop_video import checks
+from pdrop_video.console import clear_errors
 
 CLIPS = Path(__file__).parent / "clips"
 BUILT_IN = "built-in"
@@ -25,10 +28,15 @@ def main(
         list[str] | None, typer.Option(help="Folder or hub name; may be repeated. Left out: the built-in model.")
     ] = None,
     videos: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose videos may be named on the page; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder whose videos may be named on the page; may be repeated.", exists=True, file_okay=False
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Left out: the first free one from 7860 on.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Left out: the first free one from 7860 on.", min=1, max=65535)
+    ] = None,
     seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
     most_each: Annotated[
@@ -54,6 +62,13 @@ def main(
     dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
 ) -> None:
     """Serve the page on which people ask a video."""
+    with clear_errors():  # what is wrong is said before a model is loaded
+        _check_place(host, port)
+        for name, value in (("--idle-minutes", idle_minutes), ("--leave-seconds", leave_seconds)):
+            checks.real(name, value, 0, above=True)
+        checks.real("--max-minutes", max_minutes, 0, above=True)
+        for name in model or ():
+            checks.path("--model", name)
     try:
         import gradio  # noqa: F401 - to say what is missing before anything else does
     except ImportError as error:
@@ -88,7 +103,8 @@ def main(
             files=most,
         )
         sessions.sweep_for_ever(stored.sweep)
-        sessions.model("")  # before the first visitor, so that a wrong name is found now
+        with clear_errors():
+            sessions.model("")  # before the first visitor, so that a wrong name is found now
         folders = (Path(uploads), CLIPS, *(videos or ()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
         actions = Actions(sessions, guard, stored)
@@ -129,6 +145,18 @@ def main(
         )
         typer.echo(f"The page is at {address} - Ctrl-C stops it.")
         page.block_thread()
+
+
+def _check_place(host: str, port: int | None) -> None:
+    """Whether a server may listen there."""
+    try:
+        (kind, *_, place), *_ = socket.getaddrinfo(checks.text("--host", host), port, type=socket.SOCK_STREAM)
+        with socket.socket(kind, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except (OSError, UnicodeError) as error:
+        at = host if port is None else f"{host}, port {port}"
+        raise pv.ConfigError(f"the page can't listen at {at}: {error}; choose another --host or --port.") from error
 
 
 def questions() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pdrop_video as pv
+from pdrop_video import checks
 from pdrop_video.asking import checked_for_asking
 
 MOST_TEXT = 2000
@@ -46,24 +47,25 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, least, most in (("fps", 0, 60), ("chunk", 1, 64), ("memory", 1, 1_000_000)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-                raise pv.ConfigError(f"{name} is {value!r}; expected a number from {least} to {most:,}.")
+            object.__setattr__(self, name, checks.real(name, getattr(self, name), least, most))
         for name in ("model", "ratios", "evictor", "probe", "ask_ratios"):
-            object.__setattr__(self, name, checked(name, getattr(self, name) or ""))
+            given = getattr(self, name)
+            object.__setattr__(self, name, "" if given is None else checked(name, given))
         for name in ("chunk", "memory"):  # the numbers of a form are floats
-            object.__setattr__(self, name, int(getattr(self, name)))
-        self.asking()  # wrong ratios are said now, not at the first question
+            if not (number := getattr(self, name)).is_integer():
+                raise pv.ConfigError(f"{name} is {number}; expected a whole number.")
+            object.__setattr__(self, name, int(number))
+        self.asking()  # what is wrong is said now, not when a stream is opened or at the first question
+        self._watching()
 
     def open(self, lm: pv.VideoLM) -> pv.VideoStream:
         """A stream with these settings."""
         if self.probe.strip():
             lm.bounded("probe", self.probe)
-        return lm.stream(
-            pv.Pyramid(ratios=_shares(self.ratios)),
-            pv.Memory(tokens=self.memory, evictor=self.evictor),
-            standing_question=self.probe.strip() or None,
-        )
+        return lm.stream(*self._watching(), standing_question=self.probe.strip() or None)
+
+    def _watching(self) -> tuple[pv.Pyramid, pv.Memory]:
+        return pv.Pyramid(ratios=_shares(self.ratios)), pv.Memory(tokens=self.memory, evictor=self.evictor)
 
     def asking(self) -> pv.Pyramid | None:
         """The pyramid of a question, if any."""
@@ -74,10 +76,10 @@ class Settings:
 def checked(name: str, text: object) -> str:
     """A text from a visitor, if it is one and of a length that a model can read."""
     if not isinstance(text, str):
-        raise pv.ConfigError(f"{name} is {str(text)[:40]!r}; expected text.")
+        raise pv.ConfigError(f"{name} is {checks.shown(str(text)[:40])}; expected text.")
     if len(text) > MOST_TEXT:
         raise pv.ConfigError(f"{name} has {len(text):,} characters; expected {MOST_TEXT:,} at most.")
-    return text
+    return checks.text(name, text, empty=True)
 
 
 def _shares(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -235,6 +235,12 @@ class AnswerStream:
             elif piece:
                 return piece
         raise StopIteration
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise StreamError(
+            "an answer that is being generated can't be copied or pickled; ask the stream again, or a fork of it. The "
+            "whole `Answer`, which finish returns, can."
+        )
 
     def finish(self) -> Answer:
         """Generate what is left and return the whole answer.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, Sized
 from typing import Any, TypeVar
 
 from .errors import ConfigError
@@ -88,17 +88,29 @@ def text(name: str, value: Any, *, empty: bool = False) -> str:
             f"{name} is {shown(value)}, which has half of a character (U+{ord(value[error.start]):04X}) at position "
             f"{error.start}; expected text that UTF-8 can write. Decode its bytes with the encoding they have."
         ) from None
-    return value
+    return str(value)  # of NumPy, a plain one
 
 
 def texts(name: str, values: Any, *, least: int = 1) -> list[str]:
     """A list of texts from any iterable of them that is not itself one text."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+    one = isinstance(values, str | bytes) or getattr(values, "ndim", None) == 0  # an array without an axis
+    if one or not isinstance(values, Iterable):
         raise ConfigError(f"{name} is {shown(values)}; expected a list of texts.")
     listed = [text(f"each of {name}", each) for each in values]
     if len(listed) < least:
         raise ConfigError(f"{name} is {shown(values)}; expected a list of {least} text{'s'[: least != 1]} or more.")
     return listed
+
+
+def several(name: str, values: Any, each: Callable[[str, Any], Kind], most: int = 4096) -> tuple[Kind, ...]:
+    """A sequence or an array of values that `each` checks, in an order that means something."""
+    try:
+        count = len(values) if isinstance(values, Sized) and isinstance(values, Iterable) else None
+    except TypeError:  # an array without an axis
+        count = None
+    if count is None or count > most or isinstance(values, str | bytes | Mapping | Set):
+        raise ConfigError(f"{name} is {shown(values)}; expected a list of at most {most:,} values.")
+    return tuple(each(f"each of {name}", value) for value in values)
 
 
 def choice(name: str, value: Any, options: Sequence[Any]) -> Any:
@@ -125,4 +137,8 @@ def path(name: str, value: Any) -> str:
         raise ConfigError(f"{name} is {shown(value)}; expected a path.")
     if "\0" in said:
         raise ConfigError(f"{name} is {shown(value)}, which has a NUL character; expected a path.")
+    try:
+        os.fsencode(said)  # a name of undecodable bytes, as Python reads it, is one
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is {shown(value)}, which no file system can write; expected a path.") from None
     return said

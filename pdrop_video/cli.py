@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -16,15 +16,19 @@ from rich.table import Table
 import pdrop_video as pv
 
 from . import plots
+from .asking import checked_for_asking
 from .console import CONSOLE, ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
 from .flops import DecoderShape, prefill_flops
 from .memory import EVICTORS
 from .models import describe
+from .options import check_choice, check_out, check_questions, memory_of, pyramid_of
 from .plots import Album
 from .pyramid import ALLOCATORS, SCORERS
-from .search import Clip, Tried
+from .search import Clip, Tried, checked
 from .search import search as find_schedule
 from .video import Connection
+from .video.address import Address
+from .video.sampling import Sampling
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,14 +147,28 @@ def ask(
 ) -> None:
     """Watch a video and answer questions about it. Ctrl-C ends the watching of a live source, and the answers come."""
     with clear_errors():
-        if not all(question.strip() for question in questions):
-            raise pv.ConfigError("one of the questions is empty; expected some text.")
+        # all that is wrong is said before a model is loaded, and long before a video is watched
+        check_questions(questions)
+        pyramid, remembering = pyramid_of("--ratios", ratios, scorer, allocator), memory_of(memory, evictor, archive)
+        asking = None if ask_ratios is None else checked_for_asking(pyramid_of("--ask-ratios", ask_ratios))
+        if retrieve is not None and archive is None:
+            raise pv.ConfigError(f"--retrieve {retrieve} without an archive to retrieve from; give --archive BYTES.")
+        patience = Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries)
+        check_choice("decoder", decoder, "pyav", "decord")
+        check_choice("policy", policy or "block", "block", "latest")
+        Sampling.of(1.0 if fps is None else fps, chunk, start, end, frames, None)
+        Address.of(video, None, protocols)
+        if save_plots is not None:
+            plots.check_folder(save_plots)
+        layers = DecoderShape.of(describe(model)[0]).layers
+        for each in (pyramid, asking or pyramid):
+            each.resolve(layers)
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)
         stream = lm.stream(
-            _pyramid(ratios, scorer, allocator),
-            _memory(memory, evictor, archive),
+            pyramid,
+            remembering,
             standing_question=questions[0] if standing else None,
         )
         album = Album()
@@ -165,7 +183,7 @@ def ask(
             decoder=cast(Any, decoder),
             policy=cast(Any, policy),
             protocols=protocols,
-            connection=Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries),
+            connection=patience,
         ) as reader:
             with until_interrupted(live=reader.info.duration is None):
                 for part in reader if as_json else progress(reader, lm):
@@ -173,7 +191,6 @@ def ask(
                     if save_plots is not None:
                         album.add(stream, part)
             lost = list(reader.warnings)
-        asking = None if ask_ratios is None else _pyramid(ask_ratios)
         answers = []
         for question in questions:
             live = stream.ask(question, max_new_tokens, stream=True, pyramid=asking, retrieve=retrieve)
@@ -185,8 +202,8 @@ def ask(
         for sentence in lost:
             ERRORS.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)
         print_costs(answers[-1], stream)
-        for path in saved:
-            ERRORS.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+        for picture in saved:
+            ERRORS.print(f"wrote {escape(str(picture))}", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog=_INFO_EXAMPLES)
@@ -195,14 +212,15 @@ def info(
         str | None, typer.Argument(help="Folder or name on the hub; left out: the built-in model.")
     ] = None,
     ratios: Ratios = None,
-    height: Annotated[int, typer.Option(help="Height of the frames, in pixels.", min=1)] = 720,
-    width: Annotated[int, typer.Option(help="Width of the frames, in pixels.", min=1)] = 1280,
+    height: Annotated[int, typer.Option(help="Height of the frames, in pixels.", min=1, max=8192)] = 720,
+    width: Annotated[int, typer.Option(help="Width of the frames, in pixels.", min=1, max=8192)] = 1280,
 ) -> None:
     """Show what a schedule means for a model: boundaries, tokens, FLOPs, bytes. Reads no weights."""
     with clear_errors():
+        pyramid = pyramid_of("--ratios", ratios)
         config, adapter = describe(model)
         shape = DecoderShape.of(config)
-        schedule = _pyramid(ratios).resolve(shape.layers)
+        schedule = pyramid.resolve(shape.layers)
         step = adapter.frames_per_step
         _, (t, h, w) = adapter.preprocess(torch.zeros(step, height, width, 3, dtype=torch.uint8))
         minute = int(60 * adapter.fps / step) * t * h * w
@@ -245,7 +263,13 @@ def search(
 ) -> None:
     """Find the stages that change a model's answers least at a FLOPs budget. Needs videos and questions, no answers."""
     with clear_errors():
-        base = _pyramid(None, scorer, allocator)
+        base = pyramid_of("--ratios", None, scorer, allocator)
+        budget, stages, trials, steps = checked(len(videos), budget, stages, trials, steps)
+        check_questions(question)
+        for video in videos:
+            Address.of(video)
+        check_out(out)
+        pv.Pyramid(stages=stages).resolve(DecoderShape.of(describe(model)[0]).layers)
         lm, clips = pv.load(model, device=device, dtype=dtype), []
         for asked in question:
             lm.bounded("one of the questions", asked)
@@ -273,27 +297,3 @@ def search(
         table.add_row(name, " ".join(map(str, layers)), shares, *figures)
     CONSOLE.print(table)
     CONSOLE.print(f"written to {escape(str(out))}", highlight=False, soft_wrap=True)
-
-
-def _pyramid(ratios: str | None, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:
-    if ratios is None:
-        return pv.Pyramid(scorer=scorer, allocator=allocator)
-    if ratios.strip().lower() == "none":
-        return pv.Pyramid(stages=1, scorer=scorer, allocator=allocator)
-    if ratios.endswith(".json"):
-        return replace(pv.Pyramid.load(ratios), scorer=scorer, allocator=allocator)
-    try:
-        shares = tuple(float(part) for part in ratios.split(","))
-    except ValueError as error:
-        raise pv.ConfigError(f"--ratios {ratios}: expected numbers such as 0.5,0.25,0.125, none, or a file.") from error
-    return pv.Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
-
-
-def _memory(tokens: str, evictor: str, archive: int | None) -> pv.Memory:
-    if tokens.strip().lower() == "none":
-        return pv.Memory(tokens=None, evictor=evictor, archive=archive)
-    try:
-        count = int(tokens)
-    except ValueError as error:
-        raise pv.ConfigError(f"--memory {tokens}: expected a number of tokens, or none.") from error
-    return pv.Memory(tokens=count, evictor=evictor, archive=archive)

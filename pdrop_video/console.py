@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,14 @@ def until_interrupted(*, live: bool) -> Iterator[None]:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback."""
+    """One sentence for what went wrong on purpose; anything else is a bug and keeps its traceback.
+
+    Whatever is said in the block can be printed: what the terminal can't write, such as bytes in a file's name that are
+    no text, is shown by its code.
+    """
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
     transformers_logging.set_verbosity_error()
     if not ERRORS.is_terminal:
         transformers_logging.disable_progress_bar()

@@ -1,8 +1,7 @@
 """The one family of errors: everything the library raises on purpose is a `PDropError`.
 
-Each message says what was got, what was expected and what to do about it. This module holds no logic and knows nothing
-of videos, models or tensors. Errors about a value are also a `ValueError`, so that code written against plain Python
-catches them too.
+Each message says what was got, what was expected and what to do about it. This module knows nothing of videos, models
+or tensors. Errors about a value are also a `ValueError`, so that code written against plain Python catches them too.
 """
 
 __all__ = ["ConfigError", "FrameError", "ModelError", "PDropError", "StreamError", "VideoError"]
@@ -10,6 +9,10 @@ __all__ = ["ConfigError", "FrameError", "ModelError", "PDropError", "StreamError
 
 class PDropError(Exception):
     """Base of every error that the library raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message, as it can be printed anywhere: what is no text in a file's name is shown by its code."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 
 class ConfigError(PDropError, ValueError):

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import deque
 from os import getpid
 from threading import Condition, Thread, current_thread
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 from weakref import finalize, ref
 
+from . import checks
 from .answer import Fed
-from .errors import ConfigError, StreamError
+from .errors import StreamError
 from .video import FrameChunk
 
 if TYPE_CHECKING:
@@ -32,10 +33,8 @@ class Feed:
     """
 
     def __init__(self, stream: VideoStream, queue: int = 8, policy: Policy = "block") -> None:
-        if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
-            raise ConfigError(f"queue is {queue!r}; expected a whole number of chunks from 1.")
-        if policy not in get_args(Policy):
-            raise ConfigError(f"policy is {policy!r}; expected one of {', '.join(map(repr, get_args(Policy)))}.")
+        queue = checks.whole("queue", queue)
+        checks.choice("policy", policy, get_args(Policy))
         self.stream = stream
         self._line = _Line(queue, policy)
         # the thread holds neither feed nor stream while it has nothing to do: who forgets to close loses nothing
@@ -52,6 +51,12 @@ class Feed:
                 self.flush()
         finally:
             self._close()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise StreamError(
+            "a feed can't be copied or pickled: its own thread empties it into its stream; fork or save the stream, "
+            "and open another with VideoStream.feed."
+        )
 
     def put(self, frames: FrameChunk | Any, seconds: Any = None) -> None:
         """Let frames be pushed as soon as the stream gets to them; they are copied, so that a buffer can be used again.

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import checks
 from .errors import ConfigError
 
 
@@ -43,7 +44,9 @@ class Journal:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(checks.path("path", path))
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"{self.path} is no regular file; choose another.")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from weakref import ref
 
 import torch
 
 from . import checks, session
-from .errors import ConfigError
+from .errors import ConfigError, ModelError
 from .memory import Memory
 from .models import Adapter, Prompt
 from .pyramid import LayerLoop, Pyramid
@@ -53,6 +53,12 @@ class VideoLM:
 
     def __repr__(self) -> str:
         return f"VideoLM({self.name!r}, {self.model.config.model_type}, {self.num_layers} layers, {self.device})"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ModelError(
+            "a loaded model can't be copied or pickled: its weights are never changed, and any number of streams share "
+            "them. Use it as it is, or load it again, in another process by load there."
+        )
 
     @property
     def tokenizer(self) -> Any:
@@ -97,6 +103,7 @@ class VideoLM:
             If it has more, is no text, or can't be encoded.
         """
         checks.text(name, text)
+        most = checks.whole("most", most)
         if len(text) > most * _CHARACTERS:
             raise ConfigError(f"{name} has {len(text):,} characters; expected {most:,} tokens at most.")
         if (tokens := len(self.prompt.words(text))) > most:
@@ -133,14 +140,19 @@ class VideoLM:
         Raises
         ------
         ConfigError
-            If the schedule or the budget does not fit the model; if a text can't be encoded, or has more tokens than
-            budget or trained range have room for.
+            If the schedule or the budget does not fit the model; if an argument is of the wrong kind; if a text can't
+            be encoded, or has more tokens than budget or trained range have room for.
+        ModelError
+            If the model has no weights, or its decoder does not compute here what it computes by itself.
         """
-        pyramid = pyramid or Pyramid()
+        pyramid = checks.instance("pyramid", Pyramid() if pyramid is None else pyramid, Pyramid, "Pyramid(ratios=...)")
+        memory = checks.instance("memory", Memory() if memory is None else memory, Memory, "Memory(tokens=...)")
+        if self.device.type == "meta":
+            raise ModelError("the model is on 'meta', which has no weights; load it on a device to watch with it.")
         if pyramid.scorer is None:
             pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
         loop = LayerLoop(self.model.get_decoder(), pyramid)
-        return VideoStream(self, loop, memory or Memory(), standing_question=standing_question, system=system)
+        return VideoStream(self, loop, memory, standing_question=standing_question, system=system)
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:
         """Go on with a stream that `VideoStream.save` wrote.
@@ -152,8 +164,10 @@ class VideoLM:
         Raises
         ------
         StreamError
-            If the file is not a saved stream.
+            If the file is not a saved stream, or not as it was written.
         ModelError
             If it was saved by another model; the message names the difference.
         """
-        return VideoStream(self, **session.read(self, path))
+        how = session.read(self, path)
+        with session.intact(path):
+            return VideoStream(self, **how)

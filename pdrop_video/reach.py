@@ -73,8 +73,8 @@ class Reach:
     def check_question(self, state: StreamState, tokens: int) -> None:
         """Whether so many tokens find positions in the trained range, behind all that is remembered.
 
-        Where positions never move, or nothing is forgotten, whatever the range, there must only not be more of them than
-        the range has.
+        Where positions never move or nothing is forgotten, whatever the range, there must only not be more of them than
+        it has.
         """
         here = text_ahead(state.place, 0)
         if self.limits.window is None or self.limits.tokens is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from .checks import shown
 from .errors import ConfigError, StreamError
 
 Method = TypeVar("Method")
@@ -16,13 +17,22 @@ def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Me
     Raises
     ------
     ConfigError
-        If none of that name is listed.
+        If none of that name is listed, or the object is not like those that are.
     """
-    if not isinstance(method, str):
-        return method
-    if method not in registry:
-        raise ConfigError(f"there is no {kind} {method!r}; choose one of {', '.join(registry)}.")
-    return registry[method]
+    if isinstance(method, str):
+        if method not in registry:
+            raise ConfigError(f"there is no {kind} {shown(method)}; choose one of {', '.join(registry)}.")
+        return registry[method]
+    # what all that are listed say of themselves, as the kind's protocol asks
+    said = set.intersection(*({name for name in dir(type(listed)) if name[0] != "_"} for listed in registry.values()))
+    missing = sorted(name for name in said if not hasattr(method, name))
+    if isinstance(method, type) or not callable(method) or missing:
+        lacks = f" It lacks {', '.join(missing)}." if callable(method) and missing else ""
+        raise ConfigError(
+            f"{kind} is {shown(method)}; expected one of {', '.join(registry)}, or an object like those that stand for "
+            f"these names.{lacks}"
+        )
+    return method
 
 
 def name_of(registry: Mapping[str, Method], method: Method) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from . import checks
 from .budget import SMALLEST, Costs, shaped
 from .errors import ConfigError
 from .flops import DecoderShape
@@ -123,14 +124,13 @@ def search(
     ConfigError
         If there are fewer than two clips or stages, or the budget can't be met.
     """
-    if len(clips) < 2:
-        raise ConfigError(f"{len(clips)} clip was given; expected two or more: half of them are held out.")
-    if not 0 < budget < 1 or stages < 2 or trials < 1 or steps < 0:
-        raise ConfigError(
-            f"budget={budget}, stages={stages}, trials={trials}, steps={steps}; expected a budget between 0 and 1, "
-            "2 stages or more, 1 trial or more and steps from 0."
-        )
-    base, rng = base or Pyramid(), random.Random(seed)
+    clips = checks.several("clips", clips, _checked_clip)
+    budget, stages, trials, steps = checked(len(clips), budget, stages, trials, steps)
+    checks.instance("lm", lm, VideoLM, "pdrop_video.load()")
+    base = checks.instance("base", Pyramid() if base is None else base, Pyramid, "Pyramid(scorer=...)")
+    rng = random.Random(checks.whole("seed", seed, -(2**63), 2**63 - 1))
+    if not callable(watch):
+        raise ConfigError(f"watch is {checks.shown(watch)}; expected a function of one Tried.")
     Pyramid(stages=stages).resolve(lm.num_layers)  # too many stages fail here
     judge, final = Judge(lm, clips[::2]), Judge(lm, clips[1::2])
     costs = Costs(DecoderShape.of(lm.model.config), max(judge.visual, final.visual))
@@ -164,6 +164,36 @@ def search(
     paper, best_random = judged(paper), judged(best_random)
     others = [judged(one) for one in finalists if one.pyramid != best_random.pyramid]
     return Found(min([paper, best_random, *others], key=lambda one: one.held_out), paper, best_random)
+
+
+def checked(clips: int, budget: float, stages: int, trials: int, steps: int) -> tuple[float, int, int, int]:
+    """How a search over so many clips goes, in plain numbers; said before clips are decoded.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer than two clips or stages, or a number is out of range.
+    """
+    if clips < 2:
+        raise ConfigError(f"{clips} clip was given; expected two or more: half of them are held out.")
+    share = checks.real("budget", budget)
+    if not 0 < share < 1:
+        raise ConfigError(f"budget is {share:g}; expected a budget between 0 and 1, for example 0.5.")
+    most = 1_000_000  # of what each takes a watching of half the clips
+    return (
+        share,
+        checks.whole("stages", stages, 2),
+        checks.whole("trials", trials, 1, most),
+        checks.whole("steps", steps, 0, most),
+    )
+
+
+def _checked_clip(name: str, clip: Clip) -> Clip:
+    checks.instance(name, clip, Clip, "Clip(name, chunks, questions)")
+    checks.texts("questions", clip.questions)
+    if not clip.chunks or not all(isinstance(chunk, FrameChunk) for chunk in clip.chunks):
+        raise ConfigError(f"the chunks of {checks.shown(clip.name)} are not one FrameChunk or more.")
+    return clip
 
 
 class Judge:

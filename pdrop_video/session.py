@@ -1,7 +1,6 @@
 """A stream in a file: everything that it remembers, written whole or not at all, and refused by another model.
 
-One safetensors file; what is not a tensor stands in its header as JSON. Knows a stream's state, never a model's
-weights.
+What is not a tensor stands in the file's header. Knows a stream's state, never a model's weights.
 """
 
 from __future__ import annotations
@@ -9,54 +8,49 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .atomic import replacing
-from .errors import ModelError, StreamError
-from .memory import EVICTORS, Memory, Shift, TokenTable, lasting
-from .memory.pack import pack, unpack
-from .memory.table import time_dtype
-from .models import Place
+from . import saved
+from .checks import path as checked_path
+from .checks import shown
+from .errors import ModelError, PDropError, StreamError
+from .memory import EVICTORS, Memory
+from .memory.pack import pack
 from .pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
 from .registry import name_of
-from .state import StreamState
-from .video import FrameChunk
+from .resumed import PLAIN, state_of
 
 if TYPE_CHECKING:
-    from .ingest import Ingestor
     from .lm import VideoLM
     from .stream import VideoStream
 
 _FORMAT = 2
-_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens")
-_TUPLES = ("span", "told", "answered")
-_PLAIN = (*_COUNTS, *_TUPLES)
 
 
 def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
     """Write a stream; see `VideoStream.save`. While it is being written, the stream may go on."""
+    path = checked_path("path", path)
     with stream._access.saving:
         with stream._access.whole():
-            tensors, metadata = _packed(stream)
+            tensors, header = _packed(stream)
         try:
-            with replacing(Path(path)) as part:
-                save_file(tensors, part, metadata)
-        except (OSError, SafetensorError) as error:
+            saved.write(path, tensors, header)
+        except OSError as error:
             raise StreamError(
-                f"no stream can be saved in {str(Path(path).parent)!r}: {error}; choose a folder with room that can be "
-                "written. What was saved before is as it was."
+                f"no stream can be saved in {shown(str(Path(path).parent))}: {_plain(error)}; choose a file in a "
+                "folder with room that can be written. What was saved before is as it was."
             ) from error
 
 
-def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of all tensors, on the host, and the header."""
     state, schedule = stream._state, stream.loop.schedule
     tensors: dict[str, Tensor] = {}
@@ -103,38 +97,56 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, str]]:
         "since": state.since,
         "place": asdict(state.place),
         "shifts": [asdict(shift) for shift in state.cache.shifts],
-        "state": {name: getattr(state, name) for name in _PLAIN},
+        "state": {name: getattr(state, name) for name in PLAIN},
     }
     copies = {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
     if state.cache.archive is not None:  # on the host already
         archived, header["archived"] = pack(state.cache.archive)
         copies |= archived
-    return copies, {"pdrop_video": json.dumps(header)}
+    return copies, header
 
 
 def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `VideoStream` takes to go on with a saved stream; see `VideoLM.resume`."""
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file, lasting():
-            header = json.loads((file.metadata() or {}).get("pdrop_video", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if header else {}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise StreamError(f"no saved stream can be read from {os.fspath(path)!r}: {error}") from error
-    if header is None or header.get("format") != _FORMAT:
+    path = checked_path("path", path)
+    header, tensors = saved.read(path)
+    if header.get("format") != _FORMAT:
         raise StreamError(
-            f"{os.fspath(path)!r} is not a stream saved by this version (format {_FORMAT}); save it again with the "
+            f"{shown(path)} is not a stream saved by this version (format {_FORMAT}); save it again with the "
             "version that you resume it with."
         )
-    with lm.turnstile:
-        here = fingerprint(lm)
-    _compare(header["fingerprint"], here)
-    return {
-        "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
-        "memory": Memory(**header["memory"]),
-        "standing_question": header["standing_question"],
-        "system": header["system"],
-        "restore": partial(_state, header, tensors),
-    }
+    with intact(path):
+        with lm.turnstile:
+            here = fingerprint(lm)
+        _compare(header["fingerprint"], here)
+        return {
+            "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
+            "memory": Memory(**header["memory"]),
+            "standing_question": header["standing_question"],
+            "system": header["system"],
+            "restore": partial(state_of, header, tensors),
+        }
+
+
+@contextmanager
+def intact(path: str | os.PathLike[str]) -> Iterator[None]:
+    """One kind of error for all that can be wrong with what stands in a file, whoever finds it.
+
+    Raises
+    ------
+    StreamError
+    """
+    try:
+        yield
+    except (ModelError, StreamError, torch.OutOfMemoryError):
+        raise
+    except PDropError as error:
+        raise StreamError(f"the stream saved in {shown(os.fspath(path))} can't go on here: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise StreamError(
+            f"{shown(os.fspath(path))} holds what no stream writes ({type(error).__name__}: {shown(str(error))}); take "
+            "a copy of the file, or an older save."
+        ) from error
 
 
 def fingerprint(lm: VideoLM) -> dict[str, Any]:
@@ -158,6 +170,8 @@ def fingerprint(lm: VideoLM) -> dict[str, Any]:
 
 
 def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
+    if saved.keys() < {"family", "layers", "weights"}:
+        raise KeyError("fingerprint")
     for name, value in saved.items():
         if here.get(name) != value:
             raise ModelError(
@@ -166,38 +180,5 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
             )
 
 
-def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:
-    """Seconds as this device's tables count them, from those of another one, or of a version that had float32."""
-    dtype, span = time_dtype(device), header["state"]["span"]
-    since = 0.0 if dtype == torch.float64 or span is None else span[0]
-    for name, tensor in tensors.items():
-        if name.endswith(".seconds"):
-            tensors[name] = (tensor.double() + (header.get("since", 0.0) - since)).to(dtype)
-
-
-def _state(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingestor) -> StreamState:
-    cache, device = ingest.empty_cache(), ingest.probe.device
-    _set_clocks(header, tensors, device)
-    if cache.archive is not None:
-        cache.archive = unpack(cache.archive, tensors, header["archived"])
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith("archive.")}
-    made: dict[int, TokenTable] = {}
-    for i, number in enumerate(header["table_of_layer"]):
-        if number not in made:
-            made[number] = TokenTable(**{f.name: tensors[f"table.{number}.{f.name}"] for f in fields(TokenTable)})
-        cache.tables.append(made[number])
-        if f"keys.{i}" in tensors:
-            cache.layers[i].restore(tensors[f"keys.{i}"], tensors[f"values.{i}"], tensors.get(f"entered.{i}"))
-    cache.shifts = [Shift(**shift) for shift in header["shifts"]]
-    if "query.0" in tensors:
-        cache.queries = [tensors[f"query.{i}"] for i in range(len(cache.layers))]
-    plain = dict(header["state"])
-    for name in _TUPLES:
-        plain[name] = None if plain[name] is None else tuple(plain[name])
-    state = StreamState(cache=cache, place=Place(**header["place"]), push_seconds=header["push_seconds"], **plain)
-    if "usual" in tensors:  # of a version that kept it for one layer alone
-        state.usual = {ingest.loop.ranks_at[0]: tensors["usual"]}
-    state.usual |= {int(name[6:]): usual for name, usual in tensors.items() if name.startswith("usual.")}
-    if "waiting" in tensors:
-        state.waiting = FrameChunk(tensors["waiting"], tuple(header["waiting_seconds"]))
-    return state
+def _plain(error: OSError) -> str:
+    return f"{error.strerror} ({shown(error.filename)})" if error.strerror and error.filename else str(error)

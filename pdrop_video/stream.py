@@ -6,12 +6,11 @@ kept within its budget; a question forks that cache, is answered, and leaves no 
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from torch import Tensor
 
@@ -71,9 +70,22 @@ class VideoStream(Watching):
     def fork(self) -> VideoStream:
         """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
         with self._access.whole(), lasting():
-            twin = copy.copy(self)
+            twin = object.__new__(type(self))
+            twin.__dict__.update(self.__dict__)
             twin._open(self._state.fork())
         return twin
+
+    def __copy__(self) -> VideoStream:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> VideoStream:
+        return self.fork()  # what it shares with the other is never written on by either
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise StreamError(
+            "a stream can't be pickled: it lives on its model. Write it to a file with save, and go on from there with "
+            "VideoLM.resume, also in another process; in this one, fork it."
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the stream remembers to one file, from which `VideoLM.resume` goes on bit for bit.
@@ -166,6 +178,8 @@ class VideoStream(Watching):
         otherwise, `Answer.finished` false. How long it may become changes nothing before that.
         """
         max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
+        checks.switch("stream", stream)
+        checks.switch("keep", keep)
         with self._access.whole():
             asked = self._asked(question, answer_prefix, pyramid, retrieve)
             if keep:

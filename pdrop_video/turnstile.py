@@ -7,6 +7,7 @@ waits longer than one turn of each other. Knows threads; refuses to know models,
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,17 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from .errors import StreamError
+
+_ALL: WeakSet[Turnstile] = WeakSet()
+
+
+def _after_fork() -> None:
+    for turnstile in list(_ALL):
+        turnstile.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Turnstile:
@@ -28,6 +40,8 @@ class Turnstile:
         self._busy: Lock | None = None  # the gate of whoever holds it, or to whom it is being handed on
         self._line: deque[Lock] = deque()  # who waits: each at a gate of its own, which the one before opens
         self._owner: int | None = None
+        self._broken = False
+        _ALL.add(self)
         self._chores: deque[Callable[[], None]] = deque()
 
     def __enter__(self) -> Turnstile:
@@ -79,6 +93,11 @@ class Turnstile:
 
         May be called again for a gate that Ctrl-C kept from learning the answer, at whatever moment it came.
         """
+        if self._broken:
+            raise StreamError(
+                "this process was forked while another thread worked with the model, and nobody ends that work here; "
+                'start it anew (the start method "spawn"), and load the model and resume streams in it.'
+            )
         if self._owner == get_ident():
             raise StreamError(
                 "a stream or its model was used from within its own work (a signal handler, a scorer or an evictor); "
@@ -90,6 +109,11 @@ class Turnstile:
             elif self._busy is not gate and gate not in self._line:
                 self._line.append(gate)
             return self._busy is gate
+
+    def forked(self) -> None:
+        """Called in a process that was forked off, where no other thread lives on."""
+        self._mutex, self._line = Lock(), deque()
+        self._broken = self._busy is not None and self._owner != get_ident()
 
     def _leave(self, gate: Lock) -> None:
         """Give up a gate, wherever it stands."""

@@ -234,7 +234,7 @@ class Watching:
         stage : int
             0 for the shallow layers, -1 for the deepest stage.
         """
-        first_layers = (0, *self.loop.schedule.layers)
+        first_layers, stage = (0, *self.loop.schedule.layers), checks.whole("stage", stage, -(2**31))
         if not -len(first_layers) <= stage < len(first_layers):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
         with self._access.serial():

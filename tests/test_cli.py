@@ -295,6 +295,61 @@ def test_failures(failure: str, as_json: bool, model: Path, clip: Path, tmp_path
     assert [line for line in lines[:-1] if not line.startswith("watching clip.mp4")] == []
 
 
+EARLY: dict[str, tuple[list[Any], str]] = {
+    "retrieve": (["ask", "{clip}", "?", "--retrieve", "2"], "--retrieve 2 without an archive"),
+    "ask ratios": (["ask", "{clip}", "?", "--ask-ratios", "half"], "--ask-ratios half: expected numbers"),
+    "ask stages": (
+        ["ask", "{clip}", "?", "--ask-ratios", "1,1,1,1,1,1,1"],
+        "8 stages were asked of a model with 6 layers",
+    ),
+    "plots": (["ask", "{clip}", "?", "--save-plots", "{clip}"], "no pictures can be saved"),
+    "plots in a device": (["ask", "{clip}", "?", "--save-plots", "/dev/null/a"], "no pictures can be saved"),
+    "timeout": (["ask", "{clip}", "?", "--timeout", "nan"], "connect_timeout is nan"),
+    "fps": (["ask", "{clip}", "?", "--fps", "nan"], "fps is nan"),
+    "video": (["ask", "{tmp}/none.mp4", "?"], "there is no file"),
+    "half a character": (["ask", "{clip}", "caf\udce9?"], "U+DCE9"),
+    "out": (["search", "{clip}", "{clip}", "--question", "?", "--out", "{tmp}/no/where.json"], "can't be written"),
+    "out a folder": (["search", "{clip}", "{clip}", "--question", "?", "--out", "{tmp}"], "can't be written"),
+    "budget": (["search", "{clip}", "{clip}", "--question", "?", "--out", "{tmp}/a", "--budget", "2"], "budget is 2"),
+    "one clip": (["search", "{clip}", "--question", "?", "--out", "{tmp}/a"], "1 clip was given"),
+    "question": (
+        ["search", "{clip}", "{clip}", "--question", " ", "--out", "{tmp}/a"],
+        "one of the questions is empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", EARLY)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    failure: str, model: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pv, "load", lambda *args, **kwargs: 1 / 0)
+    arguments, said = EARLY[failure]
+    places = dict(clip=clip, tmp=tmp_path)
+    result = run(*(argument.format(**places) for argument in arguments), "--model", model)
+    assert result.exit_code == 1 and result.stdout == "" and not list(tmp_path.iterdir())
+    assert result.stderr.startswith("error: ") and said in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_bytes_that_are_no_text(model: Path, clip: Path, tmp_path: Path) -> None:
+    """In a question they are refused; a file by such a name is watched, and can be named wherever that is printed."""
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    os.link(clip, odd)
+    environment = {**os.environ, "PYTHONPATH": str(Path(pv.__file__).parent.parent), "PYTHONIOENCODING": "ascii"}
+
+    def by_bytes(*arguments: bytes) -> subprocess.CompletedProcess[bytes]:
+        code = b"from pdrop_video.cli import app; app()"
+        options = (b"--model", os.fsencode(model), b"--max-new-tokens", b"1")
+        return subprocess.run([sys.executable, b"-c", code, *arguments, *options], capture_output=True, env=environment)
+
+    refused = by_bytes(b"ask", odd, b"caf\xe9?")
+    assert refused.returncode == 1 and refused.stderr.startswith(b"error: ") and refused.stderr.count(b"\n") == 1
+    watched = by_bytes(b"ask", odd, QUESTION.encode())
+    assert watched.returncode == 0 and watched.stderr.startswith(b"watching caf\\udce9.mp4 with")
+    told = by_bytes(b"ask", odd, QUESTION.encode(), b"--json")
+    assert os.fsencode(json.loads(told.stdout)["video"]) == odd
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -465,3 +467,80 @@ def test_a_quantization_config_reaches_transformers(folder: Path) -> None:
     config = tf.BitsAndBytesConfig(load_in_8bit=True)
     with pytest.raises(pv.ModelError, match=r"8-bit quantization requires bitsandbytes: `pip install"):
         pv.load(folder, quantization_config=config)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (dict(trust_remote_code=True), "never run"),
+        (dict(load_in_4bit=True), "BitsAndBytesConfig"),
+        (dict(use_safetensors=False), "safetensors"),
+        (dict(torch_dtype=torch.float32), "dtype"),
+        (dict(no_such_argument=1), "no_such_argument"),
+        (dict(device=object()), "expected a name"),
+        (dict(device_map="disk"), "disk"),
+        (dict(device_map=["cpu"]), "device_map"),
+        (dict(attn=object()), "attn"),
+        (dict(revision=5), "revision"),
+        (dict(local_files_only="yes"), "local_files_only"),
+        (dict(quantization_config=object()), "quantization_config"),
+        (dict(name=5), "hub"),
+        (dict(name="a\0b"), "NUL"),
+        (dict(name="\ud83d"), "file system"),
+    ],
+    ids=str,
+)
+def test_arguments_are_refused_before_weights_are_read(
+    arguments: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel._load_pretrained_model", read)
+    with pytest.raises(pv.ConfigError, match=said):
+        pv.load(**arguments)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "half", torch.int8, torch.float8_e4m3fn, None, 16])
+def test_a_wrong_dtype_says_which_there_are(dtype: Any) -> None:
+    with pytest.raises(pv.ModelError, match="'auto' or 'float32' or 'float16' or 'bfloat16' or 'float64'"):
+        pv.load(dtype=dtype)
+
+
+def test_a_name_that_no_file_can_have_is_no_model() -> None:
+    with pytest.raises(pv.ModelError):
+        pv.load("x" * 5000)
+
+
+LOADER = """
+import sys
+from threading import Thread
+from transformers.utils import logging
+from pdrop_video import load
+from pdrop_video.models import progress
+def mine(factory, args, kwargs):
+    print("mine", kwargs.get("delay"), flush=True)
+    return factory(*args, **kwargs)
+assert logging.is_progress_bar_enabled()
+if sys.argv[1] == "slow":
+    progress.DELAY = 0.0
+if sys.argv[1] == "mine":
+    logging.set_tqdm_hook(mine)
+loaded = []
+threads = [Thread(target=lambda: loaded.append(load())) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(loaded) == 3
+assert logging.is_progress_bar_enabled()
+assert logging.set_tqdm_hook(None) is (mine if sys.argv[1] == "mine" else None)
+"""
+
+
+@pytest.mark.parametrize("how", ["fast", "slow", "mine"])
+def test_a_bar_appears_only_where_loading_takes_long(how: str) -> None:
+    """And what a program has set for bars is what it was, also if several threads load at once."""
+    done = subprocess.run([sys.executable, "-c", LOADER, how], capture_output=True, text=True, check=True)
+    assert ("Loading weights" in done.stderr) == (how == "slow")
+    assert done.stdout.count("mine 3.0") == (3 if how == "mine" else 0)

@@ -48,7 +48,7 @@ def remembered(stream: pv.VideoStream) -> tuple[Any, ...]:
     tensors = [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
     tensors += [layer.entered for layer in cache.layers if layer.entered is not None]
     tensors += [column for table in cache.tables for column in table.columns()]
-    tensors += [*(cache.queries or ())] + [*state.usual.values()]
+    tensors += [*(cache.queries or ()), *state.usual.values()]
     if state.waiting is not None:
         tensors.append(state.waiting.frames)
     blocks = () if cache.archive is None else cache.archive.blocks

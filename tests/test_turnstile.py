@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -236,3 +237,35 @@ def test_no_two_at_once_and_nobody_left_behind(turnstile: Turnstile) -> None:
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert chores[0] == 6 * rounds and not turnstile._busy and not turnstile._line and inside[0] == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_has_not(busy: bool) -> None:
+    """Where a thread held the model, nobody ends its turn: refused. Where nobody did, it is as free as before."""
+    turnstile, held, done = Turnstile(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turnstile:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold if busy else held.set)
+    thread.start()
+    held.wait()
+    if not busy:
+        thread.join()
+    child = os.fork()
+    if child == 0:
+        try:
+            with turnstile:
+                os._exit(0)
+        except pv.StreamError:
+            os._exit(1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == int(busy)
+    with turnstile:  # here nothing has changed
+        pass

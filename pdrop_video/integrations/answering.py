@@ -16,8 +16,8 @@ from typing import Any
 
 import pdrop_video as pv
 
+from .. import checks
 from ..asking import checked_for_asking
-from ..checks import whole
 from ..errors import ConfigError
 from ..journal import Journal, read_journal
 from ..lm import VideoLM
@@ -49,7 +49,8 @@ class Watching:
     Raises
     ------
     ConfigError
-        If `ask_pyramid` has more than stages and ratios, or there is no archive to `retrieve` from.
+        If a value is of the wrong kind, `ask_pyramid` has more than stages and ratios, or there is no archive to
+        `retrieve` from.
     """
 
     pyramid: pv.Pyramid
@@ -62,15 +63,21 @@ class Watching:
     retrieve: int | None = None
 
     def __post_init__(self) -> None:
+        checks.instance("pyramid", self.pyramid, pv.Pyramid, "Pyramid(ratios=...)")
+        checks.instance("memory", self.memory, pv.Memory, "Memory(tokens=...)")
+        if self.fps is not None:
+            object.__setattr__(self, "fps", checks.real("fps", self.fps, 0, above=True))
+        for name in ("max_frames", "chunk", "retrieve"):
+            if name == "chunk" or getattr(self, name) is not None:
+                object.__setattr__(self, name, checks.whole(name, getattr(self, name)))
+        checks.switch("standing", self.standing)
         if self.ask_pyramid is not None:
             checked_for_asking(self.ask_pyramid)
-        if self.retrieve is not None:
-            whole("retrieve", self.retrieve)
-            if self.memory.archive is None:
-                raise ConfigError(
-                    f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
-                    "archive=1073741824 (bytes)."
-                )
+        if self.retrieve is not None and self.memory.archive is None:
+            raise ConfigError(
+                f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
+                "archive=1073741824 (bytes)."
+            )
 
     @property
     def asking(self) -> dict[str, Any]:
@@ -121,6 +128,8 @@ class Answerer:
     def __init__(
         self, lm: VideoLM, watching: Watching, journal: str | os.PathLike[str] | None = None, rank: int = 0
     ) -> None:
+        for pyramid in (watching.pyramid, watching.ask_pyramid or watching.pyramid):
+            pyramid.resolve(lm.num_layers)  # said now, not after the first video
         self.lm, self.watching = lm, watching
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
         self._watched: tuple[Any, VideoStream] | None = None

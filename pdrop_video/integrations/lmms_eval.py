@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import pdrop_video as pv
 
+from .. import checks
 from ..errors import ConfigError
 from .answering import Answerer, Asked, Watching
 from .messages import asked_about, asked_in
@@ -100,7 +101,6 @@ class PDropVideo(lmms):
         if device is None and self._world_size > 1 and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         more: dict[str, Any] = {} if revision is None else {"revision": revision}
-        self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)
         watching = Watching(
             _pyramid("ratios", ratios, scorer, allocator),
             pv.Memory(tokens=_count("memory", memory), evictor=evictor, archive=_count("archive", archive)),
@@ -111,6 +111,8 @@ class PDropVideo(lmms):
             None if ask_pyramid is None else _pyramid("ask_pyramid", ask_pyramid),
             _count("retrieve", retrieve),
         )
+        checks.path("journal", journal)
+        self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)
         self._answerer = Answerer(self._lm, watching, None if journal == "none" else journal, self._rank)
         if self._answerer.known:
             logger.warning(f"{self._answerer.known} answers of such a run are in {journal!r} and are not given anew.")
@@ -225,6 +227,7 @@ def _pyramid(name: str, ratios: Any, scorer: str | None = None, allocator: str =
 def _count(name: str, value: int | str | None) -> int | None:
     if value is None or str(value).strip().lower() == "none":
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} is {value!r}; expected a whole number, or none.")
-    return value
+    try:
+        return checks.whole(name, value)
+    except ConfigError as error:
+        raise ConfigError(f"{str(error).rstrip('.')}, or none.") from None

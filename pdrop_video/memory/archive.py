@@ -182,7 +182,8 @@ class Archive:
         asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads)
         asked = precise(asked).mean(1)
         entry_steps = torch.cat([block.steps[layer] for block in here])
-        owner = torch.arange(len(here)).repeat_interleave(torch.tensor([len(block.steps[layer]) for block in here]))
+        lengths = entry_steps.new_tensor([len(block.steps[layer]) for block in here])
+        owner = torch.arange(len(here), device="cpu").repeat_interleave(lengths)
         steps, number = entry_steps.unique(return_inverse=True)
         nowhere = torch.zeros_like(steps)
         entries = torch.cat([block.sums[layer] for block in here])
@@ -216,7 +217,8 @@ def _stored(block: Block, shelf: Shelf | None) -> Block:
         filed = iter(shelf.put(parts))
         pieces |= {i: FiledPiece(table, next(filed), next(filed)) for i, table in tables.items()}
     else:
-        homes = torch.empty(sum(part.numel() for part in parts), dtype=parts[0].dtype).split([p.numel() for p in parts])
+        count = [part.numel() for part in parts]
+        homes = torch.empty(sum(count), dtype=parts[0].dtype, device="cpu").split(count)
         copies = (home.view(part.shape).copy_(part) for home, part in zip(homes, parts, strict=True))
         pieces |= {i: Piece(table, next(copies), next(copies)) for i, table in tables.items()}
     return Block(pieces, block.steps, block.sums)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
+from .. import checks
 from ..errors import ConfigError
 from .evictors import Evictor, evictor_named
 
@@ -60,26 +60,27 @@ class Memory:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes", "archive"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"Memory({name}={value!r}): expected a whole number from 1, or None for no limit.")
+            if (value := getattr(self, name)) is not None:
+                try:
+                    object.__setattr__(self, name, checks.whole(name, value, 1, 2**63 - 1))
+                except ConfigError:
+                    said = f"Memory({name}={checks.shown(value)})"
+                    raise ConfigError(f"{said}: expected a whole number from 1, or None for no limit.") from None
         if self.archive_folder is not None:
             if self.archive is None:
                 raise ConfigError(
                     f"archive_folder={self.archive_folder!r} without archive=; say how many bytes it may take."
                 )
-            object.__setattr__(self, "archive_folder", os.fspath(self.archive_folder))
+            object.__setattr__(self, "archive_folder", checks.path("archive_folder", self.archive_folder))
         if self.bytes is not None and self.tokens is not None:
             if self.tokens != 6144:  # not the default: the caller gave both
                 raise ConfigError(f"both tokens={self.tokens} and bytes={self.bytes} were given; give one of them.")
             object.__setattr__(self, "tokens", None)
-        if self.shape not in ("flat", "pyramid"):
-            raise ConfigError(f"shape is {self.shape!r}; choose 'flat' or 'pyramid'.")
+        checks.choice("shape", self.shape, ("flat", "pyramid"))
         evictor = evictor_named(self.evictor)
         if self.positions is None:
             object.__setattr__(self, "positions", getattr(evictor, "positions", "window"))
-        if self.positions not in ("window", "original", "compact"):
-            raise ConfigError(f"positions is {self.positions!r}; choose 'window', 'original' or 'compact'.")
+        checks.choice("positions", self.positions, ("window", "original", "compact"))
 
     @property
     def needs_scores(self) -> bool:

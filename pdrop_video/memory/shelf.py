@@ -178,7 +178,7 @@ class Filed:
 
     def read(self) -> Tensor:
         """The tensor, on the host."""
-        tensor = torch.empty(self.shape, dtype=self.dtype)
+        tensor = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         self.run.shelf.read(self.run, self.start, _bytes(tensor))
         return tensor
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,15 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from ..checks import switch
+from .. import checks
 from ..errors import ConfigError, ModelError
+from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .pixels import Pixels
+from .progress import late_bars
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
@@ -31,6 +35,9 @@ BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
 FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM)
+_LOADING = Lock()
+"""transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
+
 ADAPTERS: dict[str, type[Adapter]] = {name: family for family in FAMILIES for name in family.model_types}
 """Every supported family by its ``model_type``."""
 
@@ -56,7 +63,7 @@ def load(
     device : str or torch.device, optional
         Where to put it; by default the first CUDA device if there is one, else the CPU. Not with `device_map`.
     dtype : str or torch.dtype
-        "auto" takes the checkpoint's own.
+        "float32", "float16", "bfloat16" or "float64"; "auto" takes the checkpoint's own.
     attn : str, optional
         transformers' attention implementation: "sdpa" (its default), "eager", "flash_attention_2", ...
     min_pixels, max_pixels : int, optional
@@ -79,15 +86,17 @@ def load(
     ModelError
         If there is no such model, it has no safetensors weights, or its family is not supported.
     ConfigError
-        If limits of pixels are wrong, or the family has none; if both `device` and `device_map` are given; if
-        `split_special_tokens` is neither True nor False.
+        If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
+        `device` and `device_map` are given.
     """
     from ..lm import VideoLM
 
-    switch("split_special_tokens", split_special_tokens)
-    if device is not None and "device_map" in kwargs:
-        raise ConfigError(f"both device={str(device)!r} and a device_map were given; give one of them.")
-    source = str(BUILTIN if name is None else name)
+    source, place = checked_source(name, BUILTIN), checked_device(device)
+    dtype, kwargs = checked_dtype(dtype), checked_more(kwargs, device)
+    if attn is not None:
+        kwargs["attn_implementation"] = checks.text("attn", attn)
+    checks.switch("split_special_tokens", split_special_tokens)
+    Pixels().within(min_pixels, max_pixels)  # wrong numbers are said before anything is read
     hub: dict[str, Any] = {k: kwargs[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in kwargs}
     config = _config(source, hub)
     adapter = adapter_for(config.model_type)
@@ -99,29 +108,35 @@ def load(
                 "out."
             )
         pixels = pixels.within(min_pixels, max_pixels)
-    if attn is not None:
-        kwargs["attn_implementation"] = attn
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # reported, and refused below
-            output_loading_info=True,
-            **kwargs,
-        )
+        with _LOADING, late_bars():
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                source,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # reported, and refused below
+                output_loading_info=True,
+                **kwargs,
+            )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
-            f"{source!r} was found but could not be loaded: {_first_line(error)} Expected safetensors weights and "
+            f"{source!r} was found but could not be loaded: {first_line(error)} Expected safetensors weights and "
             "tokenizer files as save_pretrained writes them (convert .bin weights by loading and saving them once)."
+        ) from error
+    except (TypeError, AttributeError) as error:  # how transformers takes an argument that it does not know
+        if not kwargs:
+            raise
+        raise ConfigError(
+            f"load was given {', '.join(kwargs)}, with which transformers fails: {first_line(error)} Leave out what "
+            "from_pretrained does not know."
         ) from error
     model, report = loaded
     _refuse_holes(source, report)
     if "device_map" not in kwargs:
-        _move(model, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
     return VideoLM(
         model.eval(),
@@ -146,7 +161,7 @@ def describe(name: str | Path | None = None, **hub: Any) -> tuple[Any, Adapter]:
     ModelError
         As for `load`.
     """
-    source = str(BUILTIN if name is None else name)
+    source, hub = checked_source(name, BUILTIN), checked_more(hub, None)
     config = _config(source, hub, weights=False)
     adapter = adapter_for(config.model_type)
     return config, adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
@@ -168,9 +183,9 @@ def adapter_for(model_type: str) -> type[Adapter]:
 
 def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
     folder = Path(source)
-    if folder.is_file():
+    if os.path.isfile(folder):  # no for a name that is too long for one
         raise ModelError(f"{source!r} is a file; expected the folder that holds config.json and the weights.")
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / "config.json").is_file():
             raise ModelError(f"the folder {source!r} has no config.json; expected what save_pretrained writes.")
         if weights and not any(folder.glob("*.safetensors")):
@@ -182,7 +197,7 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"no usable model {source!r}: {_first_line(error)} Expected a local folder, a name on the hub such as "
+            f"no usable model {source!r}: {first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."
         ) from error
 
@@ -238,10 +253,5 @@ def _refuse_holes(source: str, report: dict[str, Any]) -> None:
 def _move(model: Any, device: str | torch.device) -> None:
     try:
         model.to(device)
-    except (RuntimeError, AssertionError) as error:  # an unknown name, no such device, or no room on it
-        raise ModelError(f"the model can't be put on {str(device)!r}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return line if line.endswith(".") else f"{line}."
+    except (RuntimeError, AssertionError) as error:  # no room on it
+        raise ModelError(f"the model can't be put on {str(device)!r}: {first_line(error)}") from error

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from .. import checks
 from ..errors import ConfigError, FrameError
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -85,9 +86,9 @@ class Pixels:
         ConfigError
             If a limit is not a whole number from 1, or the two are the wrong way round.
         """
-        for name, value in (("min_pixels", min_pixels), ("max_pixels", max_pixels)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}; expected a whole number of pixels from 1.")
+        for name, value, most in (("min_pixels", min_pixels, 2**26), ("max_pixels", max_pixels, 2**53)):
+            if value is not None:
+                checks.whole(name, value, 1, most)
         lowest, highest = self.limits
         lowest = min_pixels or min(lowest, max_pixels or lowest)
         highest = max_pixels or max(highest, lowest)
@@ -147,7 +148,7 @@ def centre(pictures: Tensor, height: int, width: int) -> Tensor:
 
 def normalise(pictures: Tensor, pixels: Pixels) -> Tensor:
     """Levels 0 to 255 [frames, 3, height, width] to zero mean and unit deviation by the checkpoint's numbers."""
-    mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (pixels.mean, pixels.std))
+    mean, std = (pictures.new_tensor(v).view(3, 1, 1) for v in (pixels.mean, pixels.std))
     return pictures.div_(255).sub_(mean).div_(std)
 
 

@@ -54,12 +54,14 @@ class LinearPositions:
 
     def text(self, tokens: int, place: Place) -> tuple[Tensor, Place]:
         """Position ids [1, tokens]."""
-        return torch.arange(place.next, place.next + tokens)[None], Place(place.next + tokens)
+        return torch.arange(place.next, place.next + tokens, device="cpu")[None], Place(place.next + tokens)
 
     def video(self, grid: tuple[int, int, int], seconds: tuple[float, ...], place: Place) -> tuple[Tensor, Place]:
         """Position ids [1, t * h * w]; times play no part."""
         tokens = math.prod(grid)
-        return torch.arange(place.next, place.next + tokens)[None], replace(place, next=place.next + tokens)
+        return torch.arange(place.next, place.next + tokens, device="cpu")[None], replace(
+            place, next=place.next + tokens
+        )
 
 
 class MRopePositions:
@@ -83,7 +85,7 @@ class MRopePositions:
 
     def text(self, tokens: int, place: Place) -> tuple[Tensor, Place]:
         """Position ids [3, 1, tokens]."""
-        ids = torch.arange(place.next, place.next + tokens)
+        ids = torch.arange(place.next, place.next + tokens, device="cpu")
         return ids.expand(3, 1, -1), Place(place.next + tokens)
 
     def video(self, grid: tuple[int, int, int], seconds: tuple[float, ...], place: Place) -> tuple[Tensor, Place]:
@@ -99,10 +101,10 @@ class MRopePositions:
         start, since = (place.next, seconds[0]) if place.start is None else (place.start, place.since)
         # a time such as 0.1 + 0.2 that should be whole must not fall a whole position short; in Unix time the last bit
         # is worth more
-        spare = [1e-6 + 2 * math.ulp(s) * self.tokens_per_second for s in (*seconds, since)]
-        later = [(s - since) * self.tokens_per_second + max(spare) for s in seconds]
-        t = torch.tensor([start + math.floor(each) for each in later])
-        h, w = torch.arange(start, start + height), torch.arange(start, start + width)
+        spare = max(1e-6 + 2 * math.ulp(s) * self.tokens_per_second for s in (*seconds, since))
+        moments = [start + math.floor((s - since) * self.tokens_per_second + spare) for s in seconds]
+        t = torch.tensor(moments, device="cpu")
+        h, w = (torch.arange(start, start + side, device="cpu") for side in (height, width))
         ids = torch.stack([axis.flatten() for axis in torch.meshgrid(t, h, w, indexing="ij")])
         reach = start + max(height, width)
         return ids[:, None], Place(max(place.next, int(t[-1]) + 1, reach), start, since, reach=reach)

@@ -4,6 +4,6 @@ Reads streams and answers, changes nothing. matplotlib draws and is imported whe
 """
 
 from .album import Album, Overlay
-from .charts import cache, evidence, kept, memory, save
+from .charts import cache, check_folder, evidence, kept, memory, save
 
-__all__ = ["Album", "Overlay", "cache", "evidence", "kept", "memory", "save"]
+__all__ = ["Album", "Overlay", "cache", "check_folder", "evidence", "kept", "memory", "save"]

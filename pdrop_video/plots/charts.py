@@ -5,13 +5,16 @@ Texts and lines are of a grey that reads on white and on black; backgrounds are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
+from ..atomic import check_replaceable, replacing
 from ..errors import ConfigError, PDropError, StreamError
 from .album import Album
 
@@ -161,6 +164,22 @@ def kept(stream: VideoStream, album: Album, moments: int = 8) -> Figure:
     return figure
 
 
+def check_folder(folder: str | Path) -> None:
+    """Whether pictures can be drawn and saved there, before there is anything to draw. The folder is made.
+
+    Raises
+    ------
+    ConfigError
+        If the folder can't be written.
+    PDropError
+        If matplotlib, the extra "plots", is not installed.
+    """
+    _figure(1, 1)
+    with _saving(checks.path("folder", folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        check_replaceable(Path(folder) / "memory.png")
+
+
 def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequence[Answer] = ()) -> list[Path]:
     """Write all pictures as PNG files on white.
 
@@ -182,6 +201,7 @@ def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequenc
     ConfigError
         If the folder can't be written.
     """
+    folder = checks.path("folder", folder)
     figures = {
         "remembered": kept(stream, album),
         "memory": memory(stream),
@@ -189,14 +209,21 @@ def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequenc
         **{f"answer-{number}": evidence(answer) for number, answer in enumerate(answers, 1)},
     }
     paths = []
-    try:
+    with _saving(folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             paths.append(Path(folder) / f"{name}.png")
-            figure.savefig(paths[-1], dpi=110, facecolor="white")
+            with replacing(paths[-1]) as part:
+                figure.savefig(part, dpi=110, facecolor="white", format="png")
+    return paths
+
+
+@contextmanager
+def _saving(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"no pictures can be saved in {str(folder)!r}: {error}; choose a folder that can.") from error
-    return paths
 
 
 def _bars(first: float, last: float, steps: Sequence[float]) -> tuple[NDArray[np.float64], float]:

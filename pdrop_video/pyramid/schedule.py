@@ -9,12 +9,15 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import checks
+from ..atomic import replacing
 from ..errors import ConfigError
 from .allocators import Allocator, allocator_named
 from .scorers import Scorer, scorer_named
@@ -116,27 +119,28 @@ class Pyramid:
     allocator: str | Allocator = "joint"
 
     def __post_init__(self) -> None:
-        for name in ("layers", "ratios"):  # lists are welcome, stored as tuples so that the schedule stays hashable
+        given: dict[str, Callable[[str, Any], Any]] = {
+            "stages": checks.whole,
+            "ratio": checks.share,
+            "layers": partial(checks.several, each=checks.whole),  # lists are welcome, stored as tuples: hashable
+            "ratios": partial(checks.several, each=checks.share),
+            "average": checks.share,
+        }
+        for name, plain in given.items():
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, tuple(value))
-        if self.positions not in ("original", "compact"):
-            raise ConfigError(f"positions is {self.positions!r}; choose 'original' or 'compact'.")
-        (
-            scorer_named(self.scorer or "relevance"),
-            allocator_named(self.allocator),
-        )  # an unknown name fails here, not at the first frame
-        if self.average is not None:
-            if self.ratio is not None or self.ratios is not None or self.layers is not None:
-                raise ConfigError(
-                    "average was given together with ratio, ratios or layers; it replaces them, give one."
-                )
-            _check_share("average", self.average)
+                object.__setattr__(self, name, plain(name, value))
+        checks.choice("positions", self.positions, ("original", "compact"))
+        if self.scorer is not None:
+            scorer_named(self.scorer)  # an unknown name fails here, not at the first frame
+        allocator_named(self.allocator)
+        if self.average is not None and (self.ratio, self.ratios, self.layers) != (None, None, None):
+            raise ConfigError("average was given together with ratio, ratios or layers; it replaces them, give one.")
         if self.ratios is not None and self.ratio is not None:
             raise ConfigError(f"both ratio={self.ratio} and ratios={self.ratios} were given; give one of them.")
-        if self.ratio is not None:
-            _check_share("ratio", self.ratio)
-        self._check_ratios()
-        self._check_layers()
+        if self.ratios is not None and any(b > a for a, b in pairwise(self.ratios)):
+            raise ConfigError(f"ratios={self.ratios} rise; a token that was dropped can't come back: let them fall.")
+        if self.layers is not None and any(b <= a for a, b in pairwise(self.layers)):
+            raise ConfigError(f"layers={self.layers} are not strictly increasing; sort them and remove repeats.")
         self._check_stages()
 
     @classmethod
@@ -160,9 +164,8 @@ class Pyramid:
         >>> round(Pyramid.for_average(192, of=576).resolve(32).average(576))
         192
         """
-        if not 0 < tokens <= of:
-            raise ConfigError(f"an average of {tokens} tokens out of {of} was asked for; it must lie in (0, {of}].")
-        return cls(stages=stages, average=tokens / of)
+        of = checks.whole("of", of)
+        return cls(stages=stages, average=checks.real("tokens", tokens, 0, of, above=True) / of)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Pyramid:
@@ -173,29 +176,40 @@ class Pyramid:
         ConfigError
             If the file can't be read, or holds no pyramid.
         """
+        name = checks.shown(checks.path("path", path))
         try:
             given = json.loads(Path(path).read_text(encoding="utf-8"))["pyramid"]
             return cls(**given)
         except OSError as error:
-            raise ConfigError(f"{path} can't be read ({error.strerror}); expected a JSON file.") from error
-        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{name} can't be read ({error.strerror}); expected a JSON file.") from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(
-                f'{path} holds no pyramid ({error}); expected JSON such as {{"pyramid": {{"ratios": [0.5, 0.25]}}}}.'
+                f'{name} holds no pyramid ({error}); expected JSON such as {{"pyramid": {{"ratios": [0.5, 0.25]}}}}.'
             ) from error
 
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
-        """Write the pyramid for `load`, with JSON-ready notes beside it.
+        """Write the pyramid for `load`, with JSON-ready notes beside it. The file appears in one step.
 
         Raises
         ------
         ConfigError
-            If scorer or allocator are no names, but objects of your own.
+            If scorer or allocator are no names, but objects of your own; if the notes are not JSON-ready; if the file
+            can't be written.
         """
+        name = checks.shown(checks.path("path", path))
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        for name in ("scorer", "allocator"):
-            if not isinstance(given.get(name, ""), str):
-                raise ConfigError(f"{name} is {given[name]!r}, which has no name to be saved by; expected a name.")
-        Path(path).write_text(json.dumps({"pyramid": given, **notes}, indent=1) + "\n", encoding="utf-8")
+        for method in ("scorer", "allocator"):
+            if not isinstance(given.get(method, ""), str):
+                raise ConfigError(f"{method} is {given[method]!r}, which has no name to be saved by; expected a name.")
+        try:
+            said = json.dumps({"pyramid": None, **notes} | {"pyramid": given}, indent=1)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(f"the notes beside a pyramid are {checks.shown(notes)}: {error}.") from error
+        try:
+            with replacing(path) as part:
+                Path(part).write_text(f"{said}\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{name} can't be written ({error.strerror}); choose a file that can.") from error
 
     def resolve(self, num_layers: int) -> Schedule:
         """The boundaries and ratios for a model with `num_layers` decoder layers.
@@ -205,7 +219,7 @@ class Pyramid:
         ConfigError
             If a boundary lies outside the model, there are more stages than layers, or the average can't be reached.
         """
-        stages = self._num_stages()
+        num_layers, stages = checks.whole("num_layers", num_layers), self._num_stages()
         if stages > num_layers:
             raise ConfigError(
                 f"{stages} stages were asked of a model with {num_layers} layers; use at most {num_layers}."
@@ -229,29 +243,7 @@ class Pyramid:
             return len(self.layers) + 1
         return 4 if self.stages is None else self.stages
 
-    def _check_ratios(self) -> None:
-        if self.ratios is None:
-            return
-        for ratio in self.ratios:
-            _check_share("each of ratios", ratio)
-        if any(b > a for a, b in pairwise(self.ratios)):
-            raise ConfigError(f"ratios={self.ratios} rise; a token that was dropped can't come back: let them fall.")
-
-    def _check_layers(self) -> None:
-        if self.layers is None:
-            return
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.layers):
-            raise ConfigError(
-                f"layers={self.layers}: expected whole numbers from 1 (0 would drop before any layer ran)."
-            )
-        if any(b <= a for a, b in pairwise(self.layers)):
-            raise ConfigError(f"layers={self.layers} are not strictly increasing; sort them and remove repeats.")
-
     def _check_stages(self) -> None:
-        if self.stages is not None and (
-            isinstance(self.stages, bool) or not isinstance(self.stages, int) or self.stages < 1
-        ):
-            raise ConfigError(f"stages is {self.stages!r}; expected a whole number from 1 (1 drops nothing).")
         given = {
             name: count + extra
             for name, count, extra in (
@@ -264,11 +256,6 @@ class Pyramid:
         if len(set(given.values())) > 1:
             said = ", ".join(f"{name} make {count}" for name, count in given.items())
             raise ConfigError(f"the number of stages is contradictory: {said}; n boundaries make n + 1 stages.")
-
-
-def _check_share(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"{name} is {value!r}; expected a share in (0, 1], for example 0.5.")
 
 
 def even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int, ...]:

@@ -109,7 +109,8 @@ def several(name: str, values: Any, each: Callable[[str, Any], Kind], most: int 
     except TypeError:  # an array without an axis
         count = None
     if count is None or count > most or isinstance(values, str | bytes | Mapping | Set):
-        raise ConfigError(f"{name} is {shown(values)}; expected a list of at most {most:,} values.")
+        bound = f" of at most {most:,}" if count is not None and count > most else ""
+        raise ConfigError(f"{name} is {shown(values)}; expected a list of values{bound}, such as (a, b).")
     return tuple(each(f"each of {name}", value) for value in values)
 
 

@@ -138,6 +138,11 @@ def test_several_questions_share_nothing() -> None:
 class Own:
     """A scorer of one's own."""
 
+    uses_probe = uses_layout = once = False
+
+    def __call__(self, ranking: Any) -> Any:
+        return ranking.hidden[..., 0]
+
 
 @pytest.mark.parametrize(
     ("pyramid", "told"),

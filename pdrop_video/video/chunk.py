@@ -133,7 +133,7 @@ def _as_seconds(seconds: object, most: int) -> tuple[float, ...]:
     """The times as floats; no more than one above `most` are looked at, since an iterable may go on for ever."""
     if getattr(getattr(seconds, "dtype", None), "kind", "") in ("m", "M"):
         raise FrameError(
-            f"seconds have dtype {getattr(seconds, 'dtype', None)}, times of a calendar; expected numbers of seconds. "
+            f"seconds have dtype {getattr(seconds, 'dtype', None)}; expected numbers of seconds. "
             "Convert them first: (times - times[0]) / numpy.timedelta64(1, 's')."
         )
     try:

@@ -147,8 +147,6 @@ class VideoLM:
         """
         pyramid = checks.instance("pyramid", Pyramid() if pyramid is None else pyramid, Pyramid, "Pyramid(ratios=...)")
         memory = checks.instance("memory", Memory() if memory is None else memory, Memory, "Memory(tokens=...)")
-        if self.device.type == "meta":
-            raise ModelError("the model is on 'meta', which has no weights; load it on a device to watch with it.")
         if pyramid.scorer is None:
             pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
         loop = LayerLoop(self.model.get_decoder(), pyramid)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .checks import real, text, whole
+from .checks import real, whole
 from .flops import DecoderShape
 from .memory import Archive, Shift, TokenTable
 from .memory.pack import unpack
@@ -87,7 +87,7 @@ def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torc
     dtype, span = time_dtype(device), header["state"]["span"]
     since = 0.0 if dtype == torch.float64 or span is None else span[0]
     for name, tensor in tensors.items():
-        if name.endswith(".seconds"):
+        if name.endswith(".seconds") and tensor.is_floating_point():  # what is of another kind is refused later on
             tensors[name] = (tensor.double() + (header.get("since", 0.0) - since)).to(dtype)
 
 
@@ -98,7 +98,7 @@ def _plain_values(given: dict[str, Any], vocabulary: int) -> dict[str, Any]:
     if span is not None:
         first, last = span
         plain["span"] = real("span", first), real("span", last)
-    plain["told"] = tuple(text("told", each) for each in told)
+    plain["told"] = tuple(map(str, told))  # whether it can be taken in, the stream asks as it opens
     plain["answered"] = (
         None if answered is None else tuple(whole("answered", each, 0, vocabulary - 1) for each in answered)
     )

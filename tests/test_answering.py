@@ -293,8 +293,8 @@ def test_the_plugin_s_arguments_are_those_of_streams_and_questions(plugin: Modul
     ("wrong", "told"),
     [
         ({"ask_pyramid": "half"}, r"ask_pyramid is 'half'; expected numbers in brackets"),
-        ({"archive": "1GB"}, "archive is '1GB'; expected a whole number, or none"),
-        ({"memory": 0.5}, "memory is 0.5; expected a whole number, or none"),
+        ({"archive": "1GB"}, "archive is '1GB'; expected a whole number from 1, or none"),
+        ({"memory": 0.5}, "memory is 0.5; expected a whole number from 1, or none"),
         ({"retrieve": 2}, "retrieve=2 without an archive"),
         ({"retrieve": 0, "archive": 10**7}, "retrieve is 0"),
     ],

@@ -84,7 +84,7 @@ def test_the_command_line_and_its_file(data: Path, tmp_path: Path) -> None:
         (["videomme", "--fps", "1", "--last-frames", "4", "--pyramid", ".5"], "last_frames=4 drops nothing"),
         (["videomme", "--fps", "1", "--last-frames", "4", "--memory", "64"], "last_frames=4 drops nothing"),
         (["videomme", "--fps", "1", "--retrieve", "4"], "retrieve=4 without an archive to retrieve from"),
-        (["videomme", "--fps", "1", "--pyramid", "no.json"], "no.json can't be read"),
+        (["videomme", "--fps", "1", "--pyramid", "no.json"], "'no.json' can't be read"),
         (["videomme", "--fps", "1", "--ask-pyramid", "{ratios: [.5], scorer: fusion}"], "has scorer='fusion', which"),
         (["videomme", "--fps", "1", "--ask-pyramid", "{ratios: [.5], allocator: uniform}"], "has allocator='uniform'"),
         (["videomme-subtitles", "--fps", "1", "--data", "EMPTY"], "download"),

@@ -6,7 +6,7 @@ import gc
 import json
 import threading
 import weakref
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from functools import cache, partial
 from pathlib import Path
 
@@ -181,14 +181,14 @@ def test_one_address_has_its_share_of_the_sessions_and_no_more() -> None:
 def test_a_session_that_comes_to_nothing_is_none(tmp_path: Path) -> None:
     all_ = sessions(most=1, largest=100)
     actions = Actions(all_, Guard((CLIPS,)), Uploads(tmp_path))
-    for settings in (Settings(memory=101), Settings(ratios="a"), Settings(evictor="none")):
+    for settings in ({"memory": 101}, {"ratios": "a"}, {"evictor": "none"}):
         with pytest.raises(pv.PDropError):
-            actions.begin("", str(CLIP), settings)
+            actions.begin("", str(CLIP), Settings(**settings))  # type: ignore[arg-type]
         assert all_.names == []
     session = actions.begin("", str(CLIP), Settings(memory=100))
     session.watcher.join(60)
-    with pytest.raises(pv.ConfigError):
-        actions.begin(session.name, str(CLIP), Settings(memory=100, ratios="a"))
+    with pytest.raises(pv.PDropError):
+        actions.begin(session.name, str(CLIP), Settings(memory=101))
     assert session.progress.frames, "what was watched before is still there"
 
 
@@ -201,8 +201,9 @@ def test_a_webcam_that_is_not_watched_is_told_in_the_panel(tmp_path: Path) -> No
         name, shown, *_ = actions.picture("", picture, *astuple(Settings()), visitor=Visitor("p"))
         assert name == "" and "All 1 places of this server are taken" in shown
     all_.close(other.name)
+    wrong = [each if name != "ratios" else "a" for name, each in asdict(Settings()).items()]
     for _ in range(2):
-        name, shown, *_ = actions.picture("", picture, *astuple(Settings(ratios="a")), visitor=Visitor("p"))
+        name, shown, *_ = actions.picture("", picture, *wrong, visitor=Visitor("p"))
         assert all_.names == [name] and "ratios are" in shown
     name, _, _, _, chat, preview = actions.picture("", picture, *astuple(Settings()), visitor=Visitor("p"))
     assert all_.names == [name] and all_.get(name).progress.state in ("opening", "watching")

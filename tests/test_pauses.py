@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from test_modes import remembered
 
 import pdrop_video as pv
-from pdrop_video import records, session, state
+from pdrop_video import records, resumed, state
 from pdrop_video.memory import Window, table
 from pdrop_video.models.positions import MRopePositions, Place
 
@@ -184,7 +184,7 @@ def test_milliseconds_are_no_seconds(seconds: float) -> None:
 
 
 def without_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (table, records, state, session):
+    for module in (table, records, state, resumed):
         monkeypatch.setattr(module, "time_dtype", lambda device: torch.float32)
 
 
@@ -237,7 +237,7 @@ def test_a_stream_saved_with_float32_times_goes_on(tmp_path: Path) -> None:
     with safe_open(str(tmp_path / "new"), framework="pt") as file:
         header = json.loads(file.metadata()["pdrop_video"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    del header["since"]
+    del header["since"], header["checked"]
     header["shifts"] = [{key: shift[key] for key in ("text", "video")} for shift in header["shifts"]]
     for name, tensor in tensors.items():
         if name.endswith((".seconds", ".sums")):

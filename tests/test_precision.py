@@ -11,6 +11,7 @@ from families import budget, build, video
 from test_memory import PREFIX, held
 
 import pdrop_video as pv
+from pdrop_video import ties
 from pdrop_video.memory import EVICTORS, Archive, Held, Piece
 from pdrop_video.memory.evictors import Merger, choose
 
@@ -53,7 +54,9 @@ def test_attention_is_that_of_float64(keys: float, query: float, dtype: torch.dt
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("evictor", USING_STATES)
-def test_evictors_choose_as_in_float64(evictor: str, dtype: torch.dtype) -> None:
+def test_evictors_choose_as_in_float64(evictor: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a grid so fine that the arithmetic shows; what the type's own takes for a tie is another proof's matter."""
+    monkeypatch.setitem(ties._BITS, dtype, 16)
     for seed in range(8):
         layer, keep = large(dtype, 2e4, 3e-4, seed), 40
         method = EVICTORS[evictor]
@@ -91,8 +94,9 @@ def test_a_frame_that_nothing_attends_to_leaves_a_prototype_of_numbers(dtype: to
             torch.testing.assert_close(mine, states[:, frame].double().mean(1).to(dtype), atol=1e-6, rtol=1e-2)
 
 
-def test_float64_stays_float64() -> None:
-    """Keys, values and attention that differ only beyond float32 are told apart."""
+def test_float64_stays_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, values and attention that differ only beyond float32 are told apart, if the grid lets them."""
+    monkeypatch.setitem(ties._BITS, torch.float64, 48)
     layer, keep = held(seed=3), 40
     assert layer.query is not None
     noise = torch.randperm(len(layer.table), generator=torch.Generator().manual_seed(0)).double() * 1e-12

@@ -225,11 +225,12 @@ def test_a_door_bounds_tokens() -> None:
 
 @pytest.mark.parametrize("command", ["ask", "search"])
 def test_the_command_line_is_such_a_door(command: str, tmp_path: Any) -> None:
-    """Before the video is opened, which does not exist."""
-    asked = ["red " * (MOST_TOKENS + 1)]
+    """Before the video is opened, which is none."""
+    asked, none = ["red " * (MOST_TOKENS + 1)], tmp_path / "none.mp4"
+    none.write_text("no video")
     if command == "search":
-        asked = ["another.mp4", "--out", str(tmp_path / "a.json"), "--question", *asked]
-    result = CliRunner().invoke(cli.app, [command, str(tmp_path / "no.mp4"), *asked])
+        asked = [str(none), "--out", str(tmp_path / "a.json"), "--question", *asked]
+    result = CliRunner().invoke(cli.app, [command, str(none), *asked])
     assert result.exit_code == 1
     assert "one of the questions has 4,097 tokens; expected 4,096 at most" in result.output
 

@@ -263,3 +263,16 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
         for i in range(resumed._state.frames // 2):
             alone.push(video(2, seed=i), [2 * i, 2 * i + 1])
         same(alone, resumed)
+
+
+def test_a_stream_saved_by_the_first_version_goes_on() -> None:
+    """The built-in model had watched the demo's clip and been told of a bell; these were its logits of an answer."""
+    stream = pv.load().resume(Path(__file__).parent / "saved" / "stream-0.1.0.pdrop")
+    assert stream.status == pv.Status(24, (0.0, 11.5), (100, 100, 99, 99, 51, 51, 27, 27), 283648, 140942)
+    assert stream.held(-1).index[:9].tolist() == [0, 1, 2, 5, 8, 21, 24, 37, 40]
+    logits = stream.next_logits("What colour is shown first in the video?").float()
+    want = {160: 17.375, 195: 6.0312, 240: 3.1875, 239: 2.7031, 222: 2.6406, 129: 2.4062}
+    assert logits.topk(len(want)).indices.tolist() == list(want)
+    torch.testing.assert_close(logits[list(want)], torch.tensor(list(want.values())), atol=0.02, rtol=0.01)
+    stream.push(torch.zeros(2, 224, 224, 3, dtype=torch.uint8), [20, 20.5])
+    assert stream.ask("What colour is shown first in the video?", retrieve=2).text == "green"

@@ -197,7 +197,8 @@ def ask(
             answers.append(live.finish() if as_json else print_live(question, live))
         saved = [] if save_plots is None else plots.save(save_plots, stream, album, answers)
         if as_json:
-            typer.echo(json.dumps({"video": reader.source, "warnings": lost, "answers": [asdict(a) for a in answers]}))
+            named = video if Path(video).is_file() else reader.source  # an address without its password
+            typer.echo(json.dumps({"video": named, "warnings": lost, "answers": [asdict(a) for a in answers]}))
             return
         for sentence in lost:
             ERRORS.print(f"[yellow]warning:[/yellow] {escape(sentence)}", highlight=False, soft_wrap=True)

@@ -153,7 +153,7 @@ class Address:
                 f"protocols is {shown(protocols)}; expected names separated by commas, as 'http,https,tcp'."
             )
         named = format is not None and _goes_by_name(format)
-        name = _without_password(text)
+        name = _sayable(_without_password(text))
         scheme = _SCHEME.match(text) if isinstance(source, str) else None
         if scheme and scheme[1].lower() in _PROTOCOLS:
             if not text.isprintable():  # a line break would begin another line of the request
@@ -190,13 +190,19 @@ def _goes_by_name(format: object) -> bool:
 
 
 def _existing_file(path: Path, found: os.stat_result | None) -> Path:
+    said = _sayable(str(path))
     if found is None:
-        raise VideoError(f"there is no file {path}; expected an existing video file. Check the path.")
+        raise VideoError(f"there is no file {said}; expected an existing video file. Check the path.")
     if stat.S_ISDIR(found.st_mode):
-        raise VideoError(f"{path} is a folder; expected a video file. Name one of the files in it.")
+        raise VideoError(f"{said} is a folder; expected a video file. Name one of the files in it.")
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
-        raise VideoError(f"{path} is empty (0 bytes); expected a video file. Was the copy or download finished?")
+        raise VideoError(f"{said} is empty (0 bytes); expected a video file. Was the copy or download finished?")
     return path
+
+
+def _sayable(text: str) -> str:
+    """A name as a message can hold it: a file's need not be text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _cut(text: str) -> str:

@@ -203,7 +203,8 @@ def test_within_the_range_nothing_moves(family: str, tmp_path: Any) -> None:
     for left, right in zip(*(s._state.cache.layers for s in (stream, resumed)), strict=True):
         assert torch.equal(left.keys, right.keys) and torch.equal(left.values, right.values)
     assert stream._state.cache.shifts == resumed._state.cache.shifts
-    assert stream.ask(QUESTION, 5).token_ids == resumed.ask(QUESTION, 5).token_ids
+    short = "what ?"  # a quarter of the range is eight positions
+    assert stream.ask(short, 5).token_ids == resumed.ask(short, 5).token_ids
 
 
 def lm_steps(family: str) -> int:

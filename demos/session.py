@@ -115,7 +115,7 @@ class Session:
         if settings.memory > self._sessions.largest:
             raise SessionError(f"The memory has at most {self._sessions.largest:,} tokens a layer on this server.")
         stream = settings.open(self._sessions.model(settings.model))  # what is wrong with them changes nothing here
-        questions = [(item.question, item.wanted) for item in self.standing]
+        questions = [(stream.lm.bounded("the question", item.question), item.wanted) for item in self.standing]
         self.clear()
         self.standing.extend(Standing(*item) for item in questions)
         self.settings, self.title, self._after = settings, title, after
@@ -141,7 +141,8 @@ class Session:
         """Ask a question after every chunk from now on, or once at once if nothing more is to come."""
         if len(self.standing) >= _MOST_STANDING:
             raise SessionError(f"There are {_MOST_STANDING} standing questions already; remove them first.")
-        self.stream.lm.bounded("the question", standing.question)
+        if self._stream is not None:  # else nothing is watched yet, and `begin` will look at it
+            self._stream.lm.bounded("the question", standing.question)
         if self.progress.frames and not self.progress.running:
             standing.ask(self.stream)
         self.standing.append(standing)

@@ -248,3 +248,22 @@ def test_texts_of_visitors_are_bounded_in_tokens() -> None:
             with pytest.raises(pv.ConfigError, match=r"expected 8 (tokens )?at most"):
                 call()
     assert not session.chat and not session.standing
+
+
+def test_who_looks_out_before_anything_is_watched_is_told_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one does with a webcam. Whether the model can take the question is asked where there is one."""
+    all_ = sessions()
+    actions = Actions(all_, Guard((CLIPS,)), Uploads(tmp_path))
+    name, *_ = actions.look_out("", QUESTIONS[0][0], "no such answer")
+    session = all_.get(name)
+    assert [item.question for item in session.standing] == [QUESTIONS[0][0]]
+    with monkeypatch.context() as patch:
+        patch.setattr(pv.VideoLM, "bounded", lambda lm, what, text: (_ for _ in ()).throw(pv.ConfigError("too long")))
+        with pytest.raises(pv.ConfigError, match="too long"):
+            actions.begin(name, str(CLIP), Settings())
+    assert len(session.standing) == 1 and not session.progress.frames
+    session = actions.begin(name, str(CLIP), Settings())
+    session.watcher.join(60)
+    assert session.standing[0].answer == QUESTIONS[0][1]

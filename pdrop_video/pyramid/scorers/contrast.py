@@ -13,7 +13,7 @@ from ...ties import unlike
 from .base import Ranking, unit_rows
 
 FAINT = 2.0**-10
-"""What counts of the contrast within a picture where nothing is known of its place: less than any change over time."""
+"""What counts of the contrast within a picture where nothing is known of a place: hardly anything beside changes."""
 
 
 @dataclass(frozen=True, slots=True)

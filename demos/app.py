@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 import pdrop_video as pv
-from pdrop_video import checks
-from pdrop_video.console import clear_errors
+from pdrop_video.cli.console import clear_errors
+from pdrop_video.common import checks
 
 CLIPS = Path(__file__).parent / "clips"
 BUILT_IN = "built-in"

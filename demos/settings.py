@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pdrop_video as pv
-from pdrop_video import checks
-from pdrop_video.asking import checked_for_asking
+from pdrop_video.common import checks
+from pdrop_video.stream.asking import checked_for_asking
 
 MOST_TEXT = 2000
 """Characters of a question, since a text is read before its tokens are counted; those `VideoLM.bounded` bounds."""

@@ -2,7 +2,7 @@
 
 The first run is the reference. Prints costs, paired tests and categories side by side and writes them as CSV, Markdown
 and JSON, with a chart of accuracy against FLOPs. Knows how tables are shown and worded; what stands in them is made in
-`eval.pairs`.
+`eval.stats.pairs`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rich.table import Table
 from scipy import stats
 
 import pdrop_video as pv
-from eval.doors import clear_errors, encodable, out_folder
-from eval.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from eval.record import read_run, writable
-from pdrop_video.checks import real, whole
+from eval.runner.doors import clear_errors, encodable, out_folder
+from eval.stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
+from eval.stats.record import read_run, writable
+from pdrop_video.common.checks import real, whole
 from pdrop_video.video.decode import counted
 
 POINTS = (0.01, 0.02, 0.03, 0.05)

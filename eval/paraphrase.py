@@ -1,7 +1,7 @@
 """Is what dropping changes more than what rewording changes? `python -m eval.paraphrase --help`.
 
 `runs` reads finished runs of eval.run that were made with `--answer likelihood`; `synthetic` watches synthetic videos
-itself, with the built-in model or any other. Prints, writes and words what `eval.noise` finds.
+itself, with the built-in model or any other. Prints, writes and words what `eval.stats.noise` finds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import pdrop_video as pv
-from eval.doors import clear_errors, encodable, out_folder
-from eval.noise import Reading, noise_table, said
-from eval.pairs import left_out, match
-from eval.record import Record, read_run, writable
+from eval.runner.doors import clear_errors, encodable, out_folder
+from eval.stats.noise import Reading, noise_table, said
+from eval.stats.pairs import left_out, match
+from eval.stats.record import Record, read_run, writable
 from eval.synthetic.reworded import Readings, read
 from eval.synthetic.score import EVERY
-from pdrop_video.checks import shown, whole
+from pdrop_video.common.checks import shown, whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The noise floor by rewording of questions.")
 

@@ -14,16 +14,16 @@ import typer
 from rich.console import Console
 
 import pdrop_video as pv
-from pdrop_video.checks import real
+from pdrop_video.common.checks import real
 
-from .config import RunConfig, configured
-from .core import Driver, Job, failed, serial
-from .doors import clear_errors, encodable, out_folder
 from .drivers import Place, local, place_of, torchrun_place
 from .drivers.ray import RayOptions, ray_replicas
-from .execute import execute
-from .record import Record
-from .report import show
+from .runner.config import RunConfig, configured
+from .runner.core import Driver, Job, failed, serial
+from .runner.doors import clear_errors, encodable, out_folder
+from .runner.execute import execute
+from .runner.report import show
+from .stats.record import Record
 from .tasks import TASKS
 
 _out = Console()
@@ -76,7 +76,7 @@ def main(
         bool | None, typer.Option("--question-aware", help="Each question ranks while its video is watched anew.")
     ] = None,
     paraphrase: Annotated[
-        str | None, typer.Option(help="Questions in other words: a rule of eval.paraphrases, or a JSONL file.")
+        str | None, typer.Option(help="Questions in other words: a rule of eval.runner.paraphrases, or a JSONL file.")
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in place of the task's own.")] = None,
     seed: Annotated[int | None, typer.Option(help="For methods that draw at random (0).")] = None,

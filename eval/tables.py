@@ -17,16 +17,16 @@ from rich.console import Console
 
 import pdrop_video as pv
 from eval.compare import verdict, write
-from eval.config import configured
-from eval.doors import clear_errors, encodable, out_folder
-from eval.execute import execute
-from eval.pairs import category_table, match, pair_table, run_table
-from eval.record import read_run
 from eval.run import driver_of
-from pdrop_video.budget import Costs
-from pdrop_video.checks import real, shown
-from pdrop_video.flops import DecoderShape
+from eval.runner.config import configured
+from eval.runner.doors import clear_errors, encodable, out_folder
+from eval.runner.execute import execute
+from eval.stats.pairs import category_table, match, pair_table, run_table
+from eval.stats.record import read_run
+from pdrop_video.common.checks import real, shown
+from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.search.budget import Costs
 
 Settings: TypeAlias = dict[str, Any]
 Rows: TypeAlias = dict[str, Settings]

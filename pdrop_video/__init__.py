@@ -9,15 +9,15 @@
 ...     print(stream.ask("Who scored first?"))
 """
 
-from .answer import Answer, Evidence, Fed, Pushed, Status, Timings
-from .asking import AnswerStream
 from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
-from .feed import Feed
-from .lm import VideoLM
 from .memory import Memory
 from .models import load
 from .pyramid import Pyramid, Trace, pyramid_drop
-from .stream import VideoStream
+from .stream.answer import Answer, Evidence, Fed, Pushed, Status, Timings
+from .stream.asking import AnswerStream
+from .stream.feed import Feed
+from .stream.lm import VideoLM
+from .stream.stream import VideoStream
 from .video import FrameChunk, open_video
 
 __version__ = "0.1.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from .checks import shown
+from .common.checks import shown
 from .errors import ConfigError, StreamError
 
 Method = TypeVar("Method")

@@ -12,7 +12,7 @@ from typing import Any
 
 import media
 
-from eval.record import Record, Turn, digest
+from eval.stats.record import Record, Turn, digest
 from eval.tasks import Item, Task
 
 

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.config import RunConfig
-from eval.core import Job, blank, failed
-from eval.execute import execute
-from eval.record import Record, digest
+from eval.runner.config import RunConfig
+from eval.runner.core import Job, blank, failed
+from eval.runner.execute import execute
+from eval.runner.worker import StreamWorker
+from eval.stats.record import Record, digest
 from eval.tasks import task_named
-from eval.worker import StreamWorker
 
 ITEMS = 48
 

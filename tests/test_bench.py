@@ -16,7 +16,7 @@ from eval.bench.common import in_turns, report
 from eval.bench.prefill import bare_attention, bare_linear
 from eval.bench.soak import soak
 from eval.bench.streams import Crowd
-from pdrop_video.flops import DecoderShape, layer_flops
+from pdrop_video.costs.decoder import DecoderShape, layer_flops
 from pdrop_video.memory import StreamCache
 
 

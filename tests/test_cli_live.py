@@ -16,7 +16,7 @@ from servers import send, serving
 from typer.testing import CliRunner, Result
 
 import pdrop_video as pv
-from pdrop_video import cli
+from pdrop_video.cli.app import app as cli
 
 QUESTION = "Which color is the first thing in the video?"
 
@@ -78,7 +78,7 @@ def test_a_list_of_files_is_read_by_the_protocols_that_are_named(path: Path) -> 
 @pytest.mark.usefixtures("watchdog")
 def test_ctrl_c_ends_the_watching_and_not_the_command(path: Path) -> None:
     with serving(send(path.read_bytes(), "stall")) as server:
-        command = [sys.executable, "-c", "from pdrop_video.cli import app; app()", "ask", server.address, QUESTION]
+        command = [sys.executable, "-c", "from pdrop_video.cli.app import app; app()", "ask", server.address, QUESTION]
         process = subprocess.Popen(
             [*command, "--fps", "10", "--chunk", "2", "--timeout", "100"],
             stdout=subprocess.PIPE,

@@ -10,10 +10,10 @@ import typer
 from typer.testing import CliRunner
 
 from eval.compare import compare, verdict
-from eval.pairs import category_table, match, pair_table, power_table, run_table
-from eval.record import Record, read_run
+from eval.stats.pairs import category_table, match, pair_table, power_table, run_table
+from eval.stats.record import Record, read_run
 from pdrop_video import ConfigError
-from pdrop_video.journal import Journal
+from pdrop_video.common.journal import Journal
 
 app = typer.Typer()
 app.command()(compare)

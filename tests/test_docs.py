@@ -21,7 +21,7 @@ from test_exact import QUESTION, next_logits
 
 import pdrop_video as pv
 from eval import run
-from eval.config import configured
+from eval.runner.config import configured
 from eval.tasks import TASKS
 from pdrop_video.memory import EVICTORS
 from pdrop_video.models import ADAPTERS, Pixels

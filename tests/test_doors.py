@@ -19,7 +19,7 @@ from families import build, video
 import pdrop_video as pv
 from demos.settings import Settings
 from pdrop_video.integrations.answering import Watching
-from pdrop_video.search import Clip, search
+from pdrop_video.search.search import Clip, search
 
 CLIP = Path(__file__).parent.parent / "demos" / "clips" / "clip.mp4"
 NAMES = (

@@ -9,7 +9,7 @@ import benchmarks
 import pytest
 
 import pdrop_video as pv
-from eval.subtitles import covering
+from eval.runner.subtitles import covering
 from eval.tasks import TASKS, task_named
 from eval.tasks.options import bare, lettered
 from eval.tasks.rows import seconds_of

@@ -14,11 +14,12 @@ from typer.testing import CliRunner, Result
 from videomme import make_videomme
 
 import pdrop_video as pv
-from eval import paraphrase, run, tables, worker
+from eval import paraphrase, run, tables
 from eval.compare import compare
-from eval.config import configured
-from eval.doors import encodable, out_folder
-from eval.execute import execute
+from eval.runner import worker
+from eval.runner.config import configured
+from eval.runner.doors import encodable, out_folder
+from eval.runner.execute import execute
 
 UNREADABLE = os.fsdecode(b"caf\xe9")  # as a command line of another encoding comes in
 

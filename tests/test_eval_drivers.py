@@ -14,13 +14,13 @@ from stub import ITEMS, Mortal, Stub, check, config, lines, result, undisturbed,
 from videomme import make_videomme
 
 import pdrop_video as pv
-from eval.config import RunConfig
-from eval.core import Driver, Job, failed, item_key, jobs_of, pending, serial
 from eval.drivers import Place, local, place_of, torchrun_place
 from eval.drivers.ray import RayOptions
-from eval.execute import execute
-from eval.record import read_records
 from eval.run import driver_of
+from eval.runner.config import RunConfig
+from eval.runner.core import Driver, Job, failed, item_key, jobs_of, pending, serial
+from eval.runner.execute import execute
+from eval.stats.record import read_records
 from eval.tasks import Item
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,8 @@ import torch
 from media import number_of, steady, write_video
 
 import pdrop_video as pv
-from eval.frames import Frames, Viewing
-from eval.sampling import RULES
+from eval.runner.frames import Frames, Viewing
+from eval.runner.sampling import RULES
 from pdrop_video.video import track
 
 TOTAL, RATE = 50, 10

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import pdrop_video as pv
-from eval.record import Record, Turn, digest, read_records
-from pdrop_video.journal import Journal, read_journal
+from eval.stats.record import Record, Turn, digest, read_records
+from pdrop_video.common.journal import Journal, read_journal
 
 
 def record(item: str, **more: object) -> Record:

@@ -9,7 +9,7 @@ import benchmarks
 import pytest
 
 import pdrop_video as pv
-from eval.record import Turn
+from eval.stats.record import Turn
 from eval.tasks import Ask, Item, Task, task_named
 
 # -- StreamingBench ---------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ import pytest
 from stub import ITEMS, Stub, check, config, lines, undisturbed, written
 from videomme import make_videomme
 
-from eval.core import jobs_of
-from eval.execute import execute
+from eval.runner.core import jobs_of
+from eval.runner.execute import execute
 from eval.tasks import task_named
 
 ROOT = Path(__file__).parent.parent
@@ -24,8 +24,8 @@ import sys
 from functools import partial
 from pathlib import Path
 from stub import Stub
-from eval.config import RunConfig
-from eval.execute import execute
+from eval.runner.config import RunConfig
+from eval.runner.execute import execute
 from eval.run import driver_of, place_here
 if __name__ == "__main__":
     data, out, log = map(Path, sys.argv[1:4])

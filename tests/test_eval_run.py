@@ -12,10 +12,10 @@ from stub import result
 from videomme import make_videomme
 
 import pdrop_video as pv
-from eval.config import configured
-from eval.core import serial
-from eval.execute import execute
-from eval.record import Record, read_run
+from eval.runner.config import configured
+from eval.runner.core import serial
+from eval.runner.execute import execute
+from eval.stats.record import Record, read_run
 from eval.tasks import Item, task_named
 
 VIDEOS = 4
@@ -87,7 +87,7 @@ def test_every_second_between_records_is_somebody_s(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("eval.clock.perf_counter", lambda: now)
+    monkeypatch.setattr("eval.runner.clock.perf_counter", lambda: now)
 
     def slow(jobs: Any, make: Any) -> Any:
         nonlocal now

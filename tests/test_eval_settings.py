@@ -16,14 +16,14 @@ from videomme import make_videomme
 
 import pdrop_video as pv
 from eval import run
-from eval.clock import Clock
-from eval.config import configured
-from eval.execute import execute
-from eval.header import hub_commit
-from eval.metered import Metered
-from eval.record import digest, read_run
+from eval.runner.clock import Clock
+from eval.runner.config import configured
+from eval.runner.execute import execute
+from eval.runner.header import hub_commit
+from eval.runner.metered import Metered
+from eval.stats.record import digest, read_run
 from eval.tasks import Item, task_named
-from pdrop_video.flops import DecoderShape
+from pdrop_video.costs.decoder import DecoderShape
 
 QUICK = {"frames": 8, "chunk": 4, "max_new_tokens": 4}
 

@@ -15,11 +15,11 @@ from videomme import make_videomme
 
 import pdrop_video as pv
 from eval.compare import compare
-from eval.config import configured
-from eval.execute import execute
 from eval.paraphrase import app
-from eval.paraphrases import TEMPLATES, reworded
-from eval.record import Record, read_run
+from eval.runner.config import configured
+from eval.runner.execute import execute
+from eval.runner.paraphrases import TEMPLATES, reworded
+from eval.stats.record import Record, read_run
 from eval.tasks import task_named
 
 comparing = typer.Typer()

@@ -16,12 +16,12 @@ import benchmarks
 import pytest
 
 import pdrop_video as pv
-from eval import worker
-from eval.config import RunConfig
-from eval.execute import execute
-from eval.metered import Metered
-from eval.record import Record, read_records
-from eval.worker import StreamWorker
+from eval.runner import worker
+from eval.runner.config import RunConfig
+from eval.runner.execute import execute
+from eval.runner.metered import Metered
+from eval.runner.worker import StreamWorker
+from eval.stats.record import Record, read_records
 
 Words = Callable[[str, float], str]
 """From a question's text and the last second watched to the answer."""

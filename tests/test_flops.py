@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pdrop_video import Pyramid, pyramid_drop
-from pdrop_video.flops import DecoderShape, decode_flops, paper_flops, prefill_flops
+from pdrop_video.costs.decoder import DecoderShape, decode_flops, paper_flops, prefill_flops
 
 LLAVA_7B = dict(hidden=4096, mlp=11008)
 

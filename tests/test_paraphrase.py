@@ -11,16 +11,16 @@ from scipy.special import softmax
 from typer.testing import CliRunner
 
 import pdrop_video as pv
-from eval.noise import Reading, changed, divergences, noise_table, said
 from eval.paraphrase import app
-from eval.paraphrases import TEMPLATES, paraphraser
-from eval.record import Record, Turn
+from eval.runner.paraphrases import TEMPLATES, paraphraser
+from eval.stats.noise import Reading, changed, divergences, noise_table, said
+from eval.stats.record import Record, Turn
 from eval.synthetic.phrasings import phrasings
 from eval.synthetic.quiz import Question
 from eval.synthetic.reworded import read, wordings
 from eval.synthetic.score import clips, watch
 from pdrop_video import ConfigError
-from pdrop_video.journal import Journal
+from pdrop_video.common.journal import Journal
 
 
 def test_divergence_by_its_definition() -> None:

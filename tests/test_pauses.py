@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from test_modes import remembered
 
 import pdrop_video as pv
-from pdrop_video import records, resumed, state
 from pdrop_video.memory import Window, table
 from pdrop_video.models.positions import MRopePositions, Place
+from pdrop_video.stream.stream import records, resumed, state
 
 QUESTION = "what is shown first ?"
 EVERYTHING, NOTHING_LOST = pv.Pyramid(stages=1), pv.Memory(tokens=None)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pdrop_video as pv
 from pdrop_video import plots
-from pdrop_video.cli import app
+from pdrop_video.cli.app import app
 
 CLIP = "demos/clips/clip.mp4"
 

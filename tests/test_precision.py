@@ -11,7 +11,7 @@ from families import budget, build, video
 from test_memory import PREFIX, held
 
 import pdrop_video as pv
-from pdrop_video import ties
+from pdrop_video.common import ties
 from pdrop_video.memory import EVICTORS, Archive, Held, Piece
 from pdrop_video.memory.evictors import Merger, choose
 

@@ -22,8 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pdrop_video as pv
-from pdrop_video import atomic, plots, saved
-from pdrop_video.journal import Journal
+from pdrop_video import plots
+from pdrop_video.common import atomic
+from pdrop_video.common.journal import Journal
+from pdrop_video.stream.stream import saved
 
 LM = build("qwen2_5_vl")
 

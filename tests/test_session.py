@@ -16,7 +16,7 @@ from families import FAMILIES, budget, build, cases, video
 from safetensors import safe_open
 
 import pdrop_video as pv
-from pdrop_video import atomic
+from pdrop_video.common import atomic
 from pdrop_video.memory import EVICTORS
 from pdrop_video.pyramid import SCORERS
 from pdrop_video.pyramid.scorers.contrast import Contrast
@@ -153,7 +153,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
         raise OSError("the power went")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pdrop_video.session.os.replace", crash)
+        patch.setattr("pdrop_video.stream.session.os.replace", crash)
         with pytest.raises(pv.StreamError, match="the power went"):
             stream.save(path)
     assert path.read_bytes() == old

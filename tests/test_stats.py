@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from eval.margins import items_needed, non_inferiority, tango_bound
-from eval.stats import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap, permutation_test
+from eval.stats.intervals import (
+    clustered_mean,
+    design_effect,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    permutation_test,
+)
+from eval.stats.margins import items_needed, non_inferiority, tango_bound
 from pdrop_video import ConfigError
 
 

@@ -15,10 +15,10 @@ from reference import full_prompt, masked_forward
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.asking import Question
 from pdrop_video.memory import Ahead, KeyValueLayer, StreamCache
 from pdrop_video.models import Pixels
 from pdrop_video.pyramid import LayerLoop, Schedule
+from pdrop_video.stream.asking import Question
 
 QUESTION = "what is shown first ?"
 PYRAMID = pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25), scorer="relevance", allocator="global")

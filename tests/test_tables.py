@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 import pdrop_video as pv
 from eval import tables
-from eval.config import RunConfig
-from eval.execute import execute
-from eval.record import read_run
+from eval.runner.config import RunConfig
+from eval.runner.execute import execute
+from eval.stats.record import read_run
 from eval.synthetic.make import make
-from pdrop_video.budget import Costs
-from pdrop_video.flops import DecoderShape
+from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.search.budget import Costs
 
 SHAPE = DecoderShape(hidden=256, mlp=704, heads=4, kv_heads=2, head_dim=64, layers=8, vocabulary=248)
 

@@ -13,14 +13,14 @@ from families import build, video
 from torch import Tensor
 
 import pdrop_video as pv
+from pdrop_video.common.ties import settled, spread, unlike
 from pdrop_video.memory.archive import Archive, Piece
 from pdrop_video.memory.evictors import EVICTORS, Held, Merger, choose
 from pdrop_video.memory.table import TokenTable
-from pdrop_video.passage import _narrow
 from pdrop_video.pyramid import LayerLoop, Layout, Rows
 from pdrop_video.pyramid.allocators import ALLOCATORS
 from pdrop_video.pyramid.scorers import SCORERS
-from pdrop_video.ties import settled, spread, unlike
+from pdrop_video.stream.passage import _narrow
 
 SIDE, WIDE, TEXT = 4, 32, 3
 PLACES = SIDE * SIDE

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 import pdrop_video as pv
-from pdrop_video.flops import DecoderShape, decode_flops
+from pdrop_video.costs.decoder import DecoderShape, decode_flops
 from pdrop_video.memory import Limits, Memory, StreamCache
 from pdrop_video.memory.evictors import evictor_named
 from pdrop_video.pyramid import LayerLoop

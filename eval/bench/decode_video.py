@@ -19,7 +19,7 @@ import typer
 
 import pdrop_video as pv
 
-from ..frames import Frames, Viewing
+from ..runner.frames import Frames, Viewing
 from .common import AsJson, Out, in_turns, report
 
 RATE, WIDTH, HEIGHT, KEYFRAMES = 25, 854, 480, 250

@@ -27,7 +27,7 @@ import typer
 from torch import Tensor, nn
 
 import pdrop_video as pv
-from pdrop_video.flops import DecoderShape, prefill_flops
+from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.pyramid.scorers import Ranking
 from pdrop_video.pyramid.scorers.relevance import Relevance
 

@@ -18,7 +18,7 @@ import torch
 import typer
 
 import pdrop_video as pv
-from pdrop_video.flops import DecoderShape, prefill_flops
+from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 
 from .common import AsJson, Out, in_turns, random_model, report
 

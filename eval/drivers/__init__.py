@@ -1,6 +1,6 @@
 """Drivers: how jobs are carried out, in this process or in many, on this machine or on others.
 
-All share `eval.core`: they are given jobs and hand out records; only the one who started them writes records down.
+All share `eval.runner.core`: they are given jobs and hand out records; only the one who started them writes them down.
 """
 
 from .local import local

@@ -14,8 +14,8 @@ from typing import Any
 
 import pdrop_video as pv
 
-from ..core import Job, MakeWorker, after_death
-from ..record import Record
+from ..runner.core import Job, MakeWorker, after_death
+from ..stats.record import Record
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import pdrop_video as pv
-from eval.noise import Reading
+from eval.stats.noise import Reading
 from eval.synthetic.phrasings import phrasings
 from eval.synthetic.quiz import KINDS, Question
 from eval.synthetic.score import clips, watch

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import pdrop_video as pv
-from eval.stats import clustered_mean
+from eval.stats.intervals import clustered_mean
 from eval.synthetic.lessons import multiple_choice
 from eval.synthetic.quiz import KINDS, Question, questions
 from eval.synthetic.render import write_clip

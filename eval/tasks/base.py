@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from eval.record import Record, Turn
-from eval.subtitles import Cue
+from eval.runner.subtitles import Cue
+from eval.stats.record import Record, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Task(ABC):
     system : str or None
         The system prompt, the same for all items.
     rule : str
-        Which frames "N frames" means; a name in `eval.sampling.RULES`.
+        Which frames "N frames" means; a name in `eval.runner.sampling.RULES`.
     note : str
         A sentence for the summary: what this variant is, and what its figures can be compared with.
     """

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 import pdrop_video as pv
-from eval.record import Record, Turn
-from pdrop_video.checks import shown
+from eval.stats.record import Record, Turn
+from pdrop_video.common.checks import shown
 
 from .base import Ask, Item, Mark, Task
 from .files import video_file

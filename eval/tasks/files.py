@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pdrop_video as pv
-from pdrop_video.checks import shown
+from pdrop_video.common.checks import shown
 
 VIDEO_SUFFIXES = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
 

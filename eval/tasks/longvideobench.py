@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 import pdrop_video as pv
-from eval.record import Record, Turn
-from eval.subtitles import Cue
+from eval.runner.subtitles import Cue
+from eval.stats.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
 from .files import required

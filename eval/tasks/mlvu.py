@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pdrop_video as pv
-from eval.record import Record, Turn
+from eval.stats.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
 from .letters import letter

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 import pdrop_video as pv
-from pdrop_video.checks import shown
+from pdrop_video.common.checks import shown
 
 from .base import Item
 from .files import load_json

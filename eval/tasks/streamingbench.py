@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from eval.record import Turn
+from eval.stats.record import Turn
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter

@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import BeforeValidator, model_validator
 
 import pdrop_video as pv
-from eval.record import Record, Turn
-from eval.subtitles import Cue, covering, load_srt
+from eval.runner.subtitles import Cue, covering, load_srt
+from eval.stats.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from eval.record import Turn
-from eval.subtitles import Cue, covering, load_srt
+from eval.runner.subtitles import Cue, covering, load_srt
+from eval.stats.record import Turn
 
 from .base import Ask, Item, Mark, Task
 from .files import load_json, required, video_file

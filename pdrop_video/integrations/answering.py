@@ -16,13 +16,13 @@ from typing import Any
 
 import pdrop_video as pv
 
-from .. import checks
-from ..asking import checked_for_asking
+from ..common import checks
+from ..common.journal import Journal, read_journal
 from ..errors import ConfigError
-from ..journal import Journal, read_journal
-from ..lm import VideoLM
-from ..session import fingerprint
-from ..stream import VideoStream
+from ..stream.asking import checked_for_asking
+from ..stream.lm import VideoLM
+from ..stream.session import fingerprint
+from ..stream.stream import VideoStream
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import pdrop_video as pv
 
-from .. import checks
+from ..common import checks
 from ..errors import ConfigError
 from .answering import Answerer, Asked, Watching
 from .messages import asked_about, asked_in

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..ties import settled, spread
+from ..common.ties import settled, spread
 from .evictors.base import lexicographic, precise
 from .shelf import Filed, Shelf
 from .table import TokenTable

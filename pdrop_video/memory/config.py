@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .. import checks
+from ..common import checks
 from ..errors import ConfigError
 from .evictors import Evictor, evictor_named
 

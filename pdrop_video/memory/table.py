@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..ties import spread
+from ..common.ties import spread
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import checks
+from ..common import checks
 from ..errors import ConfigError, ModelError
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")

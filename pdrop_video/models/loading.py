@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.utils.hub import cached_file
 
-from .. import checks
+from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
@@ -29,7 +29,7 @@ from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 
 if TYPE_CHECKING:
-    from ..lm import VideoLM
+    from ..stream.lm import VideoLM
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
@@ -89,7 +89,7 @@ def load(
         If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
         `device` and `device_map` are given.
     """
-    from ..lm import VideoLM
+    from ..stream.lm import VideoLM
 
     source, place = checked_source(name, BUILTIN), checked_device(device)
     dtype, kwargs = checked_dtype(dtype), checked_more(kwargs, device)

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from .. import checks
+from ..common import checks
 from ..errors import ConfigError, FrameError
 
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

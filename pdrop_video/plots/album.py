@@ -18,7 +18,7 @@ from ..errors import StreamError
 from ..video import FrameChunk
 
 if TYPE_CHECKING:
-    from ..stream import VideoStream
+    from ..stream.stream import VideoStream
 
 _DIMMED = 0.18
 """Brightness of a place whose token was dropped."""

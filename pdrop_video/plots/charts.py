@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
-from ..atomic import check_replaceable, replacing
+from ..common import checks
+from ..common.atomic import check_replaceable, replacing
 from ..errors import ConfigError, PDropError, StreamError
 from .album import Album
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..answer import Answer
-    from ..stream import VideoStream
+    from ..stream.answer import Answer
+    from ..stream.stream import VideoStream
 
 _GREY = "#808080"
 _COLOURS = ("#4c78d0", "#2a9d8f", "#e08a1e", "#c8553d", "#8e5bb5", "#6b8e23")

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..checks import instance, shown
+from ..common.checks import instance, shown
 from ..errors import ConfigError, ModelError
 from .call import Call
 from .loop import LayerLoop

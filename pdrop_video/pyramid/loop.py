@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
+from ..common.ties import comparable, settled
 from ..errors import ConfigError
-from ..ties import comparable, settled
 from .allocators import allocator_named
 from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns

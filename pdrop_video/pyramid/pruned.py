@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ..checks import shown
+from ..common.checks import shown
 from ..errors import ModelError
 
 _RUNNING: ContextVar[bool] = ContextVar("pyramid_drop runs", default=False)

@@ -28,7 +28,7 @@ class Boundary:
     scores : Tensor [batch, rows before]
         Their scores; meaningful for visual rows.
     settled : Tensor [batch, rows before]
-        The same for comparing them with those of other chunks; see `pdrop_video.ties.settled`.
+        The same for comparing them with those of other chunks; see `pdrop_video.common.ties.settled`.
     kept : Tensor [batch, rows after]
         Row numbers after the drop (-1 where padding).
     """

@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import checks
-from ..atomic import replacing
+from ..common import checks
+from ..common.atomic import replacing
 from ..errors import ConfigError
 from .allocators import Allocator, allocator_named
 from .scorers import Scorer, scorer_named

@@ -17,7 +17,7 @@ from typing import Literal
 
 import av
 
-from ..checks import real, shown, whole
+from ..common.checks import real, shown, whole
 from ..errors import ConfigError, VideoError
 
 # For each kind of address, all that FFmpeg needs to read it, and no more.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checks import real, shown, whole
+from ..common.checks import real, shown, whole
 from ..errors import ConfigError, FrameError
 
 Frames: TypeAlias = "torch.Tensor | NDArray[np.uint8]"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
-from ..checks import instance, shown, whole
+from ..common.checks import instance, shown, whole
 from ..errors import ConfigError, VideoError
 from .address import Address, Connection
 from .decode import Losses

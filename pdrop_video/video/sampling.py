@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Protocol, TypeAlias
 
-from ..checks import real, shown, whole
+from ..common.checks import real, shown, whole
 from ..errors import ConfigError
 
 # Some containers round times to whole milliseconds: a frame due at 2/3 s may be stamped 0.666 s, before its tick.

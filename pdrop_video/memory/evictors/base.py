@@ -86,8 +86,8 @@ class Evictor(Protocol):
 
     The tokens of the highest priorities stay, as many as the budget says, and text of the prefix always; so the bound
     holds whatever the evictor does. It is asked when a layer is full. Of equal priorities those stay that come first in
-    `TokenTable.spread`; what is computed from keys and values should be `pdrop_video.ties.settled`, so that ties are
-    equal.
+    `TokenTable.spread`; what is computed from keys and values should be `pdrop_video.common.ties.settled`, so that ties
+    are equal.
 
     Attributes
     ----------

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import comparable, settled
+from ...common.ties import comparable, settled
 from .base import Held, lexicographic, mean_of
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ties import comparable, exactly, unlike
+from ...common.ties import comparable, exactly, unlike
 from .base import Held, lexicographic
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import comparable
+from ...common.ties import comparable
 from .base import Held, lexicographic, mean_of
 
 

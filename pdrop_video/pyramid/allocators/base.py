@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...ties import settled
+from ...common.ties import settled
 
 
 class Allocator(Protocol):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ties import exactly, spread
+from ...common.ties import exactly, spread
 from ..rank import Rope
 
 
@@ -45,7 +45,7 @@ class Layout:
         return cls(torch.where(visual, 0, -1), torch.where(visual, number, -1), 1, visual.shape[1])
 
     def spread(self) -> Tensor:
-        """Who goes first among equals [batch, rows]; see `pdrop_video.ties.spread`."""
+        """Who goes first among equals [batch, rows]; see `pdrop_video.common.ties.spread`."""
         width = self.width or max(self.places, 1)
         return spread(self.frame + self.since, self.place // width, self.place % width)
 
@@ -107,8 +107,8 @@ class Scorer(Protocol):
     once : bool
         Whether it ranks at the first boundary only; later boundaries then drop by the same scores.
     exact : bool, optional
-        Whether its scores are the same on every processor. Those of others are compared as `pdrop_video.ties.settled`
-        has them.
+        Whether its scores are the same on every processor. Those of others are compared as
+        `pdrop_video.common.ties.settled` has them.
     """
 
     uses_probe: ClassVar[bool]

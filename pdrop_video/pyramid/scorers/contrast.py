@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ties import unlike
+from ...common.ties import unlike
 from .base import Ranking, unit_rows
 
 FAINT = 2.0**-10

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import exactly
+from ...common.ties import exactly
 from .base import Ranking
 from .contrast import Contrast
 
@@ -54,7 +54,7 @@ class Even:
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:
-        """Scores by the token's place; see `pdrop_video.ties.spread`."""
+        """Scores by the token's place; see `pdrop_video.common.ties.spread`."""
         return 1 - exactly(ranking.layout.spread()) / 2**32
 
 

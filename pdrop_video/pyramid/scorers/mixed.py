@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...ties import comparable
+from ...common.ties import comparable
 from .base import Ranking, normalised, ranks
 from .novelty import Novelty
 from .relevance import Relevance

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...ties import unlike
+from ...common.ties import unlike
 from .base import Ranking, unit_rows
 
 

@@ -1,0 +1,151 @@
+"""One item being asked about: its questions at their moments, what the model says, and the record at the end.
+
+Knows a task and streams. Refuses to know videos and other items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import pdrop_video as pv
+
+from ..stats.record import Record, Turn
+from ..tasks import Ask, Item, Task
+from .config import RunConfig
+from .metered import LastFrames, Metered
+from .paraphrases import Paraphrase, reworded
+
+
+class Talk:
+    """An item's dialogue with the model.
+
+    Parameters
+    ----------
+    item : Item
+    task : Task
+    config : RunConfig
+    seconds : list of float
+        Times of the frames watched so far; grows while more is watched.
+    record : Record
+        What is known beforehand.
+    paraphrase : callable, optional
+        Puts the item's question in other words wherever it is asked.
+    """
+
+    def __init__(
+        self,
+        item: Item,
+        task: Task,
+        config: RunConfig,
+        seconds: Sequence[float],
+        record: Record,
+        paraphrase: Paraphrase | None = None,
+    ) -> None:
+        self.item, self._task, self._config, self._seconds, self._record = item, task, config, seconds, record
+        self._paraphrase = paraphrase
+        self._dialogue = task.dialogue(item, seconds)
+        self._pyramid = config.ask_pyramid_object()
+        self._turns: list[Turn] = []
+        self._waiting: Ask | None = None
+        self._response: str | None = None
+        self._asking = {"first_token": 0.0, "generate": 0.0}
+        self._asking_flops = 0.0
+        self._seen: dict[str, Any] = {}
+        self._prefill = 0.0
+
+    def go(self, at: float, stream: Metered | LastFrames) -> float | None:
+        """Ask all that is due at a moment; returns the next moment, or None where the item is finished."""
+        try:
+            ask = self._waiting or next(self._dialogue)
+            while ask.at is None or ask.at <= at:
+                ask = self._dialogue.send(self._answered(ask, at, stream.at_question()))
+        except StopIteration as end:
+            self._response = end.value
+            return None
+        self._waiting = ask
+        return ask.at
+
+    def finished(self, decode: float, shared: int) -> Record:
+        """The record of a finished item.
+
+        Parameters
+        ----------
+        decode : float
+            Seconds spent on decoding up to here.
+        shared : int
+            Items in the pass.
+        """
+        assert self._response is not None
+        mark = self._task.mark(self.item, self._response, self._turns)
+        return replace(
+            self._record,
+            **self._seen,
+            response=self._response,
+            official=mark.official,
+            strict=mark.strict,
+            official_score=mark.official_score,
+            score=mark.score,
+            details=dict(mark.details),
+            turns=self._turns,
+            seconds={"decode": decode, "prefill": self._prefill, **self._asking},
+            shared=shared,
+        )
+
+    def _answered(self, ask: Ask, at: float, stream: Metered) -> str:
+        """Put one question and note what it cost."""
+        likely = self._config.answer == "likelihood"
+        ask = self._in_other_words(ask)
+        with stream.clock.part("model"):
+            turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
+        self._turns.append(turn)
+        self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
+        self._seen = {
+            "at": self._seconds[-1],
+            "frames": len(self._seconds),
+            "visual_tokens": stream.visual_tokens,
+            "kept": stream.kept,
+            "cache_bytes": stream.stream.cache_bytes,
+            "archive_bytes": stream.stream.status.archive_bytes,
+            "flops": stream.flops + self._asking_flops,
+        }
+        self._prefill = stream.prefill
+        return turn.text
+
+    def _in_other_words(self, ask: Ask) -> Ask:
+        if self._paraphrase is None:
+            return ask
+        if ask.cloze and self._config.answer == "likelihood":
+            return replace(ask, cloze=reworded(ask.cloze, self.item.question, self._paraphrase))
+        return replace(ask, text=reworded(ask.text, self.item.question, self._paraphrase))
+
+    def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+        longest = self._config.max_new_tokens or ask.max_new_tokens
+        answer = stream.stream.ask(
+            ask.text,
+            longest,
+            pyramid=self._pyramid,
+            retrieve=self._config.retrieve,
+            answer_prefix=ask.answer_prefix,
+        )
+        self._asking["first_token"] += answer.timings.first_token
+        self._asking["generate"] += answer.timings.decode
+        return Turn(at, answer.text), stream.rows(ask.text + ask.answer_prefix), len(answer.token_ids)
+
+    def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+        if not ask.choices:
+            raise pv.ConfigError(
+                f"item {self.item.id} has no options whose likelihoods could be compared; use --answer generate."
+            )
+        begun = perf_counter()
+        question = ask.cloze or ask.text
+        likelihoods = stream.stream.likelihood(
+            question, ask.choices, pyramid=self._pyramid, retrieve=self._config.retrieve
+        )
+        self._asking["first_token"] += perf_counter() - begun
+        text = self._task.choice(self.item, int(np.argmax(likelihoods)))
+        return Turn(at, text, tuple(likelihoods)), stream.rows(question + "".join(ask.choices)), 0

@@ -1,0 +1,188 @@
+"""What the methods of streams and feeds hand back. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .. import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock seconds.
+
+    Attributes
+    ----------
+    push : float
+        Spent on all frames pushed so far (vision tower and language model).
+    first_token : float
+        From the question to its first token.
+    decode : float
+        From the first token to the last.
+    """
+
+    push: float
+    first_token: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an answer rested on in one stage of the model: the steps of time that it attended to, in order.
+
+    Attributes
+    ----------
+    seconds : tuple of float
+        The time of each step.
+    tokens : tuple of int
+        How many visual tokens of it the stage attended to.
+    weight : tuple of float
+        How much the question's last token attended to them, summed over the step, in the stage's first layer. What is
+        missing to 1 went to text.
+    """
+
+    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    weight: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and what it rested on.
+
+    Attributes
+    ----------
+    question : str
+    text : str
+    token_ids : tuple of int
+        As generated, without the end token.
+    finished : bool
+        False if `max_new_tokens`, or the end of the positions that the model was trained on, cut it short.
+    frames : int
+        Frames watched so far.
+    seconds : tuple of float
+        Times of the first and the last frame watched.
+    visual_tokens : int
+        Visual tokens that entered the language model so far.
+    kept : tuple of int
+        Visual tokens remembered in each stage when the question came, shallow to deep.
+    cache_tokens : tuple of int
+        Tokens that each layer remembered when the question came, text included.
+    cache_bytes : int
+        Bytes of the keys and values remembered then.
+    evidence : tuple of Evidence
+        What each stage rested on, shallow to deep.
+    timings : Timings
+    """
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...]
+    finished: bool
+    frames: int
+    seconds: tuple[float, float]
+    visual_tokens: int
+    kept: tuple[int, ...]
+    cache_tokens: tuple[int, ...]
+    cache_bytes: int
+    evidence: tuple[Evidence, ...]
+    timings: Timings
+
+    def __str__(self) -> str:
+        return self.text
+
+    def plot(self) -> Figure:
+        """Draw what the answer rested on: for each stage, the attention that went to each moment.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        PDropError
+            If matplotlib, the extra "plots", is not installed.
+        """
+        return plots.evidence(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What one push did.
+
+    Attributes
+    ----------
+    frames : int
+        Frames taken, one that waits for its partner included.
+    waiting : int
+        Frames (0 or 1) that wait for the next push.
+    visual_tokens : int
+        Visual tokens that entered the language model.
+    kept : tuple of int
+        How many of them each stage kept, shallow to deep.
+    seconds : float
+        Wall-clock time.
+    """
+
+    frames: int
+    waiting: int
+    visual_tokens: int
+    kept: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """What became of the frames that were put into a feed: ``put == watched + dropped + failed + waiting``.
+
+    Attributes
+    ----------
+    put : int
+        Frames taken by `Feed.put`.
+    watched : int
+        Frames pushed.
+    dropped : int
+        Frames dropped because the queue was full, or because the feed was closed.
+    failed : int
+        Frames of pushes that raised an error.
+    waiting : int
+        Frames in the queue or in the push that runs.
+    blocked : int
+        How many puts had to wait for room.
+    """
+
+    put: int
+    watched: int
+    dropped: int
+    failed: int
+    waiting: int
+    blocked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a stream holds, as its last whole push left it.
+
+    Attributes
+    ----------
+    frames : int
+        Frames watched so far.
+    seconds : tuple of float or None
+        Times of the first and the last frame watched.
+    cache_tokens : tuple of int
+        Tokens that each layer remembers.
+    cache_bytes : int
+        Bytes of the keys and values remembered.
+    archive_bytes : int
+        Bytes archived on the host.
+    """
+
+    frames: int
+    seconds: tuple[float, float] | None
+    cache_tokens: tuple[int, ...]
+    cache_bytes: int
+    archive_bytes: int = 0

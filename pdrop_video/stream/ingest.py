@@ -1,0 +1,298 @@
+"""Visual tokens and text into a stream's cache: the layer loop with a probe, within the budget.
+
+Knows an adapter's embeddings and positions, the layer loop and the cache. Refuses to know frames, questions and
+answers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..costs.decoder import DecoderShape
+from ..errors import ConfigError
+from ..memory import Ahead, Archive, Limits, Memory, Range, StreamCache, TokenTable, Window
+from ..memory.evictors import evictor_named
+from ..models import Adapter, Place, VisualChunk
+from ..pyramid import LayerLoop, Layout
+from ..pyramid.rows import Passage
+from ..video import FrameChunk
+from .passage import MemoryPassage
+from .reach import Reach, ahead_of, text_ahead
+from .records import chunk_table, stage_tables, text_tables
+from .state import StreamState
+
+_RESERVE = 1024
+"""Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
+
+
+class Ingestor:
+    """Runs rows through the layers into a state's cache.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+    adapter : Adapter
+        Its family.
+    loop : LayerLoop
+        Its layers and the schedule.
+    memory : Memory
+        The budget.
+    prefix : list of int
+        Token ids up to the video.
+    probe : list of int
+        Token ids that follow each chunk and rank it; their keys and values are thrown away.
+
+    Raises
+    ------
+    ConfigError
+        If the budget can't hold prefix and probe, or the model was not trained on so many positions.
+    """
+
+    def __init__(
+        self, model: Any, adapter: Adapter, loop: LayerLoop, memory: Memory, prefix: list[int], probe: list[int]
+    ) -> None:
+        self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
+        self.stages = len(loop.schedule.layers) + 1
+        self.evictor = evictor_named(memory.evictor)
+        if memory.needs_scores:
+            loop.rank_all_the_same()
+        asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
+        shape = DecoderShape.of(model.config)
+        self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.trained: int = model.config.get_text_config().max_position_embeddings
+        self.limits = self._limits()
+        self.range = Range(None if self._fixed_rope() else self.trained)
+        self.glue = adapter.longest_glue()
+        self.archive = self._archive()
+        closing = adapter.closing()
+        text = len(prefix) + (len(closing) + len(probe)) * asks
+        self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
+        self.reach.check_prompt()
+        self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
+
+    def _fixed_rope(self) -> str | None:
+        """The name of a RoPE whose angles depend on the length, so that no key can be moved by a rotation."""
+        rope = (getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}).get("rope_type", "default")
+        return rope if rope in ("dynamic", "longrope") else None
+
+    def _archive(self) -> Archive | None:
+        """An empty archive, if there is to be one."""
+        size, folder = self.memory.archive, self.memory.archive_folder
+        if size is None:
+            return None
+        if rope := self._fixed_rope():
+            raise ConfigError(
+                f"an archive finds frames by un-rotated keys, which {rope!r} RoPE does not have; drop it."
+            )
+        if folder is not None:
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"archive_folder={folder!r} can't be made: {error}; choose another.") from error
+        return Archive(size, self.loop.turn, folder)
+
+    def _limits(self) -> Limits:
+        """The budget of each layer, and the window of positions."""
+        shares, memory = self.loop.schedule.per_layer_shares(), self.memory
+        tokens = memory.budgets(shares, self.token_bytes)
+        if memory.positions == "original":
+            return Limits(tokens, tokens)
+        if rope := self._fixed_rope():
+            if memory.positions == "compact" and tokens is not None:
+                raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
+            return Limits(tokens, tokens)
+        limit = self.trained - min(_RESERVE, self.trained // 4)
+        moved = memory.budgets(shares, self.token_bytes * 1.5) if memory.bytes is not None else tokens
+        if self.loop.axes == 1:  # every token has a position of its own: no more of them than positions
+            tokens, moved = (of and tuple(min(n, limit) for n in of) for of in (tokens, moved))
+        window = Window(limit, self.loop.turn, always=memory.positions == "compact")
+        return Limits(tokens, moved, window)
+
+    # -- the prompt -------------------------------------------------------------------------------------------------
+
+    def empty_cache(self) -> StreamCache:
+        """A cache under the stream's budget that holds nothing yet."""
+        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive)
+
+    def begin(self) -> StreamState:
+        """A state that holds the prompt up to the video."""
+        state = StreamState(self.empty_cache(), Place(), rows=0)
+        if self.prefix:
+            self.text(state, self.adapter.embed(self.prefix))
+        index = torch.arange(len(self.prefix), device=self.probe.device)
+        position = index[:, None].expand(-1, self.loop.axes)
+        state.cache.tables = [TokenTable.text(index, position, position)] * self.loop.schedule.num_layers
+        state.rows = len(self.prefix)
+        return state
+
+    # -- visual tokens ----------------------------------------------------------------------------------------------
+
+    def visual(self, state: StreamState, chunk: VisualChunk, between: Callable[[], None] = lambda: None) -> None:
+        """Run a chunk through the stages into the cache, in pieces if the budget or the window is small.
+
+        `between` is called before each piece, when the cache is whole.
+        """
+        for piece in chunk.split(self._steps_at_once(chunk, state.place)):
+            between()
+            self._prefill(state, piece)
+        state.chunks += 1
+
+    def _steps_at_once(self, chunk: VisualChunk, place: Place) -> int:
+        """How many steps of a chunk may be in flight together."""
+        limits, steps = self.limits.moved, len(chunk.steps)
+        glue = max(chunk.steps) - math.prod(chunk.size)
+        longest = max(glue, self.glue)  # later steps have longer numbers and times, and must fit as well
+
+        def fits(steps: int, share: float, glue: int = glue) -> bool:
+            """Whether so many steps take at most `share` of the room of every layer."""
+            incoming = self._incoming(steps * math.prod(chunk.size), steps * glue)
+            text = len(self.prefix)
+            return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
+
+        if not fits(1, 1.0, longest):
+            said = f", {longest} of them for its number or time in words," if longest else ""
+            raise ConfigError(
+                f"{self.memory} can't hold one step of {math.prod(chunk.size) + longest} tokens{said} beside "
+                f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
+            )
+        if self.limits.window is not None:
+            ids, after = self.adapter.place(chunk, place)
+            if after.next - int(ids[0].min()) > self.limits.window.limit // 2:  # on the host: no device waits
+                return 1  # a pause within the chunk, which only whole pieces can close
+        if fits(steps, 1.0):
+            return steps
+        # a chunk that would push everything else out goes in pieces that leave half of the room to the past
+        return max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
+
+    def fill_up(self, state: StreamState) -> None:
+        """Let an odd frame that waits be seen without its partner."""
+        if state.waiting is not None:
+            waiting, state.waiting = state.waiting, None
+            self.visual(state, self.look(state, waiting))
+
+    def look(self, state: StreamState, frames: FrameChunk) -> VisualChunk:
+        """A chunk's visual tokens as the family's adapter makes them."""
+        return self.adapter.look(frames.frames, frames.seconds, state.steps - state.first_step)
+
+    def _incoming(self, visual: int, glue: int) -> list[int]:
+        """Columns that each layer takes while so many tokens are in flight, the probe included."""
+        last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.ranks_at, default=0)
+        per_layer = self.loop.schedule.per_layer(visual)
+        return [n + glue + (len(self.probe) if i < last else 0) for i, n in enumerate(per_layer)]
+
+    def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
+        """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
+        positions, place = self.adapter.place(piece, state.place)
+        count, asked, device = len(piece), len(self.probe), piece.embeds.device
+        schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
+        per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
+        hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
+        asking, end = self.adapter.positions.text(asked, place)
+        ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
+        cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
+        self.range.heed(ahead.end - min(shift.text for shift in cache.shifts))
+        positions = torch.cat([positions, asking], dim=-1).to(device)
+        numbers = dict(index=state.rows, step=state.steps, chunk=state.chunks)
+        table = chunk_table(piece, positions[..., :count], **numbers, since=state.since)
+        row = torch.arange(len(hidden), device=device)[None]
+        before = cache.lengths()
+        asks = bool(asked) and self.evictor.uses_query
+        passage = MemoryPassage(cache, F.pad(piece.visual, (0, asked)), asked if asks else 0)
+        rows = self.loop.run(
+            hidden[None],
+            positions,
+            F.pad(piece.visual, (0, asked))[None],
+            probe=row[:, -1:],
+            transient=None if asks else row >= count,
+            layout=_layout(table, piece, state.steps, asked),
+            usual=state.usual,
+            cache=cache,
+            deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
+            passage=passage,
+        )
+        cache.queries = passage.queries
+        state.usual = rows.usual
+        cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
+        cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, cache.shifts))
+        state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
+        state.visual_tokens += piece.visual_tokens
+        kept = schedule.counts(piece.visual_tokens)
+        state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
+
+    # -- text -------------------------------------------------------------------------------------------------------
+
+    def text(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
+        """Run text rows over the cache, without a note in its tables; returns what left the layers [rows, hidden]."""
+        positions, state.place = self.adapter.positions.text(len(embeds), state.place)
+        passage = passage or MemoryPassage(state.cache)
+        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache, passage=passage)
+        return rows.hidden[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of the token after each row [rows, vocabulary]."""
+        return self.model.get_output_embeddings()(self.loop.text.norm(hidden))
+
+    def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
+        """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.
+
+        Raises
+        ------
+        ConfigError
+            If no move makes room for them.
+        """
+        self.reach.check_question(state, tokens)
+        ahead = text_ahead(state.place, tokens)
+        state.cache.fit(ahead)
+        return ahead
+
+    def go_on(self, state: StreamState, tokens: int) -> bool:
+        """Move positions, with those of the question and its answer, to go on by so many tokens; False if none can."""
+        cache, ahead = state.cache, text_ahead(state.place, tokens)
+        if not any(cache.leaving(ahead)):
+            return True
+        self._note(state, cache.get_seq_length() - len(cache.tables[0]))
+        if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
+            return False
+        cache.fit(ahead)
+        return True
+
+    def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
+        """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.
+
+        Raises
+        ------
+        ConfigError
+            If the budget can't hold it.
+        """
+        tokens = len(embeds)
+        self.reach.check_text(tokens)
+        state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
+        self.text(state, embeds)
+        self._note(state, tokens)
+        if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
+            state.steps, state.chunks = state.steps + 1, state.chunks + 1
+            state.first_step = state.steps
+
+    def _note(self, state: StreamState, tokens: int) -> None:
+        """Note in the tables the text that was run last."""
+        device = self.probe.device
+        index = torch.arange(state.rows, state.rows + tokens, device=device)
+        position = torch.arange(state.place.next - tokens, state.place.next, device=device)
+        position = position[:, None].expand(-1, self.loop.axes)
+        state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
+        state.rows += tokens
+
+
+def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
+    """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
+    frame = torch.where(piece.visual, table.step - first, -1)
+    place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
+    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
+    return Layout(frame, place, len(piece.steps), math.prod(piece.size), piece.size[1], first)

@@ -1,0 +1,83 @@
+"""What the tokens of a chunk or of some text are, for the tables of each layer. Knows no model and no keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..memory import Shift, TokenTable
+from ..memory.table import time_dtype
+from ..models import VisualChunk
+from ..pyramid import Rows, Schedule
+
+
+def chunk_table(
+    piece: VisualChunk, positions: Tensor, *, index: int, step: int, chunk: int, since: float = 0.0
+) -> TokenTable:
+    """The tokens of a chunk, before any is dropped.
+
+    Parameters
+    ----------
+    piece : VisualChunk
+    positions : Tensor [1, tokens] or [3, 1, tokens]
+        In the stream.
+    index, step, chunk : int
+        Numbers of its first token, its first step, and itself.
+    since : float
+        From when the table counts seconds.
+    """
+    count, device = len(piece), piece.embeds.device
+    height, width = piece.size
+    per_step = torch.tensor(piece.steps, device=device)
+    number = torch.arange(len(piece.steps), device=device).repeat_interleave(per_step, output_size=count)
+    times = torch.tensor([s - since for s in piece.seconds], dtype=time_dtype(device), device=device)
+    place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
+    position = positions.reshape(-1, count).T
+    return TokenTable(
+        index=torch.arange(index, index + count, device=device),
+        seconds=times.repeat_interleave(per_step, output_size=count),
+        chunk=torch.full_like(number, chunk),
+        step=number + step,
+        row=torch.where(piece.visual, place // width, -1),
+        column=torch.where(piece.visual, place % width, -1),
+        score=torch.zeros(count, dtype=torch.float32, device=device),
+        visual=piece.visual,
+        position=position,
+        entered=position,
+        now=position,
+    )
+
+
+def stage_tables(
+    whole: TokenTable, rows: Rows, schedule: Schedule, visual_tokens: int, shifts: list[Shift]
+) -> list[TokenTable]:
+    """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
+    count, stages = len(whole), len(schedule.layers) + 1
+    alive, score = torch.arange(count, device=whole.index.device), whole.score
+    held = [n + count - visual_tokens for n in schedule.counts(visual_tokens)]
+    tables = []
+    for stage in range(stages):
+        if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
+            alive = rows.boundaries[stage - 1].kept[0, : held[stage]]
+        if stage < len(rows.boundaries):  # the stage's own tokens are ranked where it ends
+            score = score.scatter(0, alive, rows.boundaries[stage].settled[0, : held[stage]].float())
+        tables.append(replace(whole, score=score).take(alive))
+    return _per_layer([tables[schedule.stage(layer)] for layer in range(schedule.num_layers)], shifts)
+
+
+def text_tables(index: Tensor, position: Tensor, chunk: int, step: int, shifts: list[Shift]) -> list[TokenTable]:
+    """Rows of text [tokens] at `position` [tokens, axes], the same in every layer."""
+    table = TokenTable.text(index, position, position, chunk=chunk, step=step)
+    return _per_layer([table] * len(shifts), shifts)
+
+
+def _per_layer(tables: list[TokenTable], shifts: list[Shift]) -> list[TokenTable]:
+    """The same tokens where each layer's positions stand; layers that agree share a table."""
+    made: dict[tuple[int, Shift], TokenTable] = {}
+    for table, shift in zip(tables, shifts, strict=True):
+        if (id(table), shift) not in made:
+            now = shift.move(table.position, table.visual)
+            made[id(table), shift] = replace(table, entered=now, now=now)
+    return [made[id(table), shift] for table, shift in zip(tables, shifts, strict=True)]

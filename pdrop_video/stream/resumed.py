@@ -1,0 +1,155 @@
+"""A stream's state out of a saved file, each part of it checked before anything goes on with it.
+
+Knows what a header and its tensors must be. Refuses to know files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..common.checks import real, whole
+from ..costs.decoder import DecoderShape
+from ..memory import Archive, Shift, TokenTable
+from ..memory.pack import unpack
+from ..memory.table import time_dtype
+from ..models import Place
+from ..video import FrameChunk
+from .state import StreamState
+
+if TYPE_CHECKING:
+    from .ingest import Ingestor
+
+_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens")
+_TUPLES = ("span", "told", "answered")
+PLAIN = (*_COUNTS, *_TUPLES)
+"""Fields of a state that stand in the header as they are."""
+_MOST, _SIDE = 2**53, 2**12
+"""No count or position, and no row or column of a picture, comes so far."""
+
+
+def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingestor) -> StreamState:
+    """The state that a file's header and tensors describe, in a cache of `ingest`.
+
+    Raises
+    ------
+    StreamError, ConfigError, KeyError, ValueError, TypeError
+        If they describe none; `session.intact` makes one kind of it.
+    """
+    cache, device = ingest.empty_cache(), ingest.probe.device
+    _set_clocks(header, tensors, device)
+    if cache.archive is not None:
+        cache.archive = _archive(cache.archive, tensors, header, ingest)
+    # copies, so that nothing which the stream remembers lies in the file
+    tensors = {name: t.to(device, copy=True) for name, t in tensors.items() if not name.startswith("archive.")}
+    shape = DecoderShape.of(ingest.model.config)
+    plain = _plain_values(header["state"], shape.vocabulary)
+    state = StreamState(
+        cache=cache,
+        place=Place(**_numbers("place", header["place"], optional=("start",))),
+        push_seconds=real("push_seconds", header["push_seconds"], 0),
+        **plain,
+    )
+    numbers = [whole("table_of_layer", number, 0) for number in header["table_of_layer"]]
+    if len(numbers) != shape.layers or len(header["shifts"]) != shape.layers:
+        raise ValueError(f"tables of {len(numbers)} layers and shifts of {len(header['shifts'])} for {shape.layers}")
+    tables = {n: TokenTable(*(tensors[f"table.{n}.{f.name}"] for f in fields(TokenTable))) for n in set(numbers)}
+    for table in tables.values():
+        _check_table(table, plain, ingest.loop.axes)
+    cache.tables = [tables[number] for number in numbers]
+    for i, layer in enumerate(cache.layers):
+        if not (held := len(cache.tables[i])):
+            continue
+        keys, values, entered = tensors[f"keys.{i}"], tensors[f"values.{i}"], tensors.get(f"entered.{i}")
+        there = [keys, values, *([] if entered is None else [entered])]
+        _expect(f"keys of layer {i}", there, (1, shape.kv_heads, held, shape.head_dim))
+        layer.restore(keys, values, entered)
+    cache.shifts = [Shift(**_numbers("a shift", shift, least=None)) for shift in header["shifts"]]
+    if any(name.startswith("query.") for name in tensors):
+        cache.queries = [tensors[f"query.{i}"] for i in range(shape.layers)]
+        for query in cache.queries:
+            _expect("queries", [query], (shape.heads, cache.queries[0].shape[1], shape.head_dim))
+    if "usual" in tensors:  # of a version that kept it for one layer alone
+        state.usual = {ingest.loop.ranks_at[0]: tensors["usual"]}
+    state.usual |= {int(name[6:]): usual for name, usual in tensors.items() if name.startswith("usual.")}
+    for usual in state.usual.values():
+        _expect("what is usual", [usual], tuple(usual.shape))
+    if (seconds := header["waiting_seconds"]) is not None:
+        state.waiting = FrameChunk(tensors["waiting"], tuple(seconds))
+    return state
+
+
+def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Seconds as this device's tables count them, from those of another one, or of a version that had float32."""
+    dtype, span = time_dtype(device), header["state"]["span"]
+    since = 0.0 if dtype == torch.float64 or span is None else span[0]
+    for name, tensor in tensors.items():
+        if name.endswith(".seconds") and tensor.is_floating_point():  # what is of another kind is refused later on
+            tensors[name] = (tensor.double() + (header.get("since", 0.0) - since)).to(dtype)
+
+
+def _plain_values(given: dict[str, Any], vocabulary: int) -> dict[str, Any]:
+    """Those fields of a state that are no tensors, each of its own kind."""
+    plain: dict[str, Any] = {name: whole(name, given[name], 0, _MOST) for name in _COUNTS}
+    span, told, answered = (given[name] for name in _TUPLES)
+    if span is not None:
+        first, last = span
+        plain["span"] = real("span", first), real("span", last)
+    plain["told"] = tuple(map(str, told))  # whether it can be taken in, the stream asks as it opens
+    plain["answered"] = (
+        None if answered is None else tuple(whole("answered", each, 0, vocabulary - 1) for each in answered)
+    )
+    return plain
+
+
+def _numbers(
+    name: str, given: dict[str, Any], *, optional: tuple[str, ...] = (), least: int | None = 0
+) -> dict[str, Any]:
+    """Numbers by name: whole but for `since`, which are seconds."""
+    for key, value in given.items():
+        if key == "since":
+            real(name, value)
+        elif value is not None or key not in optional:
+            whole(f"{key} of {name}", value, -_MOST if least is None else least, _MOST)
+    return given
+
+
+def _archive(empty: Archive, tensors: dict[str, Tensor], header: dict[str, Any], ingest: Ingestor) -> Archive:
+    """What was archived, in the storage of `empty`."""
+    shape = DecoderShape.of(ingest.model.config)
+    archive = unpack(empty, tensors, header["archived"])
+    for block in archive.blocks:
+        for i, piece in block.pieces.items():
+            _check_table(piece.table, header["state"], ingest.loop.axes)
+            whole("a layer of the archive", i, 0, shape.layers - 1)
+            _expect("archived keys", [piece.keys, piece.values], (shape.kv_heads, len(piece.table), shape.head_dim))
+            steps, sums = block.steps[i], block.sums[i]
+            if steps.dtype != torch.int64 or tuple(sums.shape) != (*steps.shape, shape.kv_heads * shape.head_dim + 1):
+                raise ValueError(f"sums of the archive are {tuple(sums.shape)} for {tuple(steps.shape)} steps")
+    return archive
+
+
+def _check_table(table: TokenTable, counts: dict[str, Any], axes: int) -> None:
+    """Refuse columns of other types or lengths than they should have, and places out of reach."""
+    for field in fields(TokenTable):
+        column = getattr(table, field.name)
+        kind = {"seconds": column.is_floating_point(), "score": column.is_floating_point()}
+        kind["visual"] = column.dtype == torch.bool
+        shape = (len(table), axes) if field.name in ("position", "entered", "now") else (len(table),)
+        if tuple(column.shape) != shape or not kind.get(field.name, column.dtype == torch.int64):
+            raise ValueError(f"{field.name} of a table is {column.dtype} {tuple(column.shape)}")
+    ends = {"index": counts["rows"], "chunk": counts["chunks"] + 1, "step": counts["steps"] + 1}
+    for name, end in (ends | {"row": _SIDE, "column": _SIDE}).items():
+        column = getattr(table, name)
+        if len(table) and not (int(column.min()) >= -1 and int(column.max()) < end):
+            raise ValueError(f"{name} of a table leaves -1 to {end}")
+
+
+def _expect(name: str, tensors: list[Tensor], shape: tuple[int, ...]) -> None:
+    """Refuse tensors of another shape, or of several types."""
+    for tensor in tensors:
+        if tuple(tensor.shape) != shape or tensor.dtype != tensors[0].dtype or not tensor.is_floating_point():
+            raise ValueError(f"{name} are {tensor.dtype} {tuple(tensor.shape)} and not {shape}")

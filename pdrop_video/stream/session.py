@@ -1,0 +1,184 @@
+"""A stream in a file: everything that it remembers, written whole or not at all, and refused by another model.
+
+What is not a tensor stands in the file's header. Knows a stream's state, never a model's weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..common.checks import path as checked_path
+from ..common.checks import shown
+from ..errors import ModelError, PDropError, StreamError
+from ..memory import EVICTORS, Memory
+from ..memory.pack import pack
+from ..pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
+from ..registry import name_of
+from . import saved
+from .resumed import PLAIN, state_of
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+    from .stream import VideoStream
+
+_FORMAT = 2
+
+
+def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
+    """Write a stream; see `VideoStream.save`. While it is being written, the stream may go on."""
+    path = checked_path("path", path)
+    with stream._access.saving:
+        with stream._access.whole():
+            tensors, header = _packed(stream)
+        try:
+            saved.write(path, tensors, header)
+        except OSError as error:
+            raise StreamError(
+                f"no stream can be saved in {shown(str(Path(path).parent))}: {_plain(error)}; choose a file in a "
+                "folder with room that can be written. What was saved before is as it was."
+            ) from error
+
+
+def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Copies of all tensors, on the host, and the header."""
+    state, schedule = stream._state, stream.loop.schedule
+    tensors: dict[str, Tensor] = {}
+    tables: dict[int, int] = {}  # layers that hold the same tokens share a table; it is written once
+    for i, layer in enumerate(state.cache.layers):
+        if layer.get_seq_length():
+            tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys, layer.values
+            if layer.entered is not None:
+                tensors[f"entered.{i}"] = layer.entered
+        table = state.cache.tables[i]
+        if id(table) not in tables:
+            tables[id(table)] = len(tables)
+            for field in fields(table):
+                tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name)
+    for i, query in enumerate(state.cache.queries or []):
+        tensors[f"query.{i}"] = query
+    for i, usual in state.usual.items():
+        tensors[f"usual.{i}"] = usual
+    if state.waiting is not None:
+        tensors["waiting"] = state.waiting.frames
+    header = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint(stream.lm),
+        "pyramid": {
+            "layers": schedule.layers,
+            "ratios": schedule.ratios,
+            "scorer": name_of(SCORERS, stream.loop.scorer),
+            "allocator": name_of(ALLOCATORS, stream.loop.allocator),
+        },
+        "memory": {
+            "tokens": stream.memory.tokens,
+            "bytes": stream.memory.bytes,
+            "shape": stream.memory.shape,
+            "evictor": name_of(EVICTORS, state.cache.evictor),
+            "positions": stream.memory.positions,
+            "archive": stream.memory.archive,
+            "archive_folder": stream.memory.archive_folder,
+        },
+        "system": stream.system,
+        "standing_question": stream.standing_question,
+        "table_of_layer": [tables[id(table)] for table in state.cache.tables],
+        "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
+        "push_seconds": state.push_seconds,
+        "since": state.since,
+        "place": asdict(state.place),
+        "shifts": [asdict(shift) for shift in state.cache.shifts],
+        "state": {name: getattr(state, name) for name in PLAIN},
+    }
+    copies = {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+    if state.cache.archive is not None:  # on the host already
+        archived, header["archived"] = pack(state.cache.archive)
+        copies |= archived
+    return copies, header
+
+
+def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `VideoStream` takes to go on with a saved stream; see `VideoLM.resume`."""
+    path = checked_path("path", path)
+    header, tensors = saved.read(path)
+    if header.get("format") != _FORMAT:
+        raise StreamError(
+            f"{shown(path)} is not a stream saved by this version (format {_FORMAT}); save it again with the "
+            "version that you resume it with."
+        )
+    with intact(path):
+        with lm.turnstile:
+            here = fingerprint(lm)
+        _compare(header["fingerprint"], here)
+        return {
+            "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
+            "memory": Memory(**header["memory"]),
+            "standing_question": header["standing_question"],
+            "system": header["system"],
+            "restore": partial(state_of, header, tensors),
+        }
+
+
+@contextmanager
+def intact(path: str | os.PathLike[str]) -> Iterator[None]:
+    """One kind of error for all that can be wrong with what stands in a file, whoever finds it.
+
+    Raises
+    ------
+    StreamError
+    """
+    try:
+        yield
+    except (ModelError, StreamError, torch.OutOfMemoryError):
+        raise
+    except PDropError as error:
+        raise StreamError(f"the stream saved in {shown(os.fspath(path))} can't go on here: {error}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise StreamError(
+            f"{shown(os.fspath(path))} holds what no stream writes ({type(error).__name__}: {shown(str(error))}); take "
+            "a copy of the file, or an older save."
+        ) from error
+
+
+def fingerprint(lm: VideoLM) -> dict[str, Any]:
+    """What a saved stream depends on: family, sizes, RoPE, tokenizer's prompt, dtype and a digest of the weights.
+
+    The digest covers a corner of every parameter, so that a fine-tuned model is told from its base at little cost.
+    """
+    text = lm.model.config.get_text_config()
+    digest = hashlib.sha256()
+    for name, parameter in sorted(lm.model.named_parameters()):
+        corner = parameter.detach().flatten()[:8].to("cpu", torch.float64)
+        digest.update(name.encode() + str(tuple(parameter.shape)).encode() + corner.numpy().tobytes())
+    return {
+        "family": lm.model.config.model_type,
+        "layers": lm.num_layers,
+        "rope": json.loads(json.dumps(getattr(text, "rope_parameters", None))),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "prompt": [lm.prompt.before(), lm.prompt.after("")],
+        "weights": digest.hexdigest()[:16],
+    }
+
+
+def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
+    if saved.keys() < {"family", "layers", "weights"}:
+        raise KeyError("fingerprint")
+    for name, value in saved.items():
+        if here.get(name) != value:
+            raise ModelError(
+                f"the stream was saved by another model: its {name} is {value!r}, this model's is {here.get(name)!r}; "
+                "resume it with the model, dtype and tokenizer that it was watched with."
+            )
+
+
+def _plain(error: OSError) -> str:
+    return f"{error.strerror} ({shown(error.filename)})" if error.strerror and error.filename else str(error)

@@ -1,0 +1,278 @@
+"""`VideoStream`: push frames, ask at any time. The only place that knows all the steps.
+
+Video frames go through the family's adapter into visual tokens, through the layer loop in stages, into a cache that is
+kept within its budget; a question forks that cache, is answered, and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
+
+from torch import Tensor
+
+from .. import plots
+from ..common import checks
+from ..errors import ConfigError, StreamError
+from ..memory import lasting
+from ..pyramid import Pyramid, Schedule
+from . import session
+from .answer import Answer
+from .asking import AnswerStream, Question, checked_for_asking
+from .turns import keep_turn
+from .watching import Watching
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class VideoStream(Watching):
+    """A video being watched. Opened by `VideoLM.stream`.
+
+    Parameters
+    ----------
+    lm : VideoLM
+        The model.
+    loop : LayerLoop
+        Its layers and the schedule.
+    memory : Memory
+        The budget.
+    standing_question : str, optional
+        Ranks visual tokens in place of the answer-turn template.
+    system : str, optional
+        A system prompt.
+    restore : callable, optional
+        Makes a saved state; by default a stream begins with the prompt.
+
+    Raises
+    ------
+    ConfigError
+        If positions are "compact", or the budget can't hold the prompt.
+    """
+
+    def plot_memory(self) -> Figure:
+        """Draw how much of each stretch of time is still remembered, stage by stage.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        StreamError
+            If nothing was watched yet.
+        PDropError
+            If matplotlib, the extra "plots", is not installed.
+        """
+        return plots.memory(self)
+
+    def fork(self) -> VideoStream:
+        """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
+        with self._access.whole(), lasting():
+            twin = object.__new__(type(self))
+            twin.__dict__.update(self.__dict__)
+            twin._open(self._state.fork())
+        return twin
+
+    def __copy__(self) -> VideoStream:
+        return self.fork()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> VideoStream:
+        return self.fork()  # what it shares with the other is never written on by either
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise StreamError(
+            "a stream can't be pickled: it lives on its model. Write it to a file with save, and go on from there with "
+            "VideoLM.resume, also in another process; in this one, fork it."
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the stream remembers to one file, from which `VideoLM.resume` goes on bit for bit.
+
+        The file appears in one step: a crash at any moment leaves the old file or the new one, whole.
+
+        Parameters
+        ----------
+        path : str or path
+            A file; replaced if it exists.
+        """
+        session.save(self, path)
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = ...,
+        *,
+        stream: Literal[False] = ...,
+        keep: bool = ...,
+        pyramid: Pyramid | None = ...,
+        retrieve: int | None = ...,
+        answer_prefix: str = ...,
+    ) -> Answer: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = ...,
+        *,
+        stream: Literal[True],
+        keep: bool = ...,
+        pyramid: Pyramid | None = ...,
+        retrieve: int | None = ...,
+        answer_prefix: str = ...,
+    ) -> AnswerStream: ...
+    def ask(
+        self,
+        question: str,
+        max_new_tokens: int = 128,
+        *,
+        stream: bool = False,
+        keep: bool = False,
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+        answer_prefix: str = "",
+    ) -> Answer | AnswerStream:
+        """Answer a question about what was watched so far; the stream stays bit for bit as it was.
+
+        Parameters
+        ----------
+        question : str
+        max_new_tokens : int
+            Longest answer, in tokens.
+        stream : bool
+            True gives an iterator over the pieces of the text, whose `answer` is set at its end.
+        keep : bool
+            Let question and answer stay in the stream as a turn of the conversation, once the answer is complete.
+            Frames pushed afterwards are a new turn's video.
+        pyramid : Pyramid, optional
+            Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
+            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks. None
+            attends to all that is remembered.
+        retrieve : int, optional
+            How many steps of time to bring back from the archive into each layer of the question's fork, beside what
+            is remembered: those most like the question.
+        answer_prefix : str
+            Text that the answer is made to begin with; not part of `Answer.text`.
+
+        Returns
+        -------
+        Answer or AnswerStream
+
+        Raises
+        ------
+        StreamError
+            If no frame was pushed yet.
+        ConfigError
+            If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
+            in the model's trained range; if a number is below 1; if `pyramid` has a scorer, an allocator or positions,
+            which a question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the
+            budget can't hold the turn.
+
+        Notes
+        -----
+        An answer that comes to the end of the trained range goes on as long as positions can be moved, and ends there
+        otherwise, `Answer.finished` false. How long it may become changes nothing before that.
+        """
+        max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
+        checks.switch("stream", stream)
+        checks.switch("keep", keep)
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+            if keep:
+                opening = 1 + len(self.lm.prompt.again())  # of the next video
+                self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
+            pieces = self._answer(asked, max_new_tokens)
+            answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None)
+            self._access.dependents.add(answer)
+        return answer if stream else answer.finish()
+
+    def likelihood(
+        self,
+        question: str,
+        options: Sequence[str],
+        *,
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+        answer_prefix: str = "",
+    ) -> tuple[float, ...]:
+        """How likely each of some answers is: the mean log-probability of its tokens after the question.
+
+        Parameters
+        ----------
+        question : str
+        options : sequence of str
+            The answers' texts.
+        pyramid, retrieve, answer_prefix
+            As for `ask`.
+
+        Returns
+        -------
+        tuple of float
+            One for each option, in nats a token.
+        """
+        options = checks.texts("options", options)
+        ids = [self.lm.prompt.words(option) for option in options]
+        if not all(ids):
+            raise ConfigError(f"the option {options[ids.index([])]!r} has no token in this model; leave it out.")
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, ids)
+        with self._access.turn():
+            try:
+                return asked.likelihood(asked.prefill(), self._access.give_way)
+            finally:
+                asked.close()
+
+    def next_logits(
+        self, question: str, *, pyramid: Pyramid | None = None, retrieve: int | None = None, answer_prefix: str = ""
+    ) -> Tensor:
+        """The logits of the answer's first token [vocabulary]. Parameters as for `ask`."""
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+        with self._access.turn():
+            try:
+                return asked.prefill()
+            finally:
+                asked.close()
+
+    def _asked(
+        self,
+        question: str,
+        answer_prefix: str,
+        pyramid: Pyramid | None,
+        retrieve: int | None = None,
+        options: list[list[int]] | None = None,
+    ) -> Question:
+        checks.text("the question", question)
+        checks.text("answer_prefix", answer_prefix, empty=True)
+        if retrieve is not None:
+            retrieve = checks.whole("retrieve", retrieve)
+            if self.memory.archive is None:
+                raise ConfigError(
+                    f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
+                )
+        if self._state.span is None:
+            raise StreamError("nothing was watched yet; push at least one frame before asking.")
+        own = self.loop.schedule
+        all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
+        schedule = all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers)
+        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0, options)
+
+    def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
+        """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
+        try:
+            yield from asked.decode(asked.prefill(), max_new_tokens)
+        finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
+            self.lm.turnstile.later(asked.close)
+
+    def _keep(self, asked: Question, answer: Answer) -> None:
+        """The turn goes behind all that was watched by now, which may be more than when the question came."""
+        with self._access.whole():
+            asked.close()
+            with self._changing(replace(self._state)) as state:
+                keep_turn(self.lm, self._ingest, state, asked.text, asked.answer_prefix, list(answer.token_ids))

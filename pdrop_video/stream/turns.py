@@ -1,0 +1,84 @@
+"""Text around and between the frames of a stream, as rows for the model: questions, told text, turns that were kept.
+
+Knows the prompt and a stream's state. Refuses to know the cache.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..common import checks
+from ..errors import ConfigError
+from .ingest import Ingestor
+from .state import StreamState
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+
+
+def question_ids(lm: VideoLM, state: StreamState, question: str, answer_prefix: str = "") -> list[int]:
+    """What is asked after all that was watched, to where the answer begins, but for what closes the video.
+
+    What was told since the last frame stands in front of the question. After a kept turn that no frame followed, the
+    question is a turn without a video.
+    """
+    prompt, text = lm.prompt, "\n".join([*state.told, question])
+    asked = prompt.after(text) if state.answered is None else [*state.answered, *prompt.again(text)]
+    return asked + (prompt.words(answer_prefix) if answer_prefix else [])
+
+
+def question_rows(lm: VideoLM, state: StreamState, ids: list[int]) -> Tensor:
+    """The rows of a question's ids, with what closes the video [rows, hidden]."""
+    rows = lm.adapter.embed(ids)
+    return rows if state.answered is not None else torch.cat([lm.adapter.closing(), rows])
+
+
+def check_told(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> None:
+    """Whether the memory can hold all that was told since the last frame.
+
+    Raises
+    ------
+    ConfigError
+        If it can't.
+    """
+    closing = len(lm.adapter.closing())
+    ingest.reach.check_text(
+        sum(closing + len(lm.prompt.between(text)) for text in told), "text told since the last frame"
+    )
+
+
+def told_still(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> tuple[str, ...]:
+    """What a saved stream was told, without what no push could take in; earlier versions were told it all the same."""
+    good: tuple[str, ...] = ()
+    for text in told:
+        try:
+            check_told(lm, ingest, (*good, checks.text("text", text)))
+        except ConfigError as error:
+            warnings.warn(f"left out of what the stream was told before it was saved: {error}", stacklevel=4)
+        else:
+            good = (*good, text)
+    return good
+
+
+def follow_up(lm: VideoLM, ingest: Ingestor, state: StreamState) -> None:
+    """Let what stands in front of the next frame into the memory: the next turn's opening, and what was told."""
+    adapter, prompt = lm.adapter, lm.prompt
+    if state.answered is not None:
+        ingest.remember(state, adapter.embed([*state.answered, *prompt.again()]))
+        state.answered = None
+    told, state.told = state.told, ()
+    for text in told:
+        ingest.remember(state, torch.cat([adapter.closing(), adapter.embed(prompt.between(text))]), glue=True)
+
+
+def keep_turn(lm: VideoLM, ingest: Ingestor, state: StreamState, question: str, prefix: str, answer: list[int]) -> None:
+    """Let a question and its answer (token ids) into the memory."""
+    ingest.fill_up(state)
+    rows = question_rows(lm, state, question_ids(lm, state, question, prefix))
+    state.told = ()
+    ingest.remember(state, torch.cat([rows, lm.adapter.embed(answer[:-1])]))
+    state.answered = tuple(answer[-1:])

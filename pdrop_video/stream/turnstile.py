@@ -1,0 +1,238 @@
+"""Whose turn it is: a lock for each model, passed in the order of asking, and one for each stream, seen only whole.
+
+A turn is one piece of a chunk or one token of an answer. Whatever touches the model, its tokenizer or a cache does so
+within a turn, and nobody waits for anything but the next turn while holding one: so there is no deadlock, and no stream
+waits longer than one turn of each other. Knows threads; refuses to know models, frames and questions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock, get_ident
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from ..errors import StreamError
+
+_ALL: WeakSet[Turnstile] = WeakSet()
+
+
+def _after_fork() -> None:
+    for turnstile in list(_ALL):
+        turnstile.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Turnstile:
+    """A lock that threads pass in the order in which they asked for it. Use it with ``with``.
+
+    Not re-entrant: a thread that would wait for itself gets a `StreamError`.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = Lock()  # around `_busy` and `_line`, for a few instructions at a time
+        self._busy: Lock | None = None  # the gate of whoever holds it, or to whom it is being handed on
+        self._line: deque[Lock] = deque()  # who waits: each at a gate of its own, which the one before opens
+        self._owner: int | None = None
+        self._broken = False
+        _ALL.add(self)
+        self._chores: deque[Callable[[], None]] = deque()
+
+    def __enter__(self) -> Turnstile:
+        gate = _closed()
+        try:
+            if not self._queue(gate):
+                gate.acquire()
+        except BaseException:  # Ctrl-C while waiting: leave the line, or pass on what was handed over meanwhile
+            self._leave(gate)
+            raise
+        self._owner = get_ident()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._do_chores()
+        finally:
+            self._hand_on()
+            self._idle()
+
+    def give_way(self) -> None:
+        """Let everybody pass who waits by now; call it while holding the lock, which is held again afterwards."""
+        if not self._line:
+            return
+        self.__exit__()
+        gate, interrupt = _closed(), None
+        while True:
+            try:
+                if not self._queue(gate):
+                    gate.acquire()
+                break
+            except BaseException as error:  # Ctrl-C: what the caller will undo now, it must undo within a turn
+                interrupt = error
+        self._owner = get_ident()
+        if interrupt is not None:
+            raise interrupt
+
+    def later(self, chore: Callable[[], None]) -> None:
+        """Have `chore` done within a turn: now if it is nobody's, else at the end of the running one.
+
+        Never waits, so that finalisers may call it, which run in any thread at any moment, even in one that is in the
+        middle of this class.
+        """
+        self._chores.append(chore)
+        self._idle()
+
+    def _queue(self, gate: Lock) -> bool:
+        """Take the lock if it is free, else stand in line; whether it is this gate's turn.
+
+        May be called again for a gate that Ctrl-C kept from learning the answer, at whatever moment it came.
+        """
+        if self._broken:
+            raise StreamError(
+                "this process was forked while another thread worked with the model, and nobody ends that work here; "
+                'start it anew (the start method "spawn"), and load the model and resume streams in it.'
+            )
+        if self._owner == get_ident():
+            raise StreamError(
+                "a stream or its model was used from within its own work (a signal handler, a scorer or an evictor); "
+                "do it from another thread, or once that work is done."
+            )
+        with self._mutex:
+            if self._busy is None:
+                self._busy = gate
+            elif self._busy is not gate and gate not in self._line:
+                self._line.append(gate)
+            return self._busy is gate
+
+    def forked(self) -> None:
+        """Called in a process that was forked off, where no other thread lives on."""
+        self._mutex, self._line = Lock(), deque()
+        self._broken = self._busy is not None and self._owner != get_ident()
+
+    def _leave(self, gate: Lock) -> None:
+        """Give up a gate, wherever it stands."""
+        with self._mutex:
+            if gate in self._line:
+                self._line.remove(gate)
+            mine = self._busy is gate
+        if mine:
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        self._owner = None
+        with self._mutex:
+            self._busy = self._line.popleft() if self._line else None
+            if self._busy is not None:
+                self._busy.release()
+
+    def _do_chores(self) -> None:
+        while self._chores:
+            self._chores.popleft()()
+
+    def _idle(self) -> None:
+        """Do chores if it is nobody's turn.
+
+        If the mutex is taken, or it is somebody's turn, they are not lost: who takes the mutex either has a turn before
+        him, at whose end chores are done, or comes by here afterwards.
+        """
+        while self._chores and self._mutex.acquire(blocking=False):
+            free = self._busy is None
+            if free:
+                self._busy = _closed()
+            self._mutex.release()
+            if not free:
+                return
+            self._owner = get_ident()
+            try:
+                self._do_chores()
+            finally:
+                self._hand_on()
+
+
+def _closed() -> Lock:
+    """A gate that stands shut."""
+    gate = Lock()
+    gate.acquire()
+    return gate
+
+
+class Dependent(Protocol):
+    """What ends with its stream: an answer that is open, a feed."""
+
+    def end(self) -> None:
+        """Stop and let go of memory, without waiting; called within a turn."""
+
+
+class StreamAccess:
+    """Who may use one stream, and when.
+
+    Parameters
+    ----------
+    turnstile : Turnstile
+        The model's.
+
+    Attributes
+    ----------
+    turnstile : Turnstile
+    saving : Turnstile
+        Held from before a stream's state is read until it is in its file, so that a later save is the one that stays.
+    closed : bool
+    dependents : WeakSet of Dependent
+    """
+
+    def __init__(self, turnstile: Turnstile) -> None:
+        self.turnstile, self.saving = turnstile, Turnstile()
+        self.closed = False
+        self.dependents: WeakSet[Any] = WeakSet()  # added to while the stream is whole, so never while it is read
+        self._serial = Turnstile()
+
+    def check(self) -> None:
+        """Refuse to go on with a closed stream.
+
+        Raises
+        ------
+        StreamError
+        """
+        if self.closed:
+            raise StreamError("the stream was closed; open another with VideoLM.stream, or resume one from a file.")
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Alone on the stream, which is as a push or a kept turn left it, and within a turn of the model."""
+        with self.serial(), self.turn():
+            yield
+
+    @contextmanager
+    def serial(self) -> Iterator[None]:
+        """Alone on the stream, without a turn of the model."""
+        self.check()
+        with self._serial:
+            self.check()
+            yield
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Within a turn of the model, for work that does not touch what the stream remembers."""
+        self.check()
+        with self.turnstile:
+            self.check()
+            yield
+
+    def give_way(self) -> None:
+        """Between two pieces of work: let others have their turn, and stop if the stream was closed meanwhile."""
+        self.turnstile.give_way()
+        self.check()
+
+    def close(self, free: Callable[[], None]) -> None:
+        """Stop all work on the stream at its next turn, then free what it holds; a second call does nothing."""
+        self.closed = True
+        with self._serial, self.turnstile:
+            for each in list(self.dependents):
+                each.end()
+            free()

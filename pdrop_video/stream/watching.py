@@ -1,0 +1,300 @@
+"""Frames into a stream: what is remembered, and every way of pushing. `VideoStream` adds the questions.
+
+Knows the adapter, the ingestor and the state that a push changes. Refuses to know questions and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ..common import checks
+from ..errors import ConfigError, FrameError
+from ..memory import Memory, TokenTable, lasting
+from ..models.base import LATEST
+from ..pyramid import LayerLoop
+from ..pyramid.acceptance import accept
+from ..video import FrameChunk
+from .answer import Pushed, Status
+from .feed import Feed, Policy
+from .ingest import Ingestor
+from .state import StreamState
+from .turns import check_told, follow_up, told_still
+from .turnstile import StreamAccess
+
+if TYPE_CHECKING:
+    from .lm import VideoLM
+    from .stream import VideoStream
+
+
+class Watching:
+    """The half of `VideoStream` that watches and remembers."""
+
+    def __init__(
+        self,
+        lm: VideoLM,
+        loop: LayerLoop,
+        memory: Memory,
+        *,
+        standing_question: str | None = None,
+        system: str | None = None,
+        restore: Callable[[Ingestor], StreamState] | None = None,
+    ) -> None:
+        if loop.compact:
+            raise ConfigError(
+                'positions="compact" renumbers one whole prompt and can\'t go on from chunk to chunk; use '
+                'positions="original" for streams (compact works in pyramid_drop).'
+            )
+        if system is not None:
+            checks.text("system", system, empty=True)
+        if standing_question is not None:
+            checks.text("standing_question", standing_question, empty=True)
+        self.lm, self.loop, self.memory = lm, loop, memory
+        self.system, self.standing_question = system, standing_question
+        with lm.turnstile, lasting():
+            accept(loop.text, lm.model)
+            before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
+            self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
+            if restore is None:
+                self._open(self._ingest.begin())
+        if restore is not None:
+            with lasting():
+                state = restore(self._ingest)  # outside of a turn, since an archive takes a while
+            state.told = told_still(lm, self._ingest, state.told)
+            with lm.turnstile:
+                self._open(state)
+
+    def _open(self, state: StreamState) -> None:
+        self._access = StreamAccess(self.lm.turnstile)
+        self._state = state
+        self.lm.note(cast("VideoStream", self))
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "VideoStream(closed)"
+        frames, seconds, tokens, nbytes, archived = astuple(self.status)
+        span = "" if seconds is None else f", {seconds[0]:g} to {seconds[1]:g} s"
+        kept = f", {archived / 2**20:.1f} MiB archived" if archived else ""
+        return f"VideoStream({frames} frames{span}, {max(tokens)} tokens a layer, {nbytes / 2**20:.1f} MiB{kept})"
+
+    @property
+    def _state(self) -> StreamState:
+        self._access.check()
+        return self._current
+
+    @_state.setter
+    def _state(self, state: StreamState) -> None:
+        cache = state.cache
+        archived = 0 if cache.archive is None else cache.archive.nbytes
+        status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        self._current, self._status = state, status
+
+    @contextmanager
+    def _changing(self, state: StreamState) -> Iterator[StreamState]:
+        """What the block makes of `state`, a copy of the stream's, becomes the stream's; if it fails, nothing does."""
+        before = self._current, self._status
+        with lasting(), state.cache.transaction():
+            try:
+                yield state
+                self._state = state
+            except BaseException:
+                self._current, self._status = before
+                raise
+
+    # -- pushing ----------------------------------------------------------------------------------------------------
+
+    def push(self, frames: FrameChunk | Any, seconds: Any = None) -> Pushed:
+        """Watch some more frames.
+
+        Parameters
+        ----------
+        frames : FrameChunk, or array or Tensor [frames, height, width, 3] of uint8
+            RGB. Frames at irregular times are welcome.
+        seconds : sequence of float, optional
+            The time of each frame; only, and always, with an array.
+
+        Returns
+        -------
+        Pushed
+
+        Raises
+        ------
+        FrameError
+            If dtype, shape or times are wrong, or times go back. The stream stays as it was.
+        ConfigError
+            If a single step of frames does not fit into the budget. The stream stays as it was.
+
+        Notes
+        -----
+        A family that merges frames in pairs holds an odd last frame over to the next push; `ask` sees it meanwhile.
+        """
+        begun = perf_counter()
+        chunk = FrameChunk.checked(frames, seconds)
+        with self._access.whole():
+            self._check_times(chunk)
+            before = self._state
+            with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
+                state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
+                state.frames += len(chunk)
+                follow_up(self.lm, self._ingest, state)
+                for part in self._whole_steps(state, chunk):
+                    self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
+                taken = perf_counter() - begun
+                state.push_seconds += taken
+        waiting = 0 if state.waiting is None else len(state.waiting)
+        return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
+
+    def tell(self, text: str) -> None:
+        """Let text, such as a subtitle, into the stream between the frames before and those to come.
+
+        It is forgotten with the frame that follows it.
+
+        Parameters
+        ----------
+        text : str
+
+        Raises
+        ------
+        ConfigError
+            If there is no text, it can't be encoded, or the memory can't hold it with what was told since the last
+            frame. The stream stays as it was.
+        """
+        checks.text("text", text)
+        with self._access.serial():
+            told = (*self._state.told, text)
+            check_told(self.lm, self._ingest, told)
+            self._state = replace(self._state, told=told)
+
+    def feed(self, queue: int = 8, policy: Policy = "block") -> Feed:
+        """A bounded queue in front of `push`, with a thread that empties it: for sources that don't wait.
+
+        Parameters
+        ----------
+        queue : int
+            Most chunks that wait.
+        policy : "block" or "drop_oldest"
+            What a full queue does: let `Feed.put` wait, or drop the chunk that waits longest. Both are counted in
+            `Feed.fed`.
+
+        Returns
+        -------
+        Feed
+
+        Raises
+        ------
+        ConfigError
+            If `queue` is below 1 or the policy unknown.
+        """
+        with self._access.serial():
+            feed = Feed(cast("VideoStream", self), queue, policy)
+            self._access.dependents.add(feed)
+        return feed
+
+    def _check_times(self, chunk: FrameChunk) -> None:
+        if max(abs(chunk.seconds[0]), abs(chunk.seconds[-1])) >= LATEST:
+            raise FrameError(
+                f"a chunk runs from {chunk.seconds[0]:g} to {chunk.seconds[-1]:g} s; expected times in seconds, below "
+                f"{LATEST:g}, as Unix time is. Milliseconds are divided by 1e3, nanoseconds by 1e9."
+            )
+        if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
+            raise FrameError(
+                f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
+                f"{self._state.span[1]:g} s were pushed already; push frames in the order of their times, each once."
+            )
+
+    def _whole_steps(self, state: StreamState, chunk: FrameChunk) -> Iterator[FrameChunk]:
+        """Runs of frames that make whole steps; what is left over waits in `state`."""
+        step = self.lm.adapter.frames_per_step
+        waiting, state.waiting = state.waiting, None
+        if waiting is not None:
+            if waiting.frames.shape[1:] == chunk.frames.shape[1:]:
+                frames = torch.cat([waiting.frames.to(chunk.frames.device), chunk.frames])
+                chunk = FrameChunk(frames, waiting.seconds + chunk.seconds, chunk.source, chunk.lost)
+            else:  # the picture's size changed: the odd frame finds no partner and is filled up by itself
+                yield waiting
+        whole = len(chunk) - len(chunk) % step
+        if whole < len(chunk):
+            # cloned, so that one waiting frame does not keep the caller's whole chunk alive
+            state.waiting = FrameChunk(chunk.frames[whole:].clone(), chunk.seconds[whole:], chunk.source, chunk.lost)
+        if whole:
+            yield FrameChunk(chunk.frames[:whole], chunk.seconds[:whole], chunk.source, chunk.lost)
+
+    # -- remembering ------------------------------------------------------------------------------------------------
+
+    def held(self, stage: int = 0) -> TokenTable:
+        """What the layers of a stage remember: one row a token, in the order of time, with its place and score.
+
+        Parameters
+        ----------
+        stage : int
+            0 for the shallow layers, -1 for the deepest stage.
+        """
+        first_layers, stage = (0, *self.loop.schedule.layers), checks.whole("stage", stage, -(2**31))
+        if not -len(first_layers) <= stage < len(first_layers):
+            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
+        with self._access.serial():
+            state = self._state
+            table = state.cache.tables[first_layers[stage]].in_time()
+            return replace(table, seconds=state.told_times(table.seconds))
+
+    @property
+    def status(self) -> Status:
+        """What the stream holds, as its last whole push left it; never waits."""
+        self._access.check()
+        return self._status
+
+    @property
+    def cache_tokens(self) -> tuple[int, ...]:
+        """Tokens that each layer remembers."""
+        return self.status.cache_tokens
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values remembered."""
+        return self.status.cache_bytes
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token's keys and values in one layer."""
+        return self._ingest.token_bytes
+
+    @property
+    def cache_bound(self) -> int | None:
+        """Most bytes that `cache_bytes` can reach while frames are pushed; None for no limit."""
+        if self.memory.bytes is not None:
+            return self.memory.bytes
+        limits, layers = self._ingest.limits.moved, self._state.cache.layers
+        if limits is None:
+            return None
+        # a layer whose positions were moved holds its keys twice
+        parts = (n * (2 if layer.entered is None else 3) for n, layer in zip(limits, layers, strict=True))
+        return sum(parts) * self.token_bytes // 2
+
+    @property
+    def visual_tokens(self) -> int:
+        """Visual tokens that entered the language model so far."""
+        return self._state.visual_tokens
+
+    def close(self) -> None:
+        """Stop what runs on the stream at its next turn, and free what it remembers. A second call does nothing.
+
+        Whoever is in the middle of a push, of reading an answer or of waiting to get in, and whoever comes later, gets
+        a `StreamError`. A stream that nobody holds any more is freed without.
+        """
+        self._access.close(lambda: self.__dict__.pop("_current", None))
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._access.closed
+
+    def __enter__(self) -> VideoStream:
+        return cast("VideoStream", self)
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

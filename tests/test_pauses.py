@@ -19,7 +19,7 @@ from test_modes import remembered
 import pdrop_video as pv
 from pdrop_video.memory import Window, table
 from pdrop_video.models.positions import MRopePositions, Place
-from pdrop_video.stream.stream import records, resumed, state
+from pdrop_video.stream import records, resumed, state
 
 QUESTION = "what is shown first ?"
 EVERYTHING, NOTHING_LOST = pv.Pyramid(stages=1), pv.Memory(tokens=None)

@@ -25,7 +25,7 @@ import pdrop_video as pv
 from pdrop_video import plots
 from pdrop_video.common import atomic
 from pdrop_video.common.journal import Journal
-from pdrop_video.stream.stream import saved
+from pdrop_video.stream import saved
 
 LM = build("qwen2_5_vl")
 

@@ -68,8 +68,8 @@ def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Me
             raise ConfigError(f"there is no {kind} {shown(name)}; choose one of {', '.join(registry)}.")
         return _with(kind, registry[name], name, parameters) if parameters else registry[name]
     # what all that are listed say of themselves, as the kind's protocol asks
-    said = set.intersection(*({name for name in dir(type(listed)) if name[0] != "_"} for listed in registry.values()))
-    missing = sorted(name for name in said - {"facts"} if not hasattr(method, name))
+    said = set.intersection(*(_said(listed) for listed in registry.values()))
+    missing = sorted(name for name in said if not hasattr(method, name))
     if isinstance(method, type) or not callable(method) or missing:
         lacks = f" It lacks {', '.join(missing)}." if callable(method) and missing else ""
         raise ConfigError(
@@ -77,6 +77,12 @@ def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Me
             f"these names.{lacks}"
         )
     return method
+
+
+def _said(listed: Any) -> set[str]:
+    """What a method says of itself, without its own parameters, and what a catalogue alone asks for."""
+    parameters = {field.name for field in fields(listed)} if is_dataclass(listed) else set()
+    return {name for name in dir(type(listed)) if name[0] != "_"} - parameters - {"facts"}
 
 
 def _with(kind: str, listed: Any, name: str, parameters: str) -> Any:

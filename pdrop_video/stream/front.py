@@ -161,4 +161,5 @@ def _carry(state: StreamState, slot: str, carried: Mapping[str, Tensor], method:
             f"{method!r} carries {size:,} bytes from chunk to chunk; it promised {most:,} at most. Let most_bytes say "
             "more, or let it carry less."
         )
-    state.carried = {**state.carried, slot: dict(carried)}
+    others = {name: held for name, held in state.carried.items() if name != slot}
+    state.carried = {**others, slot: dict(carried)} if carried else others

@@ -5,6 +5,7 @@ from .loading import ADAPTERS, adapter_for, describe, load
 from .pixels import Pixels
 from .positions import LinearPositions, MRopePositions, Place, Positions
 from .prompt import Prompt
+from .tower import Tower
 
 __all__ = [
     "ADAPTERS",
@@ -15,6 +16,7 @@ __all__ = [
     "Place",
     "Positions",
     "Prompt",
+    "Tower",
     "VisualChunk",
     "adapter_for",
     "describe",

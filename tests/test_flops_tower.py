@@ -39,7 +39,8 @@ def test_every_family_costs_what_pytorch_counts(family: str) -> None:
 
 def test_the_built_in_model_costs_what_pytorch_counts() -> None:
     """Windows of 4 x 4 tokens on a picture of 6 x 5: all four kinds of border."""
-    lm = pv.load(attn="eager", dtype="float32")
+    pixels = 168 * 140
+    lm = pv.load(attn="eager", dtype="float32", min_pixels=pixels, max_pixels=pixels)
     assert lm.adapter.preprocess(video(4, height=168, width=140))[1] == (2, 6, 5)
     want, got = counted(lm, 4, 168, 140)
     assert got == want

@@ -69,10 +69,12 @@ class StreamShape:
 
     def held(self, past: Sequence[int], visual: int, glue: int = 0) -> list[int]:
         """Columns that each layer has left of `past` when it has made room for a piece with its probe."""
-        if self.limits is None:
-            return list(past)
-        incoming = self._incoming(visual, glue)
-        return [min(n, most - new) for n, most, new in zip(past, self.limits, incoming, strict=True)]
+        return self.room(past, self._incoming(visual, glue))
+
+    def room(self, past: Sequence[int], incoming: Sequence[int]) -> list[int]:
+        """Columns that each layer has left of `past` when it has made room for so many more."""
+        limits = self.limits or [most + new for most, new in zip(past, incoming, strict=True)]
+        return [min(n, most - new) for n, most, new in zip(past, limits, incoming, strict=True)]
 
     def piece_flops(self, past: Sequence[int], visual: int, glue: int = 0) -> int:
         """FLOPs of one run through the layers: visual tokens, the text between them, the probe, and their ranking.

@@ -43,6 +43,8 @@ class StreamState:
         What a scorer that learns knows of the past, by the layer before which it ranks.
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
+    pieces : tuple of (int, int)
+        Visual tokens and glue of each piece in which that push was run.
     """
 
     cache: StreamCache
@@ -60,6 +62,7 @@ class StreamState:
     push_seconds: float = 0.0
     usual: dict[int, Tensor] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
+    pieces: tuple[tuple[int, int], ...] = ()
 
     @property
     def since(self) -> float:

@@ -13,6 +13,8 @@ from families import FAMILIES, budget, build, video
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
+from eval.runner.clock import Clock
+from eval.runner.metered import Metered
 from pdrop_video.costs.decoder import DecoderShape, layer_flops, prefill_flops
 from pdrop_video.costs.stream import StreamShape, Watched, stream_flops
 from pdrop_video.costs.way import WayFlops, video_flops
@@ -153,6 +155,47 @@ def test_a_question_that_drops_ranks_at_every_stage() -> None:
     attended = [text + n for n in (visual, visual, visual // 2, visual // 2, visual // 4, visual // 4)]
     ranked = {layer: text + visual for layer in (0, 2, 4)}
     assert asked.total == watch.shape.asking_flops(attended, rows, 1, ranked)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl"])
+def test_what_a_run_records(family: str) -> None:
+    """Pushes that the budget cuts up, told text, an odd frame that waits, steps that gate and reducer thin out."""
+    lm = build(family, "eager", dtype=torch.float32)
+    lm.stream().close()
+    memory, question = pv.Memory(tokens=budget(lm, 4)), "how many red"
+    stream = lm.stream(pv.Pyramid(stages=3), memory, gate="static", reducer="evs", standing_question=question)
+    metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
+    pictures = video(24)
+    pictures[4:6] = pictures[3]  # nothing new to see
+    with counting() as watched:
+        for first, last in ((0, 3), (3, 23), (23, 24)):
+            metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
+            if first == 3:
+                metered.tell("red blue .")
+                metered.tell("seven")
+                assert len(stream._state.pieces) > 1 and stream.status.skipped
+    assert metered.tower and metered.front
+    assert watched.total == metered.flops + metered.tower
+    with counting() as asked:
+        answer = stream.ask(QUESTION, 3)
+    rows, tokens = metered.rows(QUESTION), len(answer.token_ids) + answer.finished
+    assert asked.total == metered.asking_flops(rows, tokens)
+    with counting() as compared:
+        stream.likelihood(QUESTION, ["seven", "red blue ."])
+    assert compared.total == metered.asking_flops(rows, 1, options=["seven", "red blue ."])
+
+
+@pytest.mark.parametrize("waiting", [1, 2])
+def test_a_question_sees_an_odd_frame_without_its_partner(waiting: int) -> None:
+    lm = build("qwen3_vl", "eager", dtype=torch.float32)
+    stream = lm.stream(pv.Pyramid(stages=3), pv.Memory(tokens=budget(lm, 3)))
+    metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
+    metered.push(pv.FrameChunk(video(4 + waiting), tuple(map(float, range(4 + waiting)))))
+    with counting() as asked:
+        stream.ask(QUESTION, 1)
+    tower = metered.asking_tower()
+    assert tower is not None and bool(tower) == (waiting == 1)
+    assert asked.total == metered.asking_flops(metered.rows(QUESTION), 1) + tower
 
 
 def test_the_whole_way_is_the_sum_of_its_parts() -> None:

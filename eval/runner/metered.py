@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
 from pdrop_video.costs.stream import StreamShape, stream_flops
-from pdrop_video.models import Adapter
 from pdrop_video.stream.turns import question_ids
 
 from .clock import Clock
@@ -36,6 +34,10 @@ class Metered:
         Analytic FLOPs of the language model so far, ranking included and the vision tower left out.
     tower : float or None
         Those of the vision tower; None where the family does not say.
+    front : float
+        Those of gate and reducer.
+    causal : bool
+        See `layer_flops`.
     prefill : float
         Seconds spent on frames so far.
     visual_tokens : int
@@ -47,6 +49,8 @@ class Metered:
     clock: Clock
     flops: float = 0.0
     tower: float | None = 0.0
+    front: float = 0.0
+    causal: bool = True
     prefill: float = 0.0
     visual_tokens: int = 0
     _kept: list[int] | None = None
@@ -66,8 +70,20 @@ class Metered:
             self.flops += cost.text_flops(held, rows)
             held = [n + rows for n in held]
         self.flops += stream_flops(cost, after.pieces, held=held).flops
-        step = _step_flops(lm.adapter, *frames.frames.shape[1:3])
-        self.tower = None if step is None or self.tower is None else self.tower + (after.steps - before.steps) * step
+        if self.tower is not None:
+            look = self._look_flops(frames.frames)
+            self.tower = None if look is None else self.tower + (after.steps - before.steps) * look
+        front, hidden = self.stream._ingest.front, self.shape.hidden
+        if front.gate is not None:
+            self.front += front.gate.flops(*frames.frames.shape[:3])
+        if front.reducer is not None:
+            self.front += sum(front.reducer.flops(tokens, hidden) for tokens in after.reduced)
+
+    def _look_flops(self, frames: torch.Tensor) -> int | None:
+        """FLOPs of the vision tower for one step of such pictures; None where the family does not say."""
+        adapter = self.stream.lm.adapter
+        tower = adapter.tower(*adapter.grid(*frames.shape[1:3]))
+        return None if tower is None else tower.flops()
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
@@ -94,7 +110,7 @@ class Metered:
         retrieve: int | None = None,
         options: Sequence[str] = (),
     ) -> float:
-        """FLOPs of a question over what it attends to.
+        """FLOPs of a question over what it attends to, and of an odd frame that it sees without its partner.
 
         Parameters
         ----------
@@ -110,13 +126,35 @@ class Metered:
         cost, own = self._cost(), self.stream.loop.schedule
         past, ranked = ([visual + text for visual, text in self.attended(how, retrieve)] for how in (pyramid, None))
         stages = own if pyramid is None else pyramid.resolve(own.num_layers)
-        flops = cost.asking_flops(past, rows, tokens, {layer: ranked[layer] for layer in (0, *stages.layers)})
+        filling = 0
+        if (piece := self._waiting) is not None:
+            held = self.stream.cache_tokens
+            left = cost.held(held, *piece)
+            filling = cost.piece_flops(left, *piece)
+            more = [a + new - b for a, new, b in zip(left, cost.kept(*piece), held, strict=True)]
+            past, ranked = ([n + m for n, m in zip(each, more, strict=True)] for each in (past, ranked))
+        flops = filling + cost.asking_flops(past, rows, tokens, {layer: ranked[layer] for layer in (0, *stages.layers)})
         if retrieve is not None:  # each layer makes the question's queries to search by
             flops += len(past) * 2 * rows * self.shape.hidden * self.shape.heads * self.shape.head_dim
         for option in options:
-            more = len(self.stream.lm.prompt.words(option)) - 1
-            flops += cost.text_flops([held + rows for held in past], more) + logits_flops(self.shape, more)
+            words = len(self.stream.lm.prompt.words(option)) - 1
+            flops += cost.text_flops([n + rows for n in past], words) + logits_flops(self.shape, words)
         return float(flops)
+
+    def asking_tower(self) -> float | None:
+        """FLOPs of the vision tower for an odd frame that a question sees without its partner; None as for `tower`."""
+        waiting = self.stream._state.waiting
+        return 0.0 if waiting is None else self._look_flops(waiting.frames)
+
+    @property
+    def _waiting(self) -> tuple[int, int] | None:
+        """Visual tokens, as if none were reduced, and glue of a step whose last frame has not come."""
+        state, adapter = self.stream._state, self.stream.lm.adapter
+        if state.waiting is None:
+            return None
+        down, across = adapter.grid(*state.waiting.frames.shape[1:3])
+        glue = adapter.glue(state.steps - state.first_step, adapter.times(state.waiting.seconds)[0])
+        return down * across, sum(len(adapter.ids(part)) for part in glue)
 
     def attended(self, pyramid: pv.Pyramid | None = None, retrieve: int | None = None) -> list[tuple[int, int]]:
         """Visual tokens and tokens of text that a question attends to in each layer.
@@ -154,7 +192,7 @@ class Metered:
             entered = [layer.entered is not None for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
         probe, asks = len(ingest.probe), ingest.evictor.uses_query
-        return StreamShape.of(self.shape, self.stream.loop, probe, asks=asks, limits=limits)
+        return StreamShape.of(self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal)
 
     @property
     def _closing(self) -> int:
@@ -174,14 +212,6 @@ class Metered:
             tables = self.stream._state.cache.tables  # `held` would sort them
             self._kept = [int(tables[layer].visual.sum()) for layer in (0, *self.stream.loop.schedule.layers)]
         return self._kept
-
-
-@lru_cache(maxsize=8)
-def _step_flops(adapter: Adapter, height: int, width: int) -> int | None:
-    """FLOPs of the vision tower for one step of such pictures; None where the family does not say."""
-    _, (_, down, across) = adapter.preprocess(torch.zeros(adapter.frames_per_step, height, width, 3, dtype=torch.uint8))
-    tower = adapter.tower(down, across)
-    return None if tower is None else tower.flops()
 
 
 class LastFrames:

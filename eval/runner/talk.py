@@ -55,6 +55,7 @@ class Talk:
         self._response: str | None = None
         self._asking = {"first_token": 0.0, "generate": 0.0}
         self._asking_flops = 0.0
+        self._asking_tower = 0.0
         self._seen: dict[str, Any] = {}
         self._prefill = 0.0
 
@@ -104,6 +105,7 @@ class Talk:
             turn, flops = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
         self._asking_flops += flops
+        self._asking_tower += stream.asking_tower() or 0.0
         self._seen = {
             "at": self._seconds[-1],
             "frames": len(self._seconds),
@@ -112,7 +114,8 @@ class Talk:
             "cache_bytes": stream.stream.cache_bytes,
             "archive_bytes": stream.stream.status.archive_bytes,
             "flops": stream.flops + self._asking_flops,
-            "tower_flops": stream.tower,
+            "tower_flops": None if stream.tower is None else stream.tower + self._asking_tower,
+            "front_flops": stream.front,
         }
         self._prefill = stream.prefill
         return turn.text

@@ -89,7 +89,9 @@ class Record:
     flops : float
         Analytic FLOPs of the language model, watching and answering, as if the item were alone.
     tower_flops : float or None
-        Those of the vision tower, watching; None where the family does not say, and in runs from before it was counted.
+        Those of the vision tower; None where the family does not say, and in runs from before it was counted.
+    front_flops : float
+        Those of the gate before it and the reducer behind it.
     shared : int
         How many items shared the pass over the video.
     error : str or None
@@ -122,6 +124,7 @@ class Record:
     spent: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
     tower_flops: float | None = None
+    front_flops: float = 0.0
     shared: int = 1
     error: str | None = None
 

@@ -89,6 +89,8 @@ class StreamState:
         How many visual tokens each stage kept of those that the running push brought.
     pieces : tuple of (int, int)
         Visual tokens and glue of each piece in which that push was run.
+    reduced : tuple of int
+        Visual tokens that the reducer was given in it, time by time.
     """
 
     cache: StreamCache
@@ -109,6 +111,7 @@ class StreamState:
     carried: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
     pieces: tuple[tuple[int, int], ...] = ()
+    reduced: tuple[int, ...] = ()
 
     @property
     def since(self) -> float:

@@ -90,7 +90,9 @@ def test_the_readme_names_every_family() -> None:
         assert f"`{model_type}`" in models
 
 
-@pytest.mark.parametrize("module", ["pyramid.schedule", "costs.decoder", "models.positions"])
+@pytest.mark.parametrize(
+    "module", ["pyramid.schedule", "costs.decoder", "costs.stream", "costs.way", "models.positions", "stream.recipe"]
+)
 def test_examples_in_docstrings(module: str) -> None:
     result = doctest.testmod(importlib.import_module(f"pdrop_video.{module}"))
     assert result.attempted > 0

@@ -80,6 +80,9 @@ class Thirds:
         mean = tokens.features.mean(0)
         return Reduced(kept), {"mean": mean + carried["mean"] if "mean" in carried else mean}
 
+    def left(self, tokens: int) -> int | None:
+        return None
+
     def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
         return hidden * bytes_per_number
 

@@ -6,14 +6,15 @@ Knows the streaming interface and the library's analytic FLOPs. Refuses to know 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 
 import pdrop_video as pv
-from pdrop_video.costs.decoder import DecoderShape, decode_flops, layer_flops, prefill_flops
+from pdrop_video.costs.decoder import DecoderShape, logits_flops
+from pdrop_video.costs.stream import StreamShape, stream_flops
+from pdrop_video.stream.turns import question_ids
 
 from .clock import Clock
 
@@ -31,6 +32,12 @@ class Metered:
         Where its time goes.
     flops : float
         Analytic FLOPs of the language model so far, ranking included and the vision tower left out.
+    tower : float or None
+        Those of the vision tower; None where the family does not say.
+    front : float
+        Those of gate and reducer.
+    causal : bool
+        See `layer_flops`.
     prefill : float
         Seconds spent on frames so far.
     visual_tokens : int
@@ -41,6 +48,9 @@ class Metered:
     shape: DecoderShape
     clock: Clock
     flops: float = 0.0
+    tower: float | None = 0.0
+    front: float = 0.0
+    causal: bool = True
     prefill: float = 0.0
     visual_tokens: int = 0
     _kept: list[int] | None = None
@@ -48,24 +58,37 @@ class Metered:
     def push(self, frames: pv.FrameChunk) -> None:
         """Watch frames."""
         self._kept = None
+        lm, held, before = self.stream.lm, list(self.stream.cache_tokens), self.stream._state
         with self.clock.part("model"):
             pushed = self.stream.push(frames)
         self.prefill += pushed.seconds
         self.visual_tokens += pushed.visual_tokens
-        if not pushed.visual_tokens:
-            return
-        schedule = self.stream.loop.schedule
-        new = [pushed.kept[schedule.stage(layer)] for layer in range(schedule.num_layers)]
-        past = tuple(max(held - n, 0) for held, n in zip(self.stream.cache_tokens, new, strict=True))
-        self.flops += prefill_flops(self.shape, schedule, pushed.visual_tokens, 0, past)
+        cost, after = self._cost(), self.stream._state
+        for text in () if after.told else before.told:  # it enters in front of the first frame behind it
+            rows = self._closing + len(lm.prompt.between(text))
+            held = cost.room(held, [rows] * len(held))
+            self.flops += cost.text_flops(held, rows)
+            held = [n + rows for n in held]
+        self.flops += stream_flops(cost, after.pieces, held=held).flops
+        if self.tower is not None:
+            look = self._look_flops(frames.frames)
+            self.tower = None if look is None else self.tower + (after.steps - before.steps) * look
+        front, hidden = self.stream._ingest.front, self.shape.hidden
+        if front.gate is not None:
+            self.front += front.gate.flops(*frames.frames.shape[:3])
+        if front.reducer is not None:
+            self.front += sum(front.reducer.flops(tokens, hidden) for tokens in after.reduced)
+
+    def _look_flops(self, frames: torch.Tensor) -> int | None:
+        """FLOPs of the vision tower for one step of such pictures; None where the family does not say."""
+        adapter = self.stream.lm.adapter
+        tower = adapter.tower(*adapter.grid(*frames.shape[1:3]))
+        return None if tower is None else tower.flops()
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
-        before, self._kept = self.stream.cache_tokens, None
         with self.clock.part("model"):
             self.stream.tell(text)
-        rows = _tokens(self.stream.lm, text)
-        self.flops += sum(layer_flops(self.shape, rows, past) for past in before)
 
     def fork(self) -> Metered:
         """The same past, another future."""
@@ -75,27 +98,63 @@ class Metered:
         """What a question is put to: this stream itself."""
         return self
 
-    def rows(self, text: str) -> int:
-        """Tokens of a user's text in its turn, the template's own included."""
-        return _tokens(self.stream.lm, text) + _template_tokens(self.stream.lm)
+    def rows(self, text: str, answer_prefix: str = "") -> int:
+        """Tokens of a question in its turn: the template's own, what closes the video and what was told before it."""
+        return self._closing + len(question_ids(self.stream.lm, self.stream._state, text, answer_prefix))
 
     def asking_flops(
-        self, rows: int, tokens: int, pyramid: pv.Pyramid | None = None, retrieve: int | None = None
+        self,
+        rows: int,
+        tokens: int,
+        pyramid: pv.Pyramid | None = None,
+        retrieve: int | None = None,
+        options: Sequence[str] = (),
     ) -> float:
-        """FLOPs of a question over what it attends to.
+        """FLOPs of a question over what it attends to, and of an odd frame that it sees without its partner.
 
         Parameters
         ----------
         rows : int
-            Tokens of the question.
+            Tokens of the question; see `rows`.
         tokens : int
-            Tokens generated.
+            Tokens generated, an end token included.
         pyramid, retrieve
             As for `attended`.
+        options : sequence of str
+            Answers whose likelihood was asked for in place of that.
         """
-        past = [visual + text for visual, text in self.attended(pyramid, retrieve)]
-        read = sum(layer_flops(self.shape, rows, held) for held in past) + 2 * self.shape.hidden * self.shape.vocabulary
-        return float(read + decode_flops(self.shape, tuple(held + rows for held in past), max(tokens - 1, 0)))
+        cost, own = self._cost(), self.stream.loop.schedule
+        past, ranked = ([visual + text for visual, text in self.attended(how, retrieve)] for how in (pyramid, None))
+        stages = own if pyramid is None else pyramid.resolve(own.num_layers)
+        filling = 0
+        if (piece := self._waiting) is not None:
+            held = self.stream.cache_tokens
+            left = cost.held(held, *piece)
+            filling = cost.piece_flops(left, *piece)
+            more = [a + new - b for a, new, b in zip(left, cost.kept(*piece), held, strict=True)]
+            past, ranked = ([n + m for n, m in zip(each, more, strict=True)] for each in (past, ranked))
+        flops = filling + cost.asking_flops(past, rows, tokens, {layer: ranked[layer] for layer in (0, *stages.layers)})
+        if retrieve is not None:  # each layer makes the question's queries to search by
+            flops += len(past) * 2 * rows * self.shape.hidden * self.shape.heads * self.shape.head_dim
+        for option in options:
+            words = len(self.stream.lm.prompt.words(option)) - 1
+            flops += cost.text_flops([n + rows for n in past], words) + logits_flops(self.shape, words)
+        return float(flops)
+
+    def asking_tower(self) -> float | None:
+        """FLOPs of the vision tower for an odd frame that a question sees without its partner; None as for `tower`."""
+        waiting = self.stream._state.waiting
+        return 0.0 if waiting is None else self._look_flops(waiting.frames)
+
+    @property
+    def _waiting(self) -> tuple[int, int] | None:
+        """Visual tokens, as if none were reduced, and glue of a step whose last frame has not come."""
+        state, adapter = self.stream._state, self.stream.lm.adapter
+        if state.waiting is None:
+            return None
+        down, across = adapter.grid(*state.waiting.frames.shape[1:3])
+        glue = adapter.glue(state.steps - state.first_step, adapter.times(state.waiting.seconds)[0])
+        return down * across, sum(len(adapter.ids(part)) for part in glue)
 
     def attended(self, pyramid: pv.Pyramid | None = None, retrieve: int | None = None) -> list[tuple[int, int]]:
         """Visual tokens and tokens of text that a question attends to in each layer.
@@ -124,6 +183,21 @@ class Metered:
             ]
         return list(zip(visual, text, strict=True))
 
+    def _cost(self) -> StreamShape:
+        """What its cost depends on, with the budget of each layer as it is now."""
+        ingest, layers = self.stream._ingest, self.stream._state.cache.layers
+        tokens, moved = ingest.limits.tokens, ingest.limits.moved
+        limits = None
+        if tokens is not None and moved is not None:
+            entered = [layer.entered is not None for layer in layers]
+            limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
+        probe, asks = len(ingest.probe), ingest.evictor.uses_query
+        return StreamShape.of(self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal)
+
+    @property
+    def _closing(self) -> int:
+        return len(self.stream.lm.adapter.closing())
+
     def _brought_back(self, layer: int, steps: int) -> tuple[int, int]:
         archive = self.stream._state.cache.archive
         assert archive is not None  # the settings say so
@@ -138,15 +212,6 @@ class Metered:
             tables = self.stream._state.cache.tables  # `held` would sort them
             self._kept = [int(tables[layer].visual.sum()) for layer in (0, *self.stream.loop.schedule.layers)]
         return self._kept
-
-
-def _tokens(lm: pv.VideoLM, text: str) -> int:
-    return len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-@lru_cache(maxsize=8)
-def _template_tokens(lm: pv.VideoLM) -> int:
-    return len(lm.prompt.after("a")) - _tokens(lm, "a")
 
 
 class LastFrames:

@@ -98,6 +98,8 @@ def _costs(summary: dict[str, Any]) -> Rows:
             ("cache", f"{cost['cache_bytes_mean'] / 2**20:,.2f} MiB (most {cost['cache_bytes_max'] / 2**20:,.2f})"),
             ("language model", f"{cost['tflops']:,.4g} TFLOPs"),
         ]
+        if cost["whole_tflops"] is not None:
+            rows.append(("frames to answer", f"{cost['whole_tflops']:,.4g} TFLOPs"))
         if cost["archive_bytes_max"]:
             rows.append(("archive on the host", f"most {cost['archive_bytes_max'] / 2**20:,.2f} MiB"))
         rows += [(f"{part.replace('_', ' ')}", f"{seconds:,.3f} s") for part, seconds in cost["seconds"].items()]

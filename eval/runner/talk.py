@@ -55,6 +55,7 @@ class Talk:
         self._response: str | None = None
         self._asking = {"first_token": 0.0, "generate": 0.0}
         self._asking_flops = 0.0
+        self._asking_tower = 0.0
         self._seen: dict[str, Any] = {}
         self._prefill = 0.0
 
@@ -101,9 +102,10 @@ class Talk:
         likely = self._config.answer == "likelihood"
         ask = self._in_other_words(ask)
         with stream.clock.part("model"):
-            turn, rows, tokens = (self._compare if likely else self._generate)(ask, at, stream)
+            turn, flops = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
-        self._asking_flops += stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
+        self._asking_flops += flops
+        self._asking_tower += stream.asking_tower() or 0.0
         self._seen = {
             "at": self._seconds[-1],
             "frames": len(self._seconds),
@@ -112,6 +114,8 @@ class Talk:
             "cache_bytes": stream.stream.cache_bytes,
             "archive_bytes": stream.stream.status.archive_bytes,
             "flops": stream.flops + self._asking_flops,
+            "tower_flops": None if stream.tower is None else stream.tower + self._asking_tower,
+            "front_flops": stream.front,
         }
         self._prefill = stream.prefill
         return turn.text
@@ -123,7 +127,7 @@ class Talk:
             return replace(ask, cloze=reworded(ask.cloze, self.item.question, self._paraphrase))
         return replace(ask, text=reworded(ask.text, self.item.question, self._paraphrase))
 
-    def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+    def _generate(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, float]:
         longest = self._config.max_new_tokens or ask.max_new_tokens
         answer = stream.stream.ask(
             ask.text,
@@ -134,9 +138,10 @@ class Talk:
         )
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
-        return Turn(at, answer.text), stream.rows(ask.text + ask.answer_prefix), len(answer.token_ids)
+        rows, tokens = stream.rows(ask.text, ask.answer_prefix), len(answer.token_ids) + answer.finished
+        return Turn(at, answer.text), stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
 
-    def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, int, int]:
+    def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, float]:
         if not ask.choices:
             raise pv.ConfigError(
                 f"item {self.item.id} has no options whose likelihoods could be compared; use --answer generate."
@@ -148,4 +153,6 @@ class Talk:
         )
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
-        return Turn(at, text, tuple(likelihoods)), stream.rows(question + "".join(ask.choices)), 0
+        rows = stream.rows(question)
+        flops = stream.asking_flops(rows, 1, self._pyramid, self._config.retrieve, ask.choices)
+        return Turn(at, text, tuple(likelihoods)), flops

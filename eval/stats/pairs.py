@@ -15,6 +15,7 @@ import pandas as pd
 from eval.stats.intervals import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap
 from eval.stats.margins import items_needed, non_inferiority
 from eval.stats.record import Record, Run
+from eval.stats.summary import whole_tflops
 from pdrop_video.errors import ConfigError
 from pdrop_video.video.decode import counted
 
@@ -149,6 +150,7 @@ def run_table(matched: Matched) -> pd.DataFrame:
                 "tokens_kept": " ".join(f"{n:.0f}" for n in _mean_by_stage(records)),
                 "cache_mib": max(record.cache_bytes for record in records) / 2**20,
                 "tflops": _mean([record.flops for record in records]) / 1e12,
+                "whole_tflops": whole_tflops(records),
                 **{f"{part}_seconds": _mean([record.seconds.get(part, 0.0) for record in records]) for part in parts},
             }
         )

@@ -87,7 +87,11 @@ class Record:
         Wall-clock time of the process since its previous record by part: "decode", "model", and "runner" for everything
         else, writing the previous record included. These add up over a run.
     flops : float
-        Analytic FLOPs of watching and answering, as if the item were alone.
+        Analytic FLOPs of the language model, watching and answering, as if the item were alone.
+    tower_flops : float or None
+        Those of the vision tower; None where the family does not say, and in runs from before it was counted.
+    front_flops : float
+        Those of the gate before it and the reducer behind it.
     shared : int
         How many items shared the pass over the video.
     error : str or None
@@ -119,6 +123,8 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
+    tower_flops: float | None = None
+    front_flops: float = 0.0
     shared: int = 1
     error: str | None = None
 

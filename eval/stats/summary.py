@@ -101,8 +101,17 @@ def _cost(records: Sequence[Record]) -> Figures:
         "cache_bytes_max": max(r.cache_bytes for r in done),
         "archive_bytes_max": max(r.archive_bytes for r in done),
         "tflops": fmean(r.flops for r in done) / 1e12,
+        "whole_tflops": whole_tflops(done),
         "seconds": {name: fmean(r.seconds.get(name, 0.0) for r in done) for name in parts},
     }
+
+
+def whole_tflops(records: Sequence[Record]) -> float | None:
+    """Mean TFLOPs of the whole way from frames to answers; None where the vision tower was not counted."""
+    towers = [r.tower_flops for r in records if r.tower_flops is not None]
+    if not records or len(towers) < len(records):
+        return None
+    return fmean(r.flops + r.front_flops + tower for r, tower in zip(records, towers, strict=True)) / 1e12
 
 
 def _time(records: Sequence[Record]) -> Figures:

@@ -1,6 +1,8 @@
 """What a schedule costs: the paper's formula, and an exact count of every matrix product.
 
-Knows sizes and schedules. Refuses to know tensors and to measure anything.
+Knows sizes and schedules. Refuses to know tensors and to measure anything. FLOPs are those of matrix products, a
+multiply-add as two, as PyTorch's ``FlopCounterMode`` counts them; what goes row by row (norms, activations, RoPE and
+its angles, softmax, the sums and comparisons of scorers and evictors) is not counted.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ModelError
 from ..pyramid import Schedule
+from ..pyramid.scorers import RankingSize, Scorer, scorer_named
 
 
 def paper_flops(tokens_per_layer: Iterable[int], hidden: int, mlp: int) -> float:
@@ -44,6 +48,10 @@ class DecoderShape:
     layers, hidden, heads, kv_heads, head_dim, mlp, vocabulary : int
     gated : bool
         Whether the MLP has a gate (three matrices) or not (two).
+    experts : int
+        MLPs that each row passes; 0 where layers have experts in a way that is not counted.
+    router : int
+        Experts among which a router chooses for each row; 0 without one.
     """
 
     layers: int
@@ -54,25 +62,43 @@ class DecoderShape:
     mlp: int
     vocabulary: int
     gated: bool = True
+    experts: int = 1
+    router: int = 0
 
     @classmethod
     def of(cls, config: Any) -> DecoderShape:
         """Read a transformers config, of a text model or of a model that has one inside."""
         text = config.get_text_config()
         heads = text.num_attention_heads
+        experts, router = _experts(text)
         return cls(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             heads=heads,
             kv_heads=getattr(text, "num_key_value_heads", None) or heads,
             head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
-            mlp=text.intermediate_size,
+            mlp=(getattr(text, "moe_intermediate_size", None) if router else None) or text.intermediate_size,
             vocabulary=text.vocab_size,
+            experts=experts,
+            router=router,
         )
 
     def kv_bytes_per_token(self, bytes_per_number: int = 2) -> int:
         """Bytes of keys and values that one token takes in all layers together."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
+
+
+def _experts(text: Any) -> tuple[int, int]:
+    """How many experts each row passes in every layer, and among how many; see `DecoderShape`."""
+    said = {name: value for name, value in text.to_dict().items() if "expert" in name}
+    number = max((value for name, value in said.items() if isinstance(value, int) and "per_tok" not in name), default=0)
+    if number < 2:
+        return 1, 0
+    shared = any(value for name, value in said.items() if "shared" in name)
+    among = said.get("num_experts") or said.get("num_local_experts") or 0
+    dense = getattr(text, "mlp_only_layers", None) or getattr(text, "decoder_sparse_step", 1) != 1
+    chosen = said.get("num_experts_per_tok") or 0
+    return (chosen, among) if among and chosen and not (shared or dense) else (0, 0)
 
 
 def layer_flops(shape: DecoderShape, rows: int, past: int = 0, causal: bool = True) -> int:
@@ -88,18 +114,52 @@ def layer_flops(shape: DecoderShape, rows: int, past: int = 0, causal: bool = Tr
     causal : bool
         Count only columns that a row may see, as fused kernels compute them; False counts the full square, as eager
         attention computes it.
+
+    Raises
+    ------
+    ModelError
+        If the layers have experts in a way that is not counted: shared ones, or in some layers only.
     """
+    if not shape.experts:
+        raise ModelError(
+            "the FLOPs of this decoder are not counted: its layers have experts of which some are shared, or that only "
+            "some layers have. Compare schedules on it by the tokens that they leave."
+        )
     wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     projections = 2 * rows * shape.hidden * (2 * wide + 2 * narrow)
     columns = rows * past + (rows * (rows + 1) // 2 if causal else rows * rows)
     attention = 2 * 2 * columns * wide
-    return projections + attention + 2 * rows * shape.hidden * shape.mlp * (3 if shape.gated else 2)
+    mlp = shape.experts * shape.mlp * (3 if shape.gated else 2) + shape.router
+    return projections + attention + 2 * rows * shape.hidden * mlp
 
 
-def ranking_flops(shape: DecoderShape, rows: int, past: int = 0, probes: int = 1) -> int:
-    """FLOPs of ranking at one boundary: keys of all rows, queries of the probe rows, and their products."""
-    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return 2 * shape.hidden * (rows * narrow + probes * wide) + 2 * probes * (rows + past) * wide
+def ranking_flops(
+    shape: DecoderShape, rows: int, past: int = 0, probes: int = 1, scorer: str | Scorer = "relevance"
+) -> int:
+    """FLOPs of ranking at one boundary; by relevance those of the probe's attention.
+
+    Parameters
+    ----------
+    shape : DecoderShape
+    rows : int
+        That wait at the boundary, text and probe included.
+    past : int
+        Columns that the next layer holds.
+    probes : int
+        Rows that ask.
+    scorer : str or Scorer
+        See `pdrop_video.pyramid.scorers.Scorer`.
+    """
+    method = scorer_named(scorer)
+    size = RankingSize(rows, past, probes, shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim)
+    if (said := getattr(method, "flops", None)) is not None:
+        return said(size)
+    return size.attention() if method.uses_probe else 0
+
+
+def logits_flops(shape: DecoderShape, rows: int = 1) -> int:
+    """FLOPs of so many rows' logits."""
+    return 2 * rows * shape.hidden * shape.vocabulary
 
 
 def prefill_flops(
@@ -109,8 +169,11 @@ def prefill_flops(
     text: int,
     past: tuple[int, ...] | None = None,
     causal: bool = True,
+    scorer: str | Scorer = "relevance",
 ) -> int:
     """FLOPs of one prefill under a schedule, ranking and the last row's logits included.
+
+    What a stream runs in place of that, chunk after chunk, `pdrop_video.costs.stream` counts.
 
     Parameters
     ----------
@@ -123,16 +186,19 @@ def prefill_flops(
         Columns that each layer already holds.
     causal : bool
         See `layer_flops`.
+    scorer : str or Scorer
+        What ranks.
     """
     past = past or (0,) * shape.layers
     per_layer, counts = schedule.per_layer(visual), schedule.counts(visual)
     total = sum(layer_flops(shape, n + text, held, causal) for n, held in zip(per_layer, past, strict=True))
-    for stage, layer in enumerate(schedule.layers):
-        total += ranking_flops(shape, counts[stage] + text, past[layer])
-    return total + 2 * shape.hidden * shape.vocabulary
+    ranked = schedule.layers[:1] if scorer_named(scorer).once else schedule.layers
+    for stage, layer in enumerate(ranked):
+        total += ranking_flops(shape, counts[stage] + text, past[layer], scorer=scorer)
+    return total + logits_flops(shape)
 
 
 def decode_flops(shape: DecoderShape, cached: tuple[int, ...], tokens: int = 1) -> int:
     """FLOPs of decoding `tokens` tokens one by one when layer i holds ``cached[i]`` columns at the start."""
     step = sum(layer_flops(shape, 1, held + done) for done in range(tokens) for held in cached)
-    return step + tokens * 2 * shape.hidden * shape.vocabulary
+    return step + tokens * logits_flops(shape)

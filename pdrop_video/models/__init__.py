@@ -6,6 +6,7 @@ from .loading import ADAPTERS, adapter_for, describe, read
 from .pixels import Pixels
 from .positions import LinearPositions, MRopePositions, Place, Positions
 from .prompt import Prompt
+from .tower import Tower
 
 __all__ = [
     "ADAPTERS",
@@ -16,6 +17,7 @@ __all__ = [
     "Place",
     "Positions",
     "Prompt",
+    "Tower",
     "VisualChunk",
     "adapter_for",
     "describe",

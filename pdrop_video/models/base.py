@@ -15,6 +15,7 @@ from .chunk import VisualChunk
 from .pixels import Pixels
 from .positions import Place, Positions
 from .prompt import Prompt
+from .tower import Tower
 
 LATEST = 1e11
 """Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
@@ -96,6 +97,13 @@ class Adapter(ABC):
             Pixel values in the model's dtype.
         grid : (t, h, w)
         """
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """What `encode` multiplies for one step of so many visual tokens down and across; None if nobody said.
+
+        Read from the config and the preprocessing numbers alone, so that no weights are needed.
+        """
+        return None
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .tower import Tower, picture_tower
 
 
 class InternVL(Adapter):
@@ -40,6 +41,14 @@ class InternVL(Adapter):
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Visual tokens after the pixel shuffle."""
         return (self.flat(self.model.get_image_features(values, return_dict=True).pooler_output),)
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """One row beside the patches, which the pixel shuffle lays together for a projector of two matrices."""
+        config = self.model.config
+        vision, text = config.vision_config, config.get_text_config().hidden_size
+        area, tokens = int(1 / config.downsample_ratio) ** 2, height * width
+        projector = (tokens, (vision.hidden_size * area, text, text))
+        return picture_tower(vision, tokens * area, projector, marks=1)
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """A line break behind the frame before, and the frame's number from 1."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from .base import Adapter
 from .pixels import centre, normalise, resize
 from .positions import LinearPositions, Positions
+from .tower import Tower, llava_tower
 
 
 class LlavaNextVideo(Adapter):
@@ -41,3 +42,12 @@ class LlavaNextVideo(Adapter):
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Pooled visual tokens."""
         return (self.flat(self.model.get_video_features(values, return_dict=True).pooler_output),)
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """Pooled in front of the projector, by a convolution in some checkpoints."""
+        config, tokens = self.model.config, height * width
+        if config.spatial_pool_mode != "conv":
+            return llava_tower(config, rows=tokens)
+        hidden = config.vision_config.hidden_size
+        out = getattr(config, "spatial_pool_out_channels", hidden)
+        return llava_tower(config, (tokens, (hidden * config.spatial_pool_stride**2, out)), rows=tokens)

@@ -10,6 +10,7 @@ from torch import Tensor
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .tower import Tower, llava_tower
 
 
 class LlavaOneVision(Adapter):
@@ -37,6 +38,10 @@ class LlavaOneVision(Adapter):
         """Pooled visual tokens, without the newline that newer transformers put behind the last frame."""
         features = self.model.get_video_features(values, return_dict=True).pooler_output
         return (features[0, : math.prod(grid)],)
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """All patches pass the projector, and are pooled behind it."""
+        return llava_tower(self.model.config)
 
     def closing(self) -> Tensor:
         """The newline embedding."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from .base import Adapter
 from .pixels import normalise, patchify, qwen_size, resize
 from .positions import Positions, StepPositions
+from .tower import Tower
 
 
 class Qwen2VL(Adapter):
@@ -44,6 +45,21 @@ class Qwen2VL(Adapter):
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Merged visual tokens of one video; the chat template writes the vision tokens around it."""
         return (self.flat(self.see(values, grid).pooler_output),)
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """Every step attends to itself, whole; its patches are merged into tokens."""
+        vision = self.model.config.vision_config
+        return self.merging(
+            height, width, vision.embed_dim, int(vision.embed_dim * vision.mlp_ratio), vision.hidden_size
+        )
+
+    def merging(self, height: int, width: int, hidden: int, mlp: int, out: int) -> Tower:
+        """A tower of this size, whose merger is an MLP from the patches of a token to `out` numbers."""
+        vision = self.model.config.vision_config
+        area, tokens = vision.spatial_merge_size**2, height * width
+        patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        layers = ((tokens * area,),) * vision.depth
+        return Tower(tokens * area, patch, hidden, mlp, layers, ((tokens, (area * hidden, area * hidden, out)),))
 
     def see(self, values: Tensor, grid: tuple[int, int, int]) -> Any:
         """What the vision tower makes of one video."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from .pixels import Pixels
 from .positions import MRopePositions, Positions
 from .qwen2_vl import Qwen2VL
+from .tower import Tower
 
 
 class Qwen3VL(Qwen2VL):
@@ -43,6 +45,13 @@ class Qwen3VL(Qwen2VL):
         """Merged visual tokens, then what is added to them behind each of the first decoder layers."""
         seen = self.see(values, grid)
         return tuple(map(self.flat, (seen.pooler_output, *seen.deepstack_features)))
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """As Qwen2-VL's, with one more merger for each block whose features go to the decoder by themselves."""
+        vision = self.model.config.vision_config
+        tower = self.merging(height, width, vision.hidden_size, vision.intermediate_size, vision.out_hidden_size)
+        deep = sum(i in vision.deepstack_visual_indexes for i in range(vision.depth))
+        return replace(tower, after=tower.after * (1 + deep))
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """The timestamp in tenths of a second, and vision tokens around every step."""

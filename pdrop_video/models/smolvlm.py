@@ -14,6 +14,7 @@ from transformers.models.smolvlm.processing_smolvlm import (
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .tower import Tower, picture_tower
 
 
 class SmolVLM(Adapter):
@@ -60,6 +61,13 @@ class SmolVLM(Adapter):
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Visual tokens after the pixel shuffle."""
         return (self.flat(self.model.get_image_features(values, return_dict=True).pooler_output),)
+
+    def tower(self, height: int, width: int) -> Tower | None:
+        """Patches that the pixel shuffle lays together for a projector of one matrix."""
+        config = self.model.config
+        vision, area, tokens = config.vision_config, config.scale_factor**2, height * width
+        projector = (tokens, (vision.hidden_size * area, config.get_text_config().hidden_size))
+        return picture_tower(vision, tokens * area, projector)
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Minutes and seconds, rounded down, and the tokens that mark a whole picture."""

@@ -141,6 +141,7 @@ class Front:
             grid=chunk.size,
             since=state.steps,
         )
+        state.reduced += (len(tokens),)
         reduced, carried = self.reducer(tokens, dict(state.carried.get(REDUCER, {})))
         hidden, number = tokens.features.shape[1], tokens.features.element_size()
         _carry(state, REDUCER, carried, self.reducer, self.reducer.most_bytes(tokens.places, hidden, number))

@@ -189,6 +189,7 @@ class Ingestor:
         cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, cache.shifts))
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
         state.visual_tokens += piece.visual_tokens
+        state.pieces += ((piece.visual_tokens, glue),)
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 

@@ -87,6 +87,10 @@ class StreamState:
         What gate and reducer carry from chunk to chunk, by slot and name. Never written on: what changes is replaced.
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
+    pieces : tuple of (int, int)
+        Visual tokens and glue of each piece in which that push was run.
+    reduced : tuple of int
+        Visual tokens that the reducer was given in it, time by time.
     """
 
     cache: StreamCache
@@ -106,6 +110,8 @@ class StreamState:
     usual: dict[int, Tensor] = field(default_factory=dict)
     carried: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
+    pieces: tuple[tuple[int, int], ...] = ()
+    reduced: tuple[int, ...] = ()
 
     @property
     def since(self) -> float:

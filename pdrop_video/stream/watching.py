@@ -149,7 +149,7 @@ class Watching:
         with self._access.whole():
             self._check_times(chunk)
             before = self._state
-            with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
+            with self._changing(replace(before, kept=[0] * self._ingest.stages, pieces=(), reduced=())) as state:
                 state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
                 state.frames += len(chunk)
                 runs = self._ingest.front.admit(state, chunk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Layout, Learner, Ranking, Scorer
+from .base import Layout, Learner, Ranking, RankingSize, Scorer
 from .contrast import Contrast
 from .controls import Even, Random, Shuffled
 from .last_frame import LastFrame
@@ -32,4 +32,4 @@ def scorer_named(scorer: str | Scorer) -> Scorer:
     return named("scorer", SCORERS, scorer)
 
 
-__all__ = ["SCORERS", "Layout", "Learner", "Ranking", "Scorer", "scorer_named"]
+__all__ = ["SCORERS", "Layout", "Learner", "Ranking", "RankingSize", "Scorer", "scorer_named"]

@@ -95,6 +95,36 @@ class Ranking:
         return self.layout.place.masked_fill(~self.visual, -1) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class RankingSize:
+    """The sizes of a ranking, on which its cost depends.
+
+    Attributes
+    ----------
+    rows : int
+        That wait at the boundary, the probe's included.
+    past : int
+        Columns that the next layer remembers.
+    probes : int
+        Rows that ask.
+    hidden, queries, keys : int
+        Numbers in a row, in the queries that the layer makes of it, and in the keys, or values.
+    """
+
+    rows: int
+    past: int
+    probes: int
+    hidden: int
+    queries: int
+    keys: int
+
+    def attention(self, probes: int | None = None) -> int:
+        """FLOPs of `attention_scores`: keys of all rows, queries of so many of them, and their products."""
+        probes = self.probes if probes is None else probes
+        projections = self.rows * self.keys + probes * self.queries
+        return 2 * (self.hidden * projections + probes * (self.rows + self.past) * self.queries)
+
+
 class Scorer(Protocol):
     """Ranks visual rows: a frozen dataclass that can be called. Higher scores stay.
 
@@ -109,6 +139,10 @@ class Scorer(Protocol):
     exact : bool, optional
         Whether its scores are the same on every processor. Those of others are compared as
         `pdrop_video.common.ties.settled` has them.
+    flops : method, optional
+        ``flops(size: RankingSize) -> int``, the matrix products of one ranking, a multiply-add as two. Where left out,
+        those of the probe's attention if it looks at the probe, and else none: what is summed, compared or normed row
+        by row is not counted, as it is not in the model's own layers.
     """
 
     uses_probe: ClassVar[bool]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..rank import attention_scores
-from .base import Ranking
+from .base import Ranking, RankingSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,10 @@ class LastFrame:
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = False
+
+    def flops(self, size: RankingSize) -> int:
+        """All rows ask, and those of other frames are left out of the mean."""
+        return size.attention(size.rows)
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..rank import per_head
-from .base import Ranking
+from .base import Ranking, RankingSize
 
 
 @torch.no_grad()
@@ -19,6 +19,11 @@ def _norm(ranking: Ranking, which: str) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(1)
 
 
+def _flops(size: RankingSize) -> int:
+    """Keys, or values, of all rows."""
+    return 2 * size.rows * size.hidden * size.keys
+
+
 @dataclass(frozen=True, slots=True)
 class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
@@ -26,6 +31,10 @@ class ValueNorm:
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False
+
+    def flops(self, size: RankingSize) -> int:
+        """One projection of every row."""
+        return _flops(size)
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Norms."""
@@ -39,6 +48,10 @@ class KeyNorm:
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False
+
+    def flops(self, size: RankingSize) -> int:
+        """One projection of every row."""
+        return _flops(size)
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Negative norms."""

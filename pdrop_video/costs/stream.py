@@ -1,0 +1,192 @@
+"""What a stream costs: chunk after chunk over what it remembers, the question and its answer.
+
+Knows numbers of tokens, never the tokens: which of them stay changes nothing, how many does. What a piece of a stream
+runs is counted to the last product; only what evictors and an archive multiply (`hermes`, `stream_mem`, recalled steps)
+is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..pyramid import LayerLoop, Schedule
+from ..pyramid.scorers import Scorer, scorer_named
+from .decoder import DecoderShape, decode_flops, layer_flops, logits_flops, ranking_flops
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShape:
+    """What the cost of a stream depends on, besides its numbers of tokens.
+
+    Attributes
+    ----------
+    decoder : DecoderShape
+    schedule : Schedule
+        Resolved for this depth.
+    scorer : str or Scorer
+        What ranks.
+    ranks_at : tuple of int, optional
+        Layers before which tokens are ranked: those of the schedule by default. An evictor that goes by scores has them
+        ranked also where nothing is dropped (`LayerLoop.ranks_at`).
+    probe : int
+        Rows behind each piece that rank it, and whose keys and values are thrown away.
+    asks : bool
+        Whether the probe runs through all layers, because an evictor looks at its queries; else it leaves at the last
+        boundary.
+    limits : tuple of int, optional
+        Most columns of each layer; None for no limit.
+    causal : bool
+        See `layer_flops`.
+    """
+
+    decoder: DecoderShape
+    schedule: Schedule
+    scorer: str | Scorer = "contrast"
+    ranks_at: tuple[int, ...] | None = None
+    probe: int = 0
+    asks: bool = False
+    limits: tuple[int, ...] | None = None
+    causal: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        decoder: DecoderShape,
+        loop: LayerLoop,
+        probe: int = 0,
+        *,
+        asks: bool = False,
+        limits: tuple[int, ...] | None = None,
+        causal: bool = True,
+    ) -> StreamShape:
+        """Of a stream's own layer loop; see above."""
+        return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal)
+
+    def kept(self, visual: int, glue: int = 0) -> list[int]:
+        """Columns that each layer holds more after a piece."""
+        return [n + glue for n in self.schedule.per_layer(visual)]
+
+    def held(self, past: Sequence[int], visual: int, glue: int = 0) -> list[int]:
+        """Columns that each layer has left of `past` when it has made room for a piece with its probe."""
+        return self.room(past, self._incoming(visual, glue))
+
+    def room(self, past: Sequence[int], incoming: Sequence[int]) -> list[int]:
+        """Columns that each layer has left of `past` when it has made room for so many more."""
+        limits = self.limits or [most + new for most, new in zip(past, incoming, strict=True)]
+        return [min(n, most - new) for n, most, new in zip(past, limits, incoming, strict=True)]
+
+    def piece_flops(self, past: Sequence[int], visual: int, glue: int = 0) -> int:
+        """FLOPs of one run through the layers: visual tokens, the text between them, the probe, and their ranking.
+
+        Parameters
+        ----------
+        past : sequence of int
+            Columns that each layer holds, room made already; see `held`.
+        visual, glue : int
+            Tokens of each kind.
+        """
+        decoder, scorer = self.decoder, scorer_named(self.scorer)
+        incoming = self._incoming(visual, glue)
+        total = sum(layer_flops(decoder, n, held, self.causal) for n, held in zip(incoming, past, strict=True))
+        per_layer = self.schedule.per_layer(visual)
+        for layer in self._boundaries()[: 1 if scorer.once else None]:
+            rows = per_layer[max(layer - 1, 0)] + glue + self.probe
+            total += ranking_flops(decoder, rows, past[layer], scorer=scorer)
+        if self.asks:
+            total += decoder.layers * 2 * self.probe * decoder.hidden * decoder.heads * decoder.head_dim
+        return total
+
+    def text_flops(self, past: Sequence[int], rows: int) -> int:
+        """FLOPs of rows of text over what each layer holds: the prompt, what was told, a turn that is kept."""
+        return sum(layer_flops(self.decoder, rows, held, self.causal) for held in past)
+
+    def asking_flops(
+        self,
+        past: Sequence[int],
+        rows: int,
+        tokens: int = 1,
+        ranked: Mapping[int, int] | None = None,
+    ) -> int:
+        """FLOPs of a question's prefill and of an answer decoded greedily.
+
+        Parameters
+        ----------
+        past : sequence of int
+            Columns that the question attends to in each layer.
+        rows : int
+            Its own tokens, the template's and what closes the video included.
+        tokens : int
+            Of the answer, its end token included if it came to that. The first needs the question's prefill alone.
+        ranked : mapping of int to int, optional
+            Layers in which the question's last row ranks what is remembered, and how many columns they held then: the
+            first of each stage, which tells what an answer rests on and, asked with a pyramid, what is left out. By
+            default of the stream's own stages.
+        """
+        ranked = {layer: past[layer] for layer in (0, *self.schedule.layers)} if ranked is None else ranked
+        total = self.text_flops(past, rows) + logits_flops(self.decoder)
+        total += sum(ranking_flops(self.decoder, rows, held) for held in ranked.values())
+        return total + decode_flops(self.decoder, tuple(held + rows for held in past), max(tokens - 1, 0))
+
+    def _boundaries(self) -> tuple[int, ...]:
+        return self.schedule.layers if self.ranks_at is None else self.ranks_at
+
+    def _incoming(self, visual: int, glue: int) -> list[int]:
+        """Rows that each layer runs."""
+        last = self.schedule.num_layers if self.asks else max(self._boundaries(), default=0)
+        return [n + (self.probe if i < last else 0) for i, n in enumerate(self.kept(visual, glue))]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching came to.
+
+    Attributes
+    ----------
+    flops : int
+        Of the decoder.
+    held : tuple of int
+        Columns that each layer holds in the end.
+    """
+
+    flops: int
+    held: tuple[int, ...]
+
+
+def stream_flops(
+    shape: StreamShape, pieces: Iterable[tuple[int, int]], *, prefix: int = 0, held: Sequence[int] | None = None
+) -> Watched:
+    """FLOPs of a stream's pushes, piece after piece, within its budget; ask over what is held with `asking_flops`.
+
+    Parameters
+    ----------
+    shape : StreamShape
+    pieces : iterable of (int, int)
+        Visual tokens and glue of each, as they run: one a push, unless the budget cuts a push up. They may differ, as
+        they do behind a gate or a reducer.
+    prefix : int
+        Tokens of the prompt in front of the video.
+    held : sequence of int, optional
+        Columns that each layer holds at the beginning; nothing by default.
+
+    Raises
+    ------
+    ModelError
+        If the decoder's layers are not counted; see `layer_flops`.
+
+    Examples
+    --------
+    >>> from pdrop_video import Pyramid
+    >>> decoder = DecoderShape(layers=4, hidden=64, heads=4, kv_heads=2, head_dim=16, mlp=160, vocabulary=96)
+    >>> shape = StreamShape(decoder, Pyramid(ratios=(0.5,)).resolve(4), limits=(100,) * 4)
+    >>> stream_flops(shape, [(64, 0), (64, 0)])
+    Watched(flops=37404672, held=(100, 100, 64, 64))
+    """
+    now = list(held or [0] * shape.schedule.num_layers)
+    total = shape.text_flops(now, prefix)
+    now = [n + prefix for n in now]
+    for visual, glue in pieces:
+        now = shape.held(now, visual, glue)
+        total += shape.piece_flops(now, visual, glue)
+        now = [a + b for a, b in zip(now, shape.kept(visual, glue), strict=True)]
+    return Watched(total, tuple(now))

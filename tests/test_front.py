@@ -101,14 +101,15 @@ class Merged(Thirds):
 
 
 FRONTS: dict[str, dict[str, Any]] = {
-    "evs": {"reducer": "evs"},
+    **{name: {"gate": name} for name in GATES},
+    **{name: {"reducer": name} for name in REDUCERS},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
     "chequered": {"gate": Chequered()},
     "blind": {"gate": Blind()},
-    "static": {"gate": "static"},
 }
+"""Every listed method by itself, and strangers."""
 
 
 def still(frames: int, every: int = 3) -> Tensor:

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .common.checks import shown
 from .errors import ConfigError, StreamError
 
 Method = TypeVar("Method")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a catalogue says of a method.
+
+    Attributes
+    ----------
+    says : str
+        One plain sentence: what stays.
+    paper : str
+        Such as "PyramidDrop, arXiv 2410.17247"; empty where there is none.
+    trained : bool
+        Whether it needs training.
+    needs_question : bool
+        Whether it can do nothing sensible without a question.
+    ours : bool
+        Whether the idea, or how it is applied here, is ours and not the paper's.
+    carries : str
+        What a stream carries from chunk to chunk for it, and its bound; empty for nothing.
+    """
+
+    says: str
+    paper: str
+    trained: bool = False
+    needs_question: bool = False
+    ours: bool = False
+    carries: str = ""
 
 
 def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Method:
@@ -25,7 +54,7 @@ def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Me
         return registry[method]
     # what all that are listed say of themselves, as the kind's protocol asks
     said = set.intersection(*({name for name in dir(type(listed)) if name[0] != "_"} for listed in registry.values()))
-    missing = sorted(name for name in said if not hasattr(method, name))
+    missing = sorted(name for name in said - {"facts"} if not hasattr(method, name))
     if isinstance(method, type) or not callable(method) or missing:
         lacks = f" It lacks {', '.join(missing)}." if callable(method) and missing else ""
         raise ConfigError(

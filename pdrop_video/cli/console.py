@@ -57,8 +57,9 @@ def print_live(question: str, live: AnswerStream) -> Answer:
 def print_costs(answer: Answer, stream: VideoStream) -> None:
     """What watching and answering took."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    stages = " -> ".join(f"{n:,}" for n in answer.kept)
-    layers = " | ".join(str(layer) for layer in (0, *stream.loop.schedule.layers))
+    there = [(kept, span) for kept, span in zip(answer.kept, stream.loop.schedule.spans, strict=True) if span]
+    stages = " -> ".join(f"{kept:,}" for kept, _ in there)
+    layers = " | ".join(str(span[0]) for _, span in there)
     tokens = sorted(set(answer.cache_tokens), reverse=True)
     timings = answer.timings
     for name, value in (

@@ -75,6 +75,7 @@ class Ingestor:
         self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
+        self.closing = len(closing)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class Ingestor:
             positions,
             F.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:],
+            question=row >= count + self.closing,
             transient=None if asks else row >= count,
             layout=_layout(table, piece, state.steps, asked),
             usual=state.usual,

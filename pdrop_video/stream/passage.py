@@ -83,7 +83,8 @@ class AskingPassage(MemoryPassage):
     PyramidDrop (arXiv 2410.17247) with the memory in place of a picture: at the first layer of stage s the visual
     tokens that the question's last token attends to most stay, int(n * ratio_s) of them, where n is what the first
     layer remembers. A layer that remembers no more than that drops nothing, and a ratio of 1 never does. Layers that
-    remember the same tokens follow the first of them; others rank their own.
+    remember the same tokens follow the first of them; others rank their own. With a boundary at 0 stage 0 has no
+    layers, and attended to nothing.
 
     Parameters
     ----------
@@ -117,7 +118,10 @@ class AskingPassage(MemoryPassage):
         if layer == 0:
             self._target = self.schedule.counts(int(self.cache.tables[0].visual.sum()))
         stage, table = self.schedule.stage(layer), self.cache.tables[layer]
-        first = len(self.attended) == stage
+        first = layer == self.schedule.spans[stage][0]
+        if layer == 0 and stage > 0:  # what no layer runs attends to nothing
+            nothing = table.index[:0]
+            self.attended.append(Attended(table.take(nothing), nothing.float()))
         key = id(table), stage
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]

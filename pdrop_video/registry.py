@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from .common.checks import shown
 from .errors import ConfigError, StreamError
 
 Method = TypeVar("Method")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a catalogue says of a method."""
+
+    says: str  # one plain sentence: what stays
+    paper: str  # "StreamMem, arXiv ...", or "" where there is none
+    trained: bool = False  # whether it needs training
+    needs_question: bool = False
+    ours: bool = False  # the idea, or how it is applied here, is ours and not the paper's
+    carries: str = ""  # what a stream carries from chunk to chunk for it, and its bound; empty for nothing
 
 
 def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Method:
@@ -25,6 +38,7 @@ def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Me
         return registry[method]
     # what all that are listed say of themselves, as the kind's protocol asks
     said = set.intersection(*({name for name in dir(type(listed)) if name[0] != "_"} for listed in registry.values()))
+    said.discard("facts")  # for a catalogue, which an object of one's own is not in
     missing = sorted(name for name in said if not hasattr(method, name))
     if isinstance(method, type) or not callable(method) or missing:
         lacks = f" It lacks {', '.join(missing)}." if callable(method) and missing else ""

@@ -90,6 +90,11 @@ class StreamCache(Cache):
         """End a fork of `origin`: the next append to `origin` need not copy."""
         for layer, parent in zip(self.layers, origin.layers, strict=True):
             layer.release(parent)
+        self._release_tables(origin.tables)
+
+    def _release_tables(self, before: list[TokenTable]) -> None:
+        for table, origin in zip(self.tables, before, strict=True):
+            table.release(origin)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -108,6 +113,7 @@ class StreamCache(Cache):
                 with suppress(KeyboardInterrupt):
                     for layer in self.layers:
                         layer.rollback()
+                    self._release_tables(before[0])
                     self.tables, self.shifts, self.queries, self.archive = before
                     break
             raise
@@ -166,7 +172,7 @@ class StreamCache(Cache):
                 now, moved = window.squeeze(table, ahead)
                 if self.limits.tokens is None and ahead.end - moved.text > window.limit:
                     # more is held than there are positions: to try again at every push would cost more and more
-                    moved = replace(moved, reach=ahead.end - moved.text + window.limit // 8)
+                    moved = replace(moved, reach=(ahead.end - moved.text) * 9 // 8)
                 done[key] = replace(table, now=now), moved, now - table.entered, table
             closer, self.shifts[i], by, _ = done[key]
             if self.limits.tokens is None and replace(self.shifts[i], reach=shift.reach) == shift:

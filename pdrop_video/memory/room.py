@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
 from .modes import lasting
-
-if TYPE_CHECKING:
-    from .layer import KeyValueLayer
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +24,7 @@ class Room:
     entered: Tensor | None = None
     spare: Tensor | None = None
     used: int = 0
-    holders: WeakSet[KeyValueLayer] = field(default_factory=WeakSet)
+    holders: WeakSet[object] = field(default_factory=WeakSet)
 
     @classmethod
     @lasting()  # a layer of the model, which appends, may run in a mode of its own

@@ -77,8 +77,8 @@ test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, 
 	@echo "[test] pytest -m lmms_eval"
 	@HF_HOME=$(CURDIR)/.venv-lmms-eval/cache HF_HUB_OFFLINE=1 .venv-lmms-eval/bin/python -m pytest -m lmms_eval tests/test_lmms_eval.py
 
-lint: .venv/ready  ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: .venv/ready  ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -11,13 +11,21 @@
 
 from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
 from .memory import Memory
-from .models import load
 from .pyramid import Pyramid, Trace, pyramid_drop
-from .stream.answer import Answer, Evidence, Fed, Pushed, Status, Timings
-from .stream.asking import AnswerStream
-from .stream.feed import Feed
-from .stream.lm import VideoLM
-from .stream.stream import VideoStream
+from .stream import (
+    Answer,
+    AnswerStream,
+    Evidence,
+    Fed,
+    Feed,
+    Pushed,
+    Recipe,
+    Status,
+    Timings,
+    VideoLM,
+    VideoStream,
+    load,
+)
 from .video import FrameChunk, open_video
 
 __version__ = "0.1.0"
@@ -36,6 +44,7 @@ __all__ = [
     "PDropError",
     "Pushed",
     "Pyramid",
+    "Recipe",
     "Status",
     "StreamError",
     "Timings",

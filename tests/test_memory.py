@@ -30,9 +30,9 @@ PREFIX, STEPS, ROWS, COLUMNS = 4, 12, 2, 3
 def held(seed: int = 0, glue: int = 0, drop: float = 0.0, layer: int = 0, layers: int = 1) -> Held:
     """A prefix, then 12 steps of `glue` text and 2 x 3 visual tokens; a share of the visual ones dropped."""
     generator = torch.Generator().manual_seed(seed)
-    rows = [dict(chunk=-1, step=-1, row=-1, column=-1, seconds=float("nan"), visual=False)] * PREFIX
+    rows = [dict(chunk=-1, step=-1, row=-1, column=-1, seconds=float("nan"), until=float("nan"), visual=False)] * PREFIX
     for step in range(STEPS):
-        common = dict(chunk=step // 3, step=step, seconds=float(step))
+        common = dict(chunk=step // 3, step=step, seconds=float(step), until=float(step))
         rows += [dict(common, row=-1, column=-1, visual=False)] * glue
         for place in range(ROWS * COLUMNS):
             if torch.rand((), generator=generator) >= drop:
@@ -323,6 +323,7 @@ def test_pyramid_remembers_an_hour_ago() -> None:
     tokens = table(
         index=torch.arange(count),
         seconds=torch.arange(count).float(),
+        until=torch.arange(count).float(),
         chunk=zeros,
         step=torch.arange(count),
         row=zeros,

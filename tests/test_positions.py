@@ -26,6 +26,7 @@ def table_at(position: Tensor, rows: list[int], columns: list[int]) -> TokenTabl
     return TokenTable(
         index=index,
         seconds=index.float(),
+        until=index.float(),
         chunk=index,
         step=index,
         row=torch.tensor(rows),

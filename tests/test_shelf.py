@@ -45,6 +45,7 @@ def block(number: int, tokens: int = 1, dtype: torch.dtype = torch.float32) -> B
     table = TokenTable(
         index=index,
         seconds=torch.full((tokens,), float(number), dtype=torch.float64),
+        until=torch.full((tokens,), float(number), dtype=torch.float64),
         chunk=row + number,
         step=row + number,
         row=row,

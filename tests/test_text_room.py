@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import pdrop_video as pv
 from pdrop_video.cli.app import app as cli
 from pdrop_video.pyramid.rank import per_head, rotate
-from pdrop_video.stream.lm import MOST_TOKENS
+from pdrop_video.stream.shared import MOST_TOKENS
 
 QUESTION = "what is shown first ?"
 EVERYTHING = pv.Pyramid(stages=1)

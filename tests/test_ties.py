@@ -280,6 +280,7 @@ def memory(steps: int, content: str, dtype: torch.dtype, seed: int | None, order
     table = TokenTable(
         index=torch.arange(count),
         seconds=torch.where(step < 0, torch.nan, step.float()),
+        until=torch.where(step < 0, torch.nan, step.float()),
         chunk=torch.where(step < 0, step, step // 2),
         step=step,
         row=torch.where(step < 0, -1, place // SIDE),

@@ -65,6 +65,9 @@ class TokenTable(_Housed):
     seconds : Tensor [tokens], float64
         Time of its frame; nan for text. On a device without float64 (MPS) float32, counted from the stream's first
         frame: to 1/64 s for three days, 1/8 s for a month.
+    until : Tensor [tokens], like `seconds`
+        Up to when its frame showed what was to be seen: later than its time where a gate left out frames that show the
+        same.
     chunk : Tensor [tokens], int64
         Which pushed chunk it came with; -1 for the prefix.
     step : Tensor [tokens], int64
@@ -85,6 +88,7 @@ class TokenTable(_Housed):
 
     index: Tensor
     seconds: Tensor
+    until: Tensor
     chunk: Tensor
     step: Tensor
     row: Tensor
@@ -107,9 +111,11 @@ class TokenTable(_Housed):
         """
         nowhere = torch.full_like(index, -1)
         nothing = torch.zeros_like(index, dtype=torch.float32)
+        timeless = torch.full_like(index, torch.nan, dtype=time_dtype(index.device))
         return cls(
             index=index,
-            seconds=torch.full_like(index, torch.nan, dtype=time_dtype(index.device)),
+            seconds=timeless,
+            until=timeless,
             chunk=torch.full_like(index, chunk),
             step=torch.full_like(index, step),
             row=nowhere,

@@ -1,7 +1,8 @@
 """The families' adapters and the loading of their checkpoints. Knows transformers, never a stage or a budget."""
 
-from .base import Adapter, VisualChunk
-from .loading import ADAPTERS, adapter_for, describe, load
+from .base import Adapter
+from .chunk import VisualChunk
+from .loading import ADAPTERS, adapter_for, describe, read
 from .pixels import Pixels
 from .positions import LinearPositions, MRopePositions, Place, Positions
 from .prompt import Prompt
@@ -18,5 +19,5 @@ __all__ = [
     "VisualChunk",
     "adapter_for",
     "describe",
-    "load",
+    "read",
 ]

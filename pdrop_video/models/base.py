@@ -6,83 +6,18 @@ Knows transformers. Refuses to know streams, budgets and stages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from .chunk import VisualChunk
 from .pixels import Pixels
 from .positions import Place, Positions
 from .prompt import Prompt
 
 LATEST = 1e11
 """Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
-
-
-@dataclass(frozen=True, slots=True)
-class VisualChunk:
-    """Tokens of one chunk, as they enter the language model: visual ones, and the text glue between them.
-
-    Attributes
-    ----------
-    embeds : Tensor [tokens, hidden]
-        Embeddings, step by step; within a step in the order row, column.
-    visual : Tensor [tokens], bool
-        False for glue (timestamps, separators), which is never dropped and is forgotten with its step.
-    steps : tuple of int
-        Tokens of each step, glue included.
-    seconds : tuple of float
-        Time of each step.
-    size : (h, w)
-        Visual tokens of a step along height and width.
-    lead : tuple of int
-        Tokens of glue in front of each step's visual ones.
-    deepstack : tuple of Tensor [tokens, hidden]
-        What Qwen3-VL adds behind its first layers; zero for glue. Empty for other families.
-    """
-
-    embeds: Tensor
-    visual: Tensor
-    steps: tuple[int, ...]
-    seconds: tuple[float, ...]
-    size: tuple[int, int]
-    lead: tuple[int, ...]
-    deepstack: tuple[Tensor, ...] = ()
-
-    @classmethod
-    def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
-        """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
-        t, h, w = grid
-        visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
-        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t)
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    @property
-    def visual_tokens(self) -> int:
-        """How many tokens are visual."""
-        return len(self.steps) * self.size[0] * self.size[1]
-
-    def split(self, steps: int) -> list[VisualChunk]:
-        """The same tokens in chunks of at most `steps` steps."""
-        chunks = []
-        for first in range(0, len(self.steps), steps):
-            start = sum(self.steps[:first])
-            end = start + sum(self.steps[first : first + steps])
-            chunks.append(
-                VisualChunk(
-                    self.embeds[start:end],
-                    self.visual[start:end],
-                    self.steps[first : first + steps],
-                    self.seconds[first : first + steps],
-                    self.size,
-                    self.lead[first : first + steps],
-                    tuple(features[start:end] for features in self.deepstack),
-                )
-            )
-        return chunks
 
 
 class Adapter(ABC):
@@ -113,6 +48,8 @@ class Adapter(ABC):
         Frames per second that the family was trained at.
     keeps_shape : bool
         Whether frames are resized to within limits of pixels, keeping their shape, and not to one size.
+    knows : tuple of str
+        What of its vision tower the family can hand over to a reducer that asks for it.
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -124,11 +61,13 @@ class Adapter(ABC):
     template: ClassVar[str | None] = None
     fps: ClassVar[float] = 2.0
     keeps_shape: ClassVar[bool] = False
+    knows: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, pixels: Pixels, tokenizer: Any = None) -> None:
         self.model = model
         self.pixels = pixels
         self.tokenizer = tokenizer
+        self._grids: dict[tuple[int, int], tuple[int, int]] = {}
 
     # -- what a family says -----------------------------------------------------------------------------------------
 
@@ -241,18 +180,29 @@ class Adapter(ABC):
     def place(self, chunk: VisualChunk, place: Place) -> tuple[Tensor, Place]:
         """Position ids [1, tokens] or [3, 1, tokens] of a chunk that comes at `place`, and where the next one comes.
 
-        Glue counts as text, so that a step with glue around it is a video of one step.
+        Glue counts as text, so that a step with glue around it is a video of one step. What was left out of a chunk
+        keeps its positions to itself: they are those of the whole grid, of which the tokens that are there have theirs.
         """
         h, w = chunk.size
-        if sum(chunk.steps) == chunk.visual_tokens:
-            return self.positions.video((len(chunk.steps), h, w), chunk.seconds, place)
-        ids = []
-        for tokens, lead, seconds in zip(chunk.steps, chunk.lead, chunk.seconds, strict=True):
-            before, place = self.positions.text(lead, place)
-            visual, place = self.positions.video((1, h, w), (seconds,), place)
-            after, place = self.positions.text(tokens - lead - h * w, place)
-            ids += [before, visual, after]
-        return torch.cat(ids, dim=-1), place
+        whole = chunk.whole_steps
+        if sum(whole) == len(whole) * h * w:
+            ids, place = self.positions.video((len(whole), h, w), chunk.seconds, place)
+        else:
+            parts = []
+            for tokens, lead, seconds in zip(whole, chunk.lead, chunk.seconds, strict=True):
+                before, place = self.positions.text(lead, place)
+                visual, place = self.positions.video((1, h, w), (seconds,), place)
+                after, place = self.positions.text(tokens - lead - h * w, place)
+                parts += [before, visual, after]
+            ids = torch.cat(parts, dim=-1)
+        return (ids if chunk.origin is None else ids[..., chunk.origin.to(ids.device)]), place
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of visual tokens that a frame of so many pixels makes."""
+        if (height, width) not in self._grids:
+            blank = torch.zeros(self.frames_per_step, height, width, 3, dtype=torch.uint8)
+            self._grids[height, width] = self.preprocess(blank)[1][1:]
+        return self._grids[height, width]
 
     def ids(self, text: str) -> list[int]:
         """Token ids of text that stands between special tokens."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -23,13 +23,11 @@ from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .pixels import Pixels
 from .progress import late_bars
+from .prompt import Prompt
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
-
-if TYPE_CHECKING:
-    from ..stream.lm import VideoLM
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
@@ -42,7 +40,28 @@ ADAPTERS: dict[str, type[Adapter]] = {name: family for family in FAMILIES for na
 """Every supported family by its ``model_type``."""
 
 
-def load(
+class Checkpoint(NamedTuple):
+    """What was loaded: all that a stream needs to know of a model.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        In eval mode.
+    adapter : Adapter
+        Its family.
+    prompt : Prompt
+        Its tokenizer and chat template.
+    name : str
+        For messages.
+    """
+
+    model: Any
+    adapter: Adapter
+    prompt: Prompt
+    name: str
+
+
+def read(
     name: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
@@ -52,45 +71,8 @@ def load(
     max_pixels: int | None = None,
     split_special_tokens: bool = True,
     **kwargs: Any,
-) -> VideoLM:
-    """Load a video-LLM.
-
-    Parameters
-    ----------
-    name : str or Path, optional
-        A folder, or a model's name on the hub such as "Qwen/Qwen2.5-VL-7B-Instruct". Left out: the built-in model,
-        which needs no network.
-    device : str or torch.device, optional
-        Where to put it; by default the first CUDA device if there is one, else the CPU. Not with `device_map`.
-    dtype : str or torch.dtype
-        "float32", "float16", "bfloat16" or "float64"; "auto" takes the checkpoint's own.
-    attn : str, optional
-        transformers' attention implementation: "sdpa" (its default), "eager", "flash_attention_2", ...
-    min_pixels, max_pixels : int, optional
-        Limits on the pixels of a resized frame, in place of the checkpoint's own, for families that keep a frame's
-        shape (Qwen). A checkpoint that has limits for images only is capped at 768 * 28 * 28 pixels a frame, as in
-        Qwen's reference video pipeline.
-    split_special_tokens : bool
-        Special tokens that somebody types, in a question, a system prompt, told text or the beginning of an answer, are
-        read as ordinary text: ``<|im_end|>`` ends no turn and ``<|video_pad|>`` is no video. False lets them be
-        special, as transformers does unless told otherwise.
-    **kwargs
-        Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
-
-    Returns
-    -------
-    VideoLM
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, it has no safetensors weights, or its family is not supported.
-    ConfigError
-        If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
-        `device` and `device_map` are given.
-    """
-    from ..stream.lm import VideoLM
-
+) -> Checkpoint:
+    """A model with its family and its prompt; parameters and errors as for `pdrop_video.load`."""
     source, place = checked_source(name, BUILTIN), checked_device(device)
     dtype, kwargs = checked_dtype(dtype), checked_more(kwargs, device)
     if attn is not None:
@@ -138,7 +120,7 @@ def load(
     if "device_map" not in kwargs:
         _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
-    return VideoLM(
+    return Checkpoint(
         model.eval(),
         adapter(model, pixels, tokenizer),
         adapter.prompt(tokenizer, template, split_special_tokens=split_special_tokens),

@@ -7,7 +7,6 @@ beside it. Knows frames and token tables. Refuses to know how anything is drawn.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +15,7 @@ from PIL import Image
 
 from ..errors import StreamError
 from ..video import FrameChunk
-
-if TYPE_CHECKING:
-    from ..stream.stream import VideoStream
+from .subjects import Watched
 
 _DIMMED = 0.18
 """Brightness of a place whose token was dropped."""
@@ -92,7 +89,7 @@ class Album:
     _history_every: int = 1
     _grids: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
-    def add(self, stream: VideoStream, chunk: FrameChunk) -> None:
+    def add(self, stream: Watched, chunk: FrameChunk) -> None:
         """Take pictures of a chunk that was just pushed.
 
         Parameters
@@ -120,7 +117,7 @@ class Album:
         """The moments of which there is a picture."""
         return tuple(page.seconds for page in self._pages)
 
-    def at(self, stream: VideoStream, seconds: float) -> list[Overlay]:
+    def at(self, stream: Watched, seconds: float) -> list[Overlay]:
         """The picture nearest to a moment, once for each stage, with what that stage has forgotten made dark.
 
         Parameters
@@ -156,7 +153,7 @@ class Album:
             )
         return overlays
 
-    def _grid(self, stream: VideoStream, frame: torch.Tensor) -> tuple[int, int]:
+    def _grid(self, stream: Watched, frame: torch.Tensor) -> tuple[int, int]:
         """Rows and columns of visual tokens that the model makes of such a frame."""
         size = tuple(frame.shape)
         if size not in self._grids:

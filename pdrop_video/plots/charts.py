@@ -17,12 +17,10 @@ from ..common import checks
 from ..common.atomic import check_replaceable, replacing
 from ..errors import ConfigError, PDropError, StreamError
 from .album import Album
+from .subjects import Answered, Watched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from ..stream.answer import Answer
-    from ..stream.stream import VideoStream
 
 _GREY = "#808080"
 _COLOURS = ("#4c78d0", "#2a9d8f", "#e08a1e", "#c8553d", "#8e5bb5", "#6b8e23")
@@ -31,7 +29,7 @@ _WIDTHS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 360
 _MOST_BARS = 48
 
 
-def evidence(answer: Answer) -> Figure:
+def evidence(answer: Answered) -> Figure:
     """What an answer rested on: for each stage, the attention that went to each moment.
 
     Parameters
@@ -55,7 +53,7 @@ def evidence(answer: Answer) -> Figure:
     return figure
 
 
-def memory(stream: VideoStream) -> Figure:
+def memory(stream: Watched) -> Figure:
     """How much of each stretch of time a stream still remembers, stage by stage.
 
     Bars are visual tokens that are remembered; the line is what a stage is given of so much video when it comes, on
@@ -74,9 +72,9 @@ def memory(stream: VideoStream) -> Figure:
     StreamError
         If nothing was watched yet.
     """
-    if stream.status.seconds is None:
+    if stream.span is None:
         raise StreamError("nothing was watched yet; push at least one frame before drawing the memory.")
-    first, last = stream.status.seconds
+    first, last = stream.span
     schedule = stream.loop.schedule
     whole = stream.held(0)
     edges, width = _bars(first, last, whole.seconds[whole.visual].tolist())
@@ -130,7 +128,7 @@ def cache(history: Sequence[tuple[float, int]], bound: int | None = None) -> Fig
     return figure
 
 
-def kept(stream: VideoStream, album: Album, moments: int = 8) -> Figure:
+def kept(stream: Watched, album: Album, moments: int = 8) -> Figure:
     """Frames once for each stage, with the places dark that the stage has forgotten: a row a stage, a column a moment.
 
     Parameters
@@ -180,7 +178,7 @@ def check_folder(folder: str | Path) -> None:
         check_replaceable(Path(folder) / "memory.png")
 
 
-def save(folder: str | Path, stream: VideoStream, album: Album, answers: Sequence[Answer] = ()) -> list[Path]:
+def save(folder: str | Path, stream: Watched, album: Album, answers: Sequence[Answered] = ()) -> list[Path]:
     """Write all pictures as PNG files on white.
 
     Parameters

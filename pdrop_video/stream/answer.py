@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import plots
@@ -126,6 +127,8 @@ class Pushed:
         How many of them each stage kept, shallow to deep.
     seconds : float
         Wall-clock time.
+    skipped : int
+        Frames that the gate left out.
     """
 
     frames: int
@@ -133,6 +136,7 @@ class Pushed:
     visual_tokens: int
     kept: tuple[int, ...]
     seconds: float
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,10 @@ class Status:
         Bytes of the keys and values remembered.
     archive_bytes : int
         Bytes archived on the host.
+    skipped : int
+        Frames that the gate left out; they are among those watched.
+    carried_bytes : mapping of str to int
+        Bytes that gate, reducer and scorer carry from chunk to chunk, by slot.
     """
 
     frames: int
@@ -186,3 +194,5 @@ class Status:
     cache_tokens: tuple[int, ...]
     cache_bytes: int
     archive_bytes: int = 0
+    skipped: int = 0
+    carried_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,12 +21,10 @@ from .answer import Answer, Evidence, Timings
 from .decode import greedy
 from .ingest import Ingestor
 from .passage import AskingPassage, Attended
+from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
 from .turnstile import StreamAccess
-
-if TYPE_CHECKING:
-    from .lm import VideoLM
 
 
 def checked_for_asking(pyramid: Pyramid) -> Pyramid:
@@ -61,7 +59,7 @@ class Question:
 
     Parameters
     ----------
-    lm : VideoLM
+    lm : SharedModel
     ingest : Ingestor
     origin : StreamState
         What was watched; forked, not changed.
@@ -84,7 +82,7 @@ class Question:
 
     def __init__(
         self,
-        lm: VideoLM,
+        lm: SharedModel,
         ingest: Ingestor,
         origin: StreamState,
         text: str,

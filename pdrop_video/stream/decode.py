@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .lm import VideoLM
+from .shared import SharedModel
 
 
 def greedy(
-    lm: VideoLM, logits: Tensor, advance: Callable[[list[int]], Tensor | None], max_new_tokens: int
+    lm: SharedModel, logits: Tensor, advance: Callable[[list[int]], Tensor | None], max_new_tokens: int
 ) -> Iterator[tuple[int | None, str]]:
     """Generate until the model ends its turn, or nothing more can be fed.
 
     Parameters
     ----------
-    lm : VideoLM
+    lm : SharedModel
         For its tokenizer and end tokens.
     logits : Tensor [vocabulary]
         Of the first token.
@@ -49,7 +47,7 @@ def greedy(
         logits = following
 
 
-def _end_tokens(lm: VideoLM) -> set[int]:
+def _end_tokens(lm: SharedModel) -> set[int]:
     ends = lm.model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     return {token for token in (*ends, lm.tokenizer.eos_token_id) if token is not None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from os import getpid
 from threading import Condition, Thread, current_thread
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, Protocol, get_args
 from weakref import finalize, ref
 
 from ..common import checks
@@ -16,10 +16,18 @@ from ..errors import StreamError
 from ..video import FrameChunk
 from .answer import Fed
 
-if TYPE_CHECKING:
-    from .stream import VideoStream
-
 Policy = Literal["block", "drop_oldest"]
+
+
+class Watcher(Protocol):
+    """What frames are pushed into."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more."""
+
+    def push(self, frames: FrameChunk) -> object:
+        """Watch them."""
 
 
 class Feed:
@@ -32,7 +40,7 @@ class Feed:
     Leaving the ``with`` block waits until all was watched; leaving it by an exception does not.
     """
 
-    def __init__(self, stream: VideoStream, queue: int = 8, policy: Policy = "block") -> None:
+    def __init__(self, stream: Watcher, queue: int = 8, policy: Policy = "block") -> None:
         queue = checks.whole("queue", queue)
         checks.choice("policy", policy, get_args(Policy))
         self.stream = stream
@@ -228,7 +236,7 @@ class _Line:
             raise StreamError("the feed was closed, by itself or with its stream; open another with VideoStream.feed.")
 
 
-def _work(line: _Line, stream_ref: ref[VideoStream]) -> None:
+def _work(line: _Line, stream_ref: ref[Watcher]) -> None:
     """Push what was put, until the end."""
     while (chunk := line.take()) is not None:
         stream = stream_ref()

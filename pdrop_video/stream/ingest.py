@@ -6,8 +6,6 @@ answers.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +15,17 @@ from torch import Tensor
 
 from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
-from ..memory import Ahead, Archive, Limits, Memory, Range, StreamCache, TokenTable, Window
+from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
-from ..models import Adapter, Place, VisualChunk
+from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.rows import Passage
-from ..video import FrameChunk
+from .front import Front
+from .limits import archive_of, fixed_rope, limits_of
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import chunk_table, stage_tables, text_tables
-from .state import StreamState
-
-_RESERVE = 1024
-"""Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
+from .state import Seen, StreamState
 
 
 class Ingestor:
@@ -38,8 +34,8 @@ class Ingestor:
     Parameters
     ----------
     model : PreTrainedModel
-    adapter : Adapter
-        Its family.
+    front : Front
+        Its family, and what stands before and behind the vision tower.
     loop : LayerLoop
         Its layers and the schedule.
     memory : Memory
@@ -56,9 +52,11 @@ class Ingestor:
     """
 
     def __init__(
-        self, model: Any, adapter: Adapter, loop: LayerLoop, memory: Memory, prefix: list[int], probe: list[int]
+        self, model: Any, front: Front, loop: LayerLoop, memory: Memory, prefix: list[int], probe: list[int]
     ) -> None:
+        adapter = front.adapter
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
+        self.front = front
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
@@ -67,53 +65,16 @@ class Ingestor:
         shape = DecoderShape.of(model.config)
         self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
         self.trained: int = model.config.get_text_config().max_position_embeddings
-        self.limits = self._limits()
-        self.range = Range(None if self._fixed_rope() else self.trained)
+        rope = fixed_rope(model)
+        self.limits = limits_of(loop, memory, self.token_bytes, self.trained, rope)
+        self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
-        self.archive = self._archive()
+        self.archive = archive_of(loop, memory, rope)
         closing = adapter.closing()
         text = len(prefix) + (len(closing) + len(probe)) * asks
         self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
-
-    def _fixed_rope(self) -> str | None:
-        """The name of a RoPE whose angles depend on the length, so that no key can be moved by a rotation."""
-        rope = (getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}).get("rope_type", "default")
-        return rope if rope in ("dynamic", "longrope") else None
-
-    def _archive(self) -> Archive | None:
-        """An empty archive, if there is to be one."""
-        size, folder = self.memory.archive, self.memory.archive_folder
-        if size is None:
-            return None
-        if rope := self._fixed_rope():
-            raise ConfigError(
-                f"an archive finds frames by un-rotated keys, which {rope!r} RoPE does not have; drop it."
-            )
-        if folder is not None:
-            try:
-                os.makedirs(folder, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(f"archive_folder={folder!r} can't be made: {error}; choose another.") from error
-        return Archive(size, self.loop.turn, folder)
-
-    def _limits(self) -> Limits:
-        """The budget of each layer, and the window of positions."""
-        shares, memory = self.loop.schedule.per_layer_shares(), self.memory
-        tokens = memory.budgets(shares, self.token_bytes)
-        if memory.positions == "original":
-            return Limits(tokens, tokens)
-        if rope := self._fixed_rope():
-            if memory.positions == "compact" and tokens is not None:
-                raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
-            return Limits(tokens, tokens)
-        limit = self.trained - min(_RESERVE, self.trained // 4)
-        moved = memory.budgets(shares, self.token_bytes * 1.5) if memory.bytes is not None else tokens
-        if self.loop.axes == 1:  # every token has a position of its own: no more of them than positions
-            tokens, moved = (of and tuple(min(n, limit) for n in of) for of in (tokens, moved))
-        window = Window(limit, self.loop.turn, always=memory.positions == "compact")
-        return Limits(tokens, moved, window)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -147,24 +108,26 @@ class Ingestor:
     def _steps_at_once(self, chunk: VisualChunk, place: Place) -> int:
         """How many steps of a chunk may be in flight together."""
         limits, steps = self.limits.moved, len(chunk.steps)
-        glue = max(chunk.steps) - math.prod(chunk.size)
-        longest = max(glue, self.glue)  # later steps have longer numbers and times, and must fit as well
+        visual, most = max(chunk.visual_steps), max(chunk.glue_steps)
+        longest = max(most, self.glue)  # later steps have longer numbers and times, and must fit as well
 
-        def fits(steps: int, share: float, glue: int = glue) -> bool:
+        def fits(steps: int, share: float, glue: int = most) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
-            incoming = self._incoming(steps * math.prod(chunk.size), steps * glue)
+            incoming = self._incoming(steps * visual, steps * glue)
             text = len(self.prefix)
             return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
         if not fits(1, 1.0, longest):
             said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {math.prod(chunk.size) + longest} tokens{said} beside "
+                f"{self.memory} can't hold one step of {visual + longest} tokens{said} beside "
                 f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:
             ids, after = self.adapter.place(chunk, place)
-            if after.next - int(ids[0].min()) > self.limits.window.limit // 2:  # on the host: no device waits
+            if (
+                len(chunk) and after.next - int(ids[0].min()) > self.limits.window.limit // 2
+            ):  # on the host: no device waits
                 return 1  # a pause within the chunk, which only whole pieces can close
         if fits(steps, 1.0):
             return steps
@@ -177,9 +140,9 @@ class Ingestor:
             waiting, state.waiting = state.waiting, None
             self.visual(state, self.look(state, waiting))
 
-    def look(self, state: StreamState, frames: FrameChunk) -> VisualChunk:
-        """A chunk's visual tokens as the family's adapter makes them."""
-        return self.adapter.look(frames.frames, frames.seconds, state.steps - state.first_step)
+    def look(self, state: StreamState, seen: Seen) -> VisualChunk:
+        """Frames of whole steps as the visual tokens that enter the language model."""
+        return self.front.look(state, seen)
 
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, the probe included."""
@@ -190,6 +153,9 @@ class Ingestor:
     def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
         """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
         positions, place = self.adapter.place(piece, state.place)
+        if not len(piece):  # a gate found nothing in it; time goes on all the same
+            state.place, state.steps = place, state.steps + len(piece.steps)
+            return
         count, asked, device = len(piece), len(self.probe), piece.embeds.device
         schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
         per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
@@ -295,4 +261,4 @@ def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Lay
     frame = torch.where(piece.visual, table.step - first, -1)
     place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
     frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
-    return Layout(frame, place, len(piece.steps), math.prod(piece.size), piece.size[1], first)
+    return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first)

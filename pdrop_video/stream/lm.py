@@ -1,30 +1,27 @@
-"""`VideoLM`: a loaded model that streams can be opened on."""
+"""`load` and `VideoLM`: a loaded model that streams can be opened on."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NoReturn
-from weakref import ref
 
 import torch
 
-from ..common import checks
 from ..errors import ConfigError, ModelError
+from ..gate import Gate, gate_named
 from ..memory import Memory
-from ..models import Adapter, Prompt
+from ..models.loading import read
 from ..pyramid import LayerLoop, Pyramid
+from ..reduce import Reducer, reducer_named
 from . import session
+from .recipe import Recipe
+from .shared import SharedModel
 from .stream import VideoStream
-from .turnstile import Turnstile
-
-MOST_TOKENS = 4096
-"""Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
-_CHARACTERS = 16
-"""Of a token, more than any language needs on average: what is longer need not be tokenized to be too long."""
 
 
-class VideoLM:
+class VideoLM(SharedModel):
     """A video-LLM, ready for streams.
 
     Made by `load`. One model can carry any number of streams; the weights are shared and never changed.
@@ -47,11 +44,6 @@ class VideoLM:
         while streams run, ``with lm.turnstile: lm.model(...)``.
     """
 
-    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
-        self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
-        self.turnstile = Turnstile()
-        self._opened: list[ref[VideoStream]] = []
-
     def __repr__(self) -> str:
         return f"VideoLM({self.name!r}, {self.model.config.model_type}, {self.num_layers} layers, {self.device})"
 
@@ -62,64 +54,20 @@ class VideoLM:
         )
 
     @property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self.prompt.tokenizer
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs go."""
-        return self.model.device
-
-    @property
-    def num_layers(self) -> int:
-        """Decoder layers."""
-        return len(self.model.get_decoder().layers)
-
-    @property
     def streams(self) -> tuple[VideoStream, ...]:
         """The streams that are open, in the order of opening; see `VideoStream.status`.
 
         A stream that was closed, or that nobody holds any more, is not among them.
         """
-        opened = (each() for each in self._opened)
-        return tuple(stream for stream in opened if stream is not None and not stream.closed)
-
-    def bounded(self, name: str, text: str, most: int = MOST_TOKENS) -> str:
-        """A text that somebody sent, if it is short enough that reading it keeps nobody else waiting.
-
-        Streams themselves take what finds room in memory and trained range, which may be very much more.
-
-        Parameters
-        ----------
-        name : str
-            For the message.
-        text : str
-        most : int
-            Tokens.
-
-        Raises
-        ------
-        ConfigError
-            If it has more, is no text, or can't be encoded.
-        """
-        checks.text(name, text)
-        most = checks.whole("most", most)
-        if len(text) > most * _CHARACTERS:
-            raise ConfigError(f"{name} has {len(text):,} characters; expected {most:,} tokens at most.")
-        if (tokens := len(self.prompt.words(text))) > most:
-            raise ConfigError(f"{name} has {tokens:,} tokens; expected {most:,} at most.")
-        return text
-
-    def note(self, stream: VideoStream) -> None:
-        """Let a stream, which calls this within a turn as it opens, be among `streams`."""
-        self._opened = [ref(each) for each in (*self.streams, stream)]
+        return super().streams
 
     def stream(
         self,
-        pyramid: Pyramid | None = None,
+        pyramid: Pyramid | Recipe | None = None,
         memory: Memory | None = None,
         *,
+        gate: str | Gate | None = None,
+        reducer: str | Reducer | None = None,
         standing_question: str | None = None,
         system: str | None = None,
     ) -> VideoStream:
@@ -127,11 +75,15 @@ class VideoLM:
 
         Parameters
         ----------
-        pyramid : Pyramid, optional
+        pyramid : Pyramid or Recipe, optional
             How visual tokens are dropped; ``Pyramid()`` by default, ``Pyramid(stages=1)`` for none. An evictor that
-            goes by scores has tokens ranked all the same.
+            goes by scores has tokens ranked all the same. A recipe says that and all of the next three.
         memory : Memory, optional
             What may be remembered; ``Memory()`` by default, ``Memory(tokens=None)`` for everything.
+        gate : str or Gate, optional
+            What goes to the vision tower, for example "static"; by default every frame.
+        reducer : str or Reducer, optional
+            What goes from there to the language model, for example "evs:keep=0.5"; by default every visual token.
         standing_question : str, optional
             A question known before the frames: it ranks the visual tokens, by relevance to it unless `pyramid` names
             another scorer. Without one contrast ranks; scorers that need a probe get the model's answer-turn template.
@@ -141,17 +93,32 @@ class VideoLM:
         Raises
         ------
         ConfigError
-            If the schedule or the budget does not fit the model; if an argument is of the wrong kind; if a text can't
-            be encoded, or has more tokens than budget or trained range have room for.
+            If the schedule or the budget does not fit the model; if a recipe is given beside parts of one; if an
+            argument is of the wrong kind; if a text can't be encoded, or has more tokens than budget or trained range
+            have room for.
         ModelError
             If the model has no weights, or its decoder does not compute here what it computes by itself.
         """
-        pyramid = checks.instance("pyramid", Pyramid() if pyramid is None else pyramid, Pyramid, "Pyramid(ratios=...)")
-        memory = checks.instance("memory", Memory() if memory is None else memory, Memory, "Memory(tokens=...)")
+        if isinstance(pyramid, Recipe):
+            if not (memory is None and gate is None and reducer is None):
+                raise ConfigError("a recipe was given beside memory, gate or reducer; put them into the recipe.")
+            recipe = pyramid
+        else:
+            dropping = Pyramid() if pyramid is None else pyramid
+            recipe = Recipe(gate, reducer, dropping, Memory() if memory is None else memory)
+        pyramid = recipe.pyramid
         if pyramid.scorer is None:
             pyramid = replace(pyramid, scorer="contrast" if standing_question is None else "relevance")
         loop = LayerLoop(self.model.get_decoder(), pyramid)
-        return VideoStream(self, loop, memory, standing_question=standing_question, system=system)
+        return VideoStream(
+            self,
+            loop,
+            recipe.memory,
+            standing_question=standing_question,
+            system=system,
+            gate=None if recipe.gate is None else gate_named(recipe.gate),
+            reducer=None if recipe.reducer is None else reducer_named(recipe.reducer),
+        )
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:
         """Go on with a stream that `VideoStream.save` wrote.
@@ -170,3 +137,63 @@ class VideoLM:
         how = session.read(self, path)
         with session.intact(path):
             return VideoStream(self, **how)
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    attn: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    split_special_tokens: bool = True,
+    **kwargs: Any,
+) -> VideoLM:
+    """Load a video-LLM.
+
+    Parameters
+    ----------
+    name : str or Path, optional
+        A folder, or a model's name on the hub such as "Qwen/Qwen2.5-VL-7B-Instruct". Left out: the built-in model,
+        which needs no network.
+    device : str or torch.device, optional
+        Where to put it; by default the first CUDA device if there is one, else the CPU. Not with `device_map`.
+    dtype : str or torch.dtype
+        "float32", "float16", "bfloat16" or "float64"; "auto" takes the checkpoint's own.
+    attn : str, optional
+        transformers' attention implementation: "sdpa" (its default), "eager", "flash_attention_2", ...
+    min_pixels, max_pixels : int, optional
+        Limits on the pixels of a resized frame, in place of the checkpoint's own, for families that keep a frame's
+        shape (Qwen). A checkpoint that has limits for images only is capped at 768 * 28 * 28 pixels a frame, as in
+        Qwen's reference video pipeline.
+    split_special_tokens : bool
+        Special tokens that somebody types, in a question, a system prompt, told text or the beginning of an answer, are
+        read as ordinary text: ``<|im_end|>`` ends no turn and ``<|video_pad|>`` is no video. False lets them be
+        special, as transformers does unless told otherwise.
+    **kwargs
+        Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
+
+    Returns
+    -------
+    VideoLM
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it has no safetensors weights, or its family is not supported.
+    ConfigError
+        If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
+        `device` and `device_map` are given.
+    """
+    checkpoint = read(
+        name,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        split_special_tokens=split_special_tokens,
+        **kwargs,
+    )
+    return VideoLM(*checkpoint)

@@ -28,16 +28,17 @@ def chunk_table(
     since : float
         From when the table counts seconds.
     """
-    count, device = len(piece), piece.embeds.device
-    height, width = piece.size
-    per_step = torch.tensor(piece.steps, device=device)
-    number = torch.arange(len(piece.steps), device=device).repeat_interleave(per_step, output_size=count)
-    times = torch.tensor([s - since for s in piece.seconds], dtype=time_dtype(device), device=device)
-    place = (piece.visual.cumsum(0) - 1) % (height * width)  # of a visual token among those of its step
+    count, device, width = len(piece), piece.embeds.device, piece.size[1]
+    number, place = piece.step(), piece.place()
+    seconds, until = (
+        torch.tensor([s - since for s in times], dtype=time_dtype(device), device=device)[number]
+        for times in (piece.seconds, piece.seconds if piece.until is None else piece.until)
+    )
     position = positions.reshape(-1, count).T
     return TokenTable(
         index=torch.arange(index, index + count, device=device),
-        seconds=times.repeat_interleave(per_step, output_size=count),
+        seconds=seconds,
+        until=until,
         chunk=torch.full_like(number, chunk),
         step=number + step,
         row=torch.where(piece.visual, place // width, -1),

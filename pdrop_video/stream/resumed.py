@@ -6,7 +6,7 @@ Knows what a header and its tensors must be. Refuses to know files.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,10 @@ from ..memory.pack import unpack
 from ..memory.table import time_dtype
 from ..models import Place
 from ..video import FrameChunk
-from .state import StreamState
+from .ingest import Ingestor
+from .state import Seen, StreamState
 
-if TYPE_CHECKING:
-    from .ingest import Ingestor
-
-_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens")
+_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "skipped")
 _TUPLES = ("span", "told", "answered")
 PLAIN = (*_COUNTS, *_TUPLES)
 """Fields of a state that stand in the header as they are."""
@@ -40,6 +38,8 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
         If they describe none; `session.intact` makes one kind of it.
     """
     cache, device = ingest.empty_cache(), ingest.probe.device
+    for name in [name for name in tensors if name.endswith(".seconds")]:  # of a version without gates
+        tensors.setdefault(name.removesuffix("seconds") + "until", tensors[name])
     _set_clocks(header, tensors, device)
     if cache.archive is not None:
         cache.archive = _archive(cache.archive, tensors, header, ingest)
@@ -77,9 +77,26 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     state.usual |= {int(name[6:]): usual for name, usual in tensors.items() if name.startswith("usual.")}
     for usual in state.usual.values():
         _expect("what is usual", [usual], tuple(usual.shape))
+    for name, tensor in tensors.items():
+        if name.startswith("carried."):
+            _, slot, key = name.split(".", 2)
+            state.carried.setdefault(slot, {})[key] = tensor
     if (seconds := header["waiting_seconds"]) is not None:
-        state.waiting = FrameChunk(tensors["waiting"], tuple(seconds))
+        waiting = FrameChunk(tensors["waiting"], tuple(seconds))
+        until = tuple(real("waiting_until", each) for each in header.get("waiting_until") or seconds)
+        state.waiting = Seen(
+            waiting.frames, waiting.seconds, until, _worth(tensors.get("waiting_worth"), waiting, until)
+        )
     return state
+
+
+def _worth(worth: Tensor | None, waiting: FrameChunk, until: tuple[float, ...]) -> Tensor | None:
+    """What of waiting frames is worth having."""
+    if len(until) != len(waiting):
+        raise ValueError(f"{len(waiting)} frames wait up to {len(until)} moments")
+    if worth is not None and (worth.dtype != torch.bool or worth.ndim != 3 or len(worth) != len(waiting)):
+        raise ValueError(f"what is worth having is {worth.dtype} {tuple(worth.shape)}")
+    return worth
 
 
 def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:
@@ -87,12 +104,15 @@ def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torc
     dtype, span = time_dtype(device), header["state"]["span"]
     since = 0.0 if dtype == torch.float64 or span is None else span[0]
     for name, tensor in tensors.items():
-        if name.endswith(".seconds") and tensor.is_floating_point():  # what is of another kind is refused later on
+        if (
+            name.endswith((".seconds", ".until")) and tensor.is_floating_point()
+        ):  # what is of another kind is refused later on
             tensors[name] = (tensor.double() + (header.get("since", 0.0) - since)).to(dtype)
 
 
 def _plain_values(given: dict[str, Any], vocabulary: int) -> dict[str, Any]:
     """Those fields of a state that are no tensors, each of its own kind."""
+    given = {"skipped": 0} | given  # a version without gates left nothing out
     plain: dict[str, Any] = {name: whole(name, given[name], 0, _MOST) for name in _COUNTS}
     span, told, answered = (given[name] for name in _TUPLES)
     if span is not None:
@@ -136,7 +156,7 @@ def _check_table(table: TokenTable, counts: dict[str, Any], axes: int) -> None:
     """Refuse columns of other types or lengths than they should have, and places out of reach."""
     for field in fields(TokenTable):
         column = getattr(table, field.name)
-        kind = {"seconds": column.is_floating_point(), "score": column.is_floating_point()}
+        kind = dict.fromkeys(("seconds", "until", "score"), column.is_floating_point())
         kind["visual"] = column.dtype == torch.bool
         shape = (len(table), axes) if field.name in ("position", "entered", "now") else (len(table),)
         if tuple(column.shape) != shape or not kind.get(field.name, column.dtype == torch.int64):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +21,21 @@ from torch import Tensor
 from ..common.checks import path as checked_path
 from ..common.checks import shown
 from ..errors import ModelError, PDropError, StreamError
+from ..gate import GATES, gate_named
 from ..memory import EVICTORS, Memory
 from ..memory.pack import pack
 from ..pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
+from ..reduce import REDUCERS, reducer_named
 from ..registry import name_of
 from . import saved
 from .resumed import PLAIN, state_of
-
-if TYPE_CHECKING:
-    from .lm import VideoLM
-    from .stream import VideoStream
+from .shared import SharedModel
+from .watching import Watching
 
 _FORMAT = 2
 
 
-def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
+def save(stream: Watching, path: str | os.PathLike[str]) -> None:
     """Write a stream; see `VideoStream.save`. While it is being written, the stream may go on."""
     path = checked_path("path", path)
     with stream._access.saving:
@@ -50,9 +50,9 @@ def save(stream: VideoStream, path: str | os.PathLike[str]) -> None:
             ) from error
 
 
-def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of all tensors, on the host, and the header."""
-    state, schedule = stream._state, stream.loop.schedule
+    state, schedule, front = stream._state, stream.loop.schedule, stream._ingest.front
     tensors: dict[str, Tensor] = {}
     tables: dict[int, int] = {}  # layers that hold the same tokens share a table; it is written once
     for i, layer in enumerate(state.cache.layers):
@@ -69,8 +69,12 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors[f"query.{i}"] = query
     for i, usual in state.usual.items():
         tensors[f"usual.{i}"] = usual
+    for slot, carried in state.carried.items():
+        tensors |= {f"carried.{slot}.{name}": tensor for name, tensor in carried.items()}
     if state.waiting is not None:
         tensors["waiting"] = state.waiting.frames
+        if state.waiting.worth is not None:
+            tensors["waiting_worth"] = state.waiting.worth
     header = {
         "format": _FORMAT,
         "fingerprint": fingerprint(stream.lm),
@@ -89,10 +93,13 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "archive": stream.memory.archive,
             "archive_folder": stream.memory.archive_folder,
         },
+        "gate": None if front.gate is None else name_of(GATES, front.gate),
+        "reducer": None if front.reducer is None else name_of(REDUCERS, front.reducer),
         "system": stream.system,
         "standing_question": stream.standing_question,
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
         "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
+        "waiting_until": None if state.waiting is None else state.waiting.until,
         "push_seconds": state.push_seconds,
         "since": state.since,
         "place": asdict(state.place),
@@ -106,7 +113,7 @@ def _packed(stream: VideoStream) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return copies, header
 
 
-def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
+def read(lm: SharedModel, path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `VideoStream` takes to go on with a saved stream; see `VideoLM.resume`."""
     path = checked_path("path", path)
     header, tensors = saved.read(path)
@@ -124,6 +131,8 @@ def read(lm: VideoLM, path: str | os.PathLike[str]) -> dict[str, Any]:
             "memory": Memory(**header["memory"]),
             "standing_question": header["standing_question"],
             "system": header["system"],
+            "gate": None if header.get("gate") is None else gate_named(header["gate"]),
+            "reducer": None if header.get("reducer") is None else reducer_named(header["reducer"]),
             "restore": partial(state_of, header, tensors),
         }
 
@@ -149,7 +158,7 @@ def intact(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
-def fingerprint(lm: VideoLM) -> dict[str, Any]:
+def fingerprint(lm: SharedModel) -> dict[str, Any]:
     """What a saved stream depends on: family, sizes, RoPE, tokenizer's prompt, dtype and a digest of the weights.
 
     The digest covers a corner of every parameter, so that a fine-tuned model is told from its base at little cost.

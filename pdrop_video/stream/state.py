@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +12,45 @@ from torch import Tensor
 from ..memory import StreamCache
 from ..memory.table import time_dtype
 from ..models import Place
-from ..video import FrameChunk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """Frames on their way to the vision tower.
+
+    Attributes
+    ----------
+    frames : Tensor [frames, height, width, 3], uint8
+    seconds, until : tuple of float
+        When each is shown, and up to when it stands for what was to be seen.
+    worth : Tensor [frames, rows, columns], bool, or None
+        Which visual tokens of each are worth having; None for all.
+    """
+
+    frames: Tensor
+    seconds: tuple[float, ...]
+    until: tuple[float, ...]
+    worth: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def then(self, other: Seen) -> Seen:
+        """These frames, then others of the same size."""
+        frames, worth = torch.cat([self.frames.to(other.frames.device), other.frames]), None
+        if (known := other.worth if self.worth is None else self.worth) is not None:
+            parts = (
+                known.new_ones(len(each), *known.shape[1:]) if each.worth is None else each.worth
+                for each in (self, other)
+            )
+            worth = torch.cat([part.to(known.device) for part in parts])
+        return Seen(frames, self.seconds + other.seconds, self.until + other.until, worth)
+
+    def part(self, first: int, last: int, *, clone: bool = False) -> Seen:
+        """Some of the frames, with storage of their own if need be."""
+        frames, worth = (None if each is None else each[first:last] for each in (self.frames, self.worth))
+        assert frames is not None
+        return Seen(frames.clone() if clone else frames, self.seconds[first:last], self.until[first:last], worth)
 
 
 @dataclass(slots=True)
@@ -24,15 +64,17 @@ class StreamState:
         Where positions have come to.
     rows : int
         Tokens that entered so far, which is the next token's number in the stream.
-    waiting : FrameChunk or None
-        An odd frame that waits for its partner.
+    waiting : Seen or None
+        Frames that wait for the rest of their step: an odd one for its partner.
     told : tuple of str
         Text that goes in front of the next frame.
     answered : tuple of int or None
         After a turn that was kept, and until something follows it: those last tokens of the answer that the cache
         does not hold yet.
     chunks, steps, frames, visual_tokens : int
-        What entered so far; a kept turn counts as a chunk and a step.
+        What entered so far; a kept turn counts as a chunk and a step, and a frame that a gate left out as a frame.
+    skipped : int
+        Frames that a gate left out.
     first_step : int
         The step with which the running turn's video began.
     span : tuple of float or None
@@ -41,6 +83,8 @@ class StreamState:
         Spent on all pushes so far.
     usual : dict of Tensor
         What a scorer that learns knows of the past, by the layer before which it ranks.
+    carried : dict of dict of Tensor
+        What gate and reducer carry from chunk to chunk, by slot and name. Never written on: what changes is replaced.
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
     """
@@ -48,17 +92,19 @@ class StreamState:
     cache: StreamCache
     place: Place
     rows: int
-    waiting: FrameChunk | None = None
+    waiting: Seen | None = None
     told: tuple[str, ...] = ()
     answered: tuple[int, ...] | None = None
     chunks: int = 0
     steps: int = 0
     frames: int = 0
     visual_tokens: int = 0
+    skipped: int = 0
     first_step: int = 0
     span: tuple[float, float] | None = None
     push_seconds: float = 0.0
     usual: dict[int, Tensor] = field(default_factory=dict)
+    carried: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     kept: list[int] = field(default_factory=list)
 
     @property
@@ -70,6 +116,21 @@ class StreamState:
     def told_times(self, seconds: Tensor) -> Tensor:
         """A table's seconds as they were told, float64; on the host where the device has none."""
         return seconds if seconds.dtype == torch.float64 else seconds.cpu().double() + self.since
+
+    def extend(self, seconds: float) -> None:
+        """Let the newest step last up to a moment: what came since shows the same."""
+        until, done = seconds - self.since, {}
+        for i, table in enumerate(self.cache.tables):
+            if id(table) not in done:
+                newest = table.visual & (table.step == self.steps - 1)
+                done[id(table)] = replace(table, until=table.until.masked_fill(newest, until)), table
+            self.cache.tables[i] = done[id(table)][0]
+
+    @property
+    def carried_bytes(self) -> dict[str, int]:
+        """Bytes that each slot carries from chunk to chunk."""
+        slots: dict[str, Mapping[Any, Tensor]] = {**self.carried, "scorer": self.usual}
+        return {slot: sum(t.nbytes for t in tensors.values()) for slot, tensors in slots.items() if tensors}
 
     def fork(self) -> StreamState:
         """The same state, free to go its own way."""

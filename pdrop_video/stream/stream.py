@@ -10,7 +10,7 @@ import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from torch import Tensor
 
@@ -52,6 +52,8 @@ class VideoStream(Watching):
     ConfigError
         If positions are "compact", or the budget can't hold the prompt.
     """
+
+    lm: Any  # a VideoLM, which this module can't name: it is what opens streams
 
     def plot_memory(self) -> Figure:
         """Draw how much of each stretch of time is still remembered, stage by stage.

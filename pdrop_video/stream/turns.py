@@ -6,7 +6,6 @@ Knows the prompt and a stream's state. Refuses to know the cache.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,13 +13,11 @@ from torch import Tensor
 from ..common import checks
 from ..errors import ConfigError
 from .ingest import Ingestor
+from .shared import SharedModel
 from .state import StreamState
 
-if TYPE_CHECKING:
-    from .lm import VideoLM
 
-
-def question_ids(lm: VideoLM, state: StreamState, question: str, answer_prefix: str = "") -> list[int]:
+def question_ids(lm: SharedModel, state: StreamState, question: str, answer_prefix: str = "") -> list[int]:
     """What is asked after all that was watched, to where the answer begins, but for what closes the video.
 
     What was told since the last frame stands in front of the question. After a kept turn that no frame followed, the
@@ -31,13 +28,13 @@ def question_ids(lm: VideoLM, state: StreamState, question: str, answer_prefix: 
     return asked + (prompt.words(answer_prefix) if answer_prefix else [])
 
 
-def question_rows(lm: VideoLM, state: StreamState, ids: list[int]) -> Tensor:
+def question_rows(lm: SharedModel, state: StreamState, ids: list[int]) -> Tensor:
     """The rows of a question's ids, with what closes the video [rows, hidden]."""
     rows = lm.adapter.embed(ids)
     return rows if state.answered is not None else torch.cat([lm.adapter.closing(), rows])
 
 
-def check_told(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> None:
+def check_told(lm: SharedModel, ingest: Ingestor, told: tuple[str, ...]) -> None:
     """Whether the memory can hold all that was told since the last frame.
 
     Raises
@@ -51,7 +48,7 @@ def check_told(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> None:
     )
 
 
-def told_still(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> tuple[str, ...]:
+def told_still(lm: SharedModel, ingest: Ingestor, told: tuple[str, ...]) -> tuple[str, ...]:
     """What a saved stream was told, without what no push could take in; earlier versions were told it all the same."""
     good: tuple[str, ...] = ()
     for text in told:
@@ -64,7 +61,7 @@ def told_still(lm: VideoLM, ingest: Ingestor, told: tuple[str, ...]) -> tuple[st
     return good
 
 
-def follow_up(lm: VideoLM, ingest: Ingestor, state: StreamState) -> None:
+def follow_up(lm: SharedModel, ingest: Ingestor, state: StreamState) -> None:
     """Let what stands in front of the next frame into the memory: the next turn's opening, and what was told."""
     adapter, prompt = lm.adapter, lm.prompt
     if state.answered is not None:
@@ -75,7 +72,9 @@ def follow_up(lm: VideoLM, ingest: Ingestor, state: StreamState) -> None:
         ingest.remember(state, torch.cat([adapter.closing(), adapter.embed(prompt.between(text))]), glue=True)
 
 
-def keep_turn(lm: VideoLM, ingest: Ingestor, state: StreamState, question: str, prefix: str, answer: list[int]) -> None:
+def keep_turn(
+    lm: SharedModel, ingest: Ingestor, state: StreamState, question: str, prefix: str, answer: list[int]
+) -> None:
     """Let a question and its answer (token ids) into the memory."""
     ingest.fill_up(state)
     rows = question_rows(lm, state, question_ids(lm, state, question, prefix))

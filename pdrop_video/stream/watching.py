@@ -7,29 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-import torch
+from typing_extensions import Self
 
 from ..common import checks
 from ..errors import ConfigError, FrameError
+from ..gate import Gate
 from ..memory import Memory, TokenTable, lasting
 from ..models.base import LATEST
 from ..pyramid import LayerLoop
 from ..pyramid.acceptance import accept
+from ..reduce import Reducer
 from ..video import FrameChunk
 from .answer import Pushed, Status
 from .feed import Feed, Policy
+from .front import Front
 from .ingest import Ingestor
+from .shared import SharedModel
 from .state import StreamState
 from .turns import check_told, follow_up, told_still
 from .turnstile import StreamAccess
-
-if TYPE_CHECKING:
-    from .lm import VideoLM
-    from .stream import VideoStream
 
 
 class Watching:
@@ -37,12 +37,14 @@ class Watching:
 
     def __init__(
         self,
-        lm: VideoLM,
+        lm: SharedModel,
         loop: LayerLoop,
         memory: Memory,
         *,
         standing_question: str | None = None,
         system: str | None = None,
+        gate: Gate | None = None,
+        reducer: Reducer | None = None,
         restore: Callable[[Ingestor], StreamState] | None = None,
     ) -> None:
         if loop.compact:
@@ -59,7 +61,7 @@ class Watching:
         with lm.turnstile, lasting():
             accept(loop.text, lm.model)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
-            self._ingest = Ingestor(lm.model, lm.adapter, loop, memory, before, probe)
+            self._ingest = Ingestor(lm.model, Front(lm.adapter, gate, reducer), loop, memory, before, probe)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:
@@ -72,15 +74,16 @@ class Watching:
     def _open(self, state: StreamState) -> None:
         self._access = StreamAccess(self.lm.turnstile)
         self._state = state
-        self.lm.note(cast("VideoStream", self))
+        self.lm.note(self)
 
     def __repr__(self) -> str:
         if self.closed:
             return "VideoStream(closed)"
-        frames, seconds, tokens, nbytes, archived = astuple(self.status)
-        span = "" if seconds is None else f", {seconds[0]:g} to {seconds[1]:g} s"
-        kept = f", {archived / 2**20:.1f} MiB archived" if archived else ""
-        return f"VideoStream({frames} frames{span}, {max(tokens)} tokens a layer, {nbytes / 2**20:.1f} MiB{kept})"
+        status = self.status
+        span = "" if status.seconds is None else f", {status.seconds[0]:g} to {status.seconds[1]:g} s"
+        kept = f", {status.archive_bytes / 2**20:.1f} MiB archived" if status.archive_bytes else ""
+        held = f"{max(status.cache_tokens)} tokens a layer, {status.cache_bytes / 2**20:.1f} MiB{kept}"
+        return f"VideoStream({status.frames} frames{span}, {held})"
 
     @property
     def _state(self) -> StreamState:
@@ -91,7 +94,15 @@ class Watching:
     def _state(self, state: StreamState) -> None:
         cache = state.cache
         archived = 0 if cache.archive is None else cache.archive.nbytes
-        status = Status(state.frames, state.span, tuple(cache.lengths()), cache.nbytes, archived)
+        status = Status(
+            frames=state.frames,
+            seconds=state.span,
+            cache_tokens=tuple(cache.lengths()),
+            cache_bytes=cache.nbytes,
+            archive_bytes=archived,
+            skipped=state.skipped,
+            carried_bytes=state.carried_bytes,
+        )
         self._current, self._status = state, status
 
     @contextmanager
@@ -141,13 +152,16 @@ class Watching:
             with self._changing(replace(before, kept=[0] * self._ingest.stages)) as state:
                 state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
                 state.frames += len(chunk)
-                follow_up(self.lm, self._ingest, state)
-                for part in self._whole_steps(state, chunk):
-                    self._ingest.visual(state, self._ingest.look(state, part), self._access.give_way)
+                runs = self._ingest.front.admit(state, chunk)
+                if runs or state.waiting is not None:
+                    follow_up(self.lm, self._ingest, state)
+                for seen in runs:
+                    self._ingest.visual(state, self._ingest.look(state, seen), self._access.give_way)
                 taken = perf_counter() - begun
                 state.push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)
-        return Pushed(len(chunk), waiting, state.visual_tokens - before.visual_tokens, tuple(state.kept), taken)
+        entered, skipped = state.visual_tokens - before.visual_tokens, state.skipped - before.skipped
+        return Pushed(len(chunk), waiting, entered, tuple(state.kept), taken, skipped)
 
     def tell(self, text: str) -> None:
         """Let text, such as a subtitle, into the stream between the frames before and those to come.
@@ -191,7 +205,7 @@ class Watching:
             If `queue` is below 1 or the policy unknown.
         """
         with self._access.serial():
-            feed = Feed(cast("VideoStream", self), queue, policy)
+            feed = Feed(self, queue, policy)
             self._access.dependents.add(feed)
         return feed
 
@@ -206,23 +220,6 @@ class Watching:
                 f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
                 f"{self._state.span[1]:g} s were pushed already; push frames in the order of their times, each once."
             )
-
-    def _whole_steps(self, state: StreamState, chunk: FrameChunk) -> Iterator[FrameChunk]:
-        """Runs of frames that make whole steps; what is left over waits in `state`."""
-        step = self.lm.adapter.frames_per_step
-        waiting, state.waiting = state.waiting, None
-        if waiting is not None:
-            if waiting.frames.shape[1:] == chunk.frames.shape[1:]:
-                frames = torch.cat([waiting.frames.to(chunk.frames.device), chunk.frames])
-                chunk = FrameChunk(frames, waiting.seconds + chunk.seconds, chunk.source, chunk.lost)
-            else:  # the picture's size changed: the odd frame finds no partner and is filled up by itself
-                yield waiting
-        whole = len(chunk) - len(chunk) % step
-        if whole < len(chunk):
-            # cloned, so that one waiting frame does not keep the caller's whole chunk alive
-            state.waiting = FrameChunk(chunk.frames[whole:].clone(), chunk.seconds[whole:], chunk.source, chunk.lost)
-        if whole:
-            yield FrameChunk(chunk.frames[:whole], chunk.seconds[:whole], chunk.source, chunk.lost)
 
     # -- remembering ------------------------------------------------------------------------------------------------
 
@@ -247,6 +244,11 @@ class Watching:
         """What the stream holds, as its last whole push left it; never waits."""
         self._access.check()
         return self._status
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """Times of the first and the last frame watched."""
+        return self.status.seconds
 
     @property
     def cache_tokens(self) -> tuple[int, ...]:
@@ -293,8 +295,8 @@ class Watching:
         """Whether `close` was called."""
         return self._access.closed
 
-    def __enter__(self) -> VideoStream:
-        return cast("VideoStream", self)
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -53,10 +53,10 @@ class Held:
         return logits.softmax(-1).mean((0, 1))
 
     def ages(self) -> Tensor:
-        """Seconds from each token's frame to the newest [tokens]; text without a time is as old as the oldest frame."""
-        seconds, visual = self.table.seconds, self.table.visual
-        age = seconds.masked_fill(~visual, -torch.inf).amax() - seconds
-        return torch.where(seconds.isnan(), age.masked_fill(~visual, 0).amax(), age)
+        """Seconds since each token's frame was last to be seen [tokens]; text has the age of the oldest frame."""
+        until, visual = self.table.until, self.table.visual
+        age = until.masked_fill(~visual, -torch.inf).amax() - until
+        return torch.where(until.isnan(), age.masked_fill(~visual, 0).amax(), age)
 
 
 def precise(states: Tensor) -> Tensor:

@@ -1,0 +1,22 @@
+"""Before the vision tower: which frames, and which parts of them, are worth encoding. Knows pixels, never a model.
+
+One small file a method, listed here by name.
+"""
+
+from __future__ import annotations
+
+from ..registry import named
+from .base import Gate, Gated, Watched
+from .static import Static
+
+GATES: dict[str, Gate] = {
+    "static": Static(),
+}
+
+
+def gate_named(gate: str | Gate) -> Gate:
+    """A gate by its name, or itself; `ConfigError` if there is none of that name."""
+    return named("gate", GATES, gate)
+
+
+__all__ = ["GATES", "Gate", "Gated", "Watched", "gate_named"]

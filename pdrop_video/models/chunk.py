@@ -1,0 +1,166 @@
+"""`VisualChunk`: the tokens of a chunk as they enter the language model, all of them or what a gate and a reducer left.
+
+Knows tensors and how steps lie in them. Refuses to know families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class VisualChunk:
+    """Tokens of one chunk, as they enter the language model: visual ones, and the text glue between them.
+
+    It may be ragged: after a gate or a reducer steps have different numbers of visual tokens, or none. Each that is
+    left goes on standing at its own place of the whole grid.
+
+    Attributes
+    ----------
+    embeds : Tensor [tokens, hidden]
+        Embeddings, step by step; within a step in the order row, column.
+    visual : Tensor [tokens], bool
+        False for glue (timestamps, separators), which is never dropped and is forgotten with its step.
+    steps : tuple of int
+        Tokens of each step, glue included.
+    seconds : tuple of float
+        Time of each step.
+    size : (h, w)
+        Places of a step's grid along height and width: its visual tokens, where none is left out.
+    lead : tuple of int
+        Tokens of glue in front of each step's visual ones.
+    deepstack : tuple of Tensor [tokens, hidden]
+        What Qwen3-VL adds behind its first layers; zero for glue. Empty for other families.
+    until : tuple of float, optional
+        Up to which moment each step shows what was to be seen; its own time where left out.
+    origin : Tensor [tokens], int64, optional
+        Which of the whole chunk's tokens each is; all of them where left out.
+    whole : tuple of int, optional
+        Tokens of each step before any was left out.
+    """
+
+    embeds: Tensor
+    visual: Tensor
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...]
+    size: tuple[int, int]
+    lead: tuple[int, ...]
+    deepstack: tuple[Tensor, ...] = ()
+    until: tuple[float, ...] | None = None
+    origin: Tensor | None = None
+    whole: tuple[int, ...] | None = None
+
+    @classmethod
+    def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+        """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
+        t, h, w = grid
+        visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
+        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t)
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    @property
+    def whole_steps(self) -> tuple[int, ...]:
+        """Tokens of each step before any was left out."""
+        return self.steps if self.whole is None else self.whole
+
+    @property
+    def places(self) -> int:
+        """Places of a step's grid."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def glue_steps(self) -> tuple[int, ...]:
+        """Tokens of glue of each step."""
+        return tuple(tokens - self.places for tokens in self.whole_steps)
+
+    @property
+    def visual_steps(self) -> tuple[int, ...]:
+        """Visual tokens of each step."""
+        return tuple(tokens - glue for tokens, glue in zip(self.steps, self.glue_steps, strict=True))
+
+    @property
+    def visual_tokens(self) -> int:
+        """How many tokens are visual."""
+        return sum(self.visual_steps)
+
+    def step(self) -> Tensor:
+        """Which step of the chunk each token belongs to [tokens]."""
+        return self._by_step(range(len(self.steps)))
+
+    def place(self) -> Tensor:
+        """At which place of its step's grid each visual token stands, row by row [tokens]; -1 for glue."""
+        row = torch.arange(len(self), device=self.embeds.device) if self.origin is None else self.origin
+        begins, begin = [], 0
+        for tokens, lead in zip(self.whole_steps, self.lead, strict=True):
+            begins.append(begin + lead)
+            begin += tokens
+        return torch.where(self.visual, row - self._by_step(begins), -1)
+
+    def visual_rows(self) -> Tensor:
+        """Row numbers [visual tokens] of the visual tokens, ascending."""
+        return self.visual.long().argsort(descending=True, stable=True)[: self.visual_tokens]
+
+    def keep(self, kept: Tensor, weights: Tensor | None = None) -> VisualChunk:
+        """The same chunk with some of its visual tokens only, all of its glue, and everybody at his place.
+
+        Parameters
+        ----------
+        kept : Tensor [kept], int64
+            Numbers of visual tokens, ascending.
+        weights : Tensor [kept, visual tokens], optional
+            What each becomes a mean of.
+        """
+        visual = self.visual_rows()
+        stays = (~self.visual).index_fill(0, visual[kept], True)
+        rows = stays.long().argsort(descending=True, stable=True)[: len(self) - len(visual) + len(kept)]
+        states = [self.embeds, *self.deepstack]
+        if weights is not None:
+            # in the exactness of the weights: a mean of many sixteen-bit numbers would lose digits
+            means = [(weights @ state[visual].to(weights)).to(state) for state in states]
+            states = [state.index_copy(0, visual[kept], mean) for state, mean in zip(states, means, strict=True)]
+        embeds, *deepstack = (state[rows] for state in states)
+        per_step = torch.bincount(self.step()[visual[kept]], minlength=len(self.steps)).tolist()  # on the host: sizes
+        return replace(
+            self,
+            embeds=embeds,
+            visual=self.visual[rows],
+            steps=tuple(glue + int(n) for glue, n in zip(self.glue_steps, per_step, strict=True)),
+            deepstack=tuple(deepstack),
+            origin=rows if self.origin is None else self.origin[rows],
+            whole=self.whole_steps,
+        )
+
+    def split(self, steps: int) -> list[VisualChunk]:
+        """The same tokens in chunks of at most `steps` steps."""
+        chunks = []
+        for first in range(0, len(self.steps), steps):
+            last = min(first + steps, len(self.steps))
+            start, end = sum(self.steps[:first]), sum(self.steps[:last])
+            before = sum(self.whole_steps[:first])
+            chunks.append(
+                VisualChunk(
+                    self.embeds[start:end],
+                    self.visual[start:end],
+                    self.steps[first:last],
+                    self.seconds[first:last],
+                    self.size,
+                    self.lead[first:last],
+                    tuple(features[start:end] for features in self.deepstack),
+                    None if self.until is None else self.until[first:last],
+                    None if self.origin is None else self.origin[start:end] - before,
+                    None if self.whole is None else self.whole[first:last],
+                )
+            )
+        return chunks
+
+    def _by_step(self, values: Iterable[int]) -> Tensor:
+        """One number a step, for every token of it."""
+        device = self.embeds.device
+        numbers = torch.tensor(list(values), device=device)
+        return numbers.repeat_interleave(torch.tensor(self.steps, device=device), output_size=len(self))

@@ -1,0 +1,117 @@
+"""What a reducer is given, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ..common.ties import comparable, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The visual tokens of a chunk as they would enter the language model, in the order step, row, column.
+
+    After a gate a step may have fewer of them than its grid has places, or none.
+
+    Attributes
+    ----------
+    features : Tensor [tokens, hidden]
+    step : Tensor [tokens], int64
+        Which step of time each shows, counted within the chunk.
+    row, column : Tensor [tokens], int64
+        Its place in the picture.
+    seconds : tuple of float
+        The time of each step.
+    grid : (rows, columns)
+        Of a step.
+    since : int
+        Steps of the stream before these.
+    tower : mapping of Tensor
+        What the vision tower knew of the tokens, as far as `Reducer.needs` asks for it and the family gives it.
+    """
+
+    features: Tensor
+    step: Tensor
+    row: Tensor
+    column: Tensor
+    seconds: tuple[float, ...]
+    grid: tuple[int, int]
+    since: int = 0
+    tower: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def places(self) -> int:
+        """Places of a step's grid."""
+        return self.grid[0] * self.grid[1]
+
+    def place(self) -> Tensor:
+        """Each token's place, row by row [tokens]."""
+        return self.row * self.grid[1] + self.column
+
+    def best(self, scores: Tensor, count: int) -> Tensor:
+        """Numbers [count] of the tokens of the highest scores, ascending.
+
+        Scores are compared as shares of the largest, after rounding to what their type can tell apart; of equals those
+        stay that are spread evenly over time and space (`pdrop_video.common.ties`).
+
+        Parameters
+        ----------
+        scores : Tensor [tokens]
+        count : int
+        """
+        everything = torch.ones_like(scores, dtype=torch.bool)
+        ranked = comparable(scores, everything, self.features.dtype)
+        turn = spread(self.step + self.since, self.row, self.column).argsort(stable=True)
+        order = turn[ranked[turn].argsort(descending=True, stable=True)]
+        return order[:count].sort().values
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """What a reducer decided.
+
+    Attributes
+    ----------
+    kept : Tensor [kept], int64
+        Numbers of the tokens that go on, ascending: each keeps its own place and position.
+    weights : Tensor [kept, tokens], optional
+        What each that goes on is a mean of: rows of weights from 0 that sum to 1. Left out where tokens go on as they
+        are. Features that a family adds behind its first layers (Qwen3-VL's deepstack) are averaged likewise.
+    """
+
+    kept: Tensor
+    weights: Tensor | None = None
+
+
+class Reducer(Protocol):
+    """Chooses or merges visual tokens before the language model: a frozen dataclass that can be called.
+
+    It may carry tensors from chunk to chunk. It gets them by name and gives back all that it will carry on, new tensors
+    in place of those that change: what it was given must stay as it is, since a push that fails goes back to it.
+
+    Attributes
+    ----------
+    needs : tuple of str
+        What it must know of the vision tower; a family that can't say it is refused when a stream is opened.
+    facts : Facts, optional
+        What a catalogue says of it.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
+
+    def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
+        """What goes on, and what to carry. There is one token or more; nothing is carried at a stream's beginning."""
+
+    def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
+        """Most bytes that it ever carries while a step has so many places."""
+
+    def flops(self, tokens: int, hidden: int) -> int:
+        """What it costs, a multiply-add as two: matrix products and sums of products."""

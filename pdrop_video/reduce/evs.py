@@ -1,0 +1,103 @@
+"""EVS: what a place shows anew stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..common.checks import share
+from ..common.ties import exactly, unlike
+from ..registry import Facts
+from .base import Reduced, Tokens
+
+_FIRST = 255.0
+"""Score of a token without a past: above every change, which is 2 at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class EVS:
+    """Efficient Video Sampling, arXiv 2510.14624, as vLLM ships it: the tokens of least cosine to the step before stay.
+
+    A token's score is 1 - cosine to the token at the same place in the step before. The globally highest of a chunk
+    stay, int(tokens * keep) of them. A video's first step has no past and stays whole, whatever the share: of a first
+    chunk at least so many tokens stay as a step has. For a chunk that holds a whole video this is what vLLM keeps.
+
+    Ours: the last step is carried from chunk to chunk, so that a later chunk's first step has a past as well; equals go
+    in an order spread evenly over time and space, and not the first ones first; a place that a gate left out is
+    compared with what was last seen of it.
+
+    Parameters
+    ----------
+    keep : float
+        Share of the tokens of each chunk that stays; vLLM's ``video_pruning_rate`` is 1 - keep.
+
+    Raises
+    ------
+    ConfigError
+        If it is no share in (0, 1].
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    facts: ClassVar[Facts] = Facts(
+        says="visual tokens least like the same place in the step before",
+        paper="EVS, arXiv 2510.14624",
+        carries="the last step's tokens",
+    )
+    keep: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the share."""
+        object.__setattr__(self, "keep", share("keep", self.keep))
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
+        """Scores of all tokens, and the best of them."""
+        last = carried.get("last")
+        if last is not None and last.shape != (tokens.places, tokens.features.shape[1]):
+            last = None  # pictures of another size
+        before, seen = self._before(tokens, last)
+        cosine = F.cosine_similarity(exactly(tokens.features), exactly(before), dim=-1)
+        scores = unlike(cosine, tokens.features.dtype).masked_fill(~seen, _FIRST)
+        # on the host: how many stay follows from what came, and no device is asked
+        count = int(len(tokens) * self.keep)
+        count = max(count, min(len(tokens), tokens.places)) if last is None else max(count, 1)
+        return Reduced(tokens.best(scores, count)), {"last": self._last(tokens, last)}
+
+    @staticmethod
+    def _before(tokens: Tokens, last: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What each token's place showed before it [tokens, hidden], and whether it showed anything [tokens]."""
+        # tokens sorted by place, then by time: a token's past is the one in front of it, or what was carried
+        number = torch.arange(len(tokens), device=tokens.step.device)
+        order = (tokens.place() * len(tokens.seconds) + tokens.step).argsort(stable=True)
+        place = tokens.place()[order]
+        same = torch.zeros_like(place, dtype=torch.bool)
+        same[1:] = place[1:] == place[:-1]
+        previous = torch.where(same, order.roll(1), -1)
+        previous = torch.empty_like(number).scatter(0, order, previous)
+        own = tokens.features[previous.clamp(min=0)]
+        if last is None:
+            return own, previous >= 0
+        held = last[tokens.place()].to(own)
+        known = held.any(-1) | (previous >= 0)
+        return torch.where(previous[:, None] >= 0, own, held), known
+
+    @staticmethod
+    def _last(tokens: Tokens, last: Tensor | None) -> Tensor:
+        """What each place showed last [places, hidden]; zeros where it never showed anything."""
+        last = tokens.features.new_zeros(tokens.places, tokens.features.shape[1]) if last is None else last
+        place, number = tokens.place(), torch.arange(len(tokens), device=tokens.step.device)
+        newest = torch.full((tokens.places,), -1, device=place.device).scatter_reduce(0, place, number, "amax")
+        return torch.where(newest[:, None] >= 0, tokens.features[newest.clamp(min=0)], last.to(tokens.features))
+
+    def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
+        """One step's tokens."""
+        return places * hidden * bytes_per_number
+
+    def flops(self, tokens: int, hidden: int) -> int:
+        """A product with the token before, and two lengths."""
+        return 6 * tokens * hidden

@@ -1,0 +1,164 @@
+"""From frames to the tokens that enter the language model: gate, vision tower, reducer, and what the two carry on.
+
+Knows an adapter, a gate, a reducer and a stream's state. Refuses to know layers, budgets and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..common.checks import shown
+from ..errors import ConfigError
+from ..gate import Gate, Watched
+from ..models import Adapter, VisualChunk
+from ..reduce import Reducer, Tokens
+from ..video import FrameChunk
+from .state import Seen, StreamState
+
+GATE, REDUCER = "gate", "reducer"
+"""Slots of what is carried."""
+
+
+class Front:
+    """What stands in front of the language model.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        The model's family.
+    gate : Gate, optional
+    reducer : Reducer, optional
+
+    Raises
+    ------
+    ConfigError
+        If the reducer needs what the family can't say of its vision tower.
+    """
+
+    def __init__(self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None) -> None:
+        self.adapter, self.gate, self.reducer = adapter, gate, reducer
+        missing = sorted(set(() if reducer is None else reducer.needs) - set(adapter.knows))
+        if missing:
+            raise ConfigError(
+                f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
+                f"{adapter.model_types[0]!r} don't hand over; choose another one."
+            )
+
+    # -- before the tower -------------------------------------------------------------------------------------------
+
+    def admit(self, state: StreamState, chunk: FrameChunk) -> list[Seen]:
+        """Runs of frames that make whole steps; what is left over waits in `state`.
+
+        What the gate leaves out extends the time of the step before it. It has no say where a video begins, in a stream
+        or in a turn of a conversation, nor in the middle of a step.
+        """
+        step, waiting = self.adapter.frames_per_step, state.waiting
+        state.waiting = None
+        runs = []
+        if waiting is not None and waiting.frames.shape[1:] != chunk.frames.shape[1:]:
+            runs.append(
+                waiting
+            )  # the picture's size changed: the odd frame finds no partner and is filled up by itself
+            waiting = None
+        kept, worth = self._gated(state, chunk)
+        begins = state.steps == state.first_step or state.answered is not None
+        going, until, lasting = [], [], None
+        begun = 0 if waiting is None else len(waiting)
+        for number, seconds in enumerate(chunk.seconds):
+            if number in kept or begun % step or (begins and not (begun or runs)):
+                going.append(number)
+                until.append(seconds)
+                begun += 1
+            elif until:
+                until[-1] = seconds
+            elif runs:
+                runs[-1] = replace(runs[-1], until=(*runs[-1].until[:-1], seconds))
+            else:
+                lasting = seconds
+        state.skipped += len(chunk) - len(going)
+        if lasting is not None:
+            state.extend(lasting)
+        if not going:
+            return runs
+        all_of_it = len(going) == len(chunk)
+        seen = Seen(
+            frames=chunk.frames if all_of_it else chunk.frames[going],
+            seconds=chunk.seconds if all_of_it else tuple(chunk.seconds[number] for number in going),
+            until=tuple(until),
+            worth=None if worth is None else worth[going],
+        )
+        seen = seen if waiting is None else waiting.then(seen)
+        whole = len(seen) - len(seen) % step
+        if whole < len(seen):
+            # cloned, so that one waiting frame does not keep the caller's whole chunk alive
+            state.waiting = seen.part(whole, len(seen), clone=True)
+        return runs + ([seen.part(0, whole)] if whole else [])
+
+    def _gated(self, state: StreamState, chunk: FrameChunk) -> tuple[frozenset[int] | range, Tensor | None]:
+        """Which frames of a chunk go on, and what of each is worth having."""
+        if self.gate is None:
+            return range(len(chunk)), None
+        height, width = chunk.frames.shape[1:3]
+        watched = Watched(chunk.frames, chunk.seconds, self.adapter.grid(height, width))
+        gated, carried = self.gate(watched, dict(state.carried.get(GATE, {})))
+        shape = (len(chunk), *watched.grid)
+        if gated.worth is not None and (gated.worth.dtype != torch.bool or tuple(gated.worth.shape) != shape):
+            raise ConfigError(
+                f"the gate {self.gate!r} says what is worth having in {gated.worth.dtype} of shape "
+                f"{tuple(gated.worth.shape)}; expected torch.bool of shape {shape}, [frames, rows, columns]."
+            )
+        if not all(number in range(len(chunk)) for number in gated.kept):
+            raise ConfigError(f"the gate {self.gate!r} keeps {shown(gated.kept)} of {len(chunk)} frames.")
+        _carry(state, GATE, carried, self.gate, self.gate.most_bytes(height, width))
+        return frozenset(gated.kept), gated.worth
+
+    # -- behind the tower -------------------------------------------------------------------------------------------
+
+    def look(self, state: StreamState, seen: Seen) -> VisualChunk:
+        """The visual tokens that enter the language model, as family, gate and reducer make them of whole steps."""
+        chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step)
+        step = self.adapter.frames_per_step
+        chunk = replace(chunk, until=tuple(seen.until[min(i + step, len(seen)) - 1] for i in range(0, len(seen), step)))
+        if seen.worth is not None:
+            worth = torch.stack([part.any(0) for part in seen.worth.split(step)]).flatten()
+            chunk = chunk.keep(worth.nonzero()[:, 0].to(chunk.embeds.device))
+        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+
+    def _reduced(self, state: StreamState, chunk: VisualChunk) -> VisualChunk:
+        assert self.reducer is not None
+        rows = chunk.visual_rows()
+        place = chunk.place()[rows]
+        tokens = Tokens(
+            features=chunk.embeds[rows],
+            step=chunk.step()[rows],
+            row=place // chunk.size[1],
+            column=place % chunk.size[1],
+            seconds=chunk.seconds,
+            grid=chunk.size,
+            since=state.steps,
+        )
+        reduced, carried = self.reducer(tokens, dict(state.carried.get(REDUCER, {})))
+        hidden, number = tokens.features.shape[1], tokens.features.element_size()
+        _carry(state, REDUCER, carried, self.reducer, self.reducer.most_bytes(tokens.places, hidden, number))
+        shape = (len(reduced.kept), len(tokens))
+        if reduced.weights is not None and tuple(reduced.weights.shape) != shape:
+            raise ConfigError(
+                f"the reducer {self.reducer!r} gives weights of shape {tuple(reduced.weights.shape)}; expected "
+                f"{shape}, [kept, tokens]."
+            )
+        return chunk.keep(reduced.kept, reduced.weights)
+
+
+def _carry(state: StreamState, slot: str, carried: Mapping[str, Tensor], method: object, most: int) -> None:
+    """Let a slot carry tensors on, within the bound that its method names."""
+    size = sum(tensor.nbytes for tensor in carried.values())
+    if size > most:
+        raise ConfigError(
+            f"{method!r} carries {size:,} bytes from chunk to chunk; it promised {most:,} at most. Let most_bytes say "
+            "more, or let it carry less."
+        )
+    state.carried = {**state.carried, slot: dict(carried)}

@@ -1,0 +1,189 @@
+"""`Recipe`: everything that a stream is opened with, in one value that a file can hold. Knows methods by name."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..common import checks
+from ..common.atomic import replacing
+from ..errors import ConfigError, StreamError
+from ..gate import GATES, Gate, gate_named
+from ..memory import EVICTORS, Memory
+from ..pyramid import ALLOCATORS, SCORERS, Pyramid
+from ..reduce import REDUCERS, Reducer, reducer_named
+from ..registry import name_of
+
+_NOTES = ("search", "notes")
+"""Entries of a file that are for its readers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a stream watches and remembers: gate, reducer, pyramid and memory.
+
+    Parameters
+    ----------
+    gate : str or Gate, optional
+        What goes to the vision tower: "static", with its parameters behind a colon if need be ("static:threshold=5"),
+        or one of your own. None lets every frame through.
+    reducer : str or Reducer, optional
+        What goes to the language model: "evs", "evs:keep=0.25", or one of your own. None lets every visual token
+        through.
+    pyramid : Pyramid, optional
+        How visual tokens are dropped in the layers; ``Pyramid()`` by default.
+    memory : Memory, optional
+        What may be remembered; ``Memory()`` by default.
+
+    Raises
+    ------
+    ConfigError
+        If a name or a parameter is unknown, or an argument of the wrong kind.
+
+    Examples
+    --------
+    >>> Recipe(gate="static", reducer="evs:keep=0.25").as_dict()["reducer"]
+    'evs:keep=0.25'
+    """
+
+    gate: str | Gate | None = None
+    reducer: str | Reducer | None = None
+    pyramid: Pyramid = field(default_factory=Pyramid)
+    memory: Memory = field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        """Check each part."""
+        if self.gate is not None:
+            gate_named(self.gate)
+        if self.reducer is not None:
+            reducer_named(self.reducer)
+        checks.instance("pyramid", self.pyramid, Pyramid, "Pyramid(ratios=...)")
+        checks.instance("memory", self.memory, Memory, "Memory(tokens=...)")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe as JSON and YAML have it: methods by name, and of pyramid and memory what is not the default.
+
+        Raises
+        ------
+        ConfigError
+            If a method is an object of your own, which has no name.
+        """
+        said: dict[str, Any] = {}
+        try:
+            if self.gate is not None:
+                said["gate"] = name_of(GATES, gate_named(self.gate))
+            if self.reducer is not None:
+                said["reducer"] = name_of(REDUCERS, reducer_named(self.reducer))
+            for name, value in (("pyramid", self.pyramid), ("memory", self.memory)):
+                said[name] = _plain(value)
+        except StreamError as error:
+            raise ConfigError(f"a recipe can't be written: {error}") from None
+        return said
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Recipe:
+        """A recipe from what `as_dict` gives.
+
+        Raises
+        ------
+        ConfigError
+            If it has entries that no recipe has, or values that no method takes.
+        """
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"a recipe is {checks.shown(given)}; expected entries such as gate, reducer, pyramid.")
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in given if name not in (*known, *_NOTES)]
+        if unknown:
+            raise ConfigError(f"a recipe has {checks.shown(unknown[0])}; expected {', '.join(known)}.")
+        parts = {name: value for name, value in given.items() if name in known and value is not None}
+        for name, kind in (("pyramid", Pyramid), ("memory", Memory)):
+            if name in parts:
+                parts[name] = _made(name, kind, parts[name])
+        for name in ("gate", "reducer"):
+            if name in parts:
+                parts[name] = checks.text(name, parts[name])
+        return cls(**parts)
+
+    def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
+        """Write the recipe to a file, YAML or JSON by its suffix, which appears in one step.
+
+        Parameters
+        ----------
+        path : str or path
+            Ending in .yaml, .yml or .json.
+        **notes
+            For readers; written beside it, and passed over by `load`.
+
+        Raises
+        ------
+        ConfigError
+            If the suffix is another, a method has no name, or the file can't be written.
+        """
+        name, as_yaml = _file(path)
+        said = self.as_dict() | ({"notes": notes} if notes else {})
+        text = yaml.safe_dump(said, sort_keys=False) if as_yaml else json.dumps(said, indent=1) + "\n"
+        try:
+            with replacing(path) as part:
+                Path(part).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{name} can't be written ({error.strerror}); choose a file that can.") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read what `save`, or `Pyramid.save`, wrote.
+
+        Raises
+        ------
+        ConfigError
+            If the file can't be read, or holds no recipe.
+        """
+        name, as_yaml = _file(path)
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            given = yaml.safe_load(text) if as_yaml else json.loads(text)
+        except OSError as error:
+            raise ConfigError(f"{name} can't be read ({error.strerror}); expected a YAML or JSON file.") from error
+        except (ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"{name} holds no recipe: {checks.shown(str(error))}") from error
+        try:
+            return cls.from_dict(given)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+
+def _file(path: Any) -> tuple[str, bool]:
+    """A file's name for messages, and whether it is YAML."""
+    name, suffix = checks.shown(checks.path("path", path)), Path(path).suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json"):
+        raise ConfigError(f"{name} ends in {suffix!r}; expected a file that ends in .yaml, .yml or .json.")
+    return name, suffix != ".json"
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A pyramid or a memory by those of its fields that are not the default."""
+    said, usual = {}, type(value)()
+    for each in fields(value):
+        given = getattr(value, each.name)
+        if given == getattr(usual, each.name):
+            continue
+        registry: Any = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS}.get(each.name)
+        if registry is not None and not isinstance(given, str):
+            given = name_of(registry, given)
+        said[each.name] = list(given) if isinstance(given, tuple) else given
+    return said
+
+
+def _made(name: str, kind: Any, given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{name} is {checks.shown(given)}; expected its arguments by name.")
+    known = [field.name for field in fields(kind)]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise ConfigError(f"{name} has {checks.shown(unknown[0])}; expected some of {', '.join(known)}.")
+    return kind(**given)

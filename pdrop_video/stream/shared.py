@@ -1,0 +1,106 @@
+"""`SharedModel`: a loaded model under any number of streams, with the turnstile at which they take turns.
+
+Knows what was loaded and which streams are open. Refuses to know what a stream does; `VideoLM` opens them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+from weakref import ref
+
+import torch
+
+from ..common import checks
+from ..errors import ConfigError
+from ..models import Adapter, Prompt
+from .turnstile import Turnstile
+
+MOST_TOKENS = 4096
+"""Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
+_CHARACTERS = 16
+"""Of a token, more than any language needs on average: what is longer need not be tokenized to be too long."""
+
+
+class Opened(Protocol):
+    """A stream, as far as its model needs to know."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+
+
+class SharedModel:
+    """A video-LLM as its streams share it. The weights are never changed.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        In eval mode.
+    adapter : Adapter
+        Its family.
+    prompt : Prompt
+        Its tokenizer and chat template.
+    name : str
+        For messages.
+
+    Attributes
+    ----------
+    turnstile : Turnstile
+        Streams may be used from any number of threads: they take turns at the model.
+    """
+
+    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
+        self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
+        self.turnstile = Turnstile()
+        self._opened: list[ref[Any]] = []
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.prompt.tokenizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return self.model.device
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.model.get_decoder().layers)
+
+    @property
+    def streams(self) -> tuple[Any, ...]:
+        """The streams that are open, in the order of opening."""
+        opened = (each() for each in self._opened)
+        return tuple(stream for stream in opened if stream is not None and not stream.closed)
+
+    def bounded(self, name: str, text: str, most: int = MOST_TOKENS) -> str:
+        """A text that somebody sent, if it is short enough that reading it keeps nobody else waiting.
+
+        Streams themselves take what finds room in memory and trained range, which may be very much more.
+
+        Parameters
+        ----------
+        name : str
+            For the message.
+        text : str
+        most : int
+            Tokens.
+
+        Raises
+        ------
+        ConfigError
+            If it has more, is no text, or can't be encoded.
+        """
+        checks.text(name, text)
+        most = checks.whole("most", most)
+        if len(text) > most * _CHARACTERS:
+            raise ConfigError(f"{name} has {len(text):,} characters; expected {most:,} tokens at most.")
+        if (tokens := len(self.prompt.words(text))) > most:
+            raise ConfigError(f"{name} has {tokens:,} tokens; expected {most:,} at most.")
+        return text
+
+    def note(self, stream: Opened) -> None:
+        """Let a stream, which calls this within a turn as it opens, be among `streams`."""
+        self._opened = [ref(each) for each in (*self.streams, stream)]

@@ -444,7 +444,7 @@ def test_whatever_happened_is_taken_back_bit_for_bit(seed: int, moved: bool) -> 
     if moved:
         layer.rotate(turn, some(30)[0, 0])
     forks = [layer.fork()] if seed % 2 else []
-    held = [part[:, :, :30].clone() for part in layer._room.parts]
+    held = [part[:, :, :30].clone() for part in layer.columns.room.parts]
     columns = held if moved else [*held, held[0]]  # by hand: keys, values, and keys as they came
 
     def same(layer: KeyValueLayer, want: list[Tensor]) -> bool:

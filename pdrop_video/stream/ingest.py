@@ -17,6 +17,7 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
+from ..memory.storages import column_bytes, storage_named
 from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.rows import Passage
@@ -63,10 +64,15 @@ class Ingestor:
             loop.rank_all_the_same()
         asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         shape = DecoderShape.of(model.config)
-        self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.storage = storage_named(memory.storage)
+        key_bytes, value_bytes = (
+            column_bytes(self.storage(of), shape.kv_heads, shape.head_dim, model.dtype) for of in ("keys", "values")
+        )
+        self.token_bytes = key_bytes + value_bytes
+        self.moved_bytes = self.token_bytes + key_bytes  # a layer whose positions were moved holds its keys twice
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
-        self.limits = limits_of(loop, memory, self.token_bytes, self.trained, rope)
+        self.limits = limits_of(loop, memory, self.token_bytes, self.moved_bytes, self.trained, rope)
         self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
         self.archive = archive_of(loop, memory, rope)
@@ -81,7 +87,7 @@ class Ingestor:
 
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
-        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive)
+        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive, self.storage)
 
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
@@ -226,7 +232,7 @@ class Ingestor:
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
-        self._note(state, cache.get_seq_length() - len(cache.tables[0]))
+        self._note(state, cache.lengths()[0] - len(cache.tables[0]))
         if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)

@@ -27,6 +27,7 @@ _TYPES = {
     torch.bfloat16: "BF16",
     torch.int64: "I64",
     torch.uint8: "U8",
+    torch.int8: "I8",
     torch.bool: "BOOL",
 }
 

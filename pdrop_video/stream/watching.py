@@ -275,9 +275,8 @@ class Watching:
         limits, layers = self._ingest.limits.moved, self._state.cache.layers
         if limits is None:
             return None
-        # a layer whose positions were moved holds its keys twice
-        parts = (n * (2 if layer.entered is None else 3) for n, layer in zip(limits, layers, strict=True))
-        return sum(parts) * self.token_bytes // 2
+        once, twice = self._ingest.token_bytes, self._ingest.moved_bytes
+        return sum(n * (twice if layer.moved else once) for n, layer in zip(limits, layers, strict=True))
 
     @property
     def visual_tokens(self) -> int:

@@ -61,9 +61,10 @@ def print_costs(answer: Answer, stream: VideoStream) -> None:
     stages = " -> ".join(f"{kept:,}" for kept, _ in there)
     layers = " | ".join(str(span[0]) for _, span in there)
     tokens = sorted(set(answer.cache_tokens), reverse=True)
-    timings = answer.timings
+    timings, skipped = answer.timings, stream.status.skipped
+    left_out = f"; {skipped} left out by the gate" if skipped else ""
     for name, value in (
-        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s"),
+        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s{left_out}"),
         ("visual tokens", f"{answer.visual_tokens:,} entered; remembered by stage: {stages} (from layer {layers})"),
         ("cache", f"{answer.cache_bytes / 2**20:.2f} MiB; {' / '.join(f'{n:,}' for n in tokens)} tokens a layer"),
         (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import sys
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
@@ -165,6 +166,21 @@ class TokenTable(_Housed):
         theirs: _Home | None = getattr(origin, "_home", None)
         if home is not None and home is theirs and home.used == len(self):
             home.used = len(origin)
+
+    def lengthened(self, rows: Tensor, until: float) -> TokenTable:
+        """The same rows, some of which [tokens], bool, last up to a moment.
+
+        To go on with: one column is copied and the rest is shared, so that these rows here copy all before they grow.
+        """
+        column, home = self.until.masked_fill(rows, until), getattr(self, "_home", None)
+        if home is None or home.used != len(self):
+            return replace(self, until=column)
+        place = _columns().index("until")
+        room = torch.empty_like(home.columns[place])
+        room[: len(self)] = column
+        heir = _Home([*home.columns[:place], room, *home.columns[place + 1 :]], home.used)
+        home.used = sys.maxsize  # nobody ends there: what stands behind these rows is the heir's
+        return heir.upto(len(self))
 
     def spread(self) -> tuple[Tensor, Tensor]:
         """Keys [tokens] by which equals are compared, higher first: spread evenly over time and space, then the newer.

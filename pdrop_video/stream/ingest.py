@@ -116,18 +116,19 @@ class Ingestor:
         """How many steps of a chunk may be in flight together."""
         limits, steps = self.limits.moved, len(chunk.steps)
         visual, most = max(chunk.visual_steps), max(chunk.glue_steps)
-        longest = max(most, self.glue)  # later steps have longer numbers and times, and must fit as well
+        # later steps have longer numbers and times, and perhaps all of their tokens, and must fit as well
+        longest, whole = max(most, self.glue), chunk.places
 
-        def fits(steps: int, share: float, glue: int = most) -> bool:
+        def fits(steps: int, share: float, visual: int = visual, glue: int = most) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
             incoming = self._incoming(steps * visual, steps * glue)
             text = len(self.prefix)
             return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
-        if not fits(1, 1.0, longest):
+        if not fits(1, 1.0, whole, longest):
             said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {visual + longest} tokens{said} beside "
+                f"{self.memory} can't hold one step of {whole + longest} tokens{said} beside "
                 f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pdrop_video as pv
-from pdrop_video.memory import KeyValueLayer, StreamCache, TokenTable
+from pdrop_video.memory import KeyValueLayer, StreamCache, TokenTable, Window
 
 
 class Written(TorchDispatchMode):
@@ -134,3 +135,20 @@ def test_a_push_that_fails_again_and_again_leaves_the_room_behind_the_tables() -
     fork.push(video(2, seed=4), [4, 5])  # its turn behind the same columns is over: it copies, and disturbs nobody
     assert remembered(stream)[0] == remembered(calm)[0]
     assert fork._state.cache.tables[0].index.data_ptr() != place
+
+
+def test_positions_that_can_come_no_closer_are_tried_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the trained range: whenever they have grown by an eighth, which is seldom however long the stream is."""
+    lm = build("llava_onevision")
+    lm.model.config.get_text_config().max_position_embeddings = 64
+    stream, tried, squeeze = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None)), [], Window.squeeze
+    push = 0
+    monkeypatch.setattr(Window, "squeeze", lambda *given: tried.append(push) or squeeze(*given))
+    with pytest.warns(UserWarning, match="beyond the 64"):
+        stream.push(video(5), range(5))
+    for push in range(5, 40):
+        stream.push(video(1), [push])
+    held, limit = stream.cache_tokens[0], 48
+    assert held > 12 * limit
+    assert 3 <= len(tried) <= 2 + math.log(held / limit) / math.log(9 / 8)
+    assert max(tried) > 30  # but never given up: a later gap is closed

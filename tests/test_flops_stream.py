@@ -20,6 +20,7 @@ from pdrop_video.costs.stream import StreamShape, Watched, stream_flops
 from pdrop_video.costs.way import WayFlops, video_flops
 from pdrop_video.models import describe
 from pdrop_video.pyramid.scorers import SCORERS
+from pdrop_video.pyramid.scorers.relevance import Relevance
 
 QUESTION = "what is shown"
 
@@ -104,8 +105,12 @@ def test_a_whole_stream(family: str, question: str | None) -> None:
     watch.check_question()
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_every_scorer_says_what_it_costs(scorer: str) -> None:
+class OnceRelevant(Relevance):
+    once = True
+
+
+@pytest.mark.parametrize("scorer", [*SCORERS, OnceRelevant()], ids=[*SCORERS, "once"])
+def test_every_scorer_says_what_it_costs(scorer: Any) -> None:
     watch = Watch(build("qwen2_5_vl", "eager", dtype=torch.float32), pv.Pyramid(stages=3, scorer=scorer))
     for frames in (4, 2):
         watch.push(frames)

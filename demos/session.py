@@ -6,17 +6,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pdrop_video as pv
 
 from .camera import BrowserCamera
+from .host import Host
 from .settings import Settings, checked
 from .standing import Standing
 from .watching import Opened, Progress, Watcher, remembered
-
-if TYPE_CHECKING:
-    from .sessions import Sessions
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +62,21 @@ class Session:
     camera : BrowserCamera or None
         Where the browser's pictures go, if they are what is watched.
     seen : float
-        When it was last asked for, by the clock of all sessions.
+        When it was last asked for, by the host's clock.
     left : float or None
         When the last page that showed it was closed, unless it was asked for since.
     """
 
-    def __init__(self, name: str, sessions: Sessions, client: str = "") -> None:
+    def __init__(self, name: str, host: Host, client: str = "") -> None:
         self.name, self.client, self.title = name, client, ""
         self.preview: str | None = None
-        self.seen = sessions.clock()
+        self.seen = host.clock()
         self.left: float | None = None
         self.chat: list[Turn] = []
         self.standing: list[Standing] = []
         self.camera: BrowserCamera | None = None
         self.settings = Settings()
-        self._sessions = sessions
+        self._host = host
         self._stream: pv.VideoStream | None = None
         self._watcher: Watcher | None = None
         self._stop_answer = threading.Event()
@@ -112,9 +109,9 @@ class Session:
         after : callable
             Called once, when there is no more use for the source.
         """
-        if settings.memory > self._sessions.largest:
-            raise SessionError(f"The memory has at most {self._sessions.largest:,} tokens a layer on this server.")
-        stream = settings.open(self._sessions.model(settings.model))  # what is wrong with them changes nothing here
+        if settings.memory > self._host.largest:
+            raise SessionError(f"The memory has at most {self._host.largest:,} tokens a layer on this server.")
+        stream = settings.open(self._host.model(settings.model))  # what is wrong with them changes nothing here
         questions = [(stream.lm.bounded("the question", item.question), item.wanted) for item in self.standing]
         self.clear()
         self.standing.extend(Standing(*item) for item in questions)
@@ -125,9 +122,9 @@ class Session:
         self._watcher = Watcher(
             stream,
             source,
-            seat=lambda tell, stopped: self._sessions.wait_for_seat(self.name, tell, stopped),
+            seat=lambda tell, stopped: self._host.wait_for_seat(self.name, tell, stopped),
             standing=self.standing,
-            limit=None if live else self._sessions.longest,
+            limit=None if live else self._host.longest,
             chunk=settings.chunk,
         )
         self._watcher.start()

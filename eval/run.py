@@ -17,9 +17,9 @@ import pdrop_video as pv
 from pdrop_video.common.checks import real
 
 from .drivers import Place, local, place_of, torchrun_place
+from .drivers.jobs import Driver, Job, failed, serial
 from .drivers.ray import RayOptions, ray_replicas
 from .runner.config import RunConfig, configured
-from .runner.core import Driver, Job, failed, serial
 from .runner.doors import clear_errors, encodable, out_folder
 from .runner.execute import execute
 from .runner.report import show

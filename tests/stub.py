@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from eval.drivers.jobs import Job, blank, failed
 from eval.runner.config import RunConfig
-from eval.runner.core import Job, blank, failed
 from eval.runner.execute import execute
 from eval.runner.worker import StreamWorker
 from eval.stats.record import Record, digest

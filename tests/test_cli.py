@@ -18,8 +18,8 @@ from servers import web
 from typer.testing import CliRunner, Result
 
 import pdrop_video as pv
+from pdrop_video import cli
 from pdrop_video.cli import console
-from pdrop_video.cli.app import app as cli
 
 QUESTION, OTHER = "what is shown first ?", "how many red ?"
 PREFIX = 3  # "<im_start> user <|vision_start|>"

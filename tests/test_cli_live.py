@@ -16,7 +16,7 @@ from servers import send, serving
 from typer.testing import CliRunner, Result
 
 import pdrop_video as pv
-from pdrop_video.cli.app import app as cli
+from pdrop_video import cli
 
 QUESTION = "Which color is the first thing in the video?"
 

@@ -9,10 +9,10 @@ import benchmarks
 import pytest
 
 import pdrop_video as pv
-from eval.runner.subtitles import covering
 from eval.tasks import TASKS, task_named
 from eval.tasks.options import bare, lettered
 from eval.tasks.rows import seconds_of
+from eval.tasks.subtitles import covering
 
 # -- what several share -----------------------------------------------------------------------------------------------
 

@@ -15,10 +15,10 @@ from videomme import make_videomme
 
 import pdrop_video as pv
 from eval.drivers import Place, local, place_of, torchrun_place
+from eval.drivers.jobs import Driver, Job, failed, item_key, jobs_of, pending, serial
 from eval.drivers.ray import RayOptions
 from eval.run import driver_of
 from eval.runner.config import RunConfig
-from eval.runner.core import Driver, Job, failed, item_key, jobs_of, pending, serial
 from eval.runner.execute import execute
 from eval.stats.record import read_records
 from eval.tasks import Item

@@ -14,7 +14,7 @@ import pytest
 from stub import ITEMS, Stub, check, config, lines, undisturbed, written
 from videomme import make_videomme
 
-from eval.runner.core import jobs_of
+from eval.drivers.jobs import jobs_of
 from eval.runner.execute import execute
 from eval.tasks import task_named
 

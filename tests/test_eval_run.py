@@ -12,8 +12,8 @@ from stub import result
 from videomme import make_videomme
 
 import pdrop_video as pv
+from eval.drivers.jobs import serial
 from eval.runner.config import configured
-from eval.runner.core import serial
 from eval.runner.execute import execute
 from eval.stats.record import Record, read_run
 from eval.tasks import Item, task_named

@@ -15,12 +15,12 @@ from stub import Stub
 from videomme import DOMAINS, SUB_CATEGORIES, TASK_TYPES, make_videomme
 
 import pdrop_video as pv
+from eval.drivers.jobs import blank, failed
 from eval.runner.config import RunConfig
-from eval.runner.core import blank, failed
 from eval.runner.execute import execute
-from eval.runner.subtitles import Cue, load_srt
 from eval.stats.record import Record
 from eval.tasks import Item, task_named
+from eval.tasks.subtitles import Cue, load_srt
 from eval.tasks.videomme import official_results
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import pdrop_video as pv
-from eval.runner.subtitles import Cue
 from eval.runner.watch import Due, Pass
+from eval.tasks.subtitles import Cue
 
 
 class Notes:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import pdrop_video as pv
 from eval.synthetic.render import write_clip
 from eval.synthetic.world import sample_clip
-from pdrop_video.cli.app import app as cli
+from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.search.budget import Costs
 from pdrop_video.search.search import Clip, Judge, Tried, search

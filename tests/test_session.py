@@ -17,9 +17,12 @@ from safetensors import safe_open
 
 import pdrop_video as pv
 from pdrop_video.common import atomic
+from pdrop_video.gate.static import Static
 from pdrop_video.memory import EVICTORS
+from pdrop_video.memory.evictors.pyramid import Pyramid
 from pdrop_video.pyramid import SCORERS
 from pdrop_video.pyramid.scorers.contrast import Contrast
+from pdrop_video.stream import saved
 
 QUESTION = "what is shown first ?"
 
@@ -29,7 +32,7 @@ def same(a: pv.VideoStream, b: pv.VideoStream) -> None:
         assert torch.equal(left.keys, right.keys)
         assert torch.equal(left.values, right.values)
     for stage in range(3):
-        for name in ("index", "seconds", "chunk", "step", "row", "column", "score", "visual"):
+        for name in ("index", "seconds", "until", "chunk", "step", "row", "column", "score", "visual"):
             torch.testing.assert_close(
                 getattr(a.held(stage), name), getattr(b.held(stage), name), atol=0, rtol=0, equal_nan=True
             )
@@ -164,7 +167,11 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
 
 def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And once it is, the resumed stream uses it."""
-    lm, mine = build("qwen2_5_vl"), Contrast(decay=0.5)
+
+    class Mine(Contrast):
+        """Of nobody's package."""
+
+    lm, mine = build("qwen2_5_vl"), Mine(decay=0.5)
     stream = lm.stream(pv.Pyramid(stages=3, scorer=mine), pv.Memory(evictor="pyramid"))
     with pytest.raises(pv.StreamError, match=r"decay=0\.5"):
         stream.save(tmp_path / "a.pdrop")
@@ -174,6 +181,20 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path, monkeyp
     resumed = lm.resume(tmp_path / "a.pdrop")
     assert resumed.loop.scorer == mine
     assert resumed.memory.evictor == "pyramid"
+
+
+def test_a_listed_method_is_saved_with_its_parameters(tmp_path: Path) -> None:
+    stream = build("qwen2_5_vl").stream(
+        pv.Pyramid(stages=3, scorer=Contrast(decay=0.5)),
+        pv.Memory(evictor=Pyramid(recent=0.5, half_life=9.0)),
+        gate="static:threshold=5",
+    )
+    stream.push(video(2), [0, 1])
+    stream.save(tmp_path / "a.pdrop")
+    resumed = stream.lm.resume(tmp_path / "a.pdrop")
+    assert resumed.loop.scorer == Contrast(decay=0.5)
+    assert resumed._ingest.evictor == Pyramid(recent=0.5, half_life=9.0)
+    assert resumed._ingest.front.gate == Static(threshold=5)
 
 
 HOLDER = """
@@ -268,7 +289,8 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
 def test_a_stream_saved_by_the_first_version_goes_on() -> None:
     """The built-in model had watched the demo's clip and been told of a bell; these were its logits of an answer."""
     stream = pv.load().resume(Path(__file__).parent / "saved" / "stream-0.1.0.pdrop")
-    assert stream.status == pv.Status(24, (0.0, 11.5), (100, 100, 99, 99, 51, 51, 27, 27), 283648, 140942)
+    tokens, carried = (100, 100, 99, 99, 51, 51, 27, 27), {"scorer": 4 * (1 + 16) * 256}
+    assert stream.status == pv.Status(24, (0.0, 11.5), tokens, 283648, 142462, carried_bytes=carried)
     assert stream.held(-1).index[:9].tolist() == [0, 1, 2, 5, 8, 21, 24, 37, 40]
     logits = stream.next_logits("What colour is shown first in the video?").float()
     want = {160: 17.375, 195: 6.0312, 240: 3.1875, 239: 2.7031, 222: 2.6406, 129: 2.4062}
@@ -276,3 +298,22 @@ def test_a_stream_saved_by_the_first_version_goes_on() -> None:
     torch.testing.assert_close(logits[list(want)], torch.tensor(list(want.values())), atol=0.02, rtol=0.01)
     stream.push(torch.zeros(2, 224, 224, 3, dtype=torch.uint8), [20, 20.5])
     assert stream.ask("What colour is shown first in the video?", retrieve=2).text == "green"
+
+
+def test_a_stream_saved_before_gates_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """On a budget, with a turn kept, text told and a frame that waits: all of it is there, and is saved again alike."""
+    old = Path(__file__).parent / "saved" / "stream-0.1.0-later.pdrop"
+    lm = pv.load()
+    stream = lm.resume(old)
+    assert stream.status == pv.Status(24, (0.0, 11.5), (60,) * 8, 245760, carried_bytes={"scorer": 17408})
+    stream.save(tmp_path / "new.pdrop")
+    (was, before), (now, after) = saved.read(old), saved.read(tmp_path / "new.pdrop")
+    assert before.keys() < after.keys()
+    assert all(torch.equal(tensor.nan_to_num(-1), after[name].nan_to_num(-1)) for name, tensor in before.items())
+    assert {name: now[name] for name in was if name != "state"} == {n: v for n, v in was.items() if n != "state"}
+    assert was["state"].items() <= now["state"].items()
+    logits = stream.next_logits("What colour is shown first in the video?").float()
+    want = {239: 15.4375, 195: 10.5625, 230: 1.9141, 1: 1.7266}
+    torch.testing.assert_close(logits[list(want)], torch.tensor(list(want.values())), atol=0.02, rtol=0.01)
+    pushed = stream.push(torch.zeros(3, 224, 224, 3, dtype=torch.uint8), [12, 12.5, 13])
+    assert pushed.visual_tokens > 0 and stream.status.seconds == (0.0, 13.0)

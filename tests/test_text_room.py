@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from typer.testing import CliRunner
 
 import pdrop_video as pv
-from pdrop_video.cli.app import app as cli
+from pdrop_video import cli
 from pdrop_video.pyramid.rank import per_head, rotate
 from pdrop_video.stream.shared import MOST_TOKENS
 

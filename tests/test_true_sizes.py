@@ -12,7 +12,7 @@ from true_sizes import TRUE_SIZES
 from typer.testing import CliRunner
 
 import pdrop_video as pv
-from pdrop_video.cli.app import app as cli
+from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.models import ADAPTERS, describe
 from pdrop_video.pyramid import LayerLoop

@@ -1,6 +1,7 @@
 """Drivers: how jobs are carried out, in this process or in many, on this machine or on others.
 
-All share `eval.runner.core`: they are given jobs and hand out records; only the one who started them writes them down.
+All share `eval.drivers.jobs`: they are given jobs and hand out records; only the one who started them writes them down.
+None knows what a worker does with a job.
 """
 
 from .local import local

@@ -15,8 +15,8 @@ from typing import Any
 
 import pdrop_video as pv
 
-from ..runner.core import Job, MakeWorker, after_death
 from ..stats.record import Record
+from .jobs import Job, MakeWorker, after_death
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["eval.runner.worker"])
+    context.set_forkserver_preload([__name__])  # and with it torch and transformers, which take seconds
     return context
 
 

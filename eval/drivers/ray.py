@@ -14,8 +14,8 @@ from typing import Any
 
 import pdrop_video as pv
 
-from ..runner.core import Job, MakeWorker, after_death
 from ..stats.record import Record
+from .jobs import Job, MakeWorker, after_death
 
 ROOT = Path(__file__).parents[2]
 

@@ -30,7 +30,7 @@ class Place:
 
     @property
     def shard(self) -> tuple[int, int]:
-        """As `eval.runner.core.jobs_of` takes it."""
+        """As `eval.drivers.jobs.jobs_of` takes it."""
         return self.index, self.count
 
 

@@ -22,11 +22,11 @@ import pdrop_video as pv
 from pdrop_video.common.journal import Journal
 
 from ..drivers import Place
+from ..drivers.jobs import Driver, MakeWorker, item_key, jobs_of, pending, serial
 from ..stats.record import HEADER, read_header, read_records, writable
 from ..stats.summary import summarise
 from ..tasks import Item, Task, task_named
 from .config import RunConfig
-from .core import Driver, MakeWorker, item_key, jobs_of, pending, serial
 from .header import differences, header_of
 from .progress import shown
 from .report import markdown

@@ -210,7 +210,8 @@ class Metered:
         """Visual tokens remembered in each stage, shallow to deep; counted once for all questions of a moment."""
         if self._kept is None:
             tables = self.stream._state.cache.tables  # `held` would sort them
-            self._kept = [int(tables[layer].visual.sum()) for layer in (0, *self.stream.loop.schedule.layers)]
+            spans = self.stream.loop.schedule.spans
+            self._kept = [int(tables[span[0]].visual.sum()) if span else 0 for span in spans]
         return self._kept
 
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import pdrop_video as pv
 
-from .subtitles import Cue
+from ..tasks.subtitles import Cue
 
 Asker = TypeVar("Asker")
 

@@ -15,11 +15,11 @@ import torch
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape
 
+from ..drivers.jobs import Job, blank, failed
 from ..stats.record import Record, digest
 from ..tasks import Item, Task, task_named
 from .clock import Clock
 from .config import RunConfig
-from .core import Job, blank, failed
 from .frames import Frames, Viewing
 from .metered import LastFrames, Metered
 from .talk import Talk

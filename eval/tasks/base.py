@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from eval.runner.subtitles import Cue
 from eval.stats.record import Record, Turn
+
+from .subtitles import Cue
 
 
 @dataclass(frozen=True, slots=True)

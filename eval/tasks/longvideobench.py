@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 import pdrop_video as pv
-from eval.runner.subtitles import Cue
 from eval.stats.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
@@ -18,6 +17,7 @@ from .files import required
 from .letters import letter
 from .options import first_letter, letter_at, lettered
 from .rows import Clock, Count, Label, Options, Row, Seconds, Text, load_rows, seconds_of, unique
+from .subtitles import Cue
 
 _HOW = 'download the dataset "longvideobench/LongVideoBench" of the hub and unpack videos.tar and subtitles.tar in it'
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."

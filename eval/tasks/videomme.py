@@ -12,13 +12,13 @@ import pandas as pd
 from pydantic import BeforeValidator, model_validator
 
 import pdrop_video as pv
-from eval.runner.subtitles import Cue, covering, load_srt
 from eval.stats.record import Record, Turn
 
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
 from .letters import letter
 from .rows import Options, Row, Text, has_option, parse_rows, unique
+from .subtitles import Cue, covering, load_srt
 
 QUESTIONS = "videomme/test-00000-of-00001.parquet"
 _INSTRUCTION = (

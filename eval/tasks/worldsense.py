@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from eval.runner.subtitles import Cue, covering, load_srt
 from eval.stats.record import Turn
 
 from .base import Ask, Item, Mark, Task
@@ -16,6 +15,7 @@ from .files import load_json, required, video_file
 from .letters import letter
 from .options import bare
 from .rows import Options, Row, Text, has_option, parse_rows, unique
+from .subtitles import Cue, covering, load_srt
 from .videomme import official_letter
 
 _HOW = 'download the dataset "honglyhly/WorldSense" of the hub and unpack its videos into videos/'

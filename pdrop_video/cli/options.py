@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..common.atomic import check_replaceable
 from ..common.checks import path, text
 from ..errors import ConfigError
-from ..memory import Memory
 from ..pyramid import Pyramid
+from ..stream import Recipe
 
 
 def check_questions(questions: list[str]) -> None:
@@ -34,27 +35,65 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"--out {out} can't be written: {error.strerror}; choose a file that can.") from error
 
 
-def pyramid_of(option: str, ratios: str | None, scorer: str | None = None, allocator: str = "joint") -> Pyramid:
+def pyramid_of(option: str, ratios: str | None, **methods: str | None) -> Pyramid:
     """The schedule of ``--ratios`` or ``--ask-ratios``: shares, none, or a file that `search` wrote."""
+    return Recipe.from_dict({"pyramid": _dropping(option, ratios) | _given(methods)}).pyramid
+
+
+def recipe_of(
+    file: str | None = None,
+    *,
+    gate: str | None = None,
+    reducer: str | None = None,
+    ratios: str | None = None,
+    memory: str | None = None,
+    storage: str | None = None,
+    scorer: str | None = None,
+    allocator: str | None = None,
+    evictor: str | None = None,
+    archive: int | None = None,
+) -> Recipe:
+    """What the options say; where there is a file, instead of what it says of the same."""
+    said = {"pyramid": {}, "memory": {}} | ({} if file is None else Recipe.load(file).as_dict())
+    dropping, remembering = said["pyramid"], said["memory"]
+    if ratios is not None:
+        dropping = {name: dropping[name] for name in ("scorer", "allocator") if name in dropping}
+        dropping |= _dropping("--ratios", ratios)
+    if memory is not None:
+        remembering = {name: value for name, value in remembering.items() if name != "bytes"} | _tokens(memory)
+    if evictor is not None:
+        remembering = {
+            name: value for name, value in remembering.items() if name != "positions"
+        }  # those of its authors
+    parts = {
+        "pyramid": dropping | _given({"scorer": scorer, "allocator": allocator}),
+        "memory": remembering | _given({"evictor": evictor, "archive": archive, "storage": storage}),
+    }
+    return Recipe.from_dict(said | parts | _given({"gate": gate, "reducer": reducer}))
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _dropping(option: str, ratios: str | None) -> dict[str, Any]:
     if ratios is None:
-        return Pyramid(scorer=scorer, allocator=allocator)
+        return {}
     if ratios.strip().lower() == "none":
-        return Pyramid(stages=1, scorer=scorer, allocator=allocator)
+        return {"stages": 1}
     if ratios.endswith(".json"):
-        return replace(Pyramid.load(ratios), scorer=scorer, allocator=allocator)
+        schedule = Recipe(pyramid=Pyramid.load(ratios)).as_dict()["pyramid"]
+        return {name: value for name, value in schedule.items() if name not in ("scorer", "allocator")}
     try:
-        shares = tuple(float(part) for part in ratios.split(","))
+        return {"ratios": [float(part) for part in ratios.split(",")]}
     except ValueError as error:
         raise ConfigError(f"{option} {ratios}: expected numbers such as 0.5,0.25,0.125, none, or a file.") from error
-    return Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
 
 
-def memory_of(tokens: str, evictor: str, archive: int | None) -> Memory:
-    """The memory of ``--memory``: a number of tokens, or none."""
-    if tokens.strip().lower() == "none":
-        return Memory(tokens=None, evictor=evictor, archive=archive)
+def _tokens(memory: str) -> dict[str, Any]:
+    if memory.strip().lower() == "none":
+        return {"tokens": None}
     try:
-        count = int(tokens)
+        return {"tokens": int(memory)}
     except ValueError as error:
-        raise ConfigError(f"--memory {tokens}: expected a number of tokens, or none.") from error
-    return Memory(tokens=count, evictor=evictor, archive=archive)
+        raise ConfigError(f"--memory {memory}: expected a number of tokens, or none.") from error

@@ -110,6 +110,9 @@ class Reducer(Protocol):
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """What goes on, and what to carry. There is one token or more; nothing is carried at a stream's beginning."""
 
+    def left(self, tokens: int) -> int | None:
+        """How many of a later chunk's tokens go on; None where that depends on what they show."""
+
     def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
         """Most bytes that it ever carries while a step has so many places."""
 

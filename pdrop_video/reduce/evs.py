@@ -64,8 +64,8 @@ class EVS:
         cosine = F.cosine_similarity(exactly(tokens.features), exactly(before), dim=-1)
         scores = unlike(cosine, tokens.features.dtype).masked_fill(~seen, _FIRST)
         # on the host: how many stay follows from what came, and no device is asked
-        count = int(len(tokens) * self.keep)
-        count = max(count, min(len(tokens), tokens.places)) if last is None else max(count, 1)
+        count = self.left(len(tokens))
+        count = max(count, min(len(tokens), tokens.places)) if last is None else count
         return Reduced(tokens.best(scores, count)), {"last": self._last(tokens, last)}
 
     @staticmethod
@@ -93,6 +93,10 @@ class EVS:
         place, number = tokens.place(), torch.arange(len(tokens), device=tokens.step.device)
         newest = torch.full((tokens.places,), -1, device=place.device).scatter_reduce(0, place, number, "amax")
         return torch.where(newest[:, None] >= 0, tokens.features[newest.clamp(min=0)], last.to(tokens.features))
+
+    def left(self, tokens: int) -> int:
+        """The share of them, one at least."""
+        return max(int(tokens * self.keep), 1)
 
     def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
         """One step's tokens."""

@@ -16,10 +16,12 @@ from ..common.atomic import replacing
 from ..errors import ConfigError, StreamError
 from ..gate import GATES, Gate, gate_named
 from ..memory import EVICTORS, Memory
+from ..memory.storages import STORAGES
 from ..pyramid import ALLOCATORS, SCORERS, Pyramid
 from ..reduce import REDUCERS, Reducer, reducer_named
 from ..registry import name_of
 
+_METHODS = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS, "storage": STORAGES}
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
 
@@ -172,7 +174,7 @@ def _plain(value: Any) -> dict[str, Any]:
         given = getattr(value, each.name)
         if given == getattr(usual, each.name):
             continue
-        registry: Any = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS}.get(each.name)
+        registry: Any = _METHODS.get(each.name)
         if registry is not None and not isinstance(given, str):
             given = name_of(registry, given)
         said[each.name] = list(given) if isinstance(given, tuple) else given

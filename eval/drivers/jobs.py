@@ -1,4 +1,4 @@
-"""The core that every driver shares: what is to be done, in jobs of one video each, and what is done already.
+"""What every driver shares: what is to be done, in jobs of one video each, and what is done already.
 
 Work items go to a worker, which gives one record for each; records go to a journal. Whoever carries this out, in one
 process or on many machines, needs nothing else. Refuses to know models, videos and schedulers.

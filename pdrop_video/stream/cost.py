@@ -1,0 +1,56 @@
+"""What a recipe costs on a model, the whole way from frames into the memory. Needs sizes, never weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..costs.decoder import DecoderShape
+from ..costs.stream import StreamShape
+from ..costs.way import WayFlops, video_flops
+from ..gate import gate_named
+from ..models import Adapter
+from ..reduce import reducer_named
+from .recipe import Recipe
+
+
+def recipe_flops(
+    recipe: Recipe, config: Any, adapter: Adapter, *, frames: int, height: int, width: int, chunk: int = 8
+) -> WayFlops:
+    """FLOPs of watching so many frames with a recipe, by part.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    config : PretrainedConfig
+        The model's, as `pdrop_video.models.describe` gives it with the adapter.
+    adapter : Adapter
+        Its family.
+    frames, height, width : int
+        Of the video.
+    chunk : int
+        Frames a push.
+
+    Returns
+    -------
+    WayFlops
+
+    Notes
+    -----
+    What a gate leaves out depends on the video: every frame counts. A reducer that can't say how much it leaves is
+    taken to leave everything. Neither prompt nor glue nor probe are counted.
+    """
+    shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
+    schedule = recipe.pyramid.resolve(shape.layers)
+    limits = recipe.memory.budgets(schedule.per_layer_shares(), shape.kv_bytes_per_token() // shape.layers)
+    scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
+    stream = StreamShape(shape, schedule, scorer, limits=limits)
+    gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
+    steps, at_once, places = -(-frames // step), max(chunk // step, 1), grid[0] * grid[1]
+    left, reducer = None, 0
+    if recipe.reducer is not None:
+        method = reducer_named(recipe.reducer)
+        sizes = [places * min(at_once, steps - first) for first in range(0, steps, at_once)]
+        reducer = sum(method.flops(tokens, shape.hidden) for tokens in sizes)
+        whole = method.left(places * at_once)
+        left = None if whole is None else whole // at_once
+    return video_flops(adapter, stream, steps, grid, chunk=at_once, left=left, gate=gate, reducer=reducer)

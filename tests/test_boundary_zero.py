@@ -29,7 +29,8 @@ from pdrop_video.plots import Album
 from pdrop_video.plots import kept as kept_pictures
 from pdrop_video.pyramid.rank import attention_scores
 from pdrop_video.pyramid.scorers import relevance
-from pdrop_video.search.search import Clip, Judge
+from pdrop_video.search import Clip, Costs
+from pdrop_video.search.search import Judge
 from pdrop_video.stream.ingest import Ingestor
 
 QUESTION = "what is shown first ?"
@@ -417,6 +418,9 @@ def test_a_search_judges_it_and_counts_what_it_costs() -> None:
     judge = Judge(lm, [Clip("a", [pv.FrameChunk.of(video(4), [0, 1, 2, 3], "a")], [QUESTION])])
     divergence = [judge.divergence(Pyramid(layers=(0,), ratios=(ratio,))) for ratio in (1.0, 0.5, 0.1)]
     assert divergence[0] == pytest.approx(0, abs=1e-12) and min(divergence[1:]) > 1e-6
+    costs = Costs(DecoderShape.of(lm.model.config), 1000)
+    shares = [costs.share(Pyramid(layers=(layer,), ratios=(0.5,))) for layer in (0, 1, 2)]
+    assert shares[0] < shares[1] < shares[2] < 1  # the earlier the drop, the less it costs
 
 
 def test_a_metered_stream_counts_what_each_layer_holds(watched: tuple[pv.VideoStream, Album]) -> None:

@@ -29,7 +29,8 @@ from pdrop_video.plots import Album
 from pdrop_video.plots import kept as kept_pictures
 from pdrop_video.pyramid.rank import attention_scores
 from pdrop_video.pyramid.scorers import relevance
-from pdrop_video.search.search import Clip, Judge
+from pdrop_video.search import Clip, Costs
+from pdrop_video.search.search import Judge
 from pdrop_video.stream.ingest import Ingestor
 
 QUESTION = "what is shown first ?"
@@ -152,6 +153,11 @@ def test_a_cache_goes_on_inside_a_block_alone(boundaries: tuple[int, ...]) -> No
         torch.testing.assert_close(each, want, atol=1e-9, rtol=0)
     with pytest.raises(pv.ModelError, match="inside a pyramid_drop block"):
         model(input_ids=more, past_key_values=cache)
+    cache.reset()  # and is a new one after that
+    with pyramid_drop(model, Pyramid(layers=boundaries, ratios=(0.5, 0.25)[: len(boundaries)]), visual=visual):
+        model(input_ids=ids, past_key_values=cache)
+        again = model(input_ids=more, past_key_values=cache).logits[0]
+    torch.testing.assert_close(again, want, atol=1e-9, rtol=0)
 
 
 @torch.no_grad()
@@ -288,14 +294,10 @@ def test_a_stream_equals_masks(
         got = stream.next_logits(QUESTION)
     allowed = masks(held, ends, prefix, inputs["input_ids"].shape[1], held[-1])
     torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=1e-9, rtol=0)
-    held_visual = [int(table.visual.sum()) for table in stream._state.cache.tables]
-    came = [sum(n) for n in zip(*(pyramid.resolve(6).per_layer(n) for n in visual_pieces(lm, stream)), strict=True)]
-    assert held_visual == came if room is None else held_visual <= came
-
-
-def visual_pieces(lm: pv.VideoLM, stream: pv.VideoStream) -> list[int]:
-    """Visual tokens of each of three equal chunks."""
-    return [stream.visual_tokens // 3] * 3
+    schedule, chunk = pyramid.resolve(lm.num_layers), stream.visual_tokens // 3
+    for table, entered in zip(stream._state.cache.tables, schedule.per_layer(chunk), strict=True):
+        kept = int(table.visual.sum())
+        assert kept == 3 * entered if room is None else kept <= 3 * entered
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -417,6 +419,9 @@ def test_a_search_judges_it_and_counts_what_it_costs() -> None:
     judge = Judge(lm, [Clip("a", [pv.FrameChunk.of(video(4), [0, 1, 2, 3], "a")], [QUESTION])])
     divergence = [judge.divergence(Pyramid(layers=(0,), ratios=(ratio,))) for ratio in (1.0, 0.5, 0.1)]
     assert divergence[0] == pytest.approx(0, abs=1e-12) and min(divergence[1:]) > 1e-6
+    costs = Costs(DecoderShape.of(lm.model.config), 1000)
+    shares = [costs.share(Pyramid(layers=(layer,), ratios=(0.5,))) for layer in (0, 1, 2)]
+    assert shares[0] < shares[1] < shares[2] < 1  # the earlier the drop, the less it costs
 
 
 def test_a_metered_stream_counts_what_each_layer_holds(watched: tuple[pv.VideoStream, Album]) -> None:

@@ -251,6 +251,21 @@ def test_coast_by_loops(scorer: Coast, budget: int, monkeypatch: pytest.MonkeyPa
             assert not torch.equal(scores, scorer(replace(ranking, wanted=(budget + 1,))))
 
 
+def test_coast_of_samples_with_other_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sample's anchors are nothing to another, however many it has."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 40, 6, generator=generator, dtype=torch.float64)
+    attention = (3 * torch.randn(2, 5, 40, generator=generator, dtype=torch.float64)).softmax(-1)
+    alone = []
+    for sample, budget in enumerate((30, 4)):
+        alone.append(Coast()(waiting(hidden[sample], budget, attention[sample], monkeypatch)))
+    ranking = waiting(hidden[0], 0, attention[0], monkeypatch)
+    monkeypatch.setattr(Ranking, "attention", lambda ranking: attention)
+    visual = ranking.visual.expand(2, -1)
+    both = replace(ranking, hidden=hidden, visual=visual, layout=Layout.one_picture(visual), wanted=(30, 4))
+    torch.testing.assert_close(Coast()(both), torch.cat(alone), atol=1e-12, rtol=0)
+
+
 def test_coast_in_the_loop() -> None:
     """A padded batch keeps what each sample keeps alone: exactly the groups, of the budget's size."""
     model = llama(1)

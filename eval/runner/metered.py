@@ -192,7 +192,9 @@ class Metered:
             entered = [layer.entered is not None for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
         probe, asks = len(ingest.probe), ingest.evictor.uses_query
-        return StreamShape.of(self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal)
+        return StreamShape.of(
+            self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal, closing=self._closing
+        )
 
     @property
     def _closing(self) -> int:

@@ -46,7 +46,8 @@ class PrunedLayer(DynamicLayer):
 
         By that number the model, and `generate`, tell how much they have read, and where positions go on.
         """
-        return super().get_seq_length() + (0 if _RUNNING.get() else self.dropped)
+        held = super().get_seq_length()
+        return held + self.dropped if held and not _RUNNING.get() else held  # of a cache that was reset none is left
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As of any layer, inside a block: the first that the model's own forward asks."""

@@ -229,16 +229,15 @@ class Watching:
         Parameters
         ----------
         stage : int
-            0 for the shallow layers, -1 for the deepest stage. With a boundary before layer 0 stage 0 has no layers,
-            and remembers nothing.
+            0 for the shallow layers (nothing, where a boundary stands before layer 0), -1 for the deepest stage.
         """
         spans, stage = self.loop.schedule.spans, checks.whole("stage", stage, -(2**31))
         if not -len(spans) <= stage < len(spans):
             raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(spans) - 1}.")
         with self._access.serial():
-            state, layers = self._state, spans[stage]
-            table = state.cache.tables[layers[0] if layers else 0]
-            table = table.in_time() if layers else table.take(table.index[:0])
+            state, span = self._state, spans[stage]
+            tables = state.cache.tables
+            table = tables[span[0]].in_time() if span else tables[0].take(tables[0].index[:0])
             return replace(table, seconds=state.told_times(table.seconds))
 
     @property

@@ -119,6 +119,8 @@ class RankingSize:
         Rows that ask.
     hidden, queries, keys : int
         Numbers in a row, in the queries that the layer makes of it, and in the keys, or values.
+    wanted : int
+        Visual rows that stay.
     """
 
     rows: int
@@ -127,6 +129,7 @@ class RankingSize:
     hidden: int
     queries: int
     keys: int
+    wanted: int = 0
 
     def attention(self, probes: int | None = None) -> int:
         """FLOPs of `attention_scores`: keys of all rows, queries of so many of them, and their products."""

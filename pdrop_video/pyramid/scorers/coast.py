@@ -11,7 +11,7 @@ from torch import Tensor
 from ...common.checks import real
 from ...common.ties import comparable, exactly, settled
 from ...registry import Facts
-from .base import Ranking, standings, unit_rows
+from .base import Ranking, RankingSize, standings, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,11 @@ class Coast:
         """Check the shares."""
         for name in ("anchors", "least", "most"):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, 1))
+
+    def flops(self, size: RankingSize) -> int:
+        """The probe's attention, and cosines of all rows to the anchors."""
+        anchors = min(max(1, int(self.anchors * size.wanted)), size.rows)
+        return size.attention() + 2 * size.rows * anchors * size.hidden
 
     @torch.no_grad()
     def __call__(self, ranking: Ranking) -> Tensor:

@@ -283,6 +283,8 @@ def test_tensors_that_are_missing_or_of_another_kind_are_refused(memory: pv.Memo
         for how, other in others.items():
             if name.startswith("usual") and how != "kind":  # a stream that has not learned it is whole, too
                 continue
+            if how == "gone" and name.endswith(".until"):  # nor has one of the version without gates
+                continue
             if how == "far" and name.rpartition(".")[2] in ("position", "entered", "now", "steps"):
                 continue
             saved.write(file, {n: t for n, t in (tensors | {name: other}).items() if t is not None}, header)

@@ -41,19 +41,7 @@ ADAPTERS: dict[str, type[Adapter]] = {name: family for family in FAMILIES for na
 
 
 class Checkpoint(NamedTuple):
-    """What was loaded: all that a stream needs to know of a model.
-
-    Attributes
-    ----------
-    model : PreTrainedModel
-        In eval mode.
-    adapter : Adapter
-        Its family.
-    prompt : Prompt
-        Its tokenizer and chat template.
-    name : str
-        For messages.
-    """
+    """What was loaded: all that `VideoLM` needs to know of a model."""
 
     model: Any
     adapter: Adapter

@@ -30,24 +30,7 @@ class Opened(Protocol):
 
 
 class SharedModel:
-    """A video-LLM as its streams share it. The weights are never changed.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        In eval mode.
-    adapter : Adapter
-        Its family.
-    prompt : Prompt
-        Its tokenizer and chat template.
-    name : str
-        For messages.
-
-    Attributes
-    ----------
-    turnstile : Turnstile
-        Streams may be used from any number of threads: they take turns at the model.
-    """
+    """A video-LLM as its streams share it; parameters and attributes are those of `VideoLM`."""
 
     def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name

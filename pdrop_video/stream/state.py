@@ -12,6 +12,7 @@ from torch import Tensor
 from ..memory import StreamCache
 from ..memory.table import time_dtype
 from ..models import Place
+from .answer import Status
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +132,19 @@ class StreamState:
                 newest = table.visual & (table.step == self.steps - 1)
                 done[id(table)] = table.lengthened(newest, until), table
             self.cache.tables[i] = done[id(table)][0]
+
+    def status(self) -> Status:
+        """What it holds, for those who watch it from outside."""
+        archive = self.cache.archive
+        return Status(
+            frames=self.frames,
+            seconds=self.span,
+            cache_tokens=tuple(self.cache.lengths()),
+            cache_bytes=self.cache.nbytes,
+            archive_bytes=0 if archive is None else archive.nbytes,
+            skipped=self.skipped,
+            carried_bytes=self.carried_bytes,
+        )
 
     @property
     def carried_bytes(self) -> dict[str, int]:

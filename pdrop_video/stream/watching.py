@@ -92,18 +92,7 @@ class Watching:
 
     @_state.setter
     def _state(self, state: StreamState) -> None:
-        cache = state.cache
-        archived = 0 if cache.archive is None else cache.archive.nbytes
-        status = Status(
-            frames=state.frames,
-            seconds=state.span,
-            cache_tokens=tuple(cache.lengths()),
-            cache_bytes=cache.nbytes,
-            archive_bytes=archived,
-            skipped=state.skipped,
-            carried_bytes=state.carried_bytes,
-        )
-        self._current, self._status = state, status
+        self._current, self._status = state, state.status()
 
     @contextmanager
     def _changing(self, state: StreamState) -> Iterator[StreamState]:

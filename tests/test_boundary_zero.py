@@ -347,8 +347,10 @@ def test_a_question_drops_before_the_first_layer(family: str, monkeypatch: pytes
         evidence = question.evidence[stage]
         assert sum(evidence.tokens) == len(best)
         assert sum(evidence.weight) == pytest.approx(float(weight[best].sum()), abs=1e-5)
-    for held_now, index in zip(question.state.cache.tables, kept, strict=True):
-        assert torch.equal(held_now.index.sort().values, index.sort().values)
+    cache = question.state.cache
+    for layer, held_now, index in zip(cache.layers, cache.tables, kept, strict=True):
+        assert layer.shown is not None  # the others are hidden, not gone
+        assert torch.equal(held_now.index[layer.shown].sort().values, index.sort().values)
     want = masked_forward(lm, inputs, masks(held, ends, prefix, total, kept))[-1]
     torch.testing.assert_close(got, want, atol=2e-5, rtol=0)
     assert question.evidence[0] == type(question.evidence[0])((), (), ())  # no layer runs stage 0

@@ -237,7 +237,7 @@ class Watching:
         with self._access.serial():
             state = self._state
             table = state.cache.tables[first_layers[stage]].in_time()
-            return replace(table, seconds=state.told_times(table.seconds))
+            return replace(table, seconds=state.told_times(table.seconds), until=state.told_times(table.until))
 
     @property
     def status(self) -> Status:

@@ -280,6 +280,8 @@ def doors(folder: Path) -> dict[str, Door]:
                 standing=NOTHING,
                 ask_pyramid=OPTIONAL,
                 retrieve=OPTIONAL | COUNT,
+                gate=OPTIONAL,
+                reducer=OPTIONAL,
             ),
         ),
         "Settings": (
@@ -294,6 +296,8 @@ def doors(folder: Path) -> dict[str, Door]:
                 evictor=NOTHING,
                 probe=OPTIONAL | ANY_TEXT,
                 ask_ratios=OPTIONAL | _names("empty text", "blank"),
+                gate=OPTIONAL | _names("empty text", "blank"),
+                reducer=OPTIONAL | _names("empty text", "blank"),
             ),
         ),
     }

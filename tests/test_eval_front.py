@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import yaml
+from media import steady, write_video
 from test_eval_settings import command
 from videomme import make_videomme
 
@@ -31,14 +31,11 @@ BOTH = {"gate": "static", "reducer": "evs:keep=0.25"}
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One video: two seconds of one picture, then two of another; eight frames are watched."""
     folder = make_videomme(tmp_path_factory.mktemp("data") / "videomme", 1)
-    with av.open(str(folder / "data" / "video0000.mp4"), "w") as target:
-        stream = target.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 224, 224, "yuv420p"
-        for number in range(32):
-            picture = np.full((224, 224, 3), (200, 40, 40) if number < 16 else (40, 40, 200), np.uint8)
-            picture[60:120, 60:120] = 250
-            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        target.mux(stream.encode())
+    pictures = [np.full((224, 224, 3), colour, np.uint8) for colour in ((200, 40, 40), (40, 40, 200))]
+    for picture in pictures:
+        picture[60:120, 60:120] = 250
+    shown = [pictures[number // 16] for number in range(32)]
+    write_video(folder / "data" / "video0000.mp4", steady(32, 8), pictures=shown, size=(224, 224), rate=8)
     return folder
 
 

@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture format clean help
+.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,9 @@ lint: .venv/ready  ## ruff, mypy and the import contracts
 
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py
+
+methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
+	@$(BIN)/python tests/methods.py
 
 format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -206,7 +206,7 @@ def test_the_limit_holds_and_the_oldest_goes() -> None:
     everything = roomy._state.cache.archive
     assert everything is not None and len(everything.blocks) > 6
     token = 2 * 2 * 16 * 8  # keys and values, two heads of 16 doubles
-    row = 5 * 8 + 8 + 4 + 1 + 3 * 3 * 8  # whole numbers, a time, a score, a flag, three positions of three axes
+    row = 5 * 8 + 2 * 8 + 4 + 1 + 3 * 3 * 8  # whole numbers, two times, a score, a flag, three positions of three axes
     step = 8 + (2 * 16 + 1) * 8
     block = everything.blocks[-1]
     assert block.nbytes == sum(

@@ -11,6 +11,7 @@ from reference import full_prompt, masked_forward, recorded, stream_masks
 from torch import Tensor
 
 import pdrop_video as pv
+from pdrop_video.memory import StreamCache, TokenTable
 
 QUESTION = "what is shown first ?"
 ASKING = (
@@ -27,6 +28,14 @@ def asked(stream: pv.VideoStream, pyramid: pv.Pyramid) -> Any:
     logits = question.prefill()
     question.close()
     return logits, question
+
+
+def shown_to(cache: StreamCache) -> list[TokenTable]:
+    """What each layer of a question's fork lets it see of what is remembered."""
+    shown = [layer.shown for layer in cache.layers]
+    return [
+        table if columns is None else table.take(columns) for table, columns in zip(cache.tables, shown, strict=True)
+    ]
 
 
 def attention(lm: pv.VideoLM, inputs: dict[str, Any], allowed: Tensor, layer: int) -> Tensor:
@@ -83,7 +92,7 @@ def test_a_question_drops_as_pyramid_drop_does(
         kept[i] = torch.tensor([n for n in before[i].tolist() if not visual_of[n] or n in best])
         if begins:
             weights[stage] = weight
-    for table, index in zip(question.state.cache.tables, kept, strict=True):
+    for table, index in zip(shown_to(question.state.cache), kept, strict=True):
         assert torch.equal(table.index.sort().values, index)
     allowed = stream_masks(snapshots, prefix, total, kept)
     torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=2e-5, rtol=0)
@@ -92,7 +101,7 @@ def test_a_question_drops_as_pyramid_drop_does(
 
     for stage, evidence in enumerate(question.evidence):
         layer = (0, *schedule.layers)[stage]
-        table, sums = question.state.cache.tables[layer], {}
+        table, sums = shown_to(question.state.cache)[layer], {}
         for n, second, visual in zip(table.index.tolist(), table.seconds.tolist(), table.visual.tolist(), strict=True):
             if visual:
                 count, weight_of = sums.get(second, (0, 0.0))
@@ -113,7 +122,7 @@ def test_a_ratio_of_one_drops_nothing_even_where_deep_layers_remember_more(famil
     held = [set(table.index.tolist()) for table in stream._state.cache.tables]
     for pyramid in (pv.Pyramid(stages=1), pv.Pyramid(ratios=(1.0, 1.0))):
         _, question = asked(stream, pyramid)
-        assert [set(table.index.tolist()) for table in question.state.cache.tables] == held
+        assert [set(table.index.tolist()) for table in shown_to(question.state.cache)] == held
 
 
 def test_several_questions_share_nothing() -> None:

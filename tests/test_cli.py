@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 import pdrop_video as pv
 from pdrop_video import cli
 from pdrop_video.cli import console
+from pdrop_video.models import describe
 
 QUESTION, OTHER = "what is shown first ?", "how many red ?"
 PREFIX = 3  # "<im_start> user <|vision_start|>"
@@ -398,7 +399,7 @@ def told(result: Result) -> dict[str, str]:
 
 def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Worked out by hand; from a folder that has lost its weights."""
-    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
+    monkeypatch.setattr("pdrop_video.cli.info.CONSOLE", Console(width=200))
     for file in model.iterdir():
         if not file.name.startswith("model"):
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -410,13 +411,23 @@ def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     # boundaries at int(6 * s / 4); layers see 2700, 1350, 1350, 675, 337 and 337
     counts = [2700, 1350, 1350, 675, 337, 337]
     assert rows.pop("mean over the layers") == "1,125"
-    flops = [sum(map(layer_flops, layers)) + 2 * 64 * 200 for layers in ([2700] * 6, counts)]
-    flops[1] += sum(ranking_flops(rows) for rows in (2700, 1350, 675))
-    share = f"{flops[1] / flops[0]:.0%}"
-    assert rows.pop("prefill of that minute") == f"{flops[0] / 1e12:.4g} -> {flops[1] / 1e12:.4g} TFLOPs ({share})"
+    # 15 pushes of four pairs, 180 tokens, each over what the layers hold by then; contrast ranks without a product
+    flops = [15 * sum(layer_flops(n) for n in layers) for layers in ([180] * 6, [180, 90, 90, 45, 22, 22])]
+    for number, layers in enumerate(([180] * 6, [180, 90, 90, 45, 22, 22])):
+        flops[number] += sum(2 * 2 * 64 * n * n * past for n in layers for past in range(15))
+    assert rows.pop("layers, ranking included") == compared(*flops)
+    tower = describe(tmp_path)[1].tower(5, 9)
+    assert tower is not None  # equal to PyTorch's counter in test_flops_tower
+    encoded = 60 * tower.flops(1)
+    assert rows.pop("vision tower") == compared(encoded, encoded)
+    assert rows.pop("all of it") == compared(flops[0] + encoded, flops[1] + encoded)
+    assert rows.pop("watching that minute: gate") == rows.pop("reducer") == "0 TFLOPs"
     assert rows == {
         "family": "qwen2_5_vl",
         "decoder layers": "6",
+        "gate, before the vision tower": "none",
+        "reducer, behind it": "none",
+        "remembered a layer": "6,144 tokens",
         "drops before layers": "1, 3, 4",
         "visual tokens left": "1, 0.5, 0.25, 0.125",
         "KV cache per token (16 bit)": "768 bytes",  # keys and values, 6 layers, 2 heads of 16 numbers of 2 bytes
@@ -424,24 +435,26 @@ def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     }
 
 
+def compared(full: int, cut: int) -> str:
+    return f"{full / 1e12:.4g} -> {cut / 1e12:.4g} TFLOPs ({cut / full:.0%})"
+
+
 def layer_flops(n: int) -> int:
     """Of n rows: q and o of 64 x 64, k and v of 64 x 32, three MLP matrices of 64 x 128; causal attention, 64 wide."""
     return 2 * n * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128) + 2 * 2 * 64 * n * (n + 1) // 2
 
 
-def ranking_flops(n: int) -> int:
-    """Keys of n rows, the query of one, and their product."""
-    return 2 * 64 * 32 * n + 2 * 64 * 64 + 2 * 64 * n
-
-
 def test_info_with_options(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
+    monkeypatch.setattr("pdrop_video.cli.info.CONSOLE", Console(width=200))
     rows = told(run("info", model, "--ratios", "0.6,0.1", "--height", 64, "--width", 96))
     assert rows["drops before layers"] == "2, 4" and rows["visual tokens left"] == "1, 0.6, 0.1"
     assert rows["visual tokens per 2 frame(s) of 96 x 64"] == "24 (4 x 6)"
     assert rows["mean over the layers"] == "816"  # (1440 + 864 + 144) / 3
     none = told(run("info", model, "--ratios", "none"))
-    assert none["drops before layers"] == "none" and none["prefill of that minute"].endswith("(100%)")
+    assert none["drops before layers"] == "none" and none["all of it"].endswith("(100%)")
+    half = told(run("info", model, "--ratios", "none", "--reducer", "evs:keep=0.5", "--gate", "static", "--chunk", 2))
+    assert half["reducer, behind it"] == "evs:keep=0.5" and half["gate, before the vision tower"] == "static"
+    assert half["vision tower"].endswith("(100%)") and half["reducer"] != "0 TFLOPs"
 
 
 @pytest.mark.parametrize(

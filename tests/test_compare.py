@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from eval.compare import compare, verdict
 from eval.stats.pairs import category_table, match, pair_table, power_table, run_table
 from eval.stats.record import Record, read_run
+from eval.stats.summary import whole_tflops
 from pdrop_video import ConfigError
 from pdrop_video.common.journal import Journal
 
@@ -81,8 +82,19 @@ def test_costs_by_hand(matched) -> None:
     assert pruned["accuracy"] == pytest.approx(0.6)
     assert (pruned["unanswered"], pruned["accuracy_of_answered"]) == (1, pytest.approx(0.75))
     assert pruned["tflops"] == pytest.approx((1 + 1 + 1 + 1 + 4) / 5)
+    assert "whole_tflops" not in full  # the tower was not counted
     assert pruned["cache_mib"] == 0.75
     assert (full["tokens_kept"], full["decode_seconds"], full["prefill_seconds"]) == ("100 50", 1.0, 2.0)
+
+
+def test_the_whole_way_is_compared_where_every_item_has_it(tmp_path: Path) -> None:
+    counted = [replace(one, tower_flops=3e12, front_flops=1e12) for one in PRUNED]
+    runs = [read_run(written(tmp_path / name, records)) for name, records in (("full", FULL), ("pruned", counted))]
+    _, pruned = run_table(match(runs)).to_dict("records")
+    assert pruned["whole_tflops"] == pytest.approx((1 + 1 + 1 + 1 + 4) / 5 + 4)
+    assert whole_tflops([*counted[:-1], PRUNED[-1]]) is None and whole_tflops([]) is None
+    earlier = {name: value for name, value in PRUNED[0].to_json().items() if name not in ("tower_flops", "front_flops")}
+    assert Record.of_json(earlier) == PRUNED[0]  # of a run from before it was counted
 
 
 def test_pair_by_hand(matched) -> None:

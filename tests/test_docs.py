@@ -23,9 +23,9 @@ import pdrop_video as pv
 from eval import run
 from eval.runner.config import configured
 from eval.tasks import TASKS
-from pdrop_video.memory import EVICTORS
+from pdrop_video.gate import GATES
 from pdrop_video.models import ADAPTERS, Pixels
-from pdrop_video.pyramid import ALLOCATORS, SCORERS
+from pdrop_video.reduce import REDUCERS
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,11 +77,32 @@ def test_the_worked_example_is_a_working_adapter(monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(next_logits(stream), want, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("names", [SCORERS, ALLOCATORS, EVICTORS], ids=["scorers", "allocators", "evictors"])
-def test_the_readme_names_every_method(names: dict[str, object]) -> None:
-    methods = (ROOT / "README.md").read_text(encoding="utf-8").split("## Methods")[1].split("\n## ")[0]
-    for name in names:
-        assert f"`{name}`" in methods
+def test_the_worked_examples_before_the_layers_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reducer keeps what its formula says, chunk by chunk; the gate counts on from push to push."""
+    unlike = shown(monkeypatch, "pdrop_video.reduce.unlike").Unlike
+    every = shown(monkeypatch, "pdrop_video.gate.every").Every
+    lm = build("qwen2_5_vl")
+    monkeypatch.setitem(REDUCERS, "unlike", unlike())
+    monkeypatch.setitem(GATES, "every", every())
+    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None), reducer="unlike:keep=0.3")
+    frames, seen = video(8), torch.zeros(64, dtype=torch.float64)
+    for first in (0, 4):
+        times = tuple(map(float, range(first, first + 4)))
+        features = lm.adapter.look(frames[first : first + 4], times).embeds
+        seen = seen + features.sum(0)
+        unlikeness = 1 - features @ seen / features.norm(dim=-1) / seen.norm()
+        stream.push(frames[first : first + 4], times)
+        table = stream.held()
+        here = table.visual & (table.seconds >= first)
+        place = (table.step[here] - first // 2) * 9 + table.row[here] * 3 + table.column[here]
+        assert place.tolist() == unlikeness.topk(5).indices.sort().values.tolist()
+    assert stream.status.carried_bytes == {"reducer": 8 * 64}
+    gated = build("llava_onevision").stream(gate=every(3))
+    for first, count in ((0, 2), (2, 5), (7, 1)):
+        gated.push(video(count), [float(first + i) for i in range(count)])
+    held = gated.held()
+    assert held.seconds[held.visual].unique().tolist() == [0.0, 3.0, 6.0]
+    assert held.until[held.visual].unique().tolist() == [2.0, 5.0, 7.0]
 
 
 def test_the_readme_names_every_family() -> None:

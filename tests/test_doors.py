@@ -27,7 +27,8 @@ NAMES = (
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
     *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.save", "Feed.put"),
-    *("search", "Watching", "Settings"),
+    *("search", "Watching", "Settings", "Recipe", "Recipe.from_dict", "Recipe.load", "Recipe.save"),
+    "Recipe.altered",
 )
 HUGE = 10**30
 WRONG: dict[str, Any] = {
@@ -165,6 +166,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 bytes=OPTIONAL,
                 shape=NOTHING,
                 evictor=NOTHING,
+                storage=NOTHING,
                 positions=OPTIONAL,
                 archive=OPTIONAL,
                 archive_folder=OPTIONAL,
@@ -192,6 +194,20 @@ def doors(folder: Path) -> dict[str, Door]:
         "Pyramid.load": (pv.Pyramid.load, {}, dict(path=NOTHING)),
         "Pyramid.save": (pv.Pyramid().save, {}, dict(path=_names("undecodable", "blank"))),
         "Pyramid.resolve": (pv.Pyramid().resolve, {}, dict(num_layers=COUNT)),
+        "Recipe": (pv.Recipe, {}, dict(gate=OPTIONAL, reducer=OPTIONAL, pyramid=NOTHING, memory=NOTHING)),
+        "Recipe.from_dict": (pv.Recipe.from_dict, {}, dict(given=_names("dict"))),
+        "Recipe.load": (pv.Recipe.load, {}, dict(path=NOTHING)),
+        "Recipe.altered": (
+            pv.Recipe().altered,
+            {},
+            dict(
+                gate=OPTIONAL,
+                reducer=OPTIONAL,
+                pyramid=OPTIONAL | _names("dict"),
+                memory=OPTIONAL | _names("dict"),
+            ),
+        ),
+        "Recipe.save": (pv.Recipe().save, {}, dict(path=NOTHING)),
         "FrameChunk": (
             pv.FrameChunk,
             dict(frames=FRAMES, seconds=(0.0, 1.0)),
@@ -220,6 +236,8 @@ def doors(folder: Path) -> dict[str, Door]:
             dict(
                 pyramid=OPTIONAL,
                 memory=OPTIONAL,
+                gate=OPTIONAL,
+                reducer=OPTIONAL,
                 standing_question=OPTIONAL | ANY_TEXT,
                 system=OPTIONAL | ANY_TEXT,
             ),

@@ -20,6 +20,7 @@ from eval.runner.execute import execute
 from eval.stats.pairs import match, run_table
 from eval.stats.record import HEADER, Record, read_run
 from eval.tasks import Item, task_named
+from pdrop_video.gate.static import Static
 
 STEP = 16
 """Visual tokens of the built-in model for two frames."""
@@ -168,11 +169,11 @@ def test_names_of_runs(tmp_path: Path) -> None:
     for same in ({"gate": "none", "reducer": None}, {"recipe": tmp_path / "usual.json"}):
         assert of(tmp_path, **same).digest == usual.digest
     names = [usual.digest]
-    for other in ("static", "static:threshold=5", "static:threshold=2"):
+    for other in ("static", "static:threshold=50", "static:threshold=20"):
         names += [of(tmp_path, gate=other).digest, of(tmp_path, gate=other, reducer="evs").digest]
     names += [of(tmp_path, reducer=other).digest for other in ("evs", "evs:keep=0.25")]
     assert len(set(names)) == len(names)
-    assert of(tmp_path, gate="static:threshold=3").digest == of(tmp_path, gate="static").digest
+    assert of(tmp_path, gate=f"static:threshold={Static().threshold}").digest == of(tmp_path, gate="static").digest
 
 
 def test_a_last_frames_run_names_the_recipe_that_it_uses(tmp_path: Path) -> None:
@@ -193,6 +194,8 @@ def test_a_last_frames_run_names_the_recipe_that_it_uses(tmp_path: Path) -> None
         ({"recipe": 5}, "path is 5; expected a path"),
         ({"recipe": "WRONG"}, "wrong.yaml.*: a recipe has 'gates'; expected gate, reducer, pyramid, memory"),
         ({"recipe": "RIGHT", "pyramid": True}, "pyramid is True; expected its arguments by name"),
+        ({"recipe": "RIGHT", "gate": ""}, "gate is ''; expected some text"),
+        ({"recipe": "RIGHT", "reducer": 0}, "reducer is 0; expected some text"),
         ({"recipe": "RIGHT", "gate": "statik"}, "there is no gate 'statik'"),
         ({"recipe": "RIGHT", "last_frames": 4}, "last_frames=4 drops nothing and has no memory"),
     ],

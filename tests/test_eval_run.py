@@ -63,7 +63,7 @@ def test_answers_are_the_library_s_own(data: Path, tmp_path: Path, lm: pv.VideoL
         assert (tuple(record.kept), record.cache_bytes) == (answer.kept, answer.cache_bytes)
         assert record.at == answer.seconds[1] and record.shared == 3
         assert record.seconds.keys() == {"decode", "prefill", "first_token", "generate"}
-        assert record.flops > 0
+        assert record.flops > 0 and record.tower_flops and not record.front_flops
 
 
 def test_likelihoods_are_the_library_s_own(data: Path, tmp_path: Path, lm: pv.VideoLM) -> None:

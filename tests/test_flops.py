@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -9,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pdrop_video import Pyramid, pyramid_drop
 from pdrop_video.costs.decoder import DecoderShape, decode_flops, paper_flops, prefill_flops
+from pdrop_video.pyramid.scorers.relevance import Relevance
 
 LLAVA_7B = dict(hidden=4096, mlp=11008)
 
@@ -32,8 +35,15 @@ def test_average_tokens() -> None:
     assert Pyramid().resolve(32).average(576) == 270
 
 
+class Once(Relevance):
+    """Ranks at the first boundary alone."""
+
+    once = True
+
+
+@pytest.mark.parametrize("scorer", ["relevance", "key_norm", "even", Once()], ids=str)
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_exact_count_equals_pytorch(kv_heads: int) -> None:
+def test_exact_count_equals_pytorch(kv_heads: int, scorer: Any) -> None:
     config = LlamaConfig(
         vocab_size=96,
         hidden_size=64,
@@ -44,13 +54,13 @@ def test_exact_count_equals_pytorch(kv_heads: int) -> None:
     )
     model = LlamaForCausalLM(config).eval()
     model.set_attn_implementation("eager")
-    shape, pyramid = DecoderShape.of(config), Pyramid(stages=3)
+    shape, pyramid = DecoderShape.of(config), Pyramid(stages=3, scorer=scorer)
     visual = torch.zeros(1, 40, dtype=torch.bool)
     visual[:, 5:33] = True
     with torch.no_grad(), pyramid_drop(model, pyramid, visual=visual):
         with FlopCounterMode(display=False) as counter:
             out = model(inputs_embeds=torch.randn(1, 40, 64), use_cache=True, logits_to_keep=1)
-        want = prefill_flops(shape, pyramid.resolve(6), visual=28, text=12, causal=False)
+        want = prefill_flops(shape, pyramid.resolve(6), visual=28, text=12, causal=False, scorer=scorer)
         assert counter.get_total_flops() - _rotary_flops(counter) == want
         cached = tuple(out.past_key_values.get_seq_length(i) for i in range(6))
         assert cached == (40, 40, 26, 26, 19, 19)

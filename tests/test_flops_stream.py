@@ -20,6 +20,7 @@ from pdrop_video.costs.stream import StreamShape, Watched, stream_flops
 from pdrop_video.costs.way import WayFlops, video_flops
 from pdrop_video.models import describe
 from pdrop_video.pyramid.scorers import SCORERS
+from pdrop_video.pyramid.scorers.relevance import Relevance
 
 QUESTION = "what is shown"
 
@@ -57,6 +58,7 @@ class Watch:
             asks=asks,
             limits=ingest.limits.tokens,
             causal=False,  # eager attention computes the whole square
+            closing=len(lm.adapter.closing()),
         )
 
     def push(self, frames: int, height: int = 60, width: int = 72) -> None:
@@ -104,12 +106,17 @@ def test_a_whole_stream(family: str, question: str | None) -> None:
     watch.check_question()
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_every_scorer_says_what_it_costs(scorer: str) -> None:
-    watch = Watch(build("qwen2_5_vl", "eager", dtype=torch.float32), pv.Pyramid(stages=3, scorer=scorer))
-    for frames in (4, 2):
-        watch.push(frames)
-    watch.check()
+class OnceRelevant(Relevance):
+    once = True
+
+
+@pytest.mark.parametrize("scorer", [*SCORERS, OnceRelevant()], ids=[*SCORERS, "once"])
+def test_every_scorer_says_what_it_costs(scorer: Any) -> None:
+    for family in ("qwen2_5_vl", "llava_onevision"):  # a row closes the latter's videos
+        watch = Watch(build(family, "eager", dtype=torch.float32), pv.Pyramid(stages=3, scorer=scorer))
+        for frames in (4, 2):
+            watch.push(frames)
+        watch.check()
 
 
 def test_pictures_of_another_size_and_scores_where_nothing_is_dropped() -> None:

@@ -101,14 +101,15 @@ class Merged(Thirds):
 
 
 FRONTS: dict[str, dict[str, Any]] = {
-    "evs": {"reducer": "evs"},
+    **{name: {"gate": name} for name in GATES},
+    **{name: {"reducer": name} for name in REDUCERS},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
     "chequered": {"gate": Chequered()},
     "blind": {"gate": Blind()},
-    "static": {"gate": "static"},
 }
+"""Every listed method by itself, and strangers."""
 
 
 def still(frames: int, every: int = 3) -> Tensor:
@@ -522,7 +523,7 @@ BAD = {
     "an unknown reducer": ({"reducer": "evss"}, "there is no reducer 'evss'; choose one of evs"),
     "a number": ({"gate": 3}, "gate is 3; expected one of static"),
     "a class": ({"reducer": EVS}, "reducer is <class"),
-    "a gate": ({"reducer": Static()}, "reducer is Static.threshold=3.0.; expected one of evs.*It lacks needs"),
+    "a gate": ({"reducer": Static()}, "reducer is Static.threshold=4.0.; expected one of evs.*It lacks needs"),
     "an unknown parameter": ({"reducer": "evs:ratio=0.5"}, "reducer evs has 'ratio=0.5'; expected keep"),
     "a parameter twice": ({"reducer": "evs:keep=0.5,keep=0.5"}, "expected keep, each once"),
     "no value": ({"reducer": "evs:keep"}, "reducer evs has 'keep'; expected keep"),
@@ -538,6 +539,67 @@ def test_bad_settings(bad: str) -> None:
     front, said = BAD[bad]
     with pytest.raises(pv.ConfigError, match=said):
         build("qwen2_5_vl").stream(**front)
+
+
+WRONG = {
+    "out of order": [3, 1],
+    "twice": [1, 1],
+    "beyond": [0, 18],
+    "negative": [-1, 3],
+    "no whole numbers": [0.0, 1.0],
+    "in two dimensions": [[0, 1]],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_reducer_must_keep_numbers_of_its_tokens(wrong: str) -> None:
+    class Confused(Thirds):
+        def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
+            return Reduced(torch.tensor(WRONG[wrong])), {}
+
+    stream = build("qwen2_5_vl").stream(reducer=Confused())
+    with pytest.raises(pv.ConfigError, match=r"keeps torch.* expected numbers of its 18 tokens, torch.int64"):
+        stream.push(video(4), [0, 1, 2, 3])
+    assert stream.status.frames == 0
+
+
+def test_a_budget_must_hold_a_whole_step_from_the_start() -> None:
+    """What a gate leaves of the first steps may be less than what comes: no later push fails for it."""
+
+    class Late(Blind):
+        def __call__(self, watched: Watched, carried: Mapping[str, Tensor]) -> tuple[Gated, dict[str, Tensor]]:
+            worth = torch.zeros(len(watched.frames), *watched.grid, dtype=torch.bool)
+            worth[:, 0] = True
+            return Gated(tuple(range(len(watched.frames))), worth), {}
+
+    lm = build("llava_onevision")
+    room = budget(lm, 1)
+    assert room is not None
+    lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=room, evictor="oldest"), gate=Late()).push(video(1), [0])
+    with pytest.raises(pv.ConfigError, match="can't hold one step of 16 tokens"):
+        lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=room - 8, evictor="oldest"), gate=Late()).push(video(1), [0])
+
+
+def test_what_lasts_copies_one_column_of_a_table() -> None:
+    """And whoever shared the rows keeps his."""
+    lm = build("llava_onevision")
+    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None), gate="static")
+    stream.push(video(2), [0, 1])
+    fork = stream.fork()
+    before = stream._state.cache.tables[0]
+    stream.push(video(2)[1:], [2])
+    after = stream._state.cache.tables[0]
+    assert after.index.data_ptr() == before.index.data_ptr() and after.until.data_ptr() != before.until.data_ptr()
+    for each, seed in ((stream, 3), (fork, 4)):
+        each.push(video(1, seed=seed), [3])
+    mine, theirs = stream.held(), fork.held()
+    assert mine.until[mine.visual].unique().tolist() == [0, 2, 3] and theirs.until[theirs.visual].unique().tolist() == [
+        0,
+        1,
+        3,
+    ]
+    assert torch.equal(before.until[before.visual].unique(), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert stream._state.cache.tables[0].index.tolist() == list(range(len(mine)))
 
 
 def test_a_reducer_that_needs_what_no_family_says_is_refused() -> None:

@@ -73,6 +73,30 @@ def test_every_evictor_keeps_the_bound_and_the_prefix(evictor: str, keep: int, g
         assert torn <= 1
 
 
+def test_a_catalogue_finds_what_every_listed_evictor_says_and_asks_nobody_else() -> None:
+    named = {name: method.facts.paper for name, method in EVICTORS.items() if method.facts.paper}
+    assert named == {
+        "streaming_vlm": "StreamingVLM, arXiv 2510.09608",
+        "infinipot_v": "InfiniPot-V, arXiv 2506.15745",
+        "stream_mem": "StreamMem, arXiv 2508.15717",
+        "hermes": "HERMES, arXiv 2601.14724",
+    }
+    says = [method.facts.says for method in EVICTORS.values()]
+    assert all(says) and len(set(says)) == len(says)
+    assert {name for name, method in EVICTORS.items() if method.facts.carries} == {
+        name for name, method in EVICTORS.items() if method.uses_query
+    }
+
+    class Own:
+        by_table = True
+        uses_query = False
+
+        def __call__(self, held: Held, keep: int) -> Tensor:
+            return held.table.index
+
+    assert pv.Memory(evictor=Own()).positions == "window"
+
+
 def test_oldest_by_a_plain_sort() -> None:
     layer, keep = held(drop=0.3), 30
     rows = range(PREFIX, len(layer.table))
@@ -420,7 +444,7 @@ def test_whatever_happened_is_taken_back_bit_for_bit(seed: int, moved: bool) -> 
     if moved:
         layer.rotate(turn, some(30)[0, 0])
     forks = [layer.fork()] if seed % 2 else []
-    held = [part[:, :, :30].clone() for part in layer._room.parts]
+    held = [part[:, :, :30].clone() for part in layer.columns.room.parts]
     columns = held if moved else [*held, held[0]]  # by hand: keys, values, and keys as they came
 
     def same(layer: KeyValueLayer, want: list[Tensor]) -> bool:

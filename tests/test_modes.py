@@ -28,10 +28,8 @@ def kept(stream: pv.VideoStream) -> Iterator[Tensor]:
     state = stream._state
     cache = state.cache
     for layer, table in zip(cache.layers, cache.tables, strict=True):
-        assert layer._room is not None
-        yield from (*layer._room.parts, layer.keys, layer.values, *table.columns())
-        if layer._room.spare is not None:
-            yield layer._room.spare
+        room = layer.columns.room
+        yield from (*room.parts, *(room.spare or ()), layer.keys, layer.values, *table.columns())
     yield from cache.queries or ()
     waiting = None if state.waiting is None else state.waiting.frames
     yield from (each for each in (*state.usual.values(), waiting) if each is not None)
@@ -54,7 +52,7 @@ def remembered(stream: pv.VideoStream) -> tuple[Any, ...]:
     blocks = () if cache.archive is None else cache.archive.blocks
     tensors += [piece.keys for block in blocks for piece in block.pieces.values()]
     numbers = tuple(tensor.nan_to_num(-7).tolist() for tensor in tensors)
-    lengths = [layer._length for layer in cache.layers], [layer._room.used for layer in cache.layers]
+    lengths = cache.lengths(), [layer.columns.room.used for layer in cache.layers]
     plain = (state.place, state.rows, state.steps, state.frames, state.span, state.told, state.answered, state.chunks)
     return numbers, lengths, plain, tuple(cache.shifts), stream.status
 
@@ -135,7 +133,9 @@ def test_a_model_made_in_inference_mode_and_layers_that_enter_it() -> None:
     for i in range(6):
         for stream in streams:
             stream.push(video(4, seed=i), [4.0 * i + j for j in range(4)])
-        assert not any(layer._room.keys.is_inference() for layer in streams[1]._state.cache.layers)
+        assert not any(
+            part.is_inference() for layer in streams[1]._state.cache.layers for part in layer.columns.room.parts
+        )
     assert remembered(streams[0]) == remembered(streams[1])
 
 
@@ -207,7 +207,7 @@ def test_ctrl_c_while_going_back_is_of_no_account(monkeypatch: pytest.MonkeyPatc
         def interrupted(i: int = i, layer: Any = layer, rollback: Callable[[], None] = rollback) -> None:
             for place in range(3):
                 if place == 1 and interrupts[i, place]:
-                    undo = layer._undo
+                    undo = layer.columns.undo
                     assert undo
                     undo[-1]()
                 if place == 2:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import methods
 import pytest
 import torch
 import yaml
 from families import build, video
-from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
@@ -150,7 +150,7 @@ def test_bad_files(tmp_path: Path) -> None:
     class Mine(EVS):
         """Of nobody's package."""
 
-    with pytest.raises(pv.ConfigError, match="a recipe can't be written.*Mine"):
+    with pytest.raises(pv.ConfigError, match=r"a recipe can't be written.*Mine"):
         pv.Recipe(reducer=Mine()).save(tmp_path / "a.yaml")
     assert not (tmp_path / "no").exists()
 
@@ -161,7 +161,7 @@ def test_a_recipe_beside_its_parts_is_refused() -> None:
         with pytest.raises(pv.ConfigError, match="a recipe was given beside memory, gate or reducer"):
             lm.stream(pv.Recipe(), **part)
     for wrong in (pv.Memory(), "static", {}):
-        with pytest.raises(pv.ConfigError, match="pyramid is .*expected a Pyramid"):
+        with pytest.raises(pv.ConfigError, match=r"pyramid is .*expected a Pyramid"):
             lm.stream(wrong)
 
 
@@ -180,7 +180,7 @@ def test_names_with_parameters() -> None:
     assert named("evictor", EVICTORS, "pyramid:half_life=null,recent=0.5") == PyramidEvictor(recent=0.5)
     assert named("evictor", EVICTORS, " pyramid : periods = 8 ".replace(" ", "")) == PyramidEvictor(periods=8)
     assert name_of(EVICTORS, PyramidEvictor(periods=8, half_life=1.5)) == "pyramid:periods=8,half_life=1.5"
-    with pytest.raises(pv.ConfigError, match="periods of evictor pyramid is 8.5; expected a whole number"):
+    with pytest.raises(pv.ConfigError, match=r"periods of evictor pyramid is 8.5; expected a whole number"):
         named("evictor", EVICTORS, "pyramid:periods=8.5")
 
 
@@ -214,8 +214,8 @@ def test_facts_are_not_asked_of_a_method_of_ones_own() -> None:
 
 def test_the_readme_has_the_catalogue() -> None:
     """`pdrop-video methods --markdown` is what stands there."""
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    assert markdown(catalogue()) in readme
+    page = methods.PAGE.read_text(encoding="utf-8")
+    assert methods.written(page) == page and markdown(catalogue()) in page
 
 
 # -- what a recipe costs -----------------------------------------------------------------------------------------------
@@ -237,22 +237,3 @@ def test_what_a_recipe_costs_by_the_sum_of_its_parts() -> None:
     half = prefill_flops(shape, pyramid.resolve(8), steps * places // 2, 0)
     assert reduced.decoder == half - 2 * shape.hidden * shape.vocabulary
     assert reduced.total == reduced.tower + reduced.decoder + reduced.reducer
-
-
-def test_a_push_costs_what_the_counter_counts() -> None:
-    """The second push of a stream, of which nothing is forgotten, without the probe that no contrast needs."""
-    lm = pv.load(dtype="float32")
-    config, adapter = describe()
-    recipe = pv.Recipe(reducer="evs:keep=0.5", pyramid=pv.Pyramid(ratios=(0.5, 0.25)))
-    stream = lm.stream(recipe)
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (8, 224, 224, 3), generator=generator, dtype=torch.uint8)
-    whole = recipe_flops(recipe, config, adapter, frames=16, height=224, width=224)
-    first = recipe_flops(pv.Recipe(pyramid=recipe.pyramid), config, adapter, frames=8, height=224, width=224)
-    counted = []
-    for number in range(2):
-        with FlopCounterMode(display=False) as counter:
-            stream.push(frames.roll(number, 0), [8.0 * number + i for i in range(8)])
-        counted.append(counter.get_total_flops())
-    assert whole.tower is not None and first.tower is not None
-    assert 0.9 < whole.tower * 2 / (2 * sum(counted)) < 1 and counted[0] > 0

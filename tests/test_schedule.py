@@ -22,6 +22,19 @@ def test_counts_truncate_like_the_released_code() -> None:
     assert Pyramid(layers=(2, 4, 6), ratios=(0.57, 0.29, 0.07)).resolve(8).counts(100) == (100, 56, 28, 7)
 
 
+def test_a_boundary_before_all_layers() -> None:
+    """The first stage is all that entered, and no layer runs it."""
+    schedule = Pyramid(layers=(0, 4), ratios=(0.5, 0.25)).resolve(8)
+    assert schedule.counts(100) == (100, 50, 25)
+    assert [schedule.stage(layer) for layer in range(8)] == [1] * 4 + [2] * 4
+    assert schedule.spans == (range(0), range(4), range(4, 8))
+    assert schedule.per_layer(100) == [50] * 4 + [25] * 4
+    assert schedule.per_layer_shares() == [0.5] * 4 + [0.25] * 4
+    assert schedule.average(100) == 37.5
+    assert Pyramid(layers=range(8)).resolve(8).per_layer(512) == [256, 128, 64, 32, 16, 8, 4, 2]  # before every layer
+    assert Pyramid().resolve(8).spans == (range(2), range(2, 4), range(4, 6), range(6, 8))
+
+
 @pytest.mark.parametrize("num_layers", [1, 2, 6, 24, 28, 32, 36, 80])
 def test_any_number_of_stages(num_layers: int) -> None:
     for stages in range(1, num_layers + 1):
@@ -65,8 +78,8 @@ def test_for_average_keeps_even_stages_while_it_can() -> None:
         (dict(layers=(8, 16), ratios=(0.5,)), "contradictory"),
         (dict(layers=(16, 8)), "increasing"),
         (dict(layers=(8, 8)), "increasing"),
-        (dict(layers=(0, 8)), "0"),
-        (dict(layers=(-1,)), "-1"),
+        (dict(layers=(-1,)), "each of layers is -1; expected a whole number from 0"),
+        (dict(layers=(0, 0)), "increasing"),
         (dict(layers=(2.5,)), "2.5"),
         (dict(positions="gapped"), "gapped"),
         (dict(average=0.5, ratio=0.5), "average"),
@@ -83,6 +96,7 @@ def test_refused(arguments: dict, said: str) -> None:
     [
         (Pyramid(layers=(2, 8)), r"0 to 7"),
         (Pyramid(stages=9), "at most 8"),
+        (Pyramid(layers=range(9)), "at most 8"),
         (Pyramid(stages=1, average=0.5), "can't be reached"),
         (Pyramid(average=0.05), "can't be reached"),
     ],

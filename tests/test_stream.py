@@ -197,9 +197,9 @@ BAD_SETTINGS: dict[str, tuple[Callable[[pv.VideoLM], Any], str]] = {
     "ratio of zero": (lambda lm: pv.Pyramid(ratios=(0.5, 0)), "each of ratios is 0; expected a share"),
     "ratio above one": (lambda lm: pv.Pyramid(ratios=(1.5,)), "each of ratios is 1.5; expected a share"),
     "unsorted layers": (lambda lm: pv.Pyramid(layers=(4, 2), ratios=(0.5, 0.2)), r"layers=\(4, 2\) are not strictly"),
-    "layer zero": (
-        lambda lm: pv.Pyramid(layers=(0,), ratios=(0.5,)),
-        "each of layers is 0; expected a whole number",
+    "layer below zero": (
+        lambda lm: pv.Pyramid(layers=(-1,), ratios=(0.5,)),
+        "each of layers is -1; expected a whole number from 0",
     ),
     "counts that differ": (lambda lm: pv.Pyramid(layers=(2, 4), ratios=(0.5,)), "layers make 3, ratios make 2"),
     "no memory": (lambda lm: pv.Memory(tokens=0), r"Memory\(tokens=0\): expected a whole number from 1"),
@@ -639,6 +639,6 @@ def test_memory_does_not_grow(qwen: pv.VideoLM) -> None:
     frames, sizes = video(2), []
     for i in range(40):
         stream.push(frames, [2 * i, 2 * i + 1])
-        rooms = {id(layer._room): layer._room for layer in stream._state.cache.layers}
-        sizes.append(sum(room.keys.numel() + room.values.numel() for room in rooms.values()))
+        rooms = [layer.columns.room for layer in stream._state.cache.layers]
+        sizes.append(sum(part.numel() for room in rooms for part in room.parts))
     assert max(sizes[10:]) <= max(sizes[:10])

@@ -262,7 +262,9 @@ def _named(slot: str, value: Any) -> Any:
 
 def _of_recipe(values: dict[str, Any]) -> dict[str, Any]:
     """The parts of a recipe's file, with the settings that stand beside it in place of its own."""
-    beside: dict[str, Any] = {slot: values[slot] or "none" for slot in FRONT if slot in values}
+    beside: dict[str, Any] = {
+        slot: "none" if values[slot] is None else values[slot] for slot in FRONT if slot in values
+    }
     for name, read in (("pyramid", _schedule), ("memory", _budget)):
         if name in values:
             beside[name] = read(values[name])

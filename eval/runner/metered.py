@@ -192,7 +192,9 @@ class Metered:
             entered = [layer.entered is not None for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
         probe, asks = len(ingest.probe), ingest.evictor.uses_query
-        return StreamShape.of(self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal)
+        return StreamShape.of(
+            self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal, closing=self._closing
+        )
 
     @property
     def _closing(self) -> int:
@@ -210,7 +212,8 @@ class Metered:
         """Visual tokens remembered in each stage, shallow to deep; counted once for all questions of a moment."""
         if self._kept is None:
             tables = self.stream._state.cache.tables  # `held` would sort them
-            self._kept = [int(tables[layer].visual.sum()) for layer in (0, *self.stream.loop.schedule.layers)]
+            spans = self.stream.loop.schedule.spans
+            self._kept = [int(tables[span[0]].visual.sum()) if span else 0 for span in spans]
         return self._kept
 
 

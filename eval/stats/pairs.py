@@ -161,7 +161,7 @@ def run_table(matched: Matched) -> pd.DataFrame:
                 "tokens_kept": " ".join(f"{n:.0f}" for n in _mean_by_stage(records)),
                 "cache_mib": max(record.cache_bytes for record in records) / 2**20,
                 "tflops": _mean([record.flops for record in records]) / 1e12,
-                "whole_tflops": whole_tflops(records),
+                **({} if (whole := whole_tflops(records)) is None else {"whole_tflops": whole}),
                 **{f"{part}_seconds": _mean([record.seconds.get(part, 0.0) for record in records]) for part in parts},
             }
         )

@@ -15,6 +15,7 @@ import pdrop_video as pv
 from .. import plots
 from ..costs.decoder import DecoderShape
 from ..memory import EVICTORS
+from ..memory.storages import STORAGES
 from ..models import describe
 from ..plots import Album
 from ..pyramid import ALLOCATORS, SCORERS
@@ -82,6 +83,9 @@ def ask(
     evictor: Annotated[
         str | None, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}; left out: pyramid.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help=f"How keys and values are stored: {', '.join(STORAGES)}; left out: full.")
+    ] = None,
     archive: Annotated[
         int | None, typer.Option(help="Bytes on the host for what is forgotten, for --retrieve.", min=1)
     ] = None,
@@ -116,6 +120,7 @@ def ask(
             scorer=scorer,
             allocator=allocator,
             evictor=evictor,
+            storage=storage,
             archive=archive,
         )
         asking = None if ask_ratios is None else checked_for_asking(pyramid_of("--ask-ratios", ask_ratios))

@@ -57,12 +57,14 @@ def print_live(question: str, live: AnswerStream) -> Answer:
 def print_costs(answer: Answer, stream: VideoStream) -> None:
     """What watching and answering took."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    stages = " -> ".join(f"{n:,}" for n in answer.kept)
-    layers = " | ".join(str(layer) for layer in (0, *stream.loop.schedule.layers))
+    there = [(kept, span) for kept, span in zip(answer.kept, stream.loop.schedule.spans, strict=True) if span]
+    stages = " -> ".join(f"{kept:,}" for kept, _ in there)
+    layers = " | ".join(str(span[0]) for _, span in there)
     tokens = sorted(set(answer.cache_tokens), reverse=True)
-    timings = answer.timings
+    timings, skipped = answer.timings, stream.status.skipped
+    left_out = f"; {skipped} left out by the gate" if skipped else ""
     for name, value in (
-        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s"),
+        ("watched", f"{answer.frames} frames, {answer.seconds[0]:.1f} to {answer.seconds[1]:.1f} s{left_out}"),
         ("visual tokens", f"{answer.visual_tokens:,} entered; remembered by stage: {stages} (from layer {layers})"),
         ("cache", f"{answer.cache_bytes / 2**20:.2f} MiB; {' / '.join(f'{n:,}' for n in tokens)} tokens a layer"),
         (

@@ -134,7 +134,12 @@ def layer_flops(shape: DecoderShape, rows: int, past: int = 0, causal: bool = Tr
 
 
 def ranking_flops(
-    shape: DecoderShape, rows: int, past: int = 0, probes: int = 1, scorer: str | Scorer = "relevance"
+    shape: DecoderShape,
+    rows: int,
+    past: int = 0,
+    probes: int = 1,
+    scorer: str | Scorer = "relevance",
+    wanted: int = 0,
 ) -> int:
     """FLOPs of ranking at one boundary; by relevance those of the probe's attention.
 
@@ -149,9 +154,12 @@ def ranking_flops(
         Rows that ask.
     scorer : str or Scorer
         See `pdrop_video.pyramid.scorers.Scorer`.
+    wanted : int
+        Visual rows that stay, for scorers that look at the budget.
     """
     method = scorer_named(scorer)
-    size = RankingSize(rows, past, probes, shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim)
+    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    size = RankingSize(rows, past, probes, shape.hidden, wide, narrow, wanted)
     if (said := getattr(method, "flops", None)) is not None:
         return said(size)
     return size.attention() if method.uses_probe else 0
@@ -194,7 +202,7 @@ def prefill_flops(
     total = sum(layer_flops(shape, n + text, held, causal) for n, held in zip(per_layer, past, strict=True))
     ranked = schedule.layers[:1] if scorer_named(scorer).once else schedule.layers
     for stage, layer in enumerate(ranked):
-        total += ranking_flops(shape, counts[stage] + text, past[layer], scorer=scorer)
+        total += ranking_flops(shape, counts[stage] + text, past[layer], scorer=scorer, wanted=counts[stage + 1])
     return total + logits_flops(shape)
 
 

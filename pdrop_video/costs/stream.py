@@ -38,6 +38,8 @@ class StreamShape:
         Most columns of each layer; None for no limit.
     causal : bool
         See `layer_flops`.
+    closing : int
+        The first rows of the probe, which close the video and ask nothing.
     """
 
     decoder: DecoderShape
@@ -48,6 +50,7 @@ class StreamShape:
     asks: bool = False
     limits: tuple[int, ...] | None = None
     causal: bool = True
+    closing: int = 0
 
     @classmethod
     def of(
@@ -59,9 +62,10 @@ class StreamShape:
         asks: bool = False,
         limits: tuple[int, ...] | None = None,
         causal: bool = True,
+        closing: int = 0,
     ) -> StreamShape:
         """Of a stream's own layer loop; see above."""
-        return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal)
+        return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal, closing)
 
     def kept(self, visual: int, glue: int = 0) -> list[int]:
         """Columns that each layer holds more after a piece."""
@@ -90,9 +94,10 @@ class StreamShape:
         incoming = self._incoming(visual, glue)
         total = sum(layer_flops(decoder, n, held, self.causal) for n, held in zip(incoming, past, strict=True))
         per_layer = self.schedule.per_layer(visual)
+        probes = self.probe - self.closing if getattr(scorer, "asks", "last") == "all" else 1
         for layer in self._boundaries()[: 1 if scorer.once else None]:
             rows = per_layer[max(layer - 1, 0)] + glue + self.probe
-            total += ranking_flops(decoder, rows, past[layer], scorer=scorer)
+            total += ranking_flops(decoder, rows, past[layer], probes, scorer, per_layer[layer])
         if self.asks:
             total += decoder.layers * 2 * self.probe * decoder.hidden * decoder.heads * decoder.head_dim
         return total

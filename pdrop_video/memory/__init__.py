@@ -6,11 +6,13 @@ from .config import Memory
 from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
 from .modes import lasting
+from .storages import STORAGES, Storage
 from .table import TokenTable
 from .window import Ahead, Range, Shift, Window
 
 __all__ = [
     "EVICTORS",
+    "STORAGES",
     "Ahead",
     "Archive",
     "Block",
@@ -22,6 +24,7 @@ __all__ = [
     "Piece",
     "Range",
     "Shift",
+    "Storage",
     "StreamCache",
     "TokenTable",
     "Window",

@@ -19,6 +19,7 @@ from .archive import Archive, Piece
 from .evictors import Evictor, Held, Merger, choose
 from .layer import KeyValueLayer
 from .room import Arrangement
+from .storages import STORAGES, Storage
 from .table import TokenTable
 from .window import Ahead, Shift, Window
 
@@ -55,6 +56,8 @@ class StreamCache(Cache):
         Chooses what goes.
     archive : Archive, optional
         Where it goes; None forgets it.
+    storage : Storage
+        How keys and values are stored.
 
     Attributes
     ----------
@@ -68,11 +71,18 @@ class StreamCache(Cache):
 
     layers: list[Any]
 
-    def __init__(self, num_layers: int, limits: Limits, evictor: Evictor, archive: Archive | None = None) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        limits: Limits,
+        evictor: Evictor,
+        archive: Archive | None = None,
+        storage: Storage = STORAGES["full"],
+    ) -> None:
         tokens = limits.tokens or (None,) * num_layers
         moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
-        super().__init__(layers=[KeyValueLayer(limit, moves) for limit in tokens[:num_layers]])
-        self.limits, self.evictor, self.archive = limits, evictor, archive
+        super().__init__(layers=[KeyValueLayer(limit, moves, storage) for limit in tokens[:num_layers]])
+        self.limits, self.evictor, self.archive, self.storage = limits, evictor, archive, storage
         self.tables: list[TokenTable] = []
         self.shifts = [Shift()] * num_layers
         self.queries: list[Tensor] | None = None
@@ -81,7 +91,7 @@ class StreamCache(Cache):
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache(0, self.limits, self.evictor, self.archive)
+        twin = StreamCache(0, self.limits, self.evictor, self.archive, self.storage)
         twin.layers = [layer.fork() for layer in self.layers]
         twin.tables, twin.shifts, twin.queries = list(self.tables), list(self.shifts), self.queries
         return twin
@@ -90,6 +100,11 @@ class StreamCache(Cache):
         """End a fork of `origin`: the next append to `origin` need not copy."""
         for layer, parent in zip(self.layers, origin.layers, strict=True):
             layer.release(parent)
+        self._release_tables(origin.tables)
+
+    def _release_tables(self, before: list[TokenTable]) -> None:
+        for table, origin in zip(self.tables, before, strict=True):
+            table.release(origin)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -108,6 +123,7 @@ class StreamCache(Cache):
                 with suppress(KeyboardInterrupt):
                     for layer in self.layers:
                         layer.rollback()
+                    self._release_tables(before[0])
                     self.tables, self.shifts, self.queries, self.archive = before
                     break
             raise
@@ -117,8 +133,8 @@ class StreamCache(Cache):
     # -- what is held -----------------------------------------------------------------------------------------------
 
     def lengths(self) -> list[int]:
-        """Columns held by each layer."""
-        return [layer.get_seq_length() for layer in self.layers]
+        """Columns held by each layer, hidden ones included."""
+        return [layer.columns.length for layer in self.layers]
 
     @property
     def nbytes(self) -> int:
@@ -166,7 +182,7 @@ class StreamCache(Cache):
                 now, moved = window.squeeze(table, ahead)
                 if self.limits.tokens is None and ahead.end - moved.text > window.limit:
                     # more is held than there are positions: to try again at every push would cost more and more
-                    moved = replace(moved, reach=ahead.end - moved.text + window.limit // 8)
+                    moved = replace(moved, reach=(ahead.end - moved.text) * 9 // 8)
                 done[key] = replace(table, now=now), moved, now - table.entered, table
             closer, self.shifts[i], by, _ = done[key]
             if self.limits.tokens is None and replace(self.shifts[i], reach=shift.reach) == shift:
@@ -185,7 +201,7 @@ class StreamCache(Cache):
         layer, window = self.layers[i], self.limits.window
         table = self.tables[i].append(found.table.to(layer.device))
         layer.update(found.keys[None].to(layer.device), found.values[None].to(layer.device))
-        if window is not None and layer.entered is not None:  # positions were moved
+        if window is not None and layer.moved:
             now, shift = window.squeeze(table, ahead)
             if ahead.end - shift.text > window.limit:
                 raise ConfigError(
@@ -217,7 +233,7 @@ class StreamCache(Cache):
 
     def _staying(self, i: int, incoming: int, moves: bool) -> int:
         """How many of its columns layer `i` can keep when more come, and perhaps its positions move."""
-        limits = self.limits.moved if moves or self.layers[i].entered is not None else self.limits.tokens
+        limits = self.limits.moved if moves or self.layers[i].moved else self.limits.tokens
         held = len(self.tables[i])
         return held if limits is None else min(held, limits[i] - incoming)
 
@@ -245,7 +261,7 @@ class StreamCache(Cache):
                 done[key] = move, self._merge(layer, merged, table).take(move.order), gone, table
             move, self.tables[i], gone, _ = done[key]
             if gone is not None:
-                keys = layer.keys if layer.entered is None else layer.entered
+                keys = layer.entered if layer.moved else layer.keys
                 lost[i] = Piece(gone, keys[0][:, move.gone], layer.values[0][:, move.gone])
             layer.keep(move)
         if self.archive is not None and lost:

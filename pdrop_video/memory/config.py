@@ -8,6 +8,7 @@ from typing import Literal
 from ..common import checks
 from ..errors import ConfigError
 from .evictors import Evictor, evictor_named
+from .storages import Storage, storage_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Memory:
         Most tokens that any decoder layer holds while frames are pushed: text prefix, remembered visual tokens, and
         the chunk and probe in flight. None keeps everything. Questions and answers live on a fork and come on top.
     bytes : int, optional
-        The same bound as bytes of keys and values over all layers, in place of `tokens`.
+        The same bound as bytes of keys and values, as they are stored, over all layers, in place of `tokens`.
     shape : {"flat", "pyramid"}
         "flat" gives every layer the same budget, so that deep layers, which hold fewer tokens of each chunk, look
         further back. "pyramid" gives stage s the budget times its ratio: all layers look back equally far.
@@ -43,6 +44,10 @@ class Memory:
     archive_folder : str, optional
         Where the archive is kept in a file, in place of memory; made if need be. The file has no name and is gone with
         the stream, also after a crash; it is as long as `archive` says and what one push adds.
+    storage : str or Storage
+        How keys and values are stored: "full", in the model's type; "int8", in a byte a number with a scale for each
+        token and head, so that the same `bytes` hold nearly twice the tokens of a model in bfloat16; or one of your
+        own. What is archived stands in the model's type all the same.
 
     Raises
     ------
@@ -57,6 +62,7 @@ class Memory:
     positions: Literal["window", "original", "compact"] | None = None
     archive: int | None = None
     archive_folder: str | None = None
+    storage: str | Storage = "full"
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes", "archive"):
@@ -78,6 +84,7 @@ class Memory:
             object.__setattr__(self, "tokens", None)
         checks.choice("shape", self.shape, ("flat", "pyramid"))
         evictor = evictor_named(self.evictor)
+        storage_named(self.storage)
         if self.positions is None:
             object.__setattr__(self, "positions", getattr(evictor, "positions", "window"))
         checks.choice("positions", self.positions, ("window", "original", "compact"))

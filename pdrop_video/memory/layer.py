@@ -1,4 +1,4 @@
-"""One decoder layer's keys and values: storage that grows and shrinks in place and can be shared by forks.
+"""One decoder layer's keys and values, as transformers' attention meets them: stored somehow, and some of them hidden.
 
 Knows tensors and the interface of a transformers cache layer. Refuses to know what the tokens are.
 """
@@ -12,157 +12,150 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from .room import Arrangement, Room
-
-_QUESTION = 1024
-"""Columns of storage beyond a layer's budget, in which questions and answers find room without a copy of the memory."""
+from .columns import Columns
+from .room import Arrangement, Parts
+from .storages import STORAGES, Learned, Storage
 
 
 class KeyValueLayer(DynamicLayer):
-    """Keys and values of one layer: appended and evicted in place, forked without a copy.
+    """Keys and values of one layer: its `Columns`, how they are stored, and which of them attention sees.
 
-    A fork shares the storage and has a length of its own. Whoever's length reaches the end of what is used may append
-    in place; anybody else copies first, and so does whoever evicts from a storage that others read. So nobody ever
-    overwrites what another still reads.
+    What attention gets is what the storage gives back, of the newest columns, too: whoever comes later sees the same.
 
-    Columns stand in no particular order: attention does not ask for one, since positions are in the keys, and evicting
-    then costs as many columns as go and not as many as stay. What each column is, a `TokenTable` says.
-
-    ``get_seq_length()`` is the number of columns *held*, and ``get_mask_sizes(q)`` follows from it as
-    ``(held + q, 0)``: queries stand right behind the held columns, so transformers' masks can't leak the future
-    whatever was evicted. Positions are given to the model explicitly and never derived from this length.
+    ``get_seq_length()`` is the number of columns *seen*: those held, but for what is hidden. ``get_mask_sizes(q)``
+    follows from it as ``(seen + q, 0)``: queries stand right behind, so transformers' masks can't leak the future
+    whatever was evicted or hidden. Positions are given to the model explicitly and never derived from this length.
 
     Parameters
     ----------
     limit : int, optional
-        Most columns that will ever be held, questions apart; storage does not grow far beyond.
+        Most columns that will ever be held, questions apart.
     moves : bool
-        Whether positions may move one day: there is room for the keys as they came from the start, so that a stream
-        of many hours takes no more memory then.
+        Whether positions may move one day.
+    storage : Storage
+        How keys and values are stored.
 
-    Examples
-    --------
-    A layer holds 5 columns in a storage of 8. A fork appends 2 in place (``used`` 7) and both read their own
-    columns, ``[0, 5)`` and ``[0, 7)``. If the first now appends, its end (5) is not the end of what is used (7): it
-    moves to a storage of its own. If the fork is released before that, ``used`` is 5 again and it need not.
-
-    To evict columns 1 and 2 of 5, alone in its storage, it moves column 4 to place 1 and column 3 to place 2 and holds
-    ``[0, 3)``: columns 0, 4, 3.
+    Attributes
+    ----------
+    columns : Columns
+        All that is held, as it is stored.
+    learned : (tuple of Tensor, tuple of Tensor)
+        What the storage has learned of keys and of values.
+    shown : Tensor [shown] or None
+        Which columns attention sees beside the newest ones; None for all. See `show`.
     """
 
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, limit: int | None = None, moves: bool = False) -> None:
-        super().__init__()
-        self.limit, self.moves = limit, moves
-        self._room: Room | None = None
-        self._length = 0
-        self._begun: Room | None = None
-        self._undo: list[Callable[[], None]] | None = None
+    def __init__(self, limit: int | None = None, moves: bool = False, storage: Storage = STORAGES["full"]) -> None:
+        # without transformers' own, which would set keys and values: here they are read from the storage
+        self.is_initialized = False
+        self.columns, self.storage = Columns(limit, moves), storage
+        self._keys, self._values = storage("keys"), storage("values")
+        self.learned: tuple[Learned, Learned] = (), ()
+        self.shown: Tensor | None = None
+        self._since = 0
+        self._gathered: Columns | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Note dtype and device; storage comes with the first append."""
+        """Note dtype and device, and what the storage learns from the first columns."""
         self.dtype, self.device = key_states.dtype, key_states.device
+        self.learned = self._keys.learn(key_states), self._values.learn(value_states)
         self.is_initialized = True
 
-    # -- growing ----------------------------------------------------------------------------------------------------
+    # -- what attention meets ---------------------------------------------------------------------------------------
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append ``[batch, kv_heads, new, head_dim]``; returns all held keys and values."""
+        """Append ``[batch, kv_heads, new, head_dim]``; returns all keys and values that are seen."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        start, end = self._length, self._length + key_states.shape[-2]
-        if self._room is None:
-            self._enter(Room.like(key_states, value_states, self._capacity(end), moves=self.moves))
-        elif self._room.used != start or end > self._room.capacity:
-            self._copy(torch.arange(start, device=self.device), self._capacity(end))
-        room = self._room
-        assert room is not None
-        room.keys[:, :, start:end], room.values[:, :, start:end] = key_states, value_states
-        if room.entered is not None:
-            room.entered[:, :, start:end] = key_states
-        room.used = end
-        self._view(end)
+        new = self._encoded(key_states, value_states)
+        self.columns.append(*new)
+        if self._gathered is not None:
+            self._gathered.append(*new)
         return self.keys, self.values
 
-    def get_seq_length(self) -> int:
-        """Columns held."""
-        return self._length
+    @property
+    def keys(self) -> Tensor:  # type: ignore[override]
+        """Keys that are seen [batch, kv_heads, seen, head_dim]."""
+        seen = self._seen()
+        assert seen.room is not None
+        return self._keys.decode(seen.held(seen.room.keys), self.learned[0], self.dtype)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the columns held."""
-        parts = [] if self._room is None else self._room.parts
-        return sum(part[:, :, : self._length].numel() * part.element_size() for part in parts)
+    def values(self) -> Tensor:  # type: ignore[override]
+        """Values that are seen [batch, kv_heads, seen, head_dim]."""
+        seen = self._seen()
+        assert seen.room is not None
+        return self._values.decode(seen.held(seen.room.values), self.learned[1], self.dtype)
+
+    @property
+    def moved(self) -> bool:
+        """Whether keys were rotated to other positions than they came with; they are then held twice."""
+        return self.columns.room is not None and self.columns.room.entered is not None
 
     @property
     def entered(self) -> Tensor | None:
-        """Keys as they came [batch, kv_heads, held, head_dim]; None while `keys` are the same."""
-        room = self._room
-        return None if room is None or room.entered is None else room.entered[:, :, : self._length]
+        """All keys held, as they came [batch, kv_heads, held, head_dim]; None while they were not moved."""
+        room = self.columns.room
+        if room is None or room.entered is None:
+            return None
+        return self._keys.decode(self.columns.held(room.entered), self.learned[0], self.dtype)
 
-    def restore(self, keys: Tensor, values: Tensor, entered: Tensor | None) -> None:
-        """Hold what another layer held [batch, kv_heads, held, head_dim], as read from its attributes."""
-        self.update(keys if entered is None else entered, values)
-        if entered is not None:
-            assert self._room is not None
-            self._room.split()
-            self._room.keys[:, :, : self._length] = keys
-            self._view(self._length)
+    def get_seq_length(self) -> int:
+        """Columns seen."""
+        held = self.columns.length
+        return held if self.shown is None else len(self.shown) + held - self._since
 
-    # -- shrinking --------------------------------------------------------------------------------------------------
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns held, as they are stored."""
+        room = self.columns.room
+        parts = () if room is None else self.columns.held(room.parts)
+        return sum(part.numel() * part.element_size() for part in parts)
+
+    # -- hiding -----------------------------------------------------------------------------------------------------
+
+    def show(self, columns: Tensor | None, since: int | None = None) -> None:
+        """Let attention see only some of the columns held, and all from `since` on; for a fork.
+
+        Nothing is forgotten: what is hidden is seen again when it is shown, for example for the next token. What is
+        seen is gathered once, and what comes is appended to it.
+
+        Parameters
+        ----------
+        columns : Tensor [shown], int64, or None
+            Columns before `since`; None shows everything.
+        since : int, optional
+            By default what is held now: what is appended later is seen.
+        """
+        self._since = self.columns.length if since is None else since
+        self.shown, self._gathered = columns, None
+
+    def _seen(self) -> Columns:
+        if self.shown is None:
+            return self.columns
+        if self._gathered is None:
+            later = torch.arange(self._since, self.columns.length, device=self.shown.device)
+            self._gathered = self.columns.select(torch.cat([self.shown, later]))
+        return self._gathered
+
+    # -- changing what is held --------------------------------------------------------------------------------------
 
     def truncate(self, length: int) -> None:
-        """Forget the newest columns down to `length`; their room is free again if nobody appended behind them."""
-        assert 0 <= length <= self._length
-        if self._room is not None:
-            if self._room.used == self._length:
-                self._room.used = length
-            self._view(length)
+        """Forget the newest columns down to `length`, of which none was there when others were hidden."""
+        assert self.shown is None or length >= self._since
+        if self._gathered is not None:
+            self._gathered.truncate(self.get_seq_length() - (self.columns.length - length))
+        self.columns.truncate(length)
 
     def keep(self, move: Arrangement) -> None:
-        """Hold only some columns, in the arrangement's order."""
-        room, before = self._room, self._length
-        assert room is not None
-        if len(room.holders) > 1 or room.used != before:
-            self._copy(move.order, room.capacity)
-            return
-        after = len(move.order)
-        if self._undo is not None:
-            # what is written over now, and what may be by the columns to come: going back needs no memory for it
-            written = torch.cat([move.gone, move.source])
-            saved = [(part, part[:, :, written]) for part in room.parts]
-
-            def undo() -> None:
-                for part, columns in saved:
-                    part.index_copy_(2, written, columns)
-                room.used = before
-                self._view(before)
-
-            self._undo.append(undo)
-        for part in room.parts:
-            part[:, :, move.target] = part[:, :, move.source]
-        room.used = after
-        self._view(after)
+        """Hold only some columns, in the arrangement's order; nothing may be hidden."""
+        assert self.shown is None
+        self.columns.keep(move)
 
     def overwrite(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put other keys and values [kv_heads, slots, head_dim] into held columns."""
-        room = self._room
-        assert room is not None
-        if len(room.holders) > 1:
-            self._copy(torch.arange(self._length, device=self.device), room.capacity)
-        elif self._undo is not None:
-            saved = [(part, part[:, :, slots]) for part in room.parts]
-
-            def undo() -> None:
-                for part, overwritten in saved:
-                    part.index_copy_(2, slots, overwritten)
-
-            self._undo.append(undo)
-        assert self._room is not None
-        for part, new in zip(self._room.parts, (keys, values, keys), strict=False):
-            part[:, :, slots] = new[None]
+        self.columns.overwrite(slots, *self._encoded(keys[None], values[None]))
+        self._gathered = None
 
     def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:
         """Replace the keys by ``turn(entered, by)``, one rotation of the keys as they came [kv_heads, held, head_dim].
@@ -174,104 +167,78 @@ class KeyValueLayer(DynamicLayer):
         by : Tensor [held, axes]
             By how many positions.
         """
-        room, length = self._room, self._length
+        room = self.columns.room
         assert room is not None
-        if len(room.holders) > 1 or room.used != length:
-            self._copy(torch.arange(length, device=self.device), room.capacity)
-            room = self._room
-            assert room is not None
-        before = room.keys, room.entered, room.spare
-        if self._undo is not None:
-            overwritten = None if room.entered is None else room.keys[:, :, :length].clone()
-
-            def undo() -> None:
-                room.keys, room.entered, room.spare = before
-                if overwritten is not None:
-                    room.keys[:, :, :length] = overwritten
-
-            self._undo.append(undo)
-        entered = room.split()
-        room.keys[0, :, :length] = turn(entered[0, :, :length], by)
-        self._view(length)
+        came = self.columns.held(room.keys if room.entered is None else room.entered)
+        turned = turn(self._keys.decode(came, self.learned[0], self.dtype)[0], by)
+        self.columns.replace_keys(self._keys.encode(turned[None], self.learned[0]))
+        self._gathered = None
 
     # -- sharing ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> KeyValueLayer:
-        """A layer that holds the same columns and shares their storage."""
-        twin = KeyValueLayer(self.limit, self.moves)
-        if self._room is not None:
+        """A layer that holds and hides the same columns and shares their storage."""
+        twin = KeyValueLayer(storage=self.storage)
+        twin.columns = self.columns.fork()
+        if self.is_initialized:
             twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
-            twin._enter(self._room)
-            twin._view(self._length)
+            twin.learned = self.learned
+            twin.shown, twin._since = self.shown, self._since
+            twin._gathered = None if self._gathered is None else self._gathered.fork()
         return twin
 
     def release(self, origin: KeyValueLayer) -> None:
         """Give the room behind `origin`'s columns back; call it on a fork of `origin` that is done."""
-        room = self._room
-        if room is not None:
-            room.holders.discard(self)
-            if room is origin._room and room.used == self._length:
-                room.used = origin._length
+        self.columns.release(origin.columns)
+        if self._gathered is not None and origin._gathered is not None:
+            self._gathered.release(origin._gathered)
 
     def begin(self) -> None:
-        """From here on remember how to go back.
-
-        Moving to another storage needs no record, since the one at hand stays whole: the layer goes on holding it, so
-        that nobody takes it for his own. What is overwritten in place does.
-        """
-        room, length = self._room, self._length
-        assert room is not None
-        self._begun = room
-
-        def undo() -> None:
-            if room is self._room and room.used == self._length:
-                room.used = length
-            self._enter(room)
-            self._view(length)
-
-        self._undo = [undo]
+        """From here on remember how to go back; nothing may be hidden."""
+        assert self.shown is None
+        self.columns.begin()
 
     def commit(self) -> None:
         """Stay with what happened since `begin`."""
-        begun, self._undo, self._begun = self._begun, None, None
-        if begun is not None and begun is not self._room:
-            begun.holders.discard(self)
+        self.columns.commit()
 
     def rollback(self) -> None:
         """Go back to how it was at `begin`, bit for bit; may be called again if it was interrupted."""
-        for undo in reversed(self._undo or []):
-            undo()
-        self._undo = self._begun = None
+        self.columns.rollback()
 
-    # -- storage ----------------------------------------------------------------------------------------------------
+    # -- in a file --------------------------------------------------------------------------------------------------
 
-    def _capacity(self, columns: int) -> int:
-        """Storage for so many columns, with room to grow: up to the limit, and then once for all."""
-        roomy = columns + max(columns // 2, 64)
-        if self.limit is None or roomy < self.limit or columns > self.limit + _QUESTION:
-            return roomy
-        return self.limit + _QUESTION
+    def stored(self) -> dict[str, Parts]:
+        """All that is held, as it is stored, by name: what `restore` takes."""
+        room = self.columns.room
+        if room is None:
+            return {}
+        parts = {"keys": room.keys, "values": room.values} | ({} if room.entered is None else {"entered": room.entered})
+        learned = dict(zip(("learned_keys", "learned_values"), self.learned, strict=True))
+        return {name: self.columns.held(of) for name, of in parts.items()} | {n: of for n, of in learned.items() if of}
 
-    def _copy(self, order: Tensor, capacity: int) -> None:
-        """Go to a storage of one's own with the columns `order` [kept]."""
-        old, length = self._room, len(order)
-        assert old is not None
-        new = Room.like(old.keys, old.values, capacity, moves=self.moves)
-        new.used = length
-        if old.entered is not None:
-            new.split()
-        for part, copy in zip(old.parts, new.parts, strict=True):
-            torch.index_select(part, -2, order, out=copy[:, :, :length])
-        self._enter(new)
-        self._view(length)
+    def restore(self, stored: dict[str, Parts], shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        """Hold what another layer held: keys and values of this shape and type before they were stored.
 
-    def _enter(self, room: Room) -> None:
-        if self._room is not None and self._room is not self._begun:
-            self._room.holders.discard(self)
-        self._room = room
-        room.holders.add(self)
+        Raises
+        ------
+        ValueError
+            If no layer with this storage gives such tensors.
+        """
+        keys, (batch, kv_heads, held, head_dim) = stored["keys"], shape
+        if keys[0].is_floating_point():  # of a model whose keys are not of its own type
+            dtype = keys[0].dtype
+        self.dtype, self.device, self.is_initialized = dtype, keys[0].device, True
+        self.learned = stored.get("learned_keys", ()), stored.get("learned_values", ())
+        nothing = torch.zeros(batch, kv_heads, 0, head_dim, dtype=dtype, device=self.device)
+        for name, like in zip(("keys", "values", "entered"), (*self._encoded(nothing, nothing),) * 2, strict=False):
+            wanted = [(part.dtype, (batch, kv_heads, held, part.shape[-1])) for part in like]
+            given = [(part.dtype, tuple(part.shape)) for part in stored.get(name, ())]
+            if given != wanted and (given or name != "entered"):
+                raise ValueError(f"{name} are {given} and not {wanted}")
+        self.columns.append(stored.get("entered", keys), stored["values"])
+        if "entered" in stored:
+            self.columns.replace_keys(keys)
 
-    def _view(self, length: int) -> None:
-        assert self._room is not None
-        self._length = length
-        self.keys, self.values = self._room.keys[:, :, :length], self._room.values[:, :, :length]
+    def _encoded(self, keys: Tensor, values: Tensor) -> tuple[Parts, Parts]:
+        return self._keys.encode(keys, self.learned[0]), self._values.encode(values, self.learned[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import torch
@@ -11,49 +10,52 @@ from torch import Tensor
 
 from .modes import lasting
 
-if TYPE_CHECKING:
-    from .layer import KeyValueLayer
+Parts = tuple[Tensor, ...]
+"""Keys or values as they are stored: one tensor or several, each [batch, kv_heads, columns, width]."""
 
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """Storage [batch, kv_heads, capacity, head_dim]; the first `used` columns are taken.
+    """Storage of `capacity` columns; the first `used` are taken.
 
     `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
-    same, and `spare` is then the room that rotated keys will need. `holders` are the layers that read this storage.
+    same, and `spare` is then the room that rotated keys will need. `holders` are those that read this storage.
     """
 
-    keys: Tensor
-    values: Tensor
-    entered: Tensor | None = None
-    spare: Tensor | None = None
+    keys: Parts
+    values: Parts
+    entered: Parts | None = None
+    spare: Parts | None = None
     used: int = 0
-    holders: WeakSet[KeyValueLayer] = field(default_factory=WeakSet)
+    holders: WeakSet[object] = field(default_factory=WeakSet)
 
     @classmethod
     @lasting()  # a layer of the model, which appends, may run in a mode of its own
-    def like(cls, keys: Tensor, values: Tensor, capacity: int, *, moves: bool) -> Room:
+    def like(cls, keys: Parts, values: Parts, capacity: int, *, moves: bool) -> Room:
         """Storage for columns like these, without any; with a spare if they may move."""
-        keys, values = (part.new_empty(*part.shape[:2], capacity, part.shape[-1]) for part in (keys, values))
-        return cls(keys, values, spare=torch.empty_like(keys) if moves else None)
+        keys, values = (_empty(parts, capacity) for parts in (keys, values))
+        return cls(keys, values, spare=_empty(keys, capacity) if moves else None)
 
     @property
     def capacity(self) -> int:
         """Columns that find room."""
-        return self.keys.shape[-2]
+        return self.keys[0].shape[-2]
 
     @property
-    def parts(self) -> list[Tensor]:
+    def parts(self) -> Parts:
         """All tensors that columns are in."""
-        return [self.keys, self.values] if self.entered is None else [self.keys, self.values, self.entered]
+        return (*self.keys, *self.values, *(self.entered or ()))
 
     @lasting()
-    def split(self) -> Tensor:
-        """Hold keys as they came apart from `keys`, which are to be written anew, and return them."""
+    def split(self) -> None:
+        """Hold keys as they came apart from `keys`, which are to be written anew."""
         if self.entered is None:
-            self.entered, self.keys = self.keys, torch.empty_like(self.keys) if self.spare is None else self.spare
-            self.spare = None
-        return self.entered
+            spare = _empty(self.keys, self.capacity) if self.spare is None else self.spare
+            self.entered, self.keys, self.spare = self.keys, spare, None
+
+
+def _empty(parts: Parts, capacity: int) -> Parts:
+    return tuple(part.new_empty(*part.shape[:2], capacity, part.shape[-1]) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

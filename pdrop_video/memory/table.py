@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import sys
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from ..common.ties import spread
+from .modes import lasting
 
 
 @cache
@@ -20,9 +22,42 @@ def time_dtype(device: torch.device) -> torch.dtype:
         return torch.float32
 
 
+@dataclass(slots=True, eq=False)
+class _Home:
+    """Storage of columns [capacity, ...] that several tables read; the first `used` rows are taken."""
+
+    columns: list[Tensor]
+    used: int
+
+    @classmethod
+    @lasting()  # whatever mode the caller is in: what grows is written to by others
+    def of(cls, table: TokenTable, capacity: int) -> _Home:
+        """A copy of a table, with room for more."""
+        columns = [column.new_empty(capacity, *column.shape[1:]) for column in table.columns()]
+        for mine, column in zip(columns, table.columns(), strict=True):
+            mine[: len(table)] = column
+        return cls(columns, len(table))
+
+    def upto(self, end: int) -> TokenTable:
+        """The table of the first rows."""
+        table = TokenTable(*(column[:end] for column in self.columns))
+        object.__setattr__(table, "_home", self)
+        return table
+
+
+class _Housed:
+    """What a table is beside its columns: where they stand, if it came out of `TokenTable.append`."""
+
+    __slots__ = ("_home",)
+    _home: _Home
+
+
 @dataclass(frozen=True, slots=True)
-class TokenTable:
+class TokenTable(_Housed):
     """One row per held token, in the order of the cache's columns, which need not be that of time.
+
+    Never changes. What was appended stands in a storage with room to grow: whoever ends where it is used up to appends
+    in place, and the tables before go on reading their own rows; anybody else copies first.
 
     Attributes
     ----------
@@ -109,8 +144,43 @@ class TokenTable:
         return TokenTable(*(column[index] for column in self.columns()))
 
     def append(self, other: TokenTable) -> TokenTable:
-        """These rows, then those of `other`."""
-        return TokenTable(*map(torch.cat, zip(self.columns(), other.columns(), strict=True)))
+        """These rows, then those of `other`: in amortised constant time a row if it is done again and again."""
+        start, end = len(self), len(self) + len(other)
+        home = self._home_for(end)
+        for column, new in zip(home.columns, other.columns(), strict=True):
+            column[start:end] = new
+        home.used = end
+        return home.upto(end)
+
+    def _home_for(self, end: int) -> _Home:
+        """Where these rows stand, and those up to `end` may."""
+        home: _Home | None = getattr(self, "_home", None)
+        if home is None:  # a table that forgets all the while only ever grows once, and takes no more room than it has
+            return _Home.of(self, end)
+        fits = home.used == len(self) and end <= len(home.columns[0])
+        return home if fits else _Home.of(self, end + max(end // 2, 64))
+
+    def release(self, origin: TokenTable) -> None:
+        """Give the room behind `origin` back, of a table that grew from it and is done; otherwise nothing happens."""
+        home: _Home | None = getattr(self, "_home", None)
+        theirs: _Home | None = getattr(origin, "_home", None)
+        if home is not None and home is theirs and home.used == len(self):
+            home.used = len(origin)
+
+    def lengthened(self, rows: Tensor, until: float) -> TokenTable:
+        """The same rows, some of which [tokens], bool, last up to a moment.
+
+        To go on with: one column is copied and the rest is shared, so that these rows here copy all before they grow.
+        """
+        column, home = self.until.masked_fill(rows, until), getattr(self, "_home", None)
+        if home is None or home.used != len(self):
+            return replace(self, until=column)
+        place = _columns().index("until")
+        room = torch.empty_like(home.columns[place])
+        room[: len(self)] = column
+        heir = _Home([*home.columns[:place], room, *home.columns[place + 1 :]], home.used)
+        home.used = sys.maxsize  # nobody ends there: what stands behind these rows is the heir's
+        return heir.upto(len(self))
 
     def spread(self) -> tuple[Tensor, Tensor]:
         """Keys [tokens] by which equals are compared, higher first: spread evenly over time and space, then the newer.

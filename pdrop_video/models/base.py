@@ -17,6 +17,8 @@ from .positions import Place, Positions
 from .prompt import Prompt
 from .tower import Tower
 
+_GRIDS = 64
+"""Sizes of pictures whose grid is remembered."""
 LATEST = 1e11
 """Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
 
@@ -208,6 +210,8 @@ class Adapter(ABC):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of visual tokens that a frame of so many pixels makes."""
         if (height, width) not in self._grids:
+            if len(self._grids) >= _GRIDS:
+                self._grids.clear()
             blank = torch.zeros(self.frames_per_step, height, width, 3, dtype=torch.uint8)
             self._grids[height, width] = self.preprocess(blank)[1][1:]
         return self._grids[height, width]

@@ -137,7 +137,7 @@ class Album:
         return tuple(page.seconds for page in self._pages)
 
     def at(self, stream: Watched, seconds: float) -> list[Overlay]:
-        """The picture nearest to a moment, once for each stage, with what that stage does not remember made dark.
+        """The picture nearest to a moment, once for each stage with layers, with what it does not remember made dark.
 
         A frame that a gate left out has no tokens of its own; it shows those of the step that stands for it.
 
@@ -154,10 +154,10 @@ class Album:
         if not self._pages:
             raise StreamError("the album is empty; add each chunk after it was pushed.")
         page = min(self._pages, key=lambda page: abs(page.seconds - seconds))
-        schedule = stream.loop.schedule
-        firsts = (0, *schedule.layers, schedule.num_layers)
         overlays = []
-        for stage in range(len(schedule.layers) + 1):
+        for stage, span in enumerate(stream.loop.schedule.spans):
+            if not span:
+                continue
             table = stream.held(stage)
             own = table.take(page.shown(table).nonzero()[:, 0])
             light = np.zeros(page.grid, bool)
@@ -166,7 +166,7 @@ class Album:
                 Overlay(
                     seconds=page.seconds,
                     stage=stage,
-                    layers=(firsts[stage], firsts[stage + 1] - 1),
+                    layers=(span[0], span[-1]),
                     kept=int(light.sum()),
                     entered=light.size,
                     picture=_dimmed(page.picture, light),

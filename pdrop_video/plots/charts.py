@@ -41,9 +41,12 @@ def evidence(answer: Answered) -> Figure:
     matplotlib.figure.Figure
     """
     first, last = answer.seconds
-    edges, width = _bars(first, last, answer.evidence[0].seconds)
-    figure, axes = _rows(len(answer.evidence))
-    for stage, (axis, part) in enumerate(zip(axes, answer.evidence, strict=True)):
+    parts = list(enumerate(answer.evidence))
+    if len(parts) > 1 and not parts[0][1].seconds:
+        parts = parts[1:]  # a stage 0 without layers
+    edges, width = _bars(first, last, parts[0][1].seconds)
+    figure, axes = _rows(len(parts))
+    for axis, (stage, part) in zip(axes, parts, strict=True):
         weight, _ = np.histogram(part.seconds, edges, weights=part.weight)
         axis.bar(edges[:-1], 100 * weight, width, align="edge", color=_colour(stage))
         axis.set_ylabel(f"stage {stage + 1}", fontsize=9)
@@ -76,11 +79,13 @@ def memory(stream: Watched) -> Figure:
         raise StreamError("nothing was watched yet; push at least one frame before drawing the memory.")
     first, last = stream.span
     schedule = stream.loop.schedule
-    whole = stream.held(0)
+    shares = (1.0, *schedule.ratios)
+    stages = [stage for stage, span in enumerate(schedule.spans) if span]
+    whole = stream.held(stages[0])
     edges, width = _bars(first, last, whole.seconds[whole.visual].tolist())
-    figure, axes = _rows(len(schedule.layers) + 1)
-    for stage, (axis, ratio) in enumerate(zip(axes, (1.0, *schedule.ratios), strict=True)):
-        table = stream.held(stage)
+    figure, axes = _rows(len(stages))
+    for axis, stage in zip(axes, stages, strict=True):
+        table, ratio = stream.held(stage), shares[stage]
         count, _ = np.histogram(table.seconds[table.visual].cpu().numpy(), edges)
         axis.bar(edges[:-1], count, width, align="edge", color=_colour(stage))
         came = stream.visual_tokens * ratio * width / (edges[-1] - edges[0])
@@ -129,7 +134,9 @@ def cache(history: Sequence[tuple[float, int]], bound: int | None = None) -> Fig
 
 
 def kept(stream: Watched, album: Album, moments: int = 8) -> Figure:
-    """Frames once for each stage, with the places dark that the stage has forgotten: a row a stage, a column a moment.
+    """Frames once for each stage with layers, with the places dark that it has forgotten: a row a stage.
+
+    Moments are columns.
 
     Parameters
     ----------
@@ -145,18 +152,18 @@ def kept(stream: Watched, album: Album, moments: int = 8) -> Figure:
     seconds = np.asarray(album.seconds)
     shown = seconds[np.unique(np.linspace(0, len(seconds) - 1, min(moments, len(seconds))).round().astype(int))]
     columns = [album.at(stream, moment) for moment in shown]
-    stages = len(stream.loop.schedule.layers) + 1
+    stages = sum(1 for span in stream.loop.schedule.spans if span)
     figure = _figure(1.35 * len(shown) + 1.5, 1.45 * stages + 0.3)
     axes = figure.subplots(stages, len(shown), squeeze=False)
     for column, overlays in enumerate(columns):
-        for stage, overlay in enumerate(overlays):
-            axis = axes[stage, column]
+        for row, overlay in enumerate(overlays):
+            axis = axes[row, column]
             axis.imshow(overlay.picture)
             axis.set(xticks=[], yticks=[])
-            if stage == 0:
+            if row == 0:
                 axis.set_title(f"{overlay.seconds:.1f} s", fontsize=9)
             if column == 0:
-                visual = int(stream.held(stage).visual.sum())
+                visual = int(stream.held(overlay.stage).visual.sum())
                 left, right = overlay.layers
                 axis.set_ylabel(f"layers {left}-{right}\n{visual:,} tokens", fontsize=9)
     return figure

@@ -20,7 +20,7 @@ from ..errors import ConfigError, ModelError
 from .acceptance import accept
 from .generating import guarded, refused, signature_of
 from .loop import LayerLoop
-from .pruned import changed_elsewhere, note, refuse_unfit, rows_held, running, validity
+from .pruned import changed_elsewhere, note, refuse_cropped, refuse_unfit, running, validity
 from .rows import CACHE
 from .stack import checkpointed, sharded
 from .trace import Trace
@@ -158,10 +158,12 @@ class Call:
         batch, length = hidden.shape[:2]
         if cache is not None:
             refuse_unfit(cache, layers, batch)
-        past = 0 if cache is None else rows_held(cache, layers)
+        past = 0 if cache is None else cache.get_seq_length()  # rows that went in; layers may hold fewer
         visual = self._visual(batch, length, past, hidden.device)
-        valid, cached_valid = self._padding(attention_mask, cache, past, length)
         with running():
+            if cache is not None:
+                refuse_cropped(cache, layers)
+            valid, cached_valid = self._padding(attention_mask, cache, past, length)
             rows = self.loop.run(
                 hidden,
                 self._positions(position_ids, past, batch, length, hidden.device),
@@ -172,8 +174,8 @@ class Call:
                 cached_valid=cached_valid,
                 deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
             )
-        if cached_valid is not None:
-            note(cache, cached_valid)
+            if cached_valid is not None:
+                note(cache, cached_valid, past + length)
         if visual is not None:
             with self.recording:
                 self._call.rows = self.trace.record(rows, visual)

@@ -15,14 +15,13 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
-from ..common.ties import comparable, settled
 from ..errors import ConfigError
 from .allocators import allocator_named
+from .drop import all_asking, competing, drop, standing
 from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
-from .select import keep_best
 from .stack import refuse_checkpointing, refuse_other_stacks
 
 
@@ -71,6 +70,7 @@ class LayerLoop:
         visual: Tensor | None,
         *,
         probe: Tensor | None = None,
+        question: Tensor | None = None,
         transient: Tensor | None = None,
         layout: Layout | None = None,
         usual: Mapping[int, Tensor] | None = None,
@@ -92,6 +92,9 @@ class LayerLoop:
             Rows that compete; None drops nothing.
         probe : Tensor [batch, probes], optional
             Rows that rank; negative places are empty, and a sample without any is not dropped.
+        question : Tensor [batch, rows], bool, optional
+            Rows that ask beside them, for scorers to which all do; by default the text behind the visual rows, up to
+            the probe.
         transient : Tensor [batch, rows], bool, optional
             Rows that leave at the last boundary: a probe that nobody needs once it has ranked.
         layout : Layout, optional
@@ -130,6 +133,8 @@ class LayerLoop:
         rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), dict(usual or {}))
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
+        if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":
+            probe = all_asking(rows, probe, question)
         ratios = self.schedule.ratios or (1.0,) * len(self.ranks_at)
         ratio_of = dict(zip(self.ranks_at, ratios, strict=True)) if drops else {}
         last = max(ratio_of, default=-1)
@@ -140,6 +145,7 @@ class LayerLoop:
                 leaving = transient if i == last else None
                 # int() of the float64 product with the *original* count, as the released code has it
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
+                assert probe is not None
                 self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage)
                 memo.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
@@ -172,50 +178,23 @@ class LayerLoop:
         i: int,
         wanted: list[int],
         n_text: list[int],
-        probe: Tensor | None,
+        probe: Tensor,
         leaving: Tensor | None,
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
     ) -> None:
-        """Rank with layer `i`, keep the best `wanted` visual rows of each sample, and gather everything."""
-        assert probe is not None
-        real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
-        # where the probe rows are now; of an answer right behind visual rows the last one that is left, as the
-        # released code has it
-        behind = (rows.origin[:, None] > probe[..., None]) | ~real[:, None]
-        probe_now = (~behind * torch.arange(1, 1 + real.shape[1], device=real.device)).argmax(-1)
-        probe_now = probe_now.masked_fill(probe < 0, -1)
-        competing = rows.visual & real
-        scores = self._scores(rows, i, probe_now, competing, cache, past_valid, passage)
-        if exact := getattr(self.scorer, "exact", False):
-            compared = scores
-        else:
-            compared = comparable(scores, competing, rows.hidden.dtype)
-        # of equals whoever comes first wins, so allocators get the rows in the order that ties shall have
-        turn = rows.layout.spread().argsort(dim=1, stable=True)
-        dealt = self.allocator(*(each.gather(1, turn) for each in (compared, competing, rows.layout.frame)))
-        priority = torch.empty_like(dealt).scatter(1, turn, dealt)
-        staying = ~rows.visual & real
-        if leaving is not None:
-            gone = leaving.gather(1, rows.origin)
-            staying, n_text = staying & ~gone, [n - m for n, m in zip(n_text, leaving.sum(1).tolist(), strict=True)]
-        totals = [v + t for v, t in zip(wanted, n_text, strict=True)]
-        index, valid = keep_best(priority, competing, staying, totals, turn)
-        before = rows.origin.masked_fill(~real, -1)
-        rows.hidden = rows.hidden.take_along_dim(index[..., None], 1)
-        rows.positions = rows.positions.gather(-1, index.expand(*rows.positions.shape[:-1], -1))
-        rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
-        rows.layout = rows.layout.gather(index)
-        after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
-        rows.boundaries.append(Boundary(before, scores, scores if exact else settled(scores, rows.hidden.dtype), after))
+        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample."""
+        scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage)
+        exact = getattr(self.scorer, "exact", False)
+        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, exact=exact)
 
     def _scores(
         self,
         rows: Rows,
         i: int,
+        wanted: list[int],
         probe: Tensor,
-        competing: Tensor,
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
@@ -232,11 +211,12 @@ class LayerLoop:
             hidden=rows.hidden,
             rope=self._rope(rows, cache, i, past_valid, {}, passage),
             probe=probe,
-            visual=competing,
+            visual=competing(rows),
             layout=rows.layout,
             past_keys=held_keys(cache, i),
             allowed=allowed_columns(rows, cache, i, past_valid),
             usual=rows.usual.get(i),
+            wanted=tuple(wanted),
         )
         scores = self.scorer(ranking)
         if isinstance(self.scorer, Learner):

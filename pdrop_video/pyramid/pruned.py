@@ -31,7 +31,23 @@ def running() -> Iterator[None]:
 
 
 class PrunedLayer(DynamicLayer):
-    """A layer of a cache whose layers hold different rows, of which the model itself knows nothing."""
+    """A layer of a cache that holds other rows than went in, of which the model itself knows nothing.
+
+    Attributes
+    ----------
+    dropped : int
+        Of the first layer, rows that were dropped before it.
+    """
+
+    dropped: int = 0
+
+    def get_seq_length(self) -> int:
+        """Rows held; to whoever asks outside of a block's layers, with those that were dropped before the first layer.
+
+        By that number the model, and `generate`, tell how much they have read, and where positions go on.
+        """
+        held = super().get_seq_length()
+        return held + self.dropped if held and not _RUNNING.get() else held  # of a cache that was reset none is left
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As of any layer, inside a block: the first that the model's own forward asks."""
@@ -81,8 +97,8 @@ def refuse_unfit(cache: Any, layers: int, batch: int) -> None:
         )
 
 
-def rows_held(cache: Cache, layers: int) -> int:
-    """Rows that the first layer holds.
+def refuse_cropped(cache: Cache, layers: int) -> None:
+    """Unless every layer has all rows that a block has left in it, or lacks equally many.
 
     Raises
     ------
@@ -96,7 +112,6 @@ def rows_held(cache: Cache, layers: int) -> int:
             "the cache was cropped to one length, as assisted generation and prompt lookup do; inside pyramid_drop "
             "layers hold different rows. Leave assistant models and lookup out."
         )
-    return now[0]
 
 
 def validity(cache: Cache, layers: int) -> list[Tensor | None]:
@@ -115,11 +130,16 @@ def changed_elsewhere(cache: Cache) -> bool:
     return any(getattr(layer, "rows_held", 0) != layer.get_seq_length() for layer in layers)
 
 
-def note(cache: Cache, valid: list[Tensor | None]) -> None:
-    """Take down what layers hold after a call, and let those of a pruned cache grow inside a block alone."""
+def note(cache: Cache, valid: list[Tensor | None], entered: int) -> None:
+    """Take down what layers hold after a call, and let those of a pruned cache grow inside a block alone.
+
+    `entered` is how many rows went in so far.
+    """
     held = [cache.get_seq_length(i) for i in range(len(valid))]
     layers: list[Any] = cache.layers
     for layer, rows, mask in zip(layers, held, valid, strict=False):
         layer.rows_held, layer.valid = rows, mask
-        if len(set(held)) > 1 and type(layer) is DynamicLayer:
+        if {*held} != {entered} and type(layer) is DynamicLayer:
             layer.__class__ = PrunedLayer
+    if layers:
+        layers[0].dropped = entered - held[0]

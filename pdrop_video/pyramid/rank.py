@@ -80,7 +80,7 @@ def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
 
 
 @torch.no_grad()
-def attention_weights(
+def attention_by_row(
     layer: Any,
     hidden: Tensor,
     rope: Rope,
@@ -89,10 +89,9 @@ def attention_weights(
     past_keys: Tensor | None = None,
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """PyramidDrop's relevance: what the probe rows attend to in `layer`, before that layer runs.
+    """What each probe row attends to in `layer`, before that layer runs.
 
-    Softmax over all columns in at least float32, per head, causal; then the mean over heads and probe rows
-    (arXiv 2410.17247, section 3.2; rows, norm and RoPE as in its released code).
+    Softmax over all columns in at least float32, per head, causal; then the mean over heads.
 
     Parameters
     ----------
@@ -111,8 +110,8 @@ def attention_weights(
 
     Returns
     -------
-    Tensor [batch, past + rows]
-        Of every column, at least float32.
+    Tensor [batch, probes, past + rows]
+        Of every column, at least float32; zeros at empty places.
     """
     attention, normed = layer.self_attn, layer.input_layernorm(hidden)
     at = probe.clamp(min=0)
@@ -123,8 +122,20 @@ def attention_weights(
     key = project(attention, normed, "k", rope)
     key = key if past_keys is None else torch.cat([past_keys, key], dim=-2)
     weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)
-    asked = (probe >= 0)[..., None]  # [batch, probes, 1]
-    return weights.masked_fill(~asked, 0).sum(1) / asked.sum(1).clamp(min=1)
+    return weights.masked_fill((probe < 0)[..., None], 0)
+
+
+def attention_weights(layer: Any, hidden: Tensor, rope: Rope, probe: Tensor, **past: Tensor | None) -> Tensor:
+    """PyramidDrop's relevance: the mean of `attention_by_row` over the probe rows.
+
+    arXiv 2410.17247, section 3.2; rows, norm and RoPE as in its released code.
+
+    Returns
+    -------
+    Tensor [batch, past + rows]
+    """
+    rows = attention_by_row(layer, hidden, rope, probe, **past)
+    return rows.sum(1) / (probe >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
 def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed: Tensor | None = None) -> Tensor:

@@ -35,7 +35,8 @@ class Schedule:
     num_layers : int
         Decoder layers of the model.
     layers : tuple of int
-        Before decoder layer ``layers[s]`` (0-based) runs, stage `s` ends and tokens are dropped.
+        Before decoder layer ``layers[s]`` (0-based) runs, stage `s` ends and tokens are dropped. With a boundary at 0
+        stage 0 is all that entered: it is counted, but no layer runs it, and nothing remembers it.
     ratios : tuple of float
         Share of the *original* visual tokens that is left after each boundary.
     """
@@ -51,6 +52,11 @@ class Schedule:
     def stage(self, layer: int) -> int:
         """The stage that decoder layer `layer` belongs to, counted from 0."""
         return bisect_right(self.layers, layer)
+
+    @property
+    def spans(self) -> tuple[range, ...]:
+        """The decoder layers of each stage; none of stage 0 where a boundary stands before layer 0."""
+        return tuple(range(first, end) for first, end in pairwise((0, *self.layers, self.num_layers)))
 
     def per_layer(self, visual: int) -> list[int]:
         """Visual tokens that enter each decoder layer."""
@@ -79,7 +85,8 @@ class Pyramid:
     ratio : float, optional
         Share that each boundary keeps of what reached it; 0.5 gives ratios .5, .25, .125 of the original count.
     layers : tuple of int, optional
-        Explicit boundaries: a drop happens just before each of these decoder layers (0-based, increasing, from 1).
+        Explicit boundaries: a drop happens just before each of these decoder layers (0-based, increasing). One at 0
+        drops before any layer has run, ranked by layer 0's own norm, queries and keys.
     ratios : tuple of float, optional
         Explicit shares of the *original* visual tokens after each boundary, in (0, 1], never rising.
     positions : {"original", "compact"}
@@ -88,10 +95,11 @@ class Pyramid:
     average : float, optional
         Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
     scorer : str or Scorer, optional
-        What ranks visual tokens: "relevance" (PyramidDrop's), "contrast", "novelty", "product", "fusion",
-        "value_norm", "key_norm", "last_frame", or one of your own. By default relevance where a question is known, in
-        one-shot use and in streams with a standing question, and contrast where none is: with the default ratios
-        .983 of the built-in model's answers are right, as with all tokens, .917 by relevance to a template (README).
+        What ranks visual tokens: "relevance" (PyramidDrop's), "relevance_max", "coast", "contrast", "novelty",
+        "product", "fusion", "value_norm", "key_norm", "last_frame", or one of your own. By default relevance where a
+        question is known, in one-shot use and in streams with a standing question, and contrast where none is: with the
+        default ratios .983 of the built-in model's answers are right, as with all tokens, .917 by relevance to a
+        template (README).
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.
@@ -99,7 +107,7 @@ class Pyramid:
     Raises
     ------
     ConfigError
-        For ratios that rise or lie outside (0, 1], layers that are unsorted or below 1, or arguments that disagree.
+        For ratios that rise or lie outside (0, 1], layers that are unsorted or below 0, or arguments that disagree.
 
     Examples
     --------
@@ -119,10 +127,10 @@ class Pyramid:
     allocator: str | Allocator = "joint"
 
     def __post_init__(self) -> None:
-        given: dict[str, Callable[[str, Any], Any]] = {
+        given: dict[str, Callable[[str, Any], Any]] = {  # lists are welcome, stored as tuples: hashable
             "stages": checks.whole,
             "ratio": checks.share,
-            "layers": partial(checks.several, each=checks.whole),  # lists are welcome, stored as tuples: hashable
+            "layers": partial(checks.several, each=partial(checks.whole, least=0)),
             "ratios": partial(checks.several, each=checks.share),
             "average": checks.share,
         }
@@ -220,7 +228,8 @@ class Pyramid:
             If a boundary lies outside the model, there are more stages than layers, or the average can't be reached.
         """
         num_layers, stages = checks.whole("num_layers", num_layers), self._num_stages()
-        if stages > num_layers:
+        ran = stages - (self.layers is not None and 0 in self.layers)  # no layer runs a stage that ends before them all
+        if ran > num_layers:
             raise ConfigError(
                 f"{stages} stages were asked of a model with {num_layers} layers; use at most {num_layers}."
             )
@@ -230,7 +239,7 @@ class Pyramid:
         if layers and layers[-1] >= num_layers:
             raise ConfigError(
                 f"layers={layers} reach past the model, whose decoder layers are 0 to {num_layers - 1}; "
-                f"use boundaries from 1 to {num_layers - 1}."
+                f"use boundaries from 0 to {num_layers - 1}."
             )
         ratio = 0.5 if self.ratio is None else self.ratio
         ratios = tuple(self.ratios) if self.ratios is not None else tuple(ratio**s for s in range(1, stages))

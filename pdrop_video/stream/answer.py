@@ -70,13 +70,13 @@ class Answer:
     visual_tokens : int
         Visual tokens that entered the language model so far.
     kept : tuple of int
-        Visual tokens remembered in each stage when the question came, shallow to deep.
+        Visual tokens remembered in each stage when the question came, shallow to deep; 0 of a stage 0 without layers.
     cache_tokens : tuple of int
         Tokens that each layer remembered when the question came, text included.
     cache_bytes : int
         Bytes of the keys and values remembered then.
     evidence : tuple of Evidence
-        What each stage rested on, shallow to deep.
+        What each stage rested on, shallow to deep; nothing in a stage 0 without layers.
     timings : Timings
     """
 
@@ -124,7 +124,7 @@ class Pushed:
     visual_tokens : int
         Visual tokens that entered the language model.
     kept : tuple of int
-        How many of them each stage kept, shallow to deep.
+        How many of them each stage kept, shallow to deep: all that entered in stage 0, whether it has layers or not.
     seconds : float
         Wall-clock time.
     skipped : int

@@ -116,7 +116,8 @@ class Question:
             cache = state.cache
             # measured before the question: what the answer could rest on
             self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
-            self.kept = tuple(int(cache.tables[b].visual.sum()) for b in (0, *ingest.loop.schedule.layers))
+            spans = ingest.loop.schedule.spans
+            self.kept = tuple(int(cache.tables[span[0]].visual.sum()) if span else 0 for span in spans)
             cache.widen(ingest.trained)
             ahead = ingest.room_for_text(state, self.tokens)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)

@@ -145,13 +145,22 @@ class Front:
         reduced, carried = self.reducer(tokens, dict(state.carried.get(REDUCER, {})))
         hidden, number = tokens.features.shape[1], tokens.features.element_size()
         _carry(state, REDUCER, carried, self.reducer, self.reducer.most_bytes(tokens.places, hidden, number))
-        shape = (len(reduced.kept), len(tokens))
+        kept = reduced.kept
+        ordered = kept.ndim == 1 and kept.dtype == torch.int64
+        if ordered and len(kept):  # one answer of the device a chunk, before numbers of a stranger's are gone by
+            ordered = bool((kept[1:] > kept[:-1]).all() & (kept[0] >= 0) & (kept[-1] < len(tokens)))
+        if not ordered:
+            raise ConfigError(
+                f"the reducer {self.reducer!r} keeps {kept.dtype} {tuple(kept.shape)}; expected numbers of its "
+                f"{len(tokens)} tokens, torch.int64 [kept], ascending, each once."
+            )
+        shape = (len(kept), len(tokens))
         if reduced.weights is not None and tuple(reduced.weights.shape) != shape:
             raise ConfigError(
                 f"the reducer {self.reducer!r} gives weights of shape {tuple(reduced.weights.shape)}; expected "
                 f"{shape}, [kept, tokens]."
             )
-        return chunk.keep(reduced.kept, reduced.weights)
+        return chunk.keep(kept, reduced.weights)
 
 
 def _carry(state: StreamState, slot: str, carried: Mapping[str, Tensor], method: object, most: int) -> None:

@@ -17,6 +17,7 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
+from ..memory.storages import column_bytes, storage_named
 from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.rows import Passage
@@ -63,10 +64,15 @@ class Ingestor:
             loop.rank_all_the_same()
         asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         shape = DecoderShape.of(model.config)
-        self.token_bytes = 2 * shape.kv_heads * shape.head_dim * model.dtype.itemsize
+        self.storage = storage_named(memory.storage)
+        key_bytes, value_bytes = (
+            column_bytes(self.storage(of), shape.kv_heads, shape.head_dim, model.dtype) for of in ("keys", "values")
+        )
+        self.token_bytes = key_bytes + value_bytes
+        self.moved_bytes = self.token_bytes + key_bytes  # a layer whose positions were moved holds its keys twice
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
-        self.limits = limits_of(loop, memory, self.token_bytes, self.trained, rope)
+        self.limits = limits_of(loop, memory, self.token_bytes, self.moved_bytes, self.trained, rope)
         self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
         self.archive = archive_of(loop, memory, rope)
@@ -75,12 +81,13 @@ class Ingestor:
         self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
+        self.closing = len(closing)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
-        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive)
+        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive, self.storage)
 
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
@@ -109,18 +116,19 @@ class Ingestor:
         """How many steps of a chunk may be in flight together."""
         limits, steps = self.limits.moved, len(chunk.steps)
         visual, most = max(chunk.visual_steps), max(chunk.glue_steps)
-        longest = max(most, self.glue)  # later steps have longer numbers and times, and must fit as well
+        # later steps have longer numbers and times, and perhaps all of their tokens, and must fit as well
+        longest, whole = max(most, self.glue), chunk.places
 
-        def fits(steps: int, share: float, glue: int = most) -> bool:
+        def fits(steps: int, share: float, visual: int = visual, glue: int = most) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
             incoming = self._incoming(steps * visual, steps * glue)
             text = len(self.prefix)
             return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
-        if not fits(1, 1.0, longest):
+        if not fits(1, 1.0, whole, longest):
             said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {visual + longest} tokens{said} beside "
+                f"{self.memory} can't hold one step of {whole + longest} tokens{said} beside "
                 f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:
@@ -176,6 +184,7 @@ class Ingestor:
             positions,
             F.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:],
+            question=row >= count + self.closing,
             transient=None if asks else row >= count,
             layout=_layout(table, piece, state.steps, asked),
             usual=state.usual,
@@ -224,7 +233,7 @@ class Ingestor:
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
-        self._note(state, cache.get_seq_length() - len(cache.tables[0]))
+        self._note(state, cache.lengths()[0] - len(cache.tables[0]))
         if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)

@@ -19,15 +19,17 @@ def fixed_rope(model: Any) -> str | None:
     return rope if rope in ("dynamic", "longrope") else None
 
 
-def limits_of(loop: LayerLoop, memory: Memory, token_bytes: int, trained: int, rope: str | None) -> Limits:
+def limits_of(
+    loop: LayerLoop, memory: Memory, token_bytes: int, moved_bytes: int, trained: int, rope: str | None
+) -> Limits:
     """The budget of each layer, and the window of positions.
 
     Parameters
     ----------
     loop : LayerLoop
     memory : Memory
-    token_bytes : int
-        Of one token in one layer.
+    token_bytes, moved_bytes : int
+        Of one token in one layer, before and after its positions were moved.
     trained : int
         Positions that the model was trained on.
     rope : str or None
@@ -47,7 +49,7 @@ def limits_of(loop: LayerLoop, memory: Memory, token_bytes: int, trained: int, r
             raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
         return Limits(tokens, tokens)
     limit = trained - min(_RESERVE, trained // 4)
-    moved = memory.budgets(shares, token_bytes * 1.5) if memory.bytes is not None else tokens
+    moved = memory.budgets(shares, moved_bytes) if memory.bytes is not None else tokens
     if loop.axes == 1:  # every token has a position of its own: no more of them than positions
         tokens, moved = (of and tuple(min(n, limit) for n in of) for of in (tokens, moved))
     window = Window(limit, loop.turn, always=memory.positions == "compact")

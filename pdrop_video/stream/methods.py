@@ -8,6 +8,7 @@ from typing import Any
 
 from ..gate import GATES
 from ..memory import EVICTORS
+from ..memory.storages import STORAGES
 from ..pyramid import ALLOCATORS, SCORERS
 from ..reduce import REDUCERS
 from ..registry import Facts, facts_of
@@ -18,6 +19,7 @@ SLOTS: dict[str, Mapping[str, Any]] = {
     "scorer": SCORERS,
     "allocator": ALLOCATORS,
     "evictor": EVICTORS,
+    "storage": STORAGES,
 }
 """Registries by the name of the argument that takes their methods, in the order in which a frame meets them."""
 

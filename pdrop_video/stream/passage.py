@@ -15,7 +15,6 @@ from torch import Tensor
 from ..common.ties import comparable
 from ..memory import Ahead, StreamCache, TokenTable
 from ..memory.evictors.base import lexicographic
-from ..memory.room import Arrangement
 from ..pyramid import Rows, Schedule
 from ..pyramid.rank import Rope, attention_weights, per_head, project
 
@@ -78,12 +77,13 @@ class Attended:
 
 
 class AskingPassage(MemoryPassage):
-    """The question ranks the memory: deeper stages attend to less and less of it. For a fork, whose columns go.
+    """The question ranks the memory: deeper stages attend to less and less of it. For a fork, which hides the rest.
 
     PyramidDrop (arXiv 2410.17247) with the memory in place of a picture: at the first layer of stage s the visual
     tokens that the question's last token attends to most stay, int(n * ratio_s) of them, where n is what the first
     layer remembers. A layer that remembers no more than that drops nothing, and a ratio of 1 never does. Layers that
-    remember the same tokens follow the first of them; others rank their own.
+    remember the same tokens follow the first of them; others rank their own. With a boundary at 0 stage 0 has no
+    layers, and attended to nothing.
 
     Parameters
     ----------
@@ -111,29 +111,30 @@ class AskingPassage(MemoryPassage):
         self._decided: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
-        """Bring back what this layer may need, drop what it need not attend to, and note what it does."""
+        """Bring back what this layer may need, hide what it need not attend to, and note what it does."""
         if self.retrieve:
             self._bring_back(layer, module, rows)
         if layer == 0:
             self._target = self.schedule.counts(int(self.cache.tables[0].visual.sum()))
         stage, table = self.schedule.stage(layer), self.cache.tables[layer]
-        first = len(self.attended) == stage
+        first = layer == self.schedule.spans[stage][0]
+        if layer == 0 and stage > 0:  # what no layer runs attends to nothing
+            nothing = table.index[:0]
+            self.attended.append(Attended(table.take(nothing), nothing.float()))
         key = id(table), stage
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
             weight = self._weights(layer, module, rows, rope()) if first or gone > 0 else None
-            move = None if weight is None or gone <= 0 else _narrow(weight, table, gone, rows.hidden.dtype)
-            self._decided[key] = move, table if move is None else table.take(move.order), weight, table
-        move, after, weight, _ = self._decided[key]
-        self.cache.tables[layer] = after
-        if move is not None:
-            self.cache.layers[layer].keep(move)
+            stay = None if weight is None or gone <= 0 else _narrow(weight, table, gone, rows.hidden.dtype)
+            self._decided[key] = stay, weight, table
+        stay, weight, _ = self._decided[key]
+        if stay is not None:
+            self.cache.layers[layer].show(stay)
         if first:
             assert weight is not None
-            weight = weight if move is None else weight[move.order]
-            order = after.index.argsort()
-            self.attended.append(Attended(after.take(order), weight[order]))
+            order = table.index.argsort() if stay is None else stay[table.index[stay].argsort()]
+            self.attended.append(Attended(table.take(order), weight[order]))
 
     def _bring_back(self, layer: int, module: Any, rows: Rows) -> None:
         assert self.cache.archive is not None
@@ -149,8 +150,8 @@ class AskingPassage(MemoryPassage):
         return attention_weights(module, rows.hidden, rope, last, past_keys=keys)[0, : keys.shape[-2]]
 
 
-def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Arrangement:
-    """All but the `gone` visual tokens of the smallest weights."""
+def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Tensor:
+    """All columns but the `gone` visual tokens of the smallest weights, ascending [kept]."""
     weight = comparable(weight, table.visual, dtype)
     rank = lexicographic(weight.masked_fill(~table.visual, torch.inf), *table.spread())
-    return Arrangement.of(rank.argsort(descending=True)[: len(table) - gone].sort().values, len(table))
+    return rank.argsort(descending=True)[: len(table) - gone].sort().values

@@ -16,10 +16,12 @@ from ..common.atomic import replacing
 from ..errors import ConfigError, StreamError
 from ..gate import GATES, Gate, gate_named
 from ..memory import EVICTORS, Memory
+from ..memory.storages import STORAGES
 from ..pyramid import ALLOCATORS, SCORERS, Pyramid
 from ..reduce import REDUCERS, Reducer, reducer_named
 from ..registry import name_of
 
+_METHODS = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS, "storage": STORAGES}
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
 _RANKING = ("scorer", "allocator")
@@ -138,7 +140,7 @@ class Recipe:
         said = self.as_dict()
         for name, method in (("gate", gate), ("reducer", reducer)):
             if method is not None:
-                said[name] = None if method == "none" else method
+                said[name] = None if isinstance(method, str) and method == "none" else method
         dropping, remembering = (
             _arguments(name, {} if given is None else given)
             for name, given in (("pyramid", pyramid), ("memory", memory))
@@ -211,7 +213,7 @@ def _plain(value: Any) -> dict[str, Any]:
         given = getattr(value, each.name)
         if given == getattr(usual, each.name):
             continue
-        registry: Any = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS}.get(each.name)
+        registry: Any = _METHODS.get(each.name)
         if registry is not None and not isinstance(given, str):
             given = name_of(registry, given)
         said[each.name] = list(given) if isinstance(given, tuple) else given

@@ -6,6 +6,7 @@ Knows what a header and its tensors must be. Refuses to know files.
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -63,10 +64,7 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     for i, layer in enumerate(cache.layers):
         if not (held := len(cache.tables[i])):
             continue
-        keys, values, entered = tensors[f"keys.{i}"], tensors[f"values.{i}"], tensors.get(f"entered.{i}")
-        there = [keys, values, *([] if entered is None else [entered])]
-        _expect(f"keys of layer {i}", there, (1, shape.kv_heads, held, shape.head_dim))
-        layer.restore(keys, values, entered)
+        layer.restore(_stored(tensors, i), (1, shape.kv_heads, held, shape.head_dim), ingest.model.dtype)
     cache.shifts = [Shift(**_numbers("a shift", shift, least=None)) for shift in header["shifts"]]
     if any(name.startswith("query.") for name in tensors):
         cache.queries = [tensors[f"query.{i}"] for i in range(shape.layers)]
@@ -97,6 +95,21 @@ def _worth(worth: Tensor | None, waiting: FrameChunk, until: tuple[float, ...]) 
     if worth is not None and (worth.dtype != torch.bool or worth.ndim != 3 or len(worth) != len(waiting)):
         raise ValueError(f"what is worth having is {worth.dtype} {tuple(worth.shape)}")
     return worth
+
+
+def part_name(name: str, layer: int, number: int) -> str:
+    """What one of the tensors is called that a layer's keys, values or keys as they came are stored in."""
+    return f"{name}.{layer}.{number}" if number else f"{name}.{layer}"
+
+
+def _stored(tensors: dict[str, Tensor], layer: int) -> dict[str, tuple[Tensor, ...]]:
+    """What a layer stored, by name."""
+    stored: dict[str, tuple[Tensor, ...]] = {}
+    for name in ("keys", "values", "entered", "learned_keys", "learned_values"):
+        names = takewhile(tensors.__contains__, (part_name(name, layer, number) for number in count()))
+        if parts := tuple(tensors[each] for each in names):
+            stored[name] = parts
+    return stored
 
 
 def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> None:

@@ -22,13 +22,13 @@ from ..common.checks import path as checked_path
 from ..common.checks import shown
 from ..errors import ModelError, PDropError, StreamError
 from ..gate import GATES, gate_named
-from ..memory import EVICTORS, Memory
+from ..memory import EVICTORS, STORAGES, Memory
 from ..memory.pack import pack
 from ..pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
 from ..reduce import REDUCERS, reducer_named
 from ..registry import name_of
 from . import saved
-from .resumed import PLAIN, state_of
+from .resumed import PLAIN, part_name, state_of
 from .shared import SharedModel
 from .watching import Watching
 
@@ -56,10 +56,8 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     tables: dict[int, int] = {}  # layers that hold the same tokens share a table; it is written once
     for i, layer in enumerate(state.cache.layers):
-        if layer.get_seq_length():
-            tensors[f"keys.{i}"], tensors[f"values.{i}"] = layer.keys, layer.values
-            if layer.entered is not None:
-                tensors[f"entered.{i}"] = layer.entered
+        for name, parts in layer.stored().items():
+            tensors |= {part_name(name, i, number): part for number, part in enumerate(parts)}
         table = state.cache.tables[i]
         if id(table) not in tables:
             tables[id(table)] = len(tables)
@@ -92,6 +90,7 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "positions": stream.memory.positions,
             "archive": stream.memory.archive,
             "archive_folder": stream.memory.archive_folder,
+            "storage": name_of(STORAGES, state.cache.storage),
         },
         "gate": None if front.gate is None else name_of(GATES, front.gate),
         "reducer": None if front.reducer is None else name_of(REDUCERS, front.reducer),

@@ -129,7 +129,7 @@ class StreamState:
         for i, table in enumerate(self.cache.tables):
             if id(table) not in done:
                 newest = table.visual & (table.step == self.steps - 1)
-                done[id(table)] = replace(table, until=table.until.masked_fill(newest, until)), table
+                done[id(table)] = table.lengthened(newest, until), table
             self.cache.tables[i] = done[id(table)][0]
 
     @property

@@ -229,14 +229,15 @@ class Watching:
         Parameters
         ----------
         stage : int
-            0 for the shallow layers, -1 for the deepest stage.
+            0 for the shallow layers (nothing, where a boundary stands before layer 0), -1 for the deepest stage.
         """
-        first_layers, stage = (0, *self.loop.schedule.layers), checks.whole("stage", stage, -(2**31))
-        if not -len(first_layers) <= stage < len(first_layers):
-            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(first_layers) - 1}.")
+        spans, stage = self.loop.schedule.spans, checks.whole("stage", stage, -(2**31))
+        if not -len(spans) <= stage < len(spans):
+            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(spans) - 1}.")
         with self._access.serial():
-            state = self._state
-            table = state.cache.tables[first_layers[stage]].in_time()
+            state, span = self._state, spans[stage]
+            tables = state.cache.tables
+            table = tables[span[0]].in_time() if span else tables[0].take(tables[0].index[:0])
             return replace(table, seconds=state.told_times(table.seconds), until=state.told_times(table.until))
 
     @property
@@ -273,9 +274,8 @@ class Watching:
         limits, layers = self._ingest.limits.moved, self._state.cache.layers
         if limits is None:
             return None
-        # a layer whose positions were moved holds its keys twice
-        parts = (n * (2 if layer.entered is None else 3) for n, layer in zip(limits, layers, strict=True))
-        return sum(parts) * self.token_bytes // 2
+        once, twice = self._ingest.token_bytes, self._ingest.moved_bytes
+        return sum(n * (twice if layer.moved else once) for n, layer in zip(limits, layers, strict=True))
 
     @property
     def visual_tokens(self) -> int:

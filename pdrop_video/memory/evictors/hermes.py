@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.ties import comparable, settled
+from ...registry import Facts
 from .base import Held, lexicographic, mean_of
 
 
@@ -31,6 +32,11 @@ class Hermes:
         Share of the deeper layer's score.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="recent tokens in shallow layers, attended ones in deep layers, and a summary of what those forget",
+        paper="HERMES, arXiv 2601.14724",
+        carries="the queries of the newest probe, in every layer",
+    )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = True
     shallow: float = 0.1

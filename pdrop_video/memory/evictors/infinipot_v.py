@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...common.ties import comparable, exactly, unlike
+from ...registry import Facts
 from .base import Held, lexicographic
 
 
@@ -29,6 +30,10 @@ class InfiniPotV:
         Share of the other places that TaR fills.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="the last steps whole; then what changed since, and what has large values",
+        paper="InfiniPot-V, arXiv 2506.15745",
+    )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = False
     recent: float = 0.25

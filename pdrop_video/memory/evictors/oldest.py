@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from .base import Held, lexicographic
 
 
@@ -14,6 +15,9 @@ from .base import Held, lexicographic
 class Oldest:
     """The newest chunks stay; the oldest one that does not fit whole keeps its best-scored tokens."""
 
+    facts: ClassVar[Facts] = Facts(
+        says="the newest chunks; of the oldest that does not fit whole, what scored best", paper=""
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
 
@@ -26,6 +30,7 @@ class Oldest:
 class Window:
     """A sliding window: the newest tokens stay, whatever they score. The recency baseline."""
 
+    facts: ClassVar[Facts] = Facts(says="the newest tokens, whatever they score", paper="")
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
 
@@ -44,6 +49,7 @@ class Random:
         Which tokens go follows from their numbers and this seed, so that a resumed stream goes on the same way.
     """
 
+    facts: ClassVar[Facts] = Facts(says="any tokens, by a lot that each draws once", paper="")
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
     seed: int = 0

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from .base import Held, lexicographic, rank_in_group
 
 
@@ -29,6 +30,11 @@ class Pyramid:
         Seconds after which a period's floor is half as large. None: an hour ago has the floor of a minute ago.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="the recent past whole; of the older past what scored best, with a floor for every period of it",
+        paper="",
+        ours=True,
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
     uses_score: ClassVar[bool] = True

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.ties import comparable
+from ...registry import Facts
 from .base import Held, lexicographic, mean_of
 
 
@@ -21,6 +22,11 @@ class StreamMem:
     frame's least attended token, which is kept for it (the place is inferred).
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="what the answer's turn attends to, and a prototype of every new frame",
+        paper="StreamMem, arXiv 2508.15717",
+        carries="the queries of the newest probe, in every layer",
+    )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = True
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from .base import Held, lexicographic
 
 
@@ -26,6 +27,10 @@ class StreamingVLM:
         How far back vision is kept first (the paper's 16).
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="the beginning and the last seconds, at positions without gaps",
+        paper="StreamingVLM, arXiv 2510.09608",
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
     positions: ClassVar[str] = "compact"

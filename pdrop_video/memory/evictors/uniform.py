@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from .base import Held, lexicographic
 
 
@@ -18,6 +19,7 @@ class Uniform:
     not have stayed at any smaller budget either.
     """
 
+    facts: ClassVar[Facts] = Facts(says="every n-th step of the whole past, evenly spaced", paper="")
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from .base import proportional, sum_of_frame
 
 
@@ -19,6 +21,11 @@ class Joint:
         Tokens that every frame gets first.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="of each frame tokens in proportion to its summed score, and one at least",
+        paper="",
+        ours=True,
+    )
     floor: int = 1
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
+
+from ...registry import Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
     """The score is the priority; a frame may vanish."""
+
+    facts: ClassVar[Facts] = Facts(
+        says="the best tokens of the whole chunk, whichever frame they show", paper="PyramidDrop, arXiv 2410.17247"
+    )
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
         """The scores."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from ...registry import Facts
 from .base import rank_in_frame
 
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """Equal shares; what a frame with few rows can't use goes to the others, a remainder to the best-scored rows."""
+
+    facts: ClassVar[Facts] = Facts(says="equally many tokens of every frame", paper="")
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
         """Priorities: every frame's best row first, then every frame's second, each time from the highest score."""

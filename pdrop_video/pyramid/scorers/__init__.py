@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...registry import named
 from .base import Layout, Learner, Ranking, RankingSize, Scorer
+from .coast import Coast
 from .contrast import Contrast
 from .controls import Even, Random, Shuffled
 from .last_frame import LastFrame
@@ -11,9 +12,12 @@ from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
 from .novelty import Novelty
 from .relevance import Relevance
+from .relevance_max import RelevanceMax
 
 SCORERS: dict[str, Scorer] = {
     "relevance": Relevance(),
+    "relevance_max": RelevanceMax(),
+    "coast": Coast(),
     "contrast": Contrast(),
     "novelty": Novelty(),
     "product": Product(),

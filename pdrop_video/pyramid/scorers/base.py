@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...common.ties import exactly, spread
-from ..rank import Rope
+from ..rank import Rope, attention_by_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,9 @@ class Ranking:
         Columns that are not padding.
     usual : Tensor or None
         What the scorer learned before this layer from earlier chunks, if it learns; see `Learner.learn`.
+    wanted : tuple of int
+        The budget: how many visual rows of each sample stay here. On the host, so that looking at it waits for no
+        device.
     """
 
     layer: Any
@@ -89,6 +92,13 @@ class Ranking:
     past_keys: Tensor | None = None
     allowed: Tensor | None = None
     usual: Tensor | None = None
+    wanted: tuple[int, ...] = ()
+
+    def attention(self) -> Tensor:
+        """What each row that asks attends to among the rows [batch, probes, rows]; see `attention_by_row`."""
+        past = dict(past_keys=self.past_keys, allowed=self.allowed)
+        weights = attention_by_row(self.layer, self.hidden, self.rope, self.probe, **past)
+        return weights[..., -self.hidden.shape[1] :]
 
     def places(self) -> Tensor:
         """Each row's place, counted from 1 [batch, rows]; 0 for text."""
@@ -109,6 +119,8 @@ class RankingSize:
         Rows that ask.
     hidden, queries, keys : int
         Numbers in a row, in the queries that the layer makes of it, and in the keys, or values.
+    wanted : int
+        Visual rows that stay.
     """
 
     rows: int
@@ -117,6 +129,7 @@ class RankingSize:
     hidden: int
     queries: int
     keys: int
+    wanted: int = 0
 
     def attention(self, probes: int | None = None) -> int:
         """FLOPs of `attention_scores`: keys of all rows, queries of so many of them, and their products."""
@@ -136,6 +149,11 @@ class Scorer(Protocol):
         Whether it needs to know frames and places, which one-shot use does not.
     once : bool
         Whether it ranks at the first boundary only; later boundaries then drop by the same scores.
+    asks : {"last", "all"}, optional
+        Which rows `Ranking.probe` names: the last one of the question or template ("last", also where it is left out),
+        or every row of its text behind the visual ones ("all", ascending, the last of them at the end).
+    facts : Facts, optional
+        What a catalogue says of it.
     exact : bool, optional
         Whether its scores are the same on every processor. Those of others are compared as
         `pdrop_video.common.ties.settled` has them.
@@ -171,6 +189,17 @@ def normalised(scores: Tensor, visual: Tensor) -> Tensor:
     low = scores.masked_fill(~visual, scores.new_tensor(float("inf"))).amin(1, keepdim=True)
     high = scores.masked_fill(~visual, scores.new_tensor(float("-inf"))).amax(1, keepdim=True)
     return ((scores - low) / (high - low).clamp(min=1e-12)).masked_fill(~visual, 0)
+
+
+def standings(scores: Tensor, among: Tensor, layout: Layout) -> Tensor:
+    """How many rows of `among` stand before each of them [batch, rows]: 0 for the best; equals as ties are broken.
+
+    Scores must be settled. What stands at the other rows does not matter: they come behind.
+    """
+    turn = layout.spread().argsort(dim=1, stable=True)
+    best_first = scores.masked_fill(~among, -torch.inf).gather(1, turn).argsort(dim=1, descending=True, stable=True)
+    place = torch.arange(scores.shape[1], device=scores.device).expand_as(turn)
+    return torch.empty_like(turn).scatter(1, turn.gather(1, best_first), place)
 
 
 def ranks(scores: Tensor, visual: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...common.ties import unlike
+from ...registry import Facts
 from .base import Ranking, unit_rows
 
 FAINT = 2.0**-10
@@ -33,6 +34,12 @@ class Contrast:
         How much of what was usual is still so after one step of time.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="what differs most from what its place usually shows",
+        paper="",
+        ours=True,
+        carries="what is usual at each place: (1 + places) x hidden, before the first boundary",
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = True

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.ties import exactly
+from ...registry import Facts
 from .base import Ranking
 from .contrast import Contrast
 
@@ -25,6 +26,7 @@ class Random:
         Another one draws other lots.
     """
 
+    facts: ClassVar[Facts] = Facts(says="any tokens, by lot (a control)", paper="")
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
@@ -47,6 +49,7 @@ class Even:
     In (0, 1].
     """
 
+    facts: ClassVar[Facts] = Facts(says="tokens spread evenly over time and space (a control)", paper="")
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
@@ -67,6 +70,11 @@ class Shuffled:
     of : Contrast
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="tokens by the scores of contrast, dealt out by lot (a control)",
+        paper="",
+        carries="what is usual at each place: (1 + places) x hidden, before the first boundary",
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = True

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...registry import Facts
 from ..rank import attention_scores
 from .base import Ranking, RankingSize
 
@@ -16,6 +17,9 @@ from .base import Ranking, RankingSize
 class LastFrame:
     """What the visual rows of the last frame attend to in the next layer, averaged over heads and rows."""
 
+    facts: ClassVar[Facts] = Facts(
+        says="what the chunk's newest frame attends to most in the next layer", paper="", ours=True
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = False

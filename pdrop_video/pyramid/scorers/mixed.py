@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...common.ties import comparable
+from ...registry import Facts
 from .base import Ranking, normalised, ranks
 from .novelty import Novelty
 from .relevance import Relevance
@@ -17,6 +18,13 @@ from .relevance import Relevance
 class Product:
     """Relevance times novelty, each moved to [0, 1] first."""
 
+    facts: ClassVar[Facts] = Facts(
+        says="what is relevant to the question and novel at its place, by the product of both",
+        paper="",
+        needs_question=True,
+        ours=True,
+        carries="the latest row at each place: (1 + places) x hidden, before each boundary",
+    )
     uses_probe: ClassVar[bool] = True
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = False
@@ -42,6 +50,13 @@ class RankFusion:
         Of relevance; the rest is novelty's.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="what is relevant to the question and novel at its place, by the mean of both ranks",
+        paper="EventPrune, arXiv 2605.19506",
+        needs_question=True,
+        ours=True,
+        carries="the latest row at each place: (1 + places) x hidden, before each boundary",
+    )
     uses_probe: ClassVar[bool] = True
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = False

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...registry import Facts
 from ..rank import per_head
 from .base import Ranking, RankingSize
 
@@ -28,6 +29,11 @@ def _flops(size: RankingSize) -> int:
 class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
 
+    facts: ClassVar[Facts] = Facts(
+        says="what has the largest values in the next layer",
+        paper="InfiniPot-V, arXiv 2506.15745",
+        ours=True,
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False
@@ -45,6 +51,7 @@ class ValueNorm:
 class KeyNorm:
     """Small keys stay: tokens with small keys draw attention in trained models."""
 
+    facts: ClassVar[Facts] = Facts(says="what has the smallest keys in the next layer", paper="", ours=True)
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False

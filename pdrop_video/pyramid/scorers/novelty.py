@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.ties import unlike
+from ...registry import Facts
 from .base import Ranking, unit_rows
 
 
@@ -25,6 +26,12 @@ class Novelty:
         Score of a token that nothing precedes; 1 is what an unrelated predecessor would give.
     """
 
+    facts: ClassVar[Facts] = Facts(
+        says="what differs most from the token before it at the same place",
+        paper="",
+        ours=True,
+        carries="the latest row at each place: (1 + places) x hidden, before each boundary",
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = False

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ...registry import Facts
 from ..rank import attention_scores
 from .base import Ranking
 
@@ -15,6 +16,11 @@ from .base import Ranking
 class Relevance:
     """The probe rows' attention in the next layer, averaged over heads (see `attention_scores`)."""
 
+    facts: ClassVar[Facts] = Facts(
+        says="what the last row of the question, or of the template, attends to most in the next layer",
+        paper="PyramidDrop, arXiv 2410.17247",
+        needs_question=True,
+    )
     uses_probe: ClassVar[bool] = True
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False

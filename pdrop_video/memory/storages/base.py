@@ -1,0 +1,53 @@
+"""What a storage is asked for: how keys, and how values, are turned into what is stored, and back."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..room import Parts
+
+Learned = tuple[Tensor, ...]
+"""What a codec has learned from a layer's first columns; tensors of any shape, or none."""
+
+
+class Codec(Protocol):
+    """How a layer's keys, or its values, are stored.
+
+    Every column is stored by itself: the same states give the same parts, whatever comes with them. So columns can go,
+    come back from a file and be chosen one by one, and no answer depends on how many frames were pushed together.
+    """
+
+    def learn(self, states: Tensor) -> Learned:
+        """What all columns of a layer are stored with, from the first that come [batch, kv_heads, columns, head_dim].
+
+        Asked once. It stays as long as the layer does, is shared by forks and saved; a constant beside the budget.
+        """
+
+    def encode(self, states: Tensor, learned: Learned) -> Parts:
+        """States [batch, kv_heads, columns, head_dim] as they are stored, each part [batch, kv_heads, columns, width].
+
+        Their number, types and widths follow from type and head_dim of the states alone.
+        """
+
+    def decode(self, parts: Parts, learned: Learned, dtype: torch.dtype) -> Tensor:
+        """States [batch, kv_heads, columns, head_dim] of a type, as attention gets them."""
+
+
+class Storage(Protocol):
+    """How keys and values are stored: a frozen dataclass that can be called.
+
+    Keys are stored with RoPE. When positions move they are rotated once from what is stored of them as they came, and
+    what comes out is stored in the same way.
+    """
+
+    def __call__(self, of: Literal["keys", "values"]) -> Codec:
+        """The codec of either."""
+
+
+def column_bytes(codec: Codec, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes that a column of states of this kind takes in one layer."""
+    blank = torch.zeros(1, kv_heads, 1, head_dim, dtype=dtype, device="cpu")
+    return sum(part.nbytes for part in codec.encode(blank, codec.learn(blank)))

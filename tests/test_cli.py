@@ -409,7 +409,6 @@ def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert rows.pop("visual tokens per 2 frame(s) of 1280 x 720") == "45 (5 x 9)"
     assert rows.pop("visual tokens per minute at 2 fps") == "2,700"  # 60 pairs of frames
     # boundaries at int(6 * s / 4); layers see 2700, 1350, 1350, 675, 337 and 337
-    counts = [2700, 1350, 1350, 675, 337, 337]
     assert rows.pop("mean over the layers") == "1,125"
     # 15 pushes of four pairs, 180 tokens, each over what the layers hold by then; contrast ranks without a product
     flops = [15 * sum(layer_flops(n) for n in layers) for layers in ([180] * 6, [180, 90, 90, 45, 22, 22])]
@@ -452,8 +451,8 @@ def test_info_with_options(model: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert rows["mean over the layers"] == "816"  # (1440 + 864 + 144) / 3
     none = told(run("info", model, "--ratios", "none"))
     assert none["drops before layers"] == "none" and none["all of it"].endswith("(100%)")
-    half = told(run("info", model, "--ratios", "none", "--reducer", "evs:keep=0.5", "--gate", "static", "--chunk", 2))
-    assert half["reducer, behind it"] == "evs:keep=0.5" and half["gate, before the vision tower"] == "static"
+    half = told(run("info", model, "--ratios", "none", "--reducer", "evs:keep=0.25", "--gate", "static", "--chunk", 2))
+    assert half["reducer, behind it"] == "evs:keep=0.25" and half["gate, before the vision tower"] == "static"
     assert half["vision tower"].endswith("(100%)") and half["reducer"] != "0 TFLOPs"
 
 

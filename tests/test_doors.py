@@ -166,7 +166,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 bytes=OPTIONAL,
                 shape=NOTHING,
                 evictor=NOTHING,
-                storage=NOTHING,
+                storage=_names("function"),
                 positions=OPTIONAL,
                 archive=OPTIONAL,
                 archive_folder=OPTIONAL,

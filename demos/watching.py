@@ -70,6 +70,7 @@ class Progress:
     state: State = "idle"
     place: int = 0
     frames: int = 0
+    skipped: int = 0
     seconds: tuple[float, float] | None = None
     total: float | None = None
     entered: int = 0
@@ -83,7 +84,6 @@ class Progress:
     connected: bool = True
     message: str = ""
     warnings: tuple[str, ...] = ()
-    skipped: int = 0
 
     @property
     def running(self) -> bool:

@@ -111,6 +111,7 @@ def test_options_beside_a_recipe_s_file_win(tmp_path: Path) -> None:
         ({"evictor": "oldest", "archive": 7}, {"memory": pv.Memory(bytes=10**6, evictor="oldest", archive=7)}),
     ):
         assert recipe_of(str(file), **given) == replace(recipe, **changed), given
+    assert recipe.altered(pyramid={"positions": "original"}) == recipe
     bytes_ = replace(recipe, memory=pv.Memory(tokens=99)).altered(memory={"bytes": 10**6})
     assert bytes_.memory == pv.Memory(bytes=10**6)
 

@@ -24,8 +24,8 @@ from ..registry import name_of
 _METHODS = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS, "storage": STORAGES}
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
-_RANKING = ("scorer", "allocator")
-"""Of a pyramid; the others are its schedule."""
+_RANKING = {"scorer", "allocator", "positions"}
+"""Of a pyramid: what ranks and where what stays stands; the others are its schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Recipe:
             _arguments(name, {} if given is None else given)
             for name, given in (("pyramid", pyramid), ("memory", memory))
         )
-        stale = set() if dropping.keys() <= {*_RANKING} else said["pyramid"].keys() - _RANKING
+        stale = set() if dropping.keys() <= _RANKING else said["pyramid"].keys() - _RANKING
         said["pyramid"] = _without(said["pyramid"], stale) | dropping
         ends = {"tokens": "bytes", "bytes": "tokens", "evictor": "positions"}
         said["memory"] = _without(said["memory"], {ends[name] for name in remembering if name in ends}) | remembering

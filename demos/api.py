@@ -50,15 +50,18 @@ def endpoints(actions: Actions) -> None:
         probe: str = "",
         ask_ratios: str = "",
         live: bool = False,
+        gate: str = "none",
+        reducer: str = "none",
     ) -> str:
         """Open a session and let it watch a source; returns its name, a secret that the other endpoints want.
 
         source: a file made by gradio_client.handle_file, a file in the server's folder, an address, or "" to push
         frames. fps: frames a second, 0 for the model's own. chunk: frames at a time. ratios: shares of visual tokens
         left after each stage, or "none". memory: most tokens a layer remembers. evictor: what is forgotten. probe: a
-        question known beforehand. ask_ratios: the pyramid while answering. live: whether an address has no end.
+        question known beforehand. ask_ratios: the pyramid while answering. live: whether an address has no end. gate:
+        which frames are encoded, "static" or "none". reducer: which visual tokens enter, "evs:keep=0.25" or "none".
         """
-        settings = Settings(model, fps, chunk, ratios, memory, evictor, probe, ask_ratios)
+        settings = Settings(model, fps, chunk, ratios, memory, evictor, probe, ask_ratios, gate, reducer)
         visitor = Visitor(client=Visitor.of(request).client)  # a program has no page
         text = source.get("path") if isinstance(source, dict) else source
         if not isinstance(text, str):
@@ -77,7 +80,7 @@ def endpoints(actions: Actions) -> None:
 
         frames: up to 64 PNG or JPEG files in base64, all of one size once their EXIF data has turned them upright.
         seconds: the time of each, rising. Returns what the push did: frames, visual_tokens, kept by stage, seconds it
-        took.
+        took, frames skipped by the gate.
         """
         return asdict(sessions.get(session).push(_chunk(frames, seconds)))
 
@@ -97,7 +100,7 @@ def endpoints(actions: Actions) -> None:
 
     @plainly
     def status(session: str) -> dict[str, Any]:
-        """How far watching is: state, frames, seconds, total, kept by stage, cache_bytes, bound, speed, message ..."""
+        """How far watching is: state, frames, those skipped, seconds, total, kept by stage, cache_bytes, message ..."""
         return asdict(sessions.get(session).progress)
 
     def close(session: str) -> bool:

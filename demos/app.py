@@ -61,7 +61,7 @@ def main(
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
     dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
 ) -> None:
-    """Serve the page on which people ask a video."""
+    """Serve the page on which people ask a video. How it is watched, gate and reducer included, they choose there."""
     with clear_errors():  # what is wrong is said before a model is loaded
         _check_place(host, port)
         for name, value in (("--idle-minutes", idle_minutes), ("--leave-seconds", leave_seconds)):

@@ -8,11 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from pdrop_video.memory import EVICTORS
-
 from . import views
 from .actions import Actions
 from .api import endpoints
+from .form import fields
 from .plainly import Page
 from .visitor import Visitor
 from .watching import Progress
@@ -37,20 +36,10 @@ _BUILT_IN = """
 digit or shape, which things are shown, where, in which colour and after what, how many there are, or which way the
 marker goes. For real videos start the page with a real model: `--model NAME`.*
 """
-_FORGETTING = {
-    "oldest": "the oldest first",
-    "window": "all but the newest",
-    "random": "any, by chance",
-    "uniform": "evenly, over the whole past",
-    "streaming_vlm": "StreamingVLM: the middle",
-    "infinipot_v": "InfiniPot-V: what did not change",
-    "stream_mem": "StreamMem: what no answer would need",
-    "hermes": "HERMES: old or unattended, by layer",
-    "pyramid": "the unimportant, never a whole period",
-}
 _PICTURES = """
 The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
-layers only what mattered. Dark places are forgotten by that stage.
+layers only what mattered. Dark places are forgotten by that stage, or were left out before it. A picture that was left
+out, since nothing had changed, shows what is kept of the one that stands for it.
 """
 
 
@@ -142,7 +131,7 @@ def build(
                         frames = gr.HTML(views.overlays(None, 0), label="Frames", elem_id="frames")
                         charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
                 with gr.Accordion("Settings, for the next video", open=False):
-                    settings += _settings(list(actions.sessions.models))
+                    settings += fields(list(actions.sessions.models))
             with gr.Column(scale=5, min_width=320):
                 progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
                 gr.HTML(views.explained())
@@ -232,50 +221,6 @@ def build(
         keep(on(clear.click, actions.clear, name, [*panel, chat, video, *pictures], queue=False))
         endpoints(actions)
     return page
-
-
-def _settings(models: list[str]) -> list[Any]:
-    """The settings, in the order of `Settings`, each with a line of help."""
-    return [
-        gr.Dropdown(models, value=models[0], label="Model", info="What watches and answers."),
-        gr.Number(
-            0,
-            minimum=0,
-            maximum=60,
-            label="Frames a second",
-            info="More catch faster changes; 0 for the model's own.",
-        ),
-        gr.Number(8, minimum=1, maximum=64, precision=0, label="Chunk", info="Frames that the model takes at a time."),
-        gr.Textbox(
-            "0.5, 0.25, 0.125",
-            label="Ratios",
-            info="Share of the picture's pieces left after each stage, or none to keep all.",
-        ),
-        gr.Number(
-            6144,
-            minimum=1,
-            precision=0,
-            label="Memory",
-            info="Most pieces of picture and text (tokens) that each layer of the model remembers.",
-        ),
-        gr.Dropdown(
-            [(_FORGETTING.get(name, name), name) for name in EVICTORS],
-            value="pyramid",
-            label="Forgetting",
-            info="Which pieces go when the memory is full.",
-        ),
-        gr.Textbox(
-            "",
-            label="Question known beforehand",
-            info="Keeps what matters to this question while watching; empty if you don't know it yet.",
-            max_length=500,
-        ),
-        gr.Textbox(
-            "",
-            label="Ratios while answering",
-            info="Lets an answer look at fewer and fewer remembered pieces, as 0.5, 0.25; empty: at all.",
-        ),
-    ]
 
 
 def _always(act: Callable[..., Any], text: str) -> Callable[..., Any]:

@@ -34,6 +34,9 @@ class Settings:
         A question known while watching, which decides what is kept; empty for none.
     ask_ratios : str
         Ratios of the pyramid over the memory while a question is answered; empty or "none" attends to everything.
+    gate, reducer : str
+        Which frames are encoded, and which visual tokens enter the model: a name, with parameters behind a colon if
+        need be ("evs:keep=0.25"); empty or "none" lets everything through.
     """
 
     model: str = ""
@@ -44,11 +47,13 @@ class Settings:
     evictor: str = "pyramid"
     probe: str = ""
     ask_ratios: str = ""
+    gate: str = "none"
+    reducer: str = "none"
 
     def __post_init__(self) -> None:
         for name, least, most in (("fps", 0, 60), ("chunk", 1, 64), ("memory", 1, 1_000_000)):
             object.__setattr__(self, name, checks.real(name, getattr(self, name), least, most))
-        for name in ("model", "ratios", "evictor", "probe", "ask_ratios"):
+        for name in ("model", "ratios", "evictor", "probe", "ask_ratios", "gate", "reducer"):
             given = getattr(self, name)
             object.__setattr__(self, name, "" if given is None else checked(name, given))
         for name in ("chunk", "memory"):  # the numbers of a form are floats
@@ -62,10 +67,12 @@ class Settings:
         """A stream with these settings."""
         if self.probe.strip():
             lm.bounded("probe", self.probe)
-        return lm.stream(*self._watching(), standing_question=self.probe.strip() or None)
+        return lm.stream(self._watching(), standing_question=self.probe.strip() or None)
 
-    def _watching(self) -> tuple[pv.Pyramid, pv.Memory]:
-        return pv.Pyramid(ratios=_shares(self.ratios)), pv.Memory(tokens=self.memory, evictor=self.evictor)
+    def _watching(self) -> pv.Recipe:
+        gate, reducer = (None if _nothing(method) else method.strip() for method in (self.gate, self.reducer))
+        pyramid, memory = pv.Pyramid(ratios=_shares(self.ratios)), pv.Memory(tokens=self.memory, evictor=self.evictor)
+        return pv.Recipe(gate, reducer, pyramid, memory)
 
     def asking(self) -> pv.Pyramid | None:
         """The pyramid of a question, if any."""
@@ -82,8 +89,12 @@ def checked(name: str, text: object) -> str:
     return checks.text(name, text, empty=True)
 
 
+def _nothing(text: str) -> bool:
+    return text.strip().lower() in ("", "none")
+
+
 def _shares(text: str) -> tuple[float, ...]:
-    if text.strip().lower() in ("", "none"):
+    if _nothing(text):
         return ()
     try:
         return tuple(float(part) for part in text.split(","))

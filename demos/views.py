@@ -32,6 +32,7 @@ _HEADINGS = {
 }
 _HELP = {
     "Frames": "Pictures taken from the video so far; how many a second is a setting.",
+    "Left out": "Pictures among them that showed nothing new, so that the model never looked at them; a setting.",
     "Tokens kept": "Pieces of picture that its deepest layers still remember, of all that it read.",
     "Memory": "What the model remembers, in megabytes, and the most that it may take.",
     "Speed": "Seconds of video watched in one second; above 1 the model keeps up with a live camera.",
@@ -135,7 +136,9 @@ def overlays(session: Session | None, seconds: float) -> str:
     for overlay in watcher.album.at(session.stream, seconds):
         first, last = overlay.layers
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-        kept = f"{overlay.kept} of {overlay.entered} pieces kept" if overlay.kept else "all forgotten"
+        kept = f"{overlay.kept} of {overlay.entered} pieces kept" if overlay.kept else "no piece kept"
+        if overlay.span is not None and overlay.span[0] < overlay.seconds:  # left out, or the second of two frames
+            kept += f", as seen at {overlay.span[0]:.1f} s"
         text = f"stage {overlay.stage + 1} at {overlay.seconds:.1f} s: {kept}"
         shown.append(
             f'<figure><img alt="{text}" src="{_data(overlay.picture)}"><figcaption><b>Stage {overlay.stage + 1}</b> '
@@ -171,6 +174,7 @@ def _facts(now: Progress) -> list[str]:
     bound = "" if now.bound is None else f" of {now.bound / 1e6:.1f}"
     facts = {
         "Frames": f"{now.frames:,}",
+        **({"Left out": f"{now.skipped:,}"} if now.skipped else {}),
         "Tokens kept": f"{now.kept[-1]:,} of {now.entered:,}",
         "Memory": f"{now.cache_bytes / 1e6:.2f}{bound} MB",
         "Speed": f"{now.speed:.1f} × real time",

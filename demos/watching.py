@@ -40,6 +40,8 @@ class Progress:
         In the line for a seat, from 1; 0 for one who is seated.
     frames : int
         Watched so far.
+    skipped : int
+        Those of them that the gate left out.
     seconds : tuple of float or None
         Times of the first and last of them.
     total : float or None
@@ -68,6 +70,7 @@ class Progress:
     state: State = "idle"
     place: int = 0
     frames: int = 0
+    skipped: int = 0
     seconds: tuple[float, float] | None = None
     total: float | None = None
     entered: int = 0
@@ -238,6 +241,7 @@ def remembered(stream: pv.VideoStream) -> dict[str, Any]:
     """What `Progress` says of a stream itself."""
     stages = range(len(stream.loop.schedule.layers) + 1)
     return {
+        "skipped": stream.status.skipped,
         "entered": stream.visual_tokens,
         "kept": tuple(int(stream.held(stage).visual.sum()) for stage in stages),
         "cache_bytes": stream.cache_bytes,

@@ -15,6 +15,8 @@ from rich.console import Console
 
 import pdrop_video as pv
 from pdrop_video.common.checks import real
+from pdrop_video.gate import GATES
+from pdrop_video.reduce import REDUCERS
 
 from .drivers import Place, local, place_of, torchrun_place
 from .drivers.jobs import Driver, Job, failed, serial
@@ -41,6 +43,18 @@ def main(
     dtype: Annotated[str | None, typer.Option(help="For example bfloat16; left out: the checkpoint's own.")] = None,
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, flash_attention_2, ...")] = None,
     device: Annotated[str | None, typer.Option(help="Left out: workers are spread over the CUDA devices.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A .yaml or .json file that says the next four at once; each of them, if given, wins."),
+    ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(help=f"Which frames are encoded: 'none', {', '.join(GATES)}; parameters as static:threshold=5."),
+    ] = None,
+    reducer: Annotated[
+        str | None,
+        typer.Option(help=f"Which visual tokens enter: 'none', {', '.join(REDUCERS)}; parameters as evs:keep=0.25."),
+    ] = None,
     pyramid: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +83,8 @@ def main(
     frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames a push (8).")] = None,
     last_frames: Annotated[
-        int | None, typer.Option(help="Recency baseline: no memory, the last so many frames with all their tokens.")
+        int | None,
+        typer.Option(help="Recency baseline: no memory, the last so many frames; all that gate and reducer let by."),
     ] = None,
     answer: Annotated[str | None, typer.Option(help="generate (default), or likelihood of the options' texts.")] = None,
     question_aware: Annotated[

@@ -113,12 +113,22 @@ def chunks(shape: DecoderShape) -> Rows:
     return rows
 
 
+def front(shape: DecoderShape) -> Rows:
+    """What stands in front of the language model: a gate, a reducer at several shares, and both, against neither."""
+    rows: Rows = {"full": {"pyramid": ALL}, "static": {"pyramid": ALL, "gate": "static"}}
+    for keep in (0.75, 0.5, 0.25):
+        for name, given in (("evs", {}), ("static, evs", {"gate": "static"})):
+            rows[f"{name} {keep:.0%}"] = {"pyramid": ALL, **given, "reducer": f"evs:keep={keep}"}
+    return rows
+
+
 TABLES: Mapping[str, Callable[[DecoderShape], Rows]] = {
     "depth": depth,
     "joint": joint,
     "memory": memory,
     "asking": asking,
     "chunks": chunks,
+    "front": front,
 }
 
 

@@ -102,7 +102,7 @@ def _value(name: str, sort: str, said: str) -> Any:
     """A parameter out of its text, of the sort that its field is annotated with."""
     try:
         value = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = said  # a word
     if value is None and "None" in sort:
         return None

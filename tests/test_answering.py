@@ -1,6 +1,8 @@
 """Harness messages to questions, and questions to answers: the rules that need no harness."""
 
+import hashlib
 import importlib
+import json
 import logging
 import sys
 from dataclasses import replace
@@ -11,8 +13,11 @@ import pytest
 
 import pdrop_video as pv
 from pdrop_video import ConfigError
+from pdrop_video.gate.static import Static
 from pdrop_video.integrations.answering import Answerer, Asked, Watching
 from pdrop_video.integrations.messages import asked_about, asked_in
+from pdrop_video.reduce.evs import EVS
+from pdrop_video.stream.session import fingerprint
 
 
 def test_visuals() -> None:
@@ -170,11 +175,39 @@ def test_answers_on_the_disk_are_given_again(lm, tmp_path: Path) -> None:
         {"standing": True},
         {"ask_pyramid": pv.Pyramid(ratios=(0.5,))},
         {"memory": pv.Memory(tokens=None, archive=10**7), "retrieve": 2},
+        {"gate": "static"},
+        {"reducer": "evs"},
     ],
 )
 def test_another_method_asks_anew(lm, tmp_path: Path, change: dict) -> None:
     Answerer(lm, HOW, tmp_path).answer(Asked(CLIP, FIRST), 8)
     assert Answerer(lm, replace(HOW, **change), tmp_path).known == 0
+
+
+def test_what_stands_in_front_is_part_of_the_method(lm, tmp_path: Path) -> None:
+    """Without it answers are found where they were before there was any."""
+    Answerer(lm, HOW, tmp_path).answer(Asked(CLIP, FIRST), 8)
+    (journal,) = tmp_path.iterdir()
+    identity = {"model": fingerprint(lm), "watching": repr(HOW), "version": pv.__version__}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    assert journal.name == f"{digest}-0.jsonl" and "gate" not in repr(HOW) and "reducer" not in repr(HOW)
+    evs = Answerer(lm, replace(HOW, reducer="evs"), tmp_path)
+    evs.answer(Asked(CLIP, FIRST), 8)
+    assert Answerer(lm, replace(HOW, reducer="evs:keep=0.5"), tmp_path).known == 1  # the same
+    assert Answerer(lm, replace(HOW, reducer="evs:keep=0.25"), tmp_path).known == 0
+
+
+def test_a_gate_and_a_reducer_stand_in_front(model) -> None:
+    front = {"gate": "static:threshold=40", "reducer": "evs:keep=0.25"}
+    answerer, stream = Answerer(model, replace(HOW, **front)), model.stream(HOW.pyramid, HOW.memory, **front)
+    with pv.open_video(CLIP, fps=2) as video:
+        for chunk in video:
+            stream.push(chunk)
+    found = answerer._stream(Asked(CLIP, FIRST))
+    assert found.status == stream.status and found.visual_tokens == stream.visual_tokens
+    assert 0 < found.status.skipped < 20 and found.visual_tokens < watched(model, fps=2).visual_tokens / 2
+    losses = [answerer.loss(Asked(CLIP, FIRST), colour)[0] for colour in ("red", "green")]
+    assert losses == [-one for one in stream.likelihood(FIRST, ("red", "green"))]
 
 
 def test_another_question_or_limit_asks_anew(lm, tmp_path: Path) -> None:
@@ -242,6 +275,8 @@ def test_questions_drop_from_the_memory_and_get_back_from_its_archive(model) -> 
         ({"retrieve": 2}, "retrieve=2 without an archive to retrieve from"),
         ({"retrieve": 0}, "retrieve is 0; expected a whole number from 1"),
         ({"ask_pyramid": pv.Pyramid(ratios=(0.5,), scorer="fusion")}, "scorer='fusion', which asking does not use"),
+        ({"gate": "statik"}, "there is no gate 'statik'; choose one of static"),
+        ({"reducer": 5}, "reducer is 5; expected one of evs"),
     ],
 )
 def test_what_no_question_could_use_is_refused_before_a_video_is_watched(change: dict, told: str) -> None:
@@ -289,9 +324,44 @@ def test_the_plugin_s_arguments_are_those_of_streams_and_questions(plugin: Modul
     assert -loss != stream.likelihood(FIRST, ["red"])[0]
 
 
+def test_what_a_family_can_t_say_is_asked_for_before_a_video_is_watched(model) -> None:
+    class Needy(EVS):
+        needs = ("attention",)
+
+    with pytest.raises(ConfigError, match="needs attention of the vision tower"):
+        Answerer(model, replace(HOW, reducer=Needy()))
+
+
+def test_the_plugin_s_recipe_and_what_stands_beside_it(plugin: ModuleType, model, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    pyramid = pv.Pyramid(ratios=(0.5, 0.25), scorer="novelty")
+    pv.Recipe("static:threshold=40", "evs", pyramid, pv.Memory(tokens=75, archive=10**7)).save(file)
+
+    def watching(**given) -> Watching:
+        return plugin.PDropVideo(device="cpu", dtype="float32", journal="none", **given)._answerer.watching
+
+    of = watching(recipe=str(file), retrieve=2)
+    assert of.front == (Static(40.0), EVS(0.5)) and of.retrieve == 2
+    assert (of.pyramid, of.memory) == (pyramid, pv.Memory(tokens=75, archive=10**7))
+    of = watching(recipe=str(file), gate="none", reducer="evs:keep=0.25", ratios="[0.2]", memory="none", archive="none")
+    assert of.front == (None, EVS(0.25))
+    assert (of.pyramid, of.memory) == (pv.Pyramid(ratios=(0.2,), scorer="novelty"), pv.Memory(tokens=None))
+    of = watching(gate="static", scorer="value_norm", allocator="uniform", evictor="oldest")
+    assert of.front == (Static(), None)
+    assert (of.pyramid, of.memory) == (
+        pv.Pyramid(scorer="value_norm", allocator="uniform"),
+        pv.Memory(evictor="oldest"),
+    )
+    of = watching()
+    assert (of.front, of.pyramid, of.memory) == ((None, None), pv.Pyramid(), pv.Memory())
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        ({"gate": "static:speed=1"}, "gate static has 'speed=1'; expected threshold"),
+        ({"reducer": 0.5}, "reducer is 0.5; expected some text"),
+        ({"recipe": "no.yaml"}, "'no.yaml' can't be read"),
         ({"ask_pyramid": "half"}, r"ask_pyramid is 'half'; expected numbers in brackets"),
         ({"archive": "1GB"}, "archive is '1GB'; expected a whole number from 1, or none"),
         ({"memory": 0.5}, "memory is 0.5; expected a whole number from 1, or none"),

@@ -107,6 +107,24 @@ def test_a_question_during_watching_is_answered_before_its_end(visit: Visit, tmp
     expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "idle")
 
 
+def test_what_is_left_out_is_chosen_and_shown(visit: Visit, tmp_path: Path) -> None:
+    """A still picture of four seconds, two frames a second: a step of two is looked at, six are left out."""
+    page, path = visit(), tmp_path / "still.mp4"
+    write_video(path, steady(32, 8), pictures=[numbered(5)] * 32, rate=8)
+    page.get_by_text("Settings, for the next video").click()
+    for label, choice in (("Leaving out pictures", "those that show"), ("Leaving out pieces", "three of four")):
+        page.get_by_label(label).click()
+        page.get_by_role("option").filter(has_text=choice).click()
+    upload(page, path)
+    finished(page)
+    assert frames(page) == 8
+    expect(page.locator("#progress dl div").filter(has_text="Left out").locator("dd")).to_have_text("6")
+    page.get_by_role("tab", name="Pictures").click()
+    page.locator("#moment input[type=number]").fill("3")
+    page.locator("#moment input[type=number]").press("Enter")
+    expect(page.locator("#frames figcaption").first).to_contain_text("as seen at 0.0 s")
+
+
 def test_the_pictures_are_drawn(visit: Visit) -> None:
     page = visit()
     page.locator(".pv-example").first.click()

@@ -28,6 +28,7 @@ NAMES = (
     *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.save", "Feed.put"),
     *("search", "Watching", "Settings", "Recipe", "Recipe.from_dict", "Recipe.load", "Recipe.save"),
+    "Recipe.altered",
 )
 HUGE = 10**30
 WRONG: dict[str, Any] = {
@@ -196,6 +197,16 @@ def doors(folder: Path) -> dict[str, Door]:
         "Recipe": (pv.Recipe, {}, dict(gate=OPTIONAL, reducer=OPTIONAL, pyramid=NOTHING, memory=NOTHING)),
         "Recipe.from_dict": (pv.Recipe.from_dict, {}, dict(given=_names("dict"))),
         "Recipe.load": (pv.Recipe.load, {}, dict(path=NOTHING)),
+        "Recipe.altered": (
+            pv.Recipe().altered,
+            {},
+            dict(
+                gate=OPTIONAL,
+                reducer=OPTIONAL,
+                pyramid=OPTIONAL | _names("dict"),
+                memory=OPTIONAL | _names("dict"),
+            ),
+        ),
         "Recipe.save": (pv.Recipe().save, {}, dict(path=NOTHING)),
         "FrameChunk": (
             pv.FrameChunk,
@@ -287,6 +298,8 @@ def doors(folder: Path) -> dict[str, Door]:
                 standing=NOTHING,
                 ask_pyramid=OPTIONAL,
                 retrieve=OPTIONAL | COUNT,
+                gate=OPTIONAL,
+                reducer=OPTIONAL,
             ),
         ),
         "Settings": (
@@ -301,6 +314,8 @@ def doors(folder: Path) -> dict[str, Door]:
                 evictor=NOTHING,
                 probe=OPTIONAL | ANY_TEXT,
                 ask_ratios=OPTIONAL | _names("empty text", "blank"),
+                gate=OPTIONAL | _names("empty text", "blank"),
+                reducer=OPTIONAL | _names("empty text", "blank"),
             ),
         ),
     }

@@ -198,6 +198,20 @@ def test_a_question_s_pyramid_and_archive(made: Path, tmp_path: Path, lm) -> Non
     assert answers(samples(made, tmp_path, "toy", more)) == expected
 
 
+def test_a_recipe_s_gate_and_reducer(made: Path, tmp_path: Path, lm) -> None:
+    """With the argument's own colon and equals sign, beside a file that says more."""
+    pv.Recipe("static:threshold=40", "evs", PYRAMID, pv.Memory(tokens=None)).save(tmp_path / "recipe.yaml")
+    more = f"fps=2,recipe={tmp_path}/recipe.yaml,reducer=evs:keep=0.25"
+    expected = []
+    for doc in docs(made):
+        stream = lm.stream(PYRAMID, pv.Memory(tokens=None), gate="static:threshold=40", reducer="evs:keep=0.25")
+        with pv.open_video(doc["video"], fps=2) as video:
+            for chunk in video:
+                stream.push(chunk)
+        expected.append(stream.ask(doc["question"], 8).text)
+    assert answers(samples(made, tmp_path, "toy", more)) == expected != direct(made, lm, fps=2)
+
+
 def test_choices_by_likelihood(made: Path, tmp_path: Path, lm) -> None:
     """Requests as the harness builds them, put to the model itself: lmms-eval 0.7.3 turns such results into text."""
     from lmms_eval.tasks import get_task_dict

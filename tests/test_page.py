@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import astuple
 from functools import cache
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,12 +14,15 @@ import pytest
 import pdrop_video as pv
 from demos import views
 from demos.camera import BrowserCamera
+from demos.form import fields
 from demos.guard import Guard, Refused
 from demos.session import Turn
 from demos.settings import Settings
 from demos.standing import Standing
 from demos.visitor import counted_by
 from demos.watching import Progress
+from pdrop_video.gate import GATES
+from pdrop_video.reduce import REDUCERS
 
 built_in = cache(pv.load)
 
@@ -126,14 +130,27 @@ def test_a_standing_question_notes_when_it_became_true_and_ceased() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"fps": -1}, {"fps": "x"}, {"chunk": 0}, {"chunk": 65}, {"memory": 0}, {"memory": float("nan")}, {"fps": True}],
-)
+    [
+        {"fps": -1}, {"fps": "x"}, {"chunk": 0}, {"chunk": 65}, {"memory": 0}, {"memory": float("nan")}, {"fps": True},
+        {"gate": "statik"}, {"gate": "static:threshold=-1"}, {"reducer": "evs:keep=0"}, {"reducer": 0.5},
+    ],
+)  # fmt: skip
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(pv.ConfigError):
         Settings(**wrong)  # type: ignore[arg-type]
     for ratios in ("a", "0.5; 0.2", "2", "0.5, -1"):
         with pytest.raises(pv.PDropError):
             Settings(ratios=ratios).open(built_in())
+
+
+def test_the_form_offers_what_settings_take_and_begins_with_the_usual() -> None:
+    form = fields(["built-in"])
+    assert [part.value for part in form] == [*astuple(Settings(model="built-in"))]
+    for name, offered, listed in (("gate", form[-2], GATES), ("reducer", form[-1], REDUCERS)):
+        values = [value for _, value in offered.choices]
+        assert {"none", *listed} <= {*values}
+        lines = [Settings(**{name: value})._watching().as_dict().get(name, "none") for value in values]
+        assert lines == values
 
 
 def test_an_answer_without_a_word_says_so() -> None:

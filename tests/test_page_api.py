@@ -27,7 +27,7 @@ from demos.uploads import Uploads
 
 CLIP = CLIPS / "clip.mp4"
 QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]
-SETTINGS = ["", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", "", False]
+SETTINGS = ["", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", "", False, "none", "none"]
 built_in = cache(pv.load)
 
 
@@ -88,11 +88,24 @@ def test_a_program_pushes_frames_and_is_told_what_is_wrong(served: str) -> None:
         program.predict(name, api_name="/status")
 
 
+def test_a_program_chooses_what_is_left_out(served: str) -> None:
+    """Of six equal pictures two are looked at, since a step has two; of a later step a quarter is read."""
+    program = Client(served, verbose=False)
+    name = program.predict("", gate="static", reducer="evs:keep=0.25", api_name="/open")
+    pushed = program.predict(name, [picture(90)] * 6, [0, 0.5, 1, 1.5, 2, 2.5], api_name="/push")
+    assert (pushed["frames"], pushed["skipped"], pushed["visual_tokens"]) == (6, 4, 16)
+    pushed = program.predict(name, [picture(200)] * 2, [3, 3.5], api_name="/push")
+    assert (pushed["skipped"], pushed["visual_tokens"]) == (0, 4)
+    status = program.predict(name, api_name="/status")
+    assert (status["frames"], status["skipped"], status["entered"]) == (8, 4, 20)
+
+
 def test_only_the_documented_endpoints_are_offered(served: str) -> None:
     named = Client(served, verbose=False).view_api(return_format="dict")["named_endpoints"]
     assert set(named) == {"/open", "/push", "/ask", "/status", "/close"}
     arguments = [argument["parameter_name"] for argument in named["/open"]["parameters"]]
-    assert arguments == ["source", *(field.name for field in fields(Settings)), "live"]
+    *first, gate, reducer = [field.name for field in fields(Settings)]
+    assert arguments == ["source", *first, "live", gate, reducer]  # those that came later stand behind
 
 
 NEVER = {"meta": {"_type": "gradio.FileData"}}
@@ -127,6 +140,9 @@ def test_a_source_that_is_none_is_one_sentence(served: str, source: Any, told: s
         (4, 32_769, "at most 32,768 tokens"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
         (6, 5, "probe is '5'"), (6, "x" * 2001, "2,001 characters"), (7, {"a": 1}, "ask_ratios is"),
         (7, "2", "expected a share in (0, 1]"), (7, "0.2, 0.5", "ratios=(0.2, 0.5) rise"),
+        (9, 5, "gate is '5'; expected text"), (9, "statik", "no gate 'statik'; choose one of static"),
+        (9, "static:threshold=" + "[" * 1900, "expected a finite number"), (10, ["evs"], "reducer is"),
+        (10, "evs:keep=2", "keep is 2.0; expected a share"), (10, "evs:speed=2", "reducer evs has 'speed=2'"),
     ],
 )  # fmt: skip
 def test_a_setting_that_is_none_is_one_sentence(served: str, place: int, value: Any, told: str) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media import steady, write_video
 
 import pdrop_video as pv
+from demos import views
 from demos.actions import Actions
 from demos.app import CLIPS
 from demos.camera import BrowserCamera
@@ -62,6 +64,32 @@ def test_answers_are_the_librarys_own() -> None:
         turn = session.ask(question)
         *_, last = session.follow(turn)
         assert last.text == stream.ask(question).text
+
+
+def test_a_visitor_sees_what_is_left_out(tmp_path: Path) -> None:
+    """A video of two still pictures: two frames of each are looked at, and stand for the others."""
+    pictures = [np.full((224, 224, 3), shade, np.uint8) for shade in (200, 60)]
+    shown = [pictures[number // 16] for number in range(32)]
+    write_video(tmp_path / "still.mp4", steady(32, 8), pictures=shown, size=(224, 224), rate=8)
+    actions = Actions(sessions(), Guard((tmp_path,)), Uploads(tmp_path))
+    how = {"fps": 2, "chunk": 4, "ratios": "none"}
+    plain = actions.begin("", "still.mp4", Settings(**how))
+    left_out = actions.begin("", "still.mp4", Settings(**how, gate="static", reducer="evs:keep=0.25"))
+    for session, skipped, entered in ((plain, 0, 64), (left_out, 4, 16 + 4)):
+        session.watcher.join(60)
+        now = session.progress
+        assert (now.frames, now.skipped, now.entered, now.kept) == (8, skipped, entered, (entered,))
+        shown = views.progress(now)
+        assert ("<dt>Left out</dt><dd>4</dd>" in shown) == bool(skipped)
+    first = "16 of 16 pieces kept"
+    for second, of_plain, of_left_out in (
+        (0.0, first, first),
+        (1.0, first, f"{first}, as seen at 0.0 s"),
+        (2.0, first, "4 of 16 pieces kept"),
+        (3.0, first, "4 of 16 pieces kept, as seen at 2.0 s"),
+    ):
+        for session, said in ((plain, of_plain), (left_out, of_left_out)):
+            assert f'alt="stage 1 at {second} s: {said}"' in views.overlays(session, second)
 
 
 def test_a_session_nobody_looks_at_is_closed_and_its_memory_freed() -> None:

@@ -199,8 +199,10 @@ def test_a_device_without_float64_counts_from_the_first_frame(tmp_path: Path, mo
 
     def check(stream: pv.VideoStream, width: float) -> None:
         held = stream.held()
-        found, all_told = held.seconds[held.visual].unique(), torch.tensor(told, dtype=torch.float64)
-        assert found.dtype == torch.float64 and (found[:, None] - all_told).abs().amin(1).max() <= width
+        all_told = torch.tensor(told, dtype=torch.float64)
+        for times in (held.seconds, held.until):
+            found = times[held.visual].unique()
+            assert found.dtype == torch.float64 and (found[:, None] - all_told).abs().amin(1).max() <= width
         evidence = stream.ask(QUESTION, 1, retrieve=100).evidence[0]
         assert len(evidence.seconds) == len(told) // 2
         for mine, theirs in zip(evidence.seconds, told[::2], strict=True):

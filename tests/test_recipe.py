@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 from families import build, video
 
 import pdrop_video as pv
+from pdrop_video.cli.options import recipe_of
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.gate.static import Static
 from pdrop_video.memory import EVICTORS
@@ -90,6 +92,28 @@ def test_a_schedule_that_was_searched_is_a_recipe(tmp_path: Path) -> None:
     assert pv.Recipe.load(tmp_path / "schedule.json").pyramid == pyramid
     pv.Recipe(pyramid=pyramid, reducer="evs").save(tmp_path / "recipe.json")
     assert pv.Pyramid.load(tmp_path / "recipe.json") == pyramid
+
+
+def test_options_beside_a_recipe_s_file_win(tmp_path: Path) -> None:
+    """A schedule and a budget as wholes; the methods that rank and forget stay unless they are named."""
+    file = tmp_path / "recipe.yaml"
+    pyramid, memory = pv.Pyramid(average=0.5, scorer="novelty"), pv.Memory(bytes=10**6, evictor="streaming_vlm")
+    recipe = pv.Recipe("static", "evs", pyramid, memory)
+    recipe.save(file)
+    assert recipe_of(str(file)) == recipe and recipe_of() == pv.Recipe()
+    for given, changed in (
+        ({"gate": "none", "reducer": "evs:keep=0.25"}, {"gate": None, "reducer": "evs:keep=0.25"}),
+        ({"ratios": "0.5,0.25"}, {"pyramid": pv.Pyramid(ratios=(0.5, 0.25), scorer="novelty")}),
+        ({"ratios": "none", "scorer": "value_norm"}, {"pyramid": pv.Pyramid(stages=1, scorer="value_norm")}),
+        ({"allocator": "uniform"}, {"pyramid": replace(pyramid, allocator="uniform")}),
+        ({"memory": "99"}, {"memory": pv.Memory(tokens=99, evictor="streaming_vlm")}),
+        ({"memory": "none"}, {"memory": pv.Memory(tokens=None, evictor="streaming_vlm")}),
+        ({"evictor": "oldest", "archive": 7}, {"memory": pv.Memory(bytes=10**6, evictor="oldest", archive=7)}),
+    ):
+        assert recipe_of(str(file), **given) == replace(recipe, **changed), given
+    assert recipe.altered(pyramid={"positions": "original"}) == recipe
+    bytes_ = replace(recipe, memory=pv.Memory(tokens=99)).altered(memory={"bytes": 10**6})
+    assert bytes_.memory == pv.Memory(bytes=10**6)
 
 
 def test_a_recipe_opens_the_stream_that_its_parts_open() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import pdrop_video as pv
 from pdrop_video.stream.asking import checked_for_asking
@@ -19,9 +19,15 @@ from ..stats.record import digest
 from .doors import encodable
 from .paraphrases import TEMPLATES, Paraphrase, paraphraser
 
-PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry"}
-"""Settings that say where and how much is done; what an item's answer is does not depend on them."""
+PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry", "recipe"}
+"""Settings that say where and how much is done; what an item's answer is does not depend on them.
 
+A recipe's file is one: what it says is in the settings that it stands for.
+"""
+FRONT = ("gate", "reducer")
+"""What stands in front of the language model, in the order in which frames meet it."""
+
+_PARTS = (*FRONT, "pyramid", "memory")
 _NOTHING, _ALL = {"stages": 1}, {"tokens": None}
 """Of "none": a pyramid that drops nothing, and a memory that keeps everything."""
 
@@ -37,6 +43,10 @@ class RunConfig(BaseModel):
         The benchmark's folder, and where the run is written.
     model, revision, dtype, attn, device : str or None
         As `pdrop_video.load` takes them; no model means the built-in one.
+    recipe : Path or None
+        A file that `pdrop_video.Recipe.load` reads; the next four stand in place of what it says of the same.
+    gate, reducer : str or None
+        As `pdrop_video.Recipe` takes them, "static:threshold=5", "evs:keep=0.25"; None for none.
     pyramid, memory : dict
         Arguments of `pdrop_video.Pyramid` and `pdrop_video.Memory`: scorer, allocator, evictor, archive and the rest.
     ask_pyramid : dict or None
@@ -49,7 +59,8 @@ class RunConfig(BaseModel):
     chunk : int
         Frames a push.
     last_frames : int or None
-        The recency baseline: no memory; each question sees the last so many frames, with all their tokens.
+        The recency baseline: no memory; each question sees the last so many frames, with all the tokens that gate and
+        reducer let through.
     answer : {"generate", "likelihood"}
         Read what the model writes, or compare the length-normalised likelihoods of the options' texts.
     question_aware : bool
@@ -77,6 +88,9 @@ class RunConfig(BaseModel):
     dtype: str = "auto"
     attn: str | None = None
     device: str | None = None
+    recipe: Path | None = None
+    gate: str | None = None
+    reducer: str | None = None
     pyramid: dict[str, Any] = Field(default_factory=dict)
     memory: dict[str, Any] = Field(default_factory=dict)
     ask_pyramid: dict[str, Any] | None = None
@@ -96,6 +110,11 @@ class RunConfig(BaseModel):
     strict: bool = False
     retry: bool = False
 
+    @field_validator(*FRONT, mode="before")
+    @classmethod
+    def _method(cls, value: Any, of: ValidationInfo) -> Any:
+        return _named(str(of.field_name), value)
+
     @field_validator("pyramid", "ask_pyramid", mode="before")
     @classmethod
     def _ratios(cls, value: Any) -> Any:
@@ -111,7 +130,7 @@ class RunConfig(BaseModel):
     def _written(cls, values: Any) -> Any:
         for name, value in values.items():
             encodable(name, value)
-        return values
+        return values if values.get("recipe") is None else {**values, **_of_recipe(values)}
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:
@@ -121,7 +140,7 @@ class RunConfig(BaseModel):
             raise ValueError("neither fps nor frames was given; give one of them, for example frames: 64")
         if self.last_frames is not None and self.question_aware:
             raise ValueError("last_frames keeps all tokens of its frames, so question_aware has nothing to rank")
-        self.pyramid_object()
+        self.recipe_object()
         memory = self.memory_object()
         self.ask_pyramid_object()
         self.paraphraser()
@@ -137,6 +156,13 @@ class RunConfig(BaseModel):
                 "memory: {tokens: 6144, archive: 1073741824} (bytes), and no last_frames"
             )
         return self
+
+    def recipe_object(self) -> pv.Recipe:
+        """What streams are opened with."""
+        pyramid, memory = self.pyramid_object(), self.memory_object()
+        if self.last_frames is not None:
+            pyramid, memory = _built(pv.Pyramid, _NOTHING), _built(pv.Memory, _ALL)
+        return pv.Recipe(self.gate, self.reducer, pyramid, memory)
 
     def pyramid_object(self) -> pv.Pyramid:
         """The schedule."""
@@ -158,6 +184,9 @@ class RunConfig(BaseModel):
         """The settings that an item's answer depends on, JSON-ready; of a file of paraphrases, what it says."""
         settings = self.model_dump(mode="json", exclude=PLACE)
         settings["memory"].pop("archive_folder", None)  # a place, too
+        for slot in FRONT:
+            if settings[slot] is None:
+                del settings[slot]  # so that runs from before there was any keep their name
         if self.paraphrase is not None and self.paraphrase not in TEMPLATES:
             settings["paraphrase"] = digest(Path(self.paraphrase).read_text(encoding="utf-8"))
         return settings
@@ -192,6 +221,8 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
     given = {name: value for name, value in given.items() if value is not None}
     if {"fps", "frames"} & given.keys():  # one of them on the command line replaces the other in the file
         settings = {name: value for name, value in settings.items() if name not in ("fps", "frames")}
+    if "recipe" in given:  # likewise
+        settings = {name: value for name, value in settings.items() if name not in _PARTS}
     try:
         return RunConfig(**{**settings, **given})
     except ValidationError as error:
@@ -222,6 +253,23 @@ def _text(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise pv.ConfigError(f"{file} can't be read ({why}); expected a YAML file.") from error
+
+
+def _named(slot: str, value: Any) -> Any:
+    """A gate or a reducer by the one line that stands for it; None for "none"."""
+    return None if value in (None, "none") else pv.Recipe(**{slot: value}).as_dict()[slot]
+
+
+def _of_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a recipe's file, with the settings that stand beside it in place of its own."""
+    beside: dict[str, Any] = {
+        slot: "none" if values[slot] is None else values[slot] for slot in FRONT if slot in values
+    }
+    for name, read in (("pyramid", _schedule), ("memory", _budget)):
+        if name in values:
+            beside[name] = read(values[name])
+    said = pv.Recipe.load(values["recipe"]).altered(**beside).as_dict()
+    return {name: said.get(name) for name in _PARTS}
 
 
 def _schedule(value: Any) -> Any:

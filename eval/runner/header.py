@@ -26,6 +26,7 @@ def header_of(config: RunConfig, task_note: str) -> dict[str, Any]:
         "note": task_note,
         "model": config.model or "built-in",
         "revision": hub_commit(config.model, config.revision),
+        "recipe": config.recipe_object().as_dict(),
         "configuration": config.identity(),
         "config_digest": config.digest,
         "data": str(config.data),

@@ -218,7 +218,7 @@ class Metered:
 
 
 class LastFrames:
-    """The recency baseline: no memory; each question sees the last few frames, with all their tokens.
+    """The recency baseline: no memory; each question sees the last few frames, with all that gate and reducer let by.
 
     On several streaming benchmarks it beats most memories (arXiv 2604.02317), so a memory that does not beat it is not
     worth its cost.

@@ -61,6 +61,10 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     if summary["answers_read_by"] == "likelihood":
         said.append("Answers were read by the length-normalised likelihood of the options' texts, not by generation.")
     config = header["configuration"]
+    if "gate" in config:
+        said.append(f"Frames were encoded as the gate {config['gate']} let them through; all count as watched.")
+    if "reducer" in config:
+        said.append(f"Visual tokens entered the language model as the reducer {config['reducer']} let them through.")
     if config["question_aware"]:
         said.append("Each question ranked tokens while its video was watched: one ingestion a question.")
     if config["last_frames"] is not None:

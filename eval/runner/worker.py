@@ -45,7 +45,7 @@ class StreamWorker:
         self.clock = Clock()
         self._begun = False
         self.paraphrase = config.paraphraser()
-        self._open(config.pyramid_object(), config.memory_object())  # settings that suit no item of this model
+        self._open()  # settings that suit no item of this model
         if (asking := config.ask_pyramid_object()) is not None:
             asking.resolve(self.lm.num_layers)
 
@@ -92,14 +92,13 @@ class StreamWorker:
     def _stream(self, item: Item) -> Metered | LastFrames:
         config = self.config
         if config.last_frames is not None:
-            return LastFrames(lambda: self._open(pv.Pyramid(stages=1), pv.Memory(tokens=None)), config.last_frames)
+            return LastFrames(self._open, config.last_frames)
         asked = item.question if self.paraphrase is None else self.paraphrase(item.question)
-        standing = asked if config.question_aware else None
-        return self._open(config.pyramid_object(), config.memory_object(), standing)
+        return self._open(asked if config.question_aware else None)
 
-    def _open(self, pyramid: pv.Pyramid, memory: pv.Memory, standing: str | None = None) -> Metered:
+    def _open(self, standing: str | None = None) -> Metered:
         with self.clock.part("model"):
-            stream = self.lm.stream(pyramid, memory, standing_question=standing, system=self.task.system)
+            stream = self.lm.stream(self.config.recipe_object(), standing_question=standing, system=self.task.system)
         return Metered(stream, self.shape, self.clock)
 
 

@@ -35,6 +35,8 @@ class Matched:
         For each run its records of these items.
     left_out : dict
         For each run the items that others have and it lacks, each with the reason.
+    fronts : list of dict
+        For each run its gate and its reducer, "none" where it has none; nothing where no run has any.
     """
 
     task: str
@@ -43,6 +45,7 @@ class Matched:
     videos: list[str]
     records: list[list[Record]]
     left_out: dict[str, dict[str, str]]
+    fronts: list[dict[str, str]]
 
     def scores(self, run: int) -> list[float]:
         """The scores of a run's items, 0 to 1."""
@@ -82,7 +85,7 @@ def match(runs: Sequence[Run]) -> Matched:
         )
     first = by_item[0]
     chosen = [[records[item] for item in common] for records in by_item]
-    return Matched(tasks[0], names, common, [first[item].video for item in common], chosen, left_out)
+    return Matched(tasks[0], names, common, [first[item].video for item in common], chosen, left_out, _fronts(runs))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -92,6 +95,13 @@ def _names(runs: Sequence[Run]) -> list[str]:
     if len(set(names)) < len(names):
         raise ConfigError(f"a run is named twice among {', '.join(names)}; name each once.")
     return names
+
+
+def _fronts(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """What stands in front of each run's language model, if anything does in one of them."""
+    settings = [run.header.get("configuration", {}) for run in runs]
+    some = any(slot in each for each in settings for slot in ("gate", "reducer"))
+    return [{slot: each.get(slot, "none") for slot in ("gate", "reducer") if some} for each in settings]
 
 
 def _unusable(record: Record | None) -> str:
@@ -138,6 +148,7 @@ def run_table(matched: Matched) -> pd.DataFrame:
         rows.append(
             {
                 "run": name,
+                **matched.fronts[i],
                 "items": accuracy.items,
                 "videos": accuracy.clusters,
                 "accuracy": accuracy.value,

@@ -163,7 +163,8 @@ class Run:
     ----------
     folder : Path
     header : dict
-        Task, model, revision, configuration and its digest, git commit, package versions, seed.
+        Task, model, revision, recipe as `pdrop_video.Recipe.as_dict` gives it, configuration and its digest, git
+        commit, package versions, seed.
     records : list of Record
         In the order of their items' names; the last record of an item that was tried again.
     """

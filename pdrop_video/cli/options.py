@@ -54,22 +54,11 @@ def recipe_of(
     archive: int | None = None,
 ) -> Recipe:
     """What the options say; where there is a file, instead of what it says of the same."""
-    said = {"pyramid": {}, "memory": {}} | ({} if file is None else Recipe.load(file).as_dict())
-    dropping, remembering = said["pyramid"], said["memory"]
-    if ratios is not None:
-        dropping = {name: dropping[name] for name in ("scorer", "allocator") if name in dropping}
-        dropping |= _dropping("--ratios", ratios)
-    if memory is not None:
-        remembering = {name: value for name, value in remembering.items() if name != "bytes"} | _tokens(memory)
-    if evictor is not None:
-        remembering = {
-            name: value for name, value in remembering.items() if name != "positions"
-        }  # those of its authors
-    parts = {
-        "pyramid": dropping | _given({"scorer": scorer, "allocator": allocator}),
-        "memory": remembering | _given({"evictor": evictor, "archive": archive, "storage": storage}),
-    }
-    return Recipe.from_dict(said | parts | _given({"gate": gate, "reducer": reducer}))
+    pyramid = _dropping("--ratios", ratios) | _given({"scorer": scorer, "allocator": allocator})
+    remembering = {} if memory is None else _tokens(memory)
+    remembering |= _given({"evictor": evictor, "archive": archive, "storage": storage})
+    recipe = Recipe() if file is None else Recipe.load(file)
+    return recipe.altered(gate=gate, reducer=reducer, pyramid=pyramid, memory=remembering)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

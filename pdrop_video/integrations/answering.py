@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ import pdrop_video as pv
 from ..common import checks
 from ..common.journal import Journal, read_journal
 from ..errors import ConfigError
+from ..gate import Gate, gate_named
+from ..reduce import Reducer, reducer_named
 from ..stream.asking import checked_for_asking
+from ..stream.front import Front
 from ..stream.lm import VideoLM
 from ..stream.session import fingerprint
 from ..stream.stream import VideoStream
@@ -45,6 +48,8 @@ class Watching:
         Drops from the memory at each question; None attends to all of it.
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
+    gate, reducer : str, Gate, Reducer or None
+        What stands in front of the language model; see `pdrop_video.Recipe`.
 
     Raises
     ------
@@ -61,10 +66,11 @@ class Watching:
     standing: bool = False
     ask_pyramid: pv.Pyramid | None = None
     retrieve: int | None = None
+    gate: str | Gate | None = field(default=None, repr=False)
+    reducer: str | Reducer | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        checks.instance("pyramid", self.pyramid, pv.Pyramid, "Pyramid(ratios=...)")
-        checks.instance("memory", self.memory, pv.Memory, "Memory(tokens=...)")
+        pv.Recipe(self.gate, self.reducer, self.pyramid, self.memory)  # which says what is wrong with its parts
         if self.fps is not None:
             object.__setattr__(self, "fps", checks.real("fps", self.fps, 0, above=True))
         for name in ("max_frames", "chunk", "retrieve"):
@@ -78,6 +84,12 @@ class Watching:
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
                 "archive=1073741824 (bytes)."
             )
+
+    @property
+    def front(self) -> tuple[Gate | None, Reducer | None]:
+        """What stands in front of the language model, names looked up."""
+        gate = None if self.gate is None else gate_named(self.gate)
+        return gate, None if self.reducer is None else reducer_named(self.reducer)
 
     @property
     def asking(self) -> dict[str, Any]:
@@ -130,8 +142,11 @@ class Answerer:
     ) -> None:
         for pyramid in (watching.pyramid, watching.ask_pyramid or watching.pyramid):
             pyramid.resolve(lm.num_layers)  # said now, not after the first video
+        Front(lm.adapter, *watching.front)  # likewise
         self.lm, self.watching = lm, watching
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
+        if watching.front != (None, None):  # and else nothing, so that answers from before there was any are found
+            self._identity["front"] = repr(watching.front)
         self._watched: tuple[Any, VideoStream] | None = None
         self._known: dict[str, Any] = {}
         self._journal: Journal | None = None
@@ -207,7 +222,8 @@ class Answerer:
         if self._watched is None or self._watched[0] != seen:
             self._watched = None  # its memory is free before the next one fills
             how = self.watching
-            stream = self.lm.stream(how.pyramid, how.memory, standing_question=standing, system=asked.system)
+            recipe = pv.Recipe(how.gate, how.reducer, how.pyramid, how.memory)
+            stream = self.lm.stream(recipe, standing_question=standing, system=asked.system)
             with pv.open_video(
                 asked.video, chunk=how.chunk, start=asked.start, end=asked.end, **self._sampling(asked)
             ) as video:

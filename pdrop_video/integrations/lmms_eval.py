@@ -44,15 +44,20 @@ class PDropVideo(lmms):
         As `pdrop_video.load` takes it; left out, the built-in model.
     revision, device, dtype, attn : str, optional
         As for `pdrop_video.load`.
+    recipe : str, optional
+        A .yaml or .json file that `pdrop_video.Recipe.load` reads; the arguments from `gate` to `archive` stand in
+        place of what it says of the same. Left out, what they leave out is the library's default.
+    gate, reducer : str or "none", optional
+        What is encoded, as ``static:threshold=5``; which visual tokens enter, as ``evs:keep=0.25``. See
+        `pdrop_video.Recipe`.
     ratios : list of float or "none", optional
-        Share of the visual tokens left after each boundary, as ``[0.5,0.25,0.125]``, which is the default; "none" drops
-        nothing.
+        Share of the visual tokens left after each boundary, as ``[0.5,0.25,0.125]``; "none" drops nothing.
     scorer, allocator : str, optional
         See `pdrop_video.Pyramid`.
-    memory : int or "none"
+    memory : int or "none", optional
         Tokens that a layer remembers at most.
-    evictor : str
-    archive : int or "none"
+    evictor : str, optional
+    archive : int or "none", optional
         See `pdrop_video.Memory`.
     ask_pyramid : list of float or "none", optional
         As `ratios`: drops from the memory at each question, by its attention.
@@ -77,11 +82,14 @@ class PDropVideo(lmms):
         device: str | None = None,
         dtype: str = "auto",
         attn: str | None = None,
+        recipe: str | None = None,
+        gate: str | None = None,
+        reducer: str | None = None,
         ratios: Any = None,
         scorer: str | None = None,
-        allocator: str = "joint",
-        memory: int | str = 6144,
-        evictor: str = "pyramid",
+        allocator: str | None = None,
+        memory: int | str | None = None,
+        evictor: str | None = None,
         archive: int | str | None = None,
         ask_pyramid: Any = None,
         retrieve: int | str | None = None,
@@ -101,15 +109,29 @@ class PDropVideo(lmms):
         if device is None and self._world_size > 1 and torch.cuda.is_available():
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         more: dict[str, Any] = {} if revision is None else {"revision": revision}
+        dropping = {} if ratios is None else _schedule("ratios", ratios)
+        remembering = _given(evictor=evictor)
+        if memory is not None:
+            remembering["tokens"] = _count("memory", memory)
+        if archive is not None:
+            remembering["archive"] = _count("archive", archive)
+        opened = (pv.Recipe() if recipe is None else pv.Recipe.load(recipe)).altered(
+            gate=gate,
+            reducer=reducer,
+            pyramid=dropping | _given(scorer=scorer, allocator=allocator),
+            memory=remembering,
+        )
         watching = Watching(
-            _pyramid("ratios", ratios, scorer, allocator),
-            pv.Memory(tokens=_count("memory", memory), evictor=evictor, archive=_count("archive", archive)),
+            opened.pyramid,
+            opened.memory,
             fps,
             max_frames,
             chunk,
             standing,
-            None if ask_pyramid is None else _pyramid("ask_pyramid", ask_pyramid),
+            None if ask_pyramid is None else pv.Pyramid(**_schedule("ask_pyramid", ask_pyramid)),
             _count("retrieve", retrieve),
+            opened.gate,
+            opened.reducer,
         )
         checks.path("journal", journal)
         self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)
@@ -210,18 +232,20 @@ def _limits(settings: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
     ) else tuple(until)
 
 
-def _pyramid(name: str, ratios: Any, scorer: str | None = None, allocator: str = "joint") -> pv.Pyramid:
-    if ratios is None:
-        return pv.Pyramid(scorer=scorer, allocator=allocator)
+def _schedule(name: str, ratios: Any) -> dict[str, Any]:
+    """Ratios as arguments of a `Pyramid`."""
     if str(ratios).strip().lower() == "none":
-        return pv.Pyramid(stages=1, scorer=scorer, allocator=allocator)
+        return {"stages": 1}
     try:
-        shares = tuple(float(part) for part in str(ratios).strip("()[]'\" ").split(","))
+        return {"ratios": tuple(float(part) for part in str(ratios).strip("()[]'\" ").split(","))}
     except ValueError as error:
         raise ConfigError(
             f"{name} is {ratios!r}; expected numbers in brackets as [0.5,0.25,0.125], or none."
         ) from error
-    return pv.Pyramid(ratios=shares, scorer=scorer, allocator=allocator)
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _count(name: str, value: int | str | None) -> int | None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import StreamError
+from ..memory import TokenTable
 from ..video import FrameChunk
 from .subjects import Watched
 
@@ -34,9 +35,13 @@ class Overlay:
     layers : tuple of int
         First and last decoder layer of the stage.
     kept, entered : int
-        Visual tokens of the moment that the stage still remembers, and all that entered the model.
+        Visual tokens of the moment that the stage still remembers, and as many as the vision tower makes of its
+        picture: all that entered the model, where no gate or reducer left some out.
     picture : NDArray [height, width, 3] of uint8
-        The frame; places that are no longer remembered are dark.
+        The frame; places that are not remembered, or never entered the model, are dark.
+    span : tuple of float or None
+        The time of the step whose tokens these are, and up to when it stands for what was to be seen. Behind a gate it
+        may have begun before the moment. None where nothing of it is remembered.
     """
 
     seconds: float
@@ -45,13 +50,25 @@ class Overlay:
     kept: int
     entered: int
     picture: NDArray[np.uint8]
+    span: tuple[float, float] | None = None
 
 
 @dataclass(slots=True)
 class _Page:
     seconds: float
+    last: float
     picture: NDArray[np.uint8]
     grid: tuple[int, int]
+
+    def shown(self, table: TokenTable) -> torch.Tensor:
+        """Which tokens [tokens] stand for its first frame, whose picture it is.
+
+        They are those of one step, which is that frame's own, or began before it and lasts. A step of two frames may
+        have the mean of their times, which lies between the two; the next step begins with the second one, or later.
+        """
+        begun = (table.seconds <= self.seconds) | (table.seconds < self.last)
+        inside = (table.row < self.grid[0]) & (table.column < self.grid[1])  # a frame left out may be of another size
+        return table.visual & begun & (table.until >= self.seconds) & inside
 
 
 @dataclass(slots=True)
@@ -87,7 +104,6 @@ class Album:
     _every: int = 1
     _pushes: int = 0
     _history_every: int = 1
-    _grids: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
     def add(self, stream: Watched, chunk: FrameChunk) -> None:
         """Take pictures of a chunk that was just pushed.
@@ -101,8 +117,11 @@ class Album:
         for frame, seconds in zip(chunk.frames, chunk.seconds, strict=True):
             if self._frames % step == 0:
                 if self._steps % self._every == 0:
-                    self._pages.append(_Page(seconds, _small(frame, self.side), self._grid(stream, frame)))
+                    grid = stream.lm.adapter.grid(*frame.shape[:2])
+                    self._pages.append(_Page(seconds, seconds, _small(frame, self.side), grid))
                 self._steps += 1
+            elif (self._steps - 1) % self._every == 0:
+                self._pages[-1].last = seconds
             self._frames += 1
         if self._pushes % self._history_every == 0:
             self.history.append((chunk.seconds[-1], stream.cache_bytes))
@@ -118,7 +137,9 @@ class Album:
         return tuple(page.seconds for page in self._pages)
 
     def at(self, stream: Watched, seconds: float) -> list[Overlay]:
-        """The picture nearest to a moment, once for each stage with layers, with what it has forgotten made dark.
+        """The picture nearest to a moment, once for each stage with layers, with what it does not remember made dark.
+
+        A frame that a gate left out has no tokens of its own; it shows those of the step that stands for it.
 
         Parameters
         ----------
@@ -138,9 +159,9 @@ class Album:
             if not span:
                 continue
             table = stream.held(stage)
-            here = table.visual & (table.seconds == torch.tensor(page.seconds, dtype=table.seconds.dtype))
+            own = table.take(page.shown(table).nonzero()[:, 0])
             light = np.zeros(page.grid, bool)
-            light[table.row[here].cpu().numpy(), table.column[here].cpu().numpy()] = True
+            light[own.row.cpu().numpy(), own.column.cpu().numpy()] = True
             overlays.append(
                 Overlay(
                     seconds=page.seconds,
@@ -149,18 +170,10 @@ class Album:
                     kept=int(light.sum()),
                     entered=light.size,
                     picture=_dimmed(page.picture, light),
+                    span=(float(own.seconds[0]), float(own.until[0])) if len(own) else None,
                 )
             )
         return overlays
-
-    def _grid(self, stream: Watched, frame: torch.Tensor) -> tuple[int, int]:
-        """Rows and columns of visual tokens that the model makes of such a frame."""
-        size = tuple(frame.shape)
-        if size not in self._grids:
-            blank = torch.zeros(stream.lm.adapter.frames_per_step, *size, dtype=torch.uint8)
-            _, (_, rows, columns) = stream.lm.adapter.preprocess(blank)
-            self._grids[size] = rows, columns
-        return self._grids[size]
 
 
 def _small(frame: torch.Tensor, side: int) -> NDArray[np.uint8]:

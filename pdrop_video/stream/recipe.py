@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from ..registry import name_of
 _METHODS = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS, "storage": STORAGES}
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
+_RANKING = {"scorer", "allocator", "positions"}
+"""Of a pyramid: what ranks and where what stays stands; the others are its schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,43 @@ class Recipe:
                 parts[name] = checks.text(name, parts[name])
         return cls(**parts)
 
+    def altered(
+        self,
+        *,
+        gate: str | None = None,
+        reducer: str | None = None,
+        pyramid: Mapping[str, Any] | None = None,
+        memory: Mapping[str, Any] | None = None,
+    ) -> Recipe:
+        """The recipe with other values in place of its own, as options beside a file have it.
+
+        Parameters
+        ----------
+        gate, reducer : str, optional
+            "none" takes it away.
+        pyramid, memory : mapping, optional
+            Some of their arguments by name; the others stay. But a new schedule is a whole one, a bound in tokens takes
+            the place of one in bytes and the other way round, and an evictor brings the positions of its authors.
+
+        Raises
+        ------
+        ConfigError
+            If they are none that a recipe can have, or a method of this one has no name.
+        """
+        said = self.as_dict()
+        for name, method in (("gate", gate), ("reducer", reducer)):
+            if method is not None:
+                said[name] = None if isinstance(method, str) and method == "none" else method
+        dropping, remembering = (
+            _arguments(name, {} if given is None else given)
+            for name, given in (("pyramid", pyramid), ("memory", memory))
+        )
+        stale = set() if dropping.keys() <= _RANKING else said["pyramid"].keys() - _RANKING
+        said["pyramid"] = _without(said["pyramid"], stale) | dropping
+        ends = {"tokens": "bytes", "bytes": "tokens", "evictor": "positions"}
+        said["memory"] = _without(said["memory"], {ends[name] for name in remembering if name in ends}) | remembering
+        return self.from_dict(said)
+
     def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
         """Write the recipe to a file, YAML or JSON by its suffix, which appears in one step.
 
@@ -181,9 +220,18 @@ def _plain(value: Any) -> dict[str, Any]:
     return said
 
 
-def _made(name: str, kind: Any, given: Any) -> Any:
+def _without(said: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name not in names}
+
+
+def _arguments(name: str, given: Any) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise ConfigError(f"{name} is {checks.shown(given)}; expected its arguments by name.")
+    return dict(given)
+
+
+def _made(name: str, kind: Any, given: Any) -> Any:
+    given = _arguments(name, given)
     known = [field.name for field in fields(kind)]
     unknown = [key for key in given if key not in known]
     if unknown:

@@ -227,7 +227,7 @@ class Watching:
             state, span = self._state, spans[stage]
             tables = state.cache.tables
             table = tables[span[0]].in_time() if span else tables[0].take(tables[0].index[:0])
-            return replace(table, seconds=state.told_times(table.seconds))
+            return replace(table, seconds=state.told_times(table.seconds), until=state.told_times(table.until))
 
     @property
     def status(self) -> Status:

@@ -519,11 +519,11 @@ def test_equals_are_spread_over_time_and_space() -> None:
 # -- at the door -------------------------------------------------------------------------------------------------------
 
 BAD = {
-    "an unknown gate": ({"gate": "statik"}, "there is no gate 'statik'; choose one of static"),
-    "an unknown reducer": ({"reducer": "evss"}, "there is no reducer 'evss'; choose one of evs"),
-    "a number": ({"gate": 3}, "gate is 3; expected one of static"),
+    "an unknown gate": ({"gate": "statik"}, "there is no gate 'statik'; choose one of .*static"),
+    "an unknown reducer": ({"reducer": "evss"}, "there is no reducer 'evss'; choose one of .*evs"),
+    "a number": ({"gate": 3}, "gate is 3; expected one of .*static"),
     "a class": ({"reducer": EVS}, "reducer is <class"),
-    "a gate": ({"reducer": Static()}, "reducer is Static.threshold=4.0.; expected one of evs.*It lacks left, needs"),
+    "a gate": ({"reducer": Static()}, "reducer is Static.threshold=4.0.; expected one of .*evs.*It lacks left, needs"),
     "an unknown parameter": ({"reducer": "evs:ratio=0.5"}, "reducer evs has 'ratio=0.5'; expected keep"),
     "a parameter twice": ({"reducer": "evs:keep=0.5,keep=0.5"}, "expected keep, each once"),
     "no value": ({"reducer": "evs:keep"}, "reducer evs has 'keep'; expected keep"),

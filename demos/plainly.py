@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -71,11 +72,19 @@ class Page(gr.Blocks):
             raise _error(_VALUES) from error
 
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
-        """Raise if there are too few values."""
+        """Put in what a program may leave out at the end of its values, and raise if there are still too few."""
+        inputs += _left_out(block_fn.fn, len(inputs))
         if len(inputs) < len(block_fn.inputs):
             wanted = len(block_fn.inputs)
             many = "value" if wanted == 1 else "values"
             raise _error(f"{len(inputs)} of {wanted} {many} came; 'Use via API' on the page lists all of them.")
+
+
+def _left_out(action: Callable[..., Any], given: int) -> list[Any]:
+    """What a program left out at the end of its values, where the action says what that means; nothing otherwise."""
+    values = [each for each in inspect.signature(action).parameters.values() if "Request" not in str(each.annotation)]
+    missing = [each.default for each in values[given:]]
+    return [] if inspect.Parameter.empty in missing else missing
 
 
 def _no_download(file: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from media import steady, write_video
 from demos.app import CLIPS
 from demos.screenshots import serving
 
-SETTINGS = ["built-in", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", ""]
+SETTINGS = ["built-in", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", ""]  # the first that programs may give
 NAMES = ("a.mp4", "b.mp4", ".hidden.mp4", "notes.txt", ".env")
 
 
@@ -78,7 +78,9 @@ class Tab:
 
     def watch(self, text: str) -> str:
         """Open a file by its name: the path at which the browser finds its video."""
-        self.name, *_, preview = self.act("submit", "Or a path or address", data=[self.name, text, *SETTINGS])
+        self.name, *_, preview = self.act(
+            "submit", "Or a path or address", data=[self.name, text, *SETTINGS, "none", "none"]
+        )
         url = preview["url"] if "url" in preview else preview["value"]["url"]
         return str(url.removeprefix(self.address))
 
@@ -251,7 +253,10 @@ def upload(address: str, content: bytes, client: str, name: str = "a.mp4") -> ht
 
 
 def opened(address: str, path: str) -> str:
-    """Let a session watch what was uploaded: its name. Gradio's own client would send the file once more."""
+    """Let a session watch what was uploaded: its name. Gradio's own client would send the file once more.
+
+    Gate and reducer, which a program of the version before does not know, are left out.
+    """
     data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, *SETTINGS, False]
     called = httpx.post(f"{address}/gradio_api/call/open", json={"data": data}, trust_env=False)
     told = get(address, f"/gradio_api/call/open/{called.json()['event_id']}")

@@ -245,6 +245,19 @@ def test_the_readme_has_the_catalogue() -> None:
 # -- what a recipe costs -----------------------------------------------------------------------------------------------
 
 
+def test_a_recipe_whose_memory_holds_no_step_has_no_cost() -> None:
+    """And a chunk that would fill the memory costs what its pieces do."""
+    config, adapter = describe()
+    sizes = dict(frames=16, height=224, width=224)
+    small = pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=pv.Memory(tokens=15))
+    with pytest.raises(pv.ConfigError, match="a memory of 15 tokens a layer can't hold one step of 16"):
+        recipe_flops(small, config, adapter, **sizes)
+    tight = pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=pv.Memory(tokens=40))
+    assert recipe_flops(tight, config, adapter, chunk=16, **sizes) == recipe_flops(
+        tight, config, adapter, chunk=2, **sizes
+    )
+
+
 def test_what_a_recipe_costs_by_the_sum_of_its_parts() -> None:
     config, adapter = describe()
     shape, steps, places = DecoderShape.of(config), 4, 4 * 4

@@ -38,7 +38,7 @@ def test_true_sizes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", TRUE_SIZES)
 def test_info(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `pdrop-video info` prints, its FLOPs written out as a loop over the layers."""
-    monkeypatch.setattr(cli, "CONSOLE", Console(width=200))
+    monkeypatch.setattr("pdrop_video.cli.info.CONSOLE", Console(width=200))
     size = TRUE_SIZES[name]
     done = CliRunner().invoke(cli.app, ["info", str(size.write(tmp_path))])
     assert done.exit_code == 0, done.output
@@ -48,18 +48,24 @@ def test_info(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     layers, hidden, mlp = text.num_hidden_layers, text.hidden_size, text.intermediate_size
     wide = hidden if name != "Qwen3-VL-8B" else 32 * 128
     narrow = size.kv_bytes // 4 // layers
-    full = kept = 2 * hidden * text.vocab_size
-    tokens, counts = size.minute, []
-    for layer in range(layers):
-        if layer in size.boundaries:
-            kept += 2 * hidden * (tokens * narrow + wide) + 2 * tokens * wide  # keys, a query, their products
-            tokens = int(size.minute * 0.5 ** (1 + size.boundaries.index(layer)))
-        counts.append(tokens)
-        for of, n in (("full", size.minute), ("kept", tokens)):
-            cost = 2 * n * (hidden * (2 * wide + 2 * narrow) + 3 * hidden * mlp) + 2 * wide * n * (n + 1)
-            full, kept = (full + cost, kept) if of == "full" else (full, kept + cost)
     step = {"Qwen2-VL-7B": 2, "Qwen2.5-VL-7B": 2, "Qwen3-VL-8B": 2}.get(name, 1)
     h, w = size.tokens
+    shares = [0.5 ** sum(layer >= each for each in size.boundaries) for layer in range(layers)]
+    costs = []
+    for of in ([1.0] * layers, shares):  # pushes of 8 frames over what is held, of which 6,144 tokens stay
+        cost, held = 0, [0] * layers
+        for first in range(0, size.minute, 8 // step * h * w):
+            for layer, share in enumerate(of):
+                n = int(min(8 // step * h * w, size.minute - first) * share)
+                past = min(held[layer], 6144 - n)
+                cost += 2 * n * (hidden * (2 * wide + 2 * narrow) + 3 * hidden * mlp) + 2 * wide * n * (
+                    n + 1 + 2 * past
+                )
+                held[layer] = past + n
+        costs.append(cost)
+    tower = describe(tmp_path)[1].tower(h, w)
+    assert tower is not None  # equal to PyTorch's counter in test_flops_tower
+    encoded = tower.flops(size.minute // (h * w))
     assert told == {
         "family": size.config.model_type,
         "decoder layers": str(layers),
@@ -67,11 +73,22 @@ def test_info(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "visual tokens left": "1, 0.5, 0.25, 0.125",
         f"visual tokens per {step} frame(s) of 1280 x 720": f"{h * w} ({h} x {w})",
         f"visual tokens per minute at {step} fps": f"{size.minute:,}",
-        "mean over the layers": f"{sum(counts) / layers:,.0f}",
-        "prefill of that minute": f"{full / 1e12:.4g} -> {kept / 1e12:.4g} TFLOPs ({kept / full:.0%})",
+        "mean over the layers": f"{sum(int(size.minute * share) for share in shares) / layers:,.0f}",
+        "gate, before the vision tower": "none",
+        "reducer, behind it": "none",
+        "remembered a layer": "6,144 tokens",
+        "watching that minute: gate": "0 TFLOPs",
+        "vision tower": compared(encoded, encoded),
+        "reducer": "0 TFLOPs",
+        "layers, ranking included": compared(*costs),
+        "all of it": compared(costs[0] + encoded, costs[1] + encoded),
         "KV cache per token (16 bit)": f"{size.kv_bytes:,} bytes",
         "trained positions": f"{size.positions:,}",
     }
+
+
+def compared(full: int, cut: int) -> str:
+    return f"{full / 1e12:.4g} -> {cut / 1e12:.4g} TFLOPs ({cut / full:.0%})"
 
 
 def test_every_family_is_tested() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 from ..costs.decoder import DecoderShape
 from ..costs.stream import StreamShape
 from ..costs.way import WayFlops, video_flops
+from ..errors import ConfigError
 from ..gate import gate_named
 from ..models import Adapter
+from ..pyramid import Schedule
 from ..reduce import reducer_named
 from .recipe import Recipe
 
@@ -34,10 +36,16 @@ def recipe_flops(
     -------
     WayFlops
 
+    Raises
+    ------
+    ConfigError
+        If the memory can't hold one step.
+
     Notes
     -----
-    What a gate leaves out depends on the video: every frame counts. A reducer that can't say how much it leaves is
-    taken to leave everything. Neither prompt nor glue nor probe are counted.
+    A chunk that would fill a layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out depends
+    on the video: every frame counts. A reducer that can't say how much it leaves is taken to leave everything. Neither
+    prompt nor glue nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
     schedule = recipe.pyramid.resolve(shape.layers)
@@ -45,7 +53,8 @@ def recipe_flops(
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
     stream = StreamShape(shape, schedule, scorer, limits=limits)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
-    steps, at_once, places = -(-frames // step), max(chunk // step, 1), grid[0] * grid[1]
+    steps, places = -(-frames // step), grid[0] * grid[1]
+    at_once = _at_once(schedule, limits, max(chunk // step, 1), places)
     left, reducer = None, 0
     if recipe.reducer is not None:
         method = reducer_named(recipe.reducer)
@@ -54,3 +63,17 @@ def recipe_flops(
         whole = method.left(places * at_once)
         left = None if whole is None else whole // at_once
     return video_flops(adapter, stream, steps, grid, chunk=at_once, left=left, gate=gate, reducer=reducer)
+
+
+def _at_once(schedule: Schedule, limits: tuple[int, ...] | None, steps: int, places: int) -> int:
+    """How many steps run together."""
+
+    def fits(steps: int, share: float = 1.0) -> bool:
+        incoming = schedule.per_layer(steps * places)
+        return limits is None or all(n <= most * share for n, most in zip(incoming, limits, strict=True))
+
+    if not fits(1):
+        raise ConfigError(
+            f"a memory of {min(limits or ()):,} tokens a layer can't hold one step of {places:,}; give more."
+        )
+    return steps if fits(steps) else max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))

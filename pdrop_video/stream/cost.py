@@ -43,9 +43,9 @@ def recipe_flops(
 
     Notes
     -----
-    A chunk that would fill a layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out depends
-    on the video: every frame counts. A reducer that can't say how much it leaves is taken to leave everything. Neither
-    prompt nor glue nor probe are counted.
+    A chunk that would fill a layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out
+    depends on the video: every frame counts. A reducer that can't say how much it leaves is taken to leave everything.
+    Neither prompt nor glue nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
     schedule = recipe.pyramid.resolve(shape.layers)

@@ -564,6 +564,36 @@ def test_a_reducer_must_keep_numbers_of_its_tokens(wrong: str) -> None:
     assert stream.status.frames == 0
 
 
+@pytest.mark.parametrize("wrong", ["frames", "shape", "type"])
+def test_a_gate_must_decide_about_its_frames(wrong: str) -> None:
+    """Numbers of them, in any form, and a mask of their tokens."""
+
+    class Confused(Blind):
+        def __call__(self, watched: Watched, carried: Mapping[str, Tensor]) -> tuple[Gated, dict[str, Tensor]]:
+            kept: Any = [4] if wrong == "frames" else torch.tensor([0, 2])
+            shape = (4, 1, 1) if wrong == "shape" else (4, 3, 3)
+            return Gated(kept, torch.ones(shape, dtype=torch.float32 if wrong == "type" else torch.bool)), {}
+
+    stream = build("qwen2_5_vl").stream(gate=Confused())
+    said = (
+        r"keeps \[4\] of 4 frames; expected numbers from 0 to 3"
+        if wrong == "frames"
+        else r"expected torch.bool of shape \(4, 3"
+    )
+    with pytest.raises(pv.ConfigError, match=said):
+        stream.push(video(4), [0, 1, 2, 3])
+    assert stream.status.frames == 0
+
+
+def test_a_gates_numbers_may_be_a_tensor() -> None:
+    class Second(Blind):
+        def __call__(self, watched: Watched, carried: Mapping[str, Tensor]) -> tuple[Gated, dict[str, Tensor]]:
+            return Gated(torch.tensor([0, 2])), {}  # type: ignore[arg-type]
+
+    stream = build("llava_onevision").stream(gate=Second())
+    assert stream.push(video(4), [0, 1, 2, 3]).skipped == 2
+
+
 def test_a_budget_must_hold_a_whole_step_from_the_start() -> None:
     """What a gate leaves of the first steps may be less than what comes: no later push fails for it."""
 

@@ -60,9 +60,8 @@ class Front:
         state.waiting = None
         runs = []
         if waiting is not None and waiting.frames.shape[1:] != chunk.frames.shape[1:]:
-            runs.append(
-                waiting
-            )  # the picture's size changed: the odd frame finds no partner and is filled up by itself
+            # pictures of another size: the odd frame finds no partner and is filled up by itself
+            runs.append(waiting)
             waiting = None
         kept, worth = self._gated(state, chunk)
         begins = state.steps == state.first_step or state.answered is not None
@@ -111,10 +110,14 @@ class Front:
                 f"the gate {self.gate!r} says what is worth having in {gated.worth.dtype} of shape "
                 f"{tuple(gated.worth.shape)}; expected torch.bool of shape {shape}, [frames, rows, columns]."
             )
-        if not all(number in range(len(chunk)) for number in gated.kept):
-            raise ConfigError(f"the gate {self.gate!r} keeps {shown(gated.kept)} of {len(chunk)} frames.")
+        kept = frozenset(int(number) for number in gated.kept)
+        if not kept <= frozenset(range(len(chunk))):
+            raise ConfigError(
+                f"the gate {self.gate!r} keeps {shown(gated.kept)} of {len(chunk)} frames; expected numbers from 0 to "
+                f"{len(chunk) - 1}."
+            )
         _carry(state, GATE, carried, self.gate, self.gate.most_bytes(height, width))
-        return frozenset(gated.kept), gated.worth
+        return kept, gated.worth
 
     # -- behind the tower -------------------------------------------------------------------------------------------
 

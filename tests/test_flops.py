@@ -61,15 +61,15 @@ def test_exact_count_equals_pytorch(kv_heads: int, scorer: Any) -> None:
         with FlopCounterMode(display=False) as counter:
             out = model(inputs_embeds=torch.randn(1, 40, 64), use_cache=True, logits_to_keep=1)
         want = prefill_flops(shape, pyramid.resolve(6), visual=28, text=12, causal=False, scorer=scorer)
-        assert counter.get_total_flops() - _rotary_flops(counter) == want
+        assert counter.get_total_flops() - rotary_flops(counter) == want
         cached = tuple(out.past_key_values.get_seq_length(i) for i in range(6))
         assert cached == (40, 40, 26, 26, 19, 19)
         with FlopCounterMode(display=False) as counter:
             model(input_ids=torch.tensor([[7]]), past_key_values=out.past_key_values, use_cache=True)
-        assert counter.get_total_flops() - _rotary_flops(counter) == decode_flops(shape, cached)
+        assert counter.get_total_flops() - rotary_flops(counter) == decode_flops(shape, cached)
 
 
-def _rotary_flops(counter: FlopCounterMode) -> int:
-    """RoPE makes its angles by a small batched product, which is not a layer's work."""
+def rotary_flops(counter: FlopCounterMode) -> int:
+    """RoPE makes its angles by a small product, which is no layer's work; a module called alone goes by its class."""
     counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith("rotary_emb"))
+    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(("rotary_emb", "RotaryEmbedding")))

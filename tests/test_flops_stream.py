@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as tf
 from families import FAMILIES, budget, build, video
+from test_flops import rotary_flops
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
@@ -36,8 +37,7 @@ def counting() -> Iterator[Count]:
     count = Count()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         yield count
-    angles = [sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb")]
-    count.total = counter.get_total_flops() - sum(angles)
+    count.total = counter.get_total_flops() - rotary_flops(counter)
 
 
 class Watch:

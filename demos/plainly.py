@@ -73,7 +73,8 @@ class Page(gr.Blocks):
 
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
         """Put in what a program may leave out at the end of its values, and raise if there are still too few."""
-        inputs += _left_out(block_fn.fn, len(inputs))
+        if len(inputs) < len(block_fn.inputs):
+            inputs += _left_out(block_fn.fn, len(inputs))
         if len(inputs) < len(block_fn.inputs):
             wanted = len(block_fn.inputs)
             many = "value" if wanted == 1 else "values"

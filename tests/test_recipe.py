@@ -258,6 +258,21 @@ def test_a_recipe_whose_memory_holds_no_step_has_no_cost() -> None:
     )
 
 
+def test_a_memory_in_bytes_holds_what_its_storage_lets_it() -> None:
+    """int8 takes head_dim bytes and a scale of four for a head, and not two bytes a number: more is attended to."""
+    config, adapter = describe()
+    shape = DecoderShape.of(config)
+    sizes = dict(frames=64, height=224, width=224)
+    token = 2 * shape.kv_heads * (shape.head_dim + 4)
+    small = 100 * shape.layers * token
+    stored = pv.Memory(bytes=small, storage="int8")
+    flops = [
+        recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=memory), config, adapter, **sizes).decoder
+        for memory in (stored, pv.Memory(tokens=100), pv.Memory(bytes=small))
+    ]
+    assert flops[0] == flops[1] and flops[0] > flops[2]
+
+
 def test_what_a_recipe_costs_by_the_sum_of_its_parts() -> None:
     config, adapter = describe()
     shape, steps, places = DecoderShape.of(config), 4, 4 * 4

@@ -73,16 +73,16 @@ class EVS:
         """What each token's place showed before it [tokens, hidden], and whether it showed anything [tokens]."""
         # tokens sorted by place, then by time: a token's past is the one in front of it, or what was carried
         number = torch.arange(len(tokens), device=tokens.step.device)
-        order = (tokens.place() * len(tokens.seconds) + tokens.step).argsort(stable=True)
-        place = tokens.place()[order]
+        place = tokens.place()
+        order = (place * len(tokens.seconds) + tokens.step).argsort(stable=True)
         same = torch.zeros_like(place, dtype=torch.bool)
-        same[1:] = place[1:] == place[:-1]
+        same[1:] = place[order[1:]] == place[order[:-1]]
         previous = torch.where(same, order.roll(1), -1)
         previous = torch.empty_like(number).scatter(0, order, previous)
         own = tokens.features[previous.clamp(min=0)]
         if last is None:
             return own, previous >= 0
-        held = last[tokens.place()].to(own)
+        held = last[place].to(own)
         known = held.any(-1) | (previous >= 0)
         return torch.where(previous[:, None] >= 0, own, held), known
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..costs.decoder import DecoderShape
 from ..costs.stream import StreamShape
 from ..costs.way import WayFlops, video_flops
 from ..errors import ConfigError
 from ..gate import gate_named
+from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
 from ..reduce import reducer_named
+from .limits import layer_bytes, steps_at_once
 from .recipe import Recipe
 
 
@@ -43,13 +47,14 @@ def recipe_flops(
 
     Notes
     -----
-    A chunk that would fill a layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out
-    depends on the video: every frame counts. A reducer that can't say how much it leaves is taken to leave everything.
-    Neither prompt nor glue nor probe are counted.
+    Keys and values are of 16 bits before they are stored. A chunk that would fill a layer's budget runs in pieces of
+    half of it, as in a stream. What a gate leaves out depends on the video: every frame counts. A reducer that can't
+    say how much it leaves is taken to leave everything. Neither prompt nor glue nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
     schedule = recipe.pyramid.resolve(shape.layers)
-    limits = recipe.memory.budgets(schedule.per_layer_shares(), shape.kv_bytes_per_token() // shape.layers)
+    token_bytes = sum(layer_bytes(storage_named(recipe.memory.storage), shape, torch.bfloat16))
+    limits = recipe.memory.budgets(schedule.per_layer_shares(), token_bytes)
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
     stream = StreamShape(shape, schedule, scorer, limits=limits)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
@@ -68,12 +73,12 @@ def recipe_flops(
 def _at_once(schedule: Schedule, limits: tuple[int, ...] | None, steps: int, places: int) -> int:
     """How many steps run together."""
 
-    def fits(steps: int, share: float = 1.0) -> bool:
+    def fits(steps: int, share: float) -> bool:
         incoming = schedule.per_layer(steps * places)
         return limits is None or all(n <= most * share for n, most in zip(incoming, limits, strict=True))
 
-    if not fits(1):
+    if not fits(1, 1.0):
         raise ConfigError(
             f"a memory of {min(limits or ()):,} tokens a layer can't hold one step of {places:,}; give more."
         )
-    return steps if fits(steps) else max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
+    return steps_at_once(steps, fits)

@@ -17,16 +17,16 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
-from ..memory.storages import column_bytes, storage_named
+from ..memory.storages import storage_named
 from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.rows import Passage
 from .front import Front
-from .limits import archive_of, fixed_rope, limits_of
+from .limits import archive_of, fixed_rope, layer_bytes, limits_of, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import chunk_table, stage_tables, text_tables
-from .state import Seen, StreamState
+from .state import StreamState
 
 
 class Ingestor:
@@ -65,9 +65,7 @@ class Ingestor:
         asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         shape = DecoderShape.of(model.config)
         self.storage = storage_named(memory.storage)
-        key_bytes, value_bytes = (
-            column_bytes(self.storage(of), shape.kv_heads, shape.head_dim, model.dtype) for of in ("keys", "values")
-        )
+        key_bytes, value_bytes = layer_bytes(self.storage, shape, model.dtype)
         self.token_bytes = key_bytes + value_bytes
         self.moved_bytes = self.token_bytes + key_bytes  # a layer whose positions were moved holds its keys twice
         self.trained: int = model.config.get_text_config().max_position_embeddings
@@ -133,24 +131,16 @@ class Ingestor:
             )
         if self.limits.window is not None:
             ids, after = self.adapter.place(chunk, place)
-            if (
-                len(chunk) and after.next - int(ids[0].min()) > self.limits.window.limit // 2
-            ):  # on the host: no device waits
+            first = int(ids[0].min()) if len(chunk) else after.next  # on the host: no device waits
+            if after.next - first > self.limits.window.limit // 2:
                 return 1  # a pause within the chunk, which only whole pieces can close
-        if fits(steps, 1.0):
-            return steps
-        # a chunk that would push everything else out goes in pieces that leave half of the room to the past
-        return max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
+        return steps_at_once(steps, fits)
 
     def fill_up(self, state: StreamState) -> None:
         """Let an odd frame that waits be seen without its partner."""
         if state.waiting is not None:
             waiting, state.waiting = state.waiting, None
-            self.visual(state, self.look(state, waiting))
-
-    def look(self, state: StreamState, seen: Seen) -> VisualChunk:
-        """Frames of whole steps as the visual tokens that enter the language model."""
-        return self.front.look(state, seen)
+            self.visual(state, self.front.look(state, waiting))
 
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, the probe included."""

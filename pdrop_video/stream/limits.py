@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Archive, Limits, Memory, Window
+from ..memory.storages import Storage, column_bytes
 from ..pyramid import LayerLoop
 
 _RESERVE = 1024
@@ -17,6 +22,20 @@ def fixed_rope(model: Any) -> str | None:
     """The name of a RoPE whose angles depend on the length, so that no key can be moved by a rotation."""
     rope = (getattr(model.config.get_text_config(), "rope_parameters", None) or {}).get("rope_type", "default")
     return rope if rope in ("dynamic", "longrope") else None
+
+
+def layer_bytes(storage: Storage, shape: DecoderShape, dtype: torch.dtype) -> tuple[int, int]:
+    """Bytes of one token's keys, and of its values, in one layer, as they are stored."""
+    keys, values = (column_bytes(storage(of), shape.kv_heads, shape.head_dim, dtype) for of in ("keys", "values"))
+    return keys, values
+
+
+def steps_at_once(steps: int, fits: Callable[[int, float], bool]) -> int:
+    """How many steps of a chunk run together; ``fits(steps, share)`` says if so many take at most that share of room.
+
+    A chunk that would push everything else out goes in pieces that leave half of the room to the past.
+    """
+    return steps if fits(steps, 1.0) else max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
 
 
 def limits_of(

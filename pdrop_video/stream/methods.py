@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..gate import GATES
-from ..memory import EVICTORS
-from ..memory.storages import STORAGES
-from ..pyramid import ALLOCATORS, SCORERS
-from ..reduce import REDUCERS
 from ..registry import Facts, facts_of
-
-SLOTS: dict[str, Mapping[str, Any]] = {
-    "gate": GATES,
-    "reducer": REDUCERS,
-    "scorer": SCORERS,
-    "allocator": ALLOCATORS,
-    "evictor": EVICTORS,
-    "storage": STORAGES,
-}
-"""Registries by the name of the argument that takes their methods, in the order in which a frame meets them."""
+from .recipe import SLOTS
 
 
 @dataclass(frozen=True, slots=True)

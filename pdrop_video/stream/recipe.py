@@ -21,7 +21,15 @@ from ..pyramid import ALLOCATORS, SCORERS, Pyramid
 from ..reduce import REDUCERS, Reducer, reducer_named
 from ..registry import name_of
 
-_METHODS = {"scorer": SCORERS, "allocator": ALLOCATORS, "evictor": EVICTORS, "storage": STORAGES}
+SLOTS: dict[str, Mapping[str, Any]] = {
+    "gate": GATES,
+    "reducer": REDUCERS,
+    "scorer": SCORERS,
+    "allocator": ALLOCATORS,
+    "evictor": EVICTORS,
+    "storage": STORAGES,
+}
+"""Registries by the name of the argument that takes their methods, in the order in which a frame meets them."""
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
 _RANKING = {"scorer", "allocator", "positions"}
@@ -213,9 +221,8 @@ def _plain(value: Any) -> dict[str, Any]:
         given = getattr(value, each.name)
         if given == getattr(usual, each.name):
             continue
-        registry: Any = _METHODS.get(each.name)
-        if registry is not None and not isinstance(given, str):
-            given = name_of(registry, given)
+        if each.name in SLOTS and not isinstance(given, str):
+            given = name_of(SLOTS[each.name], given)
         said[each.name] = list(given) if isinstance(given, tuple) else given
     return said
 

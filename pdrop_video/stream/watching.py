@@ -145,7 +145,7 @@ class Watching:
                 if runs or state.waiting is not None:
                     follow_up(self.lm, self._ingest, state)
                 for seen in runs:
-                    self._ingest.visual(state, self._ingest.look(state, seen), self._access.give_way)
+                    self._ingest.visual(state, self._ingest.front.look(state, seen), self._access.give_way)
                 taken = perf_counter() - begun
                 state.push_seconds += taken
         waiting = 0 if state.waiting is None else len(state.waiting)

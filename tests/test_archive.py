@@ -20,7 +20,7 @@ from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video.memory import EVICTORS, StreamCache
-from pdrop_video.pyramid.rank import per_head
+from pdrop_video.pyramid.heads import per_head
 
 QUESTION = "what is shown first ?"
 EVERYTHING = pv.Pyramid(stages=1)

@@ -288,7 +288,7 @@ def test_the_probe_asks_what_its_rows_ask_in_each_layer(monkeypatch: pytest.Monk
         stream.push(video(4, seed=i), [4 * i + j for j in range(4)])
     queries, probe = stream._state.cache.queries, len(stream._ingest.probe)
     assert queries is not None and len(queries) == len(seen) == 6 and probe > 3
-    for mine, theirs in zip(queries, seen, strict=True):
+    for mine, theirs in zip(queries.values(), seen, strict=True):
         torch.testing.assert_close(mine, theirs[0, :, -probe:], atol=1e-12, rtol=0)
 
 

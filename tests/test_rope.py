@@ -15,7 +15,7 @@ from test_one_shot import masks_of
 
 import pdrop_video as pv
 from pdrop_video import Pyramid, pyramid_drop
-from pdrop_video.pyramid.rank import rotate
+from pdrop_video.pyramid.heads import rotate
 
 PYRAMID = Pyramid(layers=(2, 4), ratios=(0.5, 0.25))
 FAMILIES = ("llava_onevision", "internvl", "smolvlm", "qwen2_5_vl", "qwen3_vl")

@@ -84,7 +84,7 @@ def test_every_evictor_goes_on_bit_for_bit(evictor: str, family: str, dtype: tor
             stream.push(video(2 * step + 1, seed=i), [9.0 * i + 0.37 * j for j in range(2 * step + 1)])
         if len(streams) > 1:
             same(*streams)
-            for one, other in zip(*(stream._state.cache.queries or [] for stream in streams), strict=True):
+            for one, other in zip(*((stream._state.cache.queries or {}).values() for stream in streams), strict=True):
                 assert torch.equal(one, other) and one.stride() == other.stride()
             logits, again = (stream.next_logits(QUESTION, retrieve=1) for stream in streams)
             assert torch.equal(logits, again)

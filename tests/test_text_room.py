@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import pdrop_video as pv
 from pdrop_video import cli
-from pdrop_video.pyramid.rank import per_head, rotate
+from pdrop_video.pyramid.heads import per_head, rotate
 from pdrop_video.stream.shared import MOST_TOKENS
 
 QUESTION = "what is shown first ?"

@@ -45,7 +45,7 @@ def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape) -> Any:
 def step_through(model: Any, counts: tuple[int, ...]) -> Callable[[], Tensor]:
     """A step of a stream: the loop over a stream's cache, the final norm, the output matrix."""
     shape, loop = DecoderShape.of(model.config), LayerLoop(model.get_decoder(), pv.Pyramid(stages=1))
-    cache = fill(StreamCache(shape.layers, Limits(), evictor_named(Memory().evictor)), counts, shape)
+    cache = fill(StreamCache(shape.kinds, Limits(), evictor_named(Memory().evictor)), counts, shape)
     ids, place = torch.tensor([[7]]), torch.full((3, 1, 1), max(counts))
 
     def run() -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 import pdrop_video as pv
+from pdrop_video.common.kinds import kinds_of
 from pdrop_video.memory import EVICTORS, Ahead, Limits, StreamCache
 
 from .common import AsJson, Out, in_turns, random_lm, report, seconds
@@ -90,7 +91,7 @@ def decoding(lm: pv.VideoLM, tokens: int, repeats: int) -> dict[str, float]:
     """One step over `tokens` in every layer: the library's cache against `DynamicCache`, in the unmodified model."""
     text = lm.model.config.get_text_config()
     size = (1, text.num_key_value_heads, tokens, text.hidden_size // text.num_attention_heads)
-    ours = StreamCache(lm.num_layers, Limits((tokens,) * lm.num_layers), EVICTORS["oldest"])
+    ours = StreamCache(kinds_of(text), Limits((tokens,) * lm.num_layers), EVICTORS["oldest"])
     theirs = DynamicCache(config=text)
     for i in range(lm.num_layers):
         keys, values = (torch.randn(size, dtype=lm.model.dtype) for _ in range(2))

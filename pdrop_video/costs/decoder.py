@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.kinds import LayerKind, kinds_of
 from ..errors import ModelError
 from ..pyramid import Schedule
 from ..pyramid.scorers import RankingSize, Scorer, scorer_named
@@ -52,6 +53,11 @@ class DecoderShape:
         MLPs that each row passes; 0 where layers have experts in a way that is not counted.
     router : int
         Experts among which a router chooses for each row; 0 without one.
+    kinds : tuple of LayerKind
+        Of each layer; empty where all attend to everything.
+    columns : tuple of (int, int, int)
+        What each layer holds of a token: heads, and the width of a key and of a value in each; empty where they are
+        `kv_heads` and `head_dim`.
     """
 
     layers: int
@@ -64,6 +70,8 @@ class DecoderShape:
     gated: bool = True
     experts: int = 1
     router: int = 0
+    kinds: tuple[LayerKind, ...] = ()
+    columns: tuple[tuple[int, int, int], ...] = ()
 
     @classmethod
     def of(cls, config: Any) -> DecoderShape:
@@ -81,11 +89,33 @@ class DecoderShape:
             vocabulary=text.vocab_size,
             experts=experts,
             router=router,
+            kinds=kinds_of(text),
+            columns=_columns(text),
         )
+
+    def kind(self, layer: int) -> LayerKind:
+        """What a layer does with the rows that came before."""
+        return self.kinds[layer] if self.kinds else LayerKind()
+
+    def column(self, layer: int) -> tuple[int, int, int]:
+        """Heads of what a layer holds of a token, and the width of a key and of a value in each."""
+        return self.columns[layer] if self.columns else (self.kv_heads, self.head_dim, self.head_dim)
 
     def kv_bytes_per_token(self, bytes_per_number: int = 2) -> int:
         """Bytes of keys and values that one token takes in all layers together."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
+
+
+def _columns(text: Any) -> tuple[tuple[int, int, int], ...]:
+    """What each layer holds of a token; see `DecoderShape`."""
+    heads, count = text.num_attention_heads, text.num_hidden_layers
+    if rank := getattr(text, "kv_lora_rank", None):  # latents, beside which stands the key that all heads share
+        return ((1, text.qk_rope_head_dim, rank),) * count
+    columns = []
+    for each in list(getattr(text, "per_layer_config", None) or [text] * count):
+        dim = getattr(each, "head_dim", None) or text.hidden_size // heads
+        columns.append((getattr(each, "num_key_value_heads", None) or heads, dim, dim))
+    return tuple(columns)
 
 
 def _experts(text: Any) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """The KV cache across chunks: storage, metadata and budget. Knows tensors, never a model family."""
 
 from .archive import Archive, Block, Piece
-from .cache import Limits, StreamCache
-from .config import Memory
+from .cache import StreamCache
+from .config import UNBOUNDED, Memory
 from .evictors import EVICTORS, Evictor, Held
 from .layer import KeyValueLayer
+from .limits import Limits
 from .modes import lasting
 from .storages import STORAGES, Storage
 from .table import TokenTable
@@ -13,6 +14,7 @@ from .window import Ahead, Range, Shift, Window
 __all__ = [
     "EVICTORS",
     "STORAGES",
+    "UNBOUNDED",
     "Ahead",
     "Archive",
     "Block",

@@ -1,4 +1,4 @@
-"""The KV cache of a stream: one storage and one table per decoder layer, under one budget.
+"""The cache of a stream: one storage and one table per decoder layer, under one budget.
 
 Knows layers, tables, positions and the budget. Refuses to know models, frames and questions.
 """
@@ -7,40 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..common.kinds import LayerKind
 from ..errors import ConfigError
 from .archive import Archive, Piece
-from .evictors import Evictor, Held, Merger, choose
+from .evicting import chosen, merge, places
+from .evictors import Evictor, Held, Merger
 from .layer import KeyValueLayer
+from .limits import Limits
 from .room import Arrangement
+from .sliding import LatentLayer, SlidingLayer, newest, shared
+from .states import StateLayer
 from .storages import STORAGES, Storage
 from .table import TokenTable
-from .window import Ahead, Shift, Window
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the layers of a cache may hold.
-
-    Attributes
-    ----------
-    tokens : tuple of int or None
-        Most columns of each layer; None for no limit.
-    moved : tuple of int or None
-        The same for a layer whose positions were moved, which holds its keys twice.
-    window : Window or None
-        Where positions must stay; None leaves them where they are.
-    """
-
-    tokens: tuple[int, ...] | None = None
-    moved: tuple[int, ...] | None = None
-    window: Window | None = None
+from .window import Ahead, Shift
 
 
 class StreamCache(Cache):
@@ -48,8 +34,8 @@ class StreamCache(Cache):
 
     Parameters
     ----------
-    num_layers : int
-        Decoder layers.
+    kinds : tuple of LayerKind
+        Of the decoder's layers.
     limits : Limits
         What each may hold.
     evictor : Evictor
@@ -58,40 +44,54 @@ class StreamCache(Cache):
         Where it goes; None forgets it.
     storage : Storage
         How keys and values are stored.
+    latent : bool
+        Whether layers hold latents.
 
     Attributes
     ----------
     tables : list of TokenTable
-        Per layer, what its columns are. Layers that hold the same tokens share one table.
+        Per layer, what its columns are. Layers that hold the same tokens share one table; that of a layer that holds
+        no columns is empty.
     shifts : list of Shift
         Per layer, how far its positions stand behind the stream's.
-    queries : list of Tensor or None
-        Per layer, what the newest probe asked [heads, probes, head_dim], for evictors that look at it.
+    queries : dict of Tensor or None
+        By layer, what the newest probe asked [heads, probes, head_dim], for evictors that look at it.
     """
 
     layers: list[Any]
 
     def __init__(
         self,
-        num_layers: int,
+        kinds: tuple[LayerKind, ...],
         limits: Limits,
         evictor: Evictor,
         archive: Archive | None = None,
         storage: Storage = STORAGES["full"],
+        latent: bool = False,
     ) -> None:
-        tokens = limits.tokens or (None,) * num_layers
+        tokens = limits.tokens or (None,) * len(kinds)
         moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
-        super().__init__(layers=[KeyValueLayer(limit, moves, storage) for limit in tokens[:num_layers]])
-        self.limits, self.evictor, self.archive, self.storage = limits, evictor, archive, storage
+        layers: list[Any] = []
+        for kind, limit in zip(kinds, tokens, strict=True):
+            if not kind.holds:
+                layers.append(StateLayer())
+            elif kind.window is not None:
+                layers.append(SlidingLayer(None, moves, storage))
+            else:
+                layers.append((LatentLayer if latent else KeyValueLayer)(limit, moves, storage))
+        super().__init__(layers=layers)
+        self.kinds, self.limits, self.evictor, self.archive, self.storage = kinds, limits, evictor, archive, storage
+        self.latent = latent
         self.tables: list[TokenTable] = []
-        self.shifts = [Shift()] * num_layers
-        self.queries: list[Tensor] | None = None
+        self.shifts = [Shift()] * len(kinds)
+        self.queries: dict[int, Tensor] | None = None
 
     # -- sharing ----------------------------------------------------------------------------------------------------
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache(0, self.limits, self.evictor, self.archive, self.storage)
+        twin = StreamCache((), replace(self.limits, tokens=None), self.evictor, self.archive, self.storage, self.latent)
+        twin.kinds, twin.limits = self.kinds, self.limits
         twin.layers = [layer.fork() for layer in self.layers]
         twin.tables, twin.shifts, twin.queries = list(self.tables), list(self.shifts), self.queries
         return twin
@@ -134,26 +134,54 @@ class StreamCache(Cache):
 
     def lengths(self) -> list[int]:
         """Columns held by each layer, hidden ones included."""
-        return [layer.columns.length for layer in self.layers]
+        return [layer.length for layer in self.layers]
+
+    @property
+    def anchor(self) -> int:
+        """The first layer that holds columns and forgets by the budget alone."""
+        return next(i for i, kind in enumerate(self.kinds) if kind.ranks)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all keys and values held."""
+        """Bytes of all keys, values and states held."""
         return sum(layer.nbytes for layer in self.layers)
 
     def truncate(self, lengths: list[int]) -> None:
         """Forget each layer's newest columns down to `lengths`."""
-        for layer, length in zip(self.layers, lengths, strict=True):
+        done: dict[Any, tuple[Tensor, Tensor]] = {}
+        for layer, length, kind in zip(self.layers, lengths, self.kinds, strict=True):
+            before = layer.positions if kind.window is not None else None
             layer.truncate(length)
+            if before is not None:
+                layer.positions = shared(done, before, layer.positions, length)
 
     def record(self, new: list[TokenTable]) -> None:
         """Note what was appended to each layer."""
         done: dict[tuple[int, int], tuple[TokenTable, ...]] = {}
         for i, (old, more) in enumerate(zip(self.tables, new, strict=True)):
+            if not self.kinds[i].holds:
+                continue
             key = (id(old), id(more))
             if key not in done:
                 done[key] = old.append(more), old, more
             self.tables[i] = done[key][0]
+
+    def slide(self) -> None:
+        """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""
+        done: dict[tuple[int, int], tuple[Any, ...]] = {}
+        shares: dict[Any, tuple[Tensor, Tensor]] = {}
+        for i, kind in enumerate(self.kinds):
+            table, layer = self.tables[i], self.layers[i]
+            if kind.window is None or len(table) <= kind.window:
+                continue
+            key = id(table), kind.window
+            if key not in done:
+                move = Arrangement.of(newest(table.index, kind.window), len(table))
+                done[key] = move, table.take(move.order), table
+            move, self.tables[i], _ = done[key]
+            before = layer.positions
+            layer.keep(move)
+            layer.positions = shared(shares, before, layer.positions, *key)
 
     # -- making room ------------------------------------------------------------------------------------------------
 
@@ -175,7 +203,10 @@ class StreamCache(Cache):
             self.shifts = [replace(shift, video=shift.text) for shift in self.shifts]
         done: dict[Any, Any] = {}
         for i, (table, shift) in enumerate(zip(self.tables, self.shifts, strict=True)):
-            if window is None or not moves[i]:
+            if window is None or not moves[i] or not self.kinds[i].holds:
+                continue
+            if not len(table):  # a window that nothing is left in
+                self.shifts[i] = Shift(ahead.first, ahead.first)
                 continue
             key = id(table), shift
             if key not in done:
@@ -215,7 +246,15 @@ class StreamCache(Cache):
     def leaving(self, ahead: Ahead) -> list[bool]:
         """Which layers must move so that `ahead` stays within the window."""
         window = self.limits.window
-        return [window is not None and ahead.end - s.text > max(window.limit, s.reach) for s in self.shifts]
+        return [
+            window is not None and kind.holds and ahead.end - shift.text > max(window.limit, shift.reach)
+            for kind, shift in zip(self.kinds, self.shifts, strict=True)
+        ]
+
+    @property
+    def stood(self) -> list[Shift]:
+        """The shifts of the layers that have positions."""
+        return [shift for kind, shift in zip(self.kinds, self.shifts, strict=True) if kind.holds]
 
     def widen(self, limit: int) -> None:
         """Let the window reach up to `limit`; for a fork."""
@@ -227,7 +266,7 @@ class StreamCache(Cache):
         window = self.limits.window
         assert window is not None
         window = replace(window, always=True)
-        tables = {id(table): table for table in self.tables}.values()
+        tables = {id(table): table for table in self.tables if len(table)}.values()
         taken = max(ahead.next - window.squeeze(table, ahead)[1].text for table in tables)
         return (window.limit if limit is None else limit) - taken
 
@@ -244,21 +283,23 @@ class StreamCache(Cache):
         lost: dict[int, Piece] = {}
         for i in reversed(range(len(self.layers))):
             layer, table = self.layers[i], self.tables[i]
+            if not self.kinds[i].ranks:
+                continue
             keep = most = self._staying(i, incoming[i], moves[i])
             if window is not None and self.limits.tokens is not None and moves[i]:  # beside the positions of what comes
                 most = min(keep, window.limit - (ahead.end - ahead.first))
-            if keep == len(table) and (most == keep or _places(table) <= most):
+            if keep == len(table) and (most == keep or places(table) <= most):
                 continue
             key = (id(table), keep, most) if self.evictor.by_table else (id(table), -i - 1, 0)
             if key not in done:
-                query = None if self.queries is None else self.queries[i]
+                query = None if self.queries is None else self.queries.get(i)
                 held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query, deeper)
-                priority, stay = self._chosen(held, keep, most)
+                priority, stay = chosen(self.evictor, held, keep, most)
                 deeper = table, priority
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
                 move = Arrangement.of(stay, len(table))
                 gone = None if self.archive is None else table.take(move.gone)
-                done[key] = move, self._merge(layer, merged, table).take(move.order), gone, table
+                done[key] = move, merge(layer, merged, table).take(move.order), gone, table
             move, self.tables[i], gone, _ = done[key]
             if gone is not None:
                 keys = layer.entered if layer.moved else layer.keys
@@ -266,27 +307,3 @@ class StreamCache(Cache):
             layer.keep(move)
         if self.archive is not None and lost:
             self.archive = self.archive.add(lost)
-
-    def _chosen(self, held: Held, keep: int, most: int) -> tuple[Tensor, Tensor]:
-        """Priorities, and which `keep` columns stay; fewer where they would stand at more than `most` positions."""
-        while True:
-            priority = self.evictor(held, keep)
-            stay = choose(priority, held.table, keep)
-            if keep <= most or (taken := _places(held.table.take(stay))) <= most:
-                return priority, stay
-            most = max(most, int((held.table.chunk < 0).sum()))  # the prefix stays, come what may
-            keep = max(most, keep * most // taken)
-
-    @staticmethod
-    def _merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor] | None, table: TokenTable) -> TokenTable:
-        """Let some columns stand for others that go: their keys and values change, at the positions of now."""
-        if merged is None:
-            return table
-        slots, keys, values = merged
-        layer.overwrite(slots, keys, values)
-        return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))
-
-
-def _places(table: TokenTable) -> int:
-    """Positions on the first axis at which anything stands: what is left of them once all gaps are closed."""
-    return table.position[:, 0].unique().numel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,9 @@ from ..common import checks
 from ..errors import ConfigError
 from .evictors import Evictor, evictor_named
 from .storages import Storage, storage_named
+
+UNBOUNDED = 2**62
+"""Columns of a layer that no budget bounds: its window does, or it holds none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +99,25 @@ class Memory:
         evictor = evictor_named(self.evictor)
         return (self.tokens or self.bytes) is not None and getattr(evictor, "uses_score", False)
 
-    def budgets(self, shares: list[float], token_bytes: float) -> tuple[int, ...] | None:
+    def budgets(
+        self, shares: Sequence[float | None], token_bytes: Sequence[float], fixed: int = 0
+    ) -> tuple[int, ...] | None:
         """Most tokens that each layer may hold; None for no limit.
 
         Parameters
         ----------
-        shares : list of float
-            For each layer, the ratio of its stage.
-        token_bytes : float
-            Bytes of one token in one layer.
+        shares : sequence of float or None
+            For each layer, the ratio of its stage; None of a layer outside the budget, which may hold `UNBOUNDED`.
+        token_bytes : sequence of float
+            Bytes of one token in each layer.
+        fixed : int
+            Bytes that layers outside the budget take of it.
         """
-        weights = shares if self.shape == "pyramid" else [1.0] * len(shares)
+        weights = [share if share is None or self.shape == "pyramid" else 1.0 for share in shares]
         tokens: float | None = self.tokens
         if self.bytes is not None:
-            tokens = self.bytes / (token_bytes * sum(weights))
-        return None if tokens is None else tuple(int(tokens * weight) for weight in weights)
+            each = sum(size * weight for size, weight in zip(token_bytes, weights, strict=True) if weight is not None)
+            tokens = max(self.bytes - fixed, 0) / each
+        if tokens is None:
+            return None
+        return tuple(UNBOUNDED if weight is None else int(tokens * weight) for weight in weights)

@@ -106,6 +106,11 @@ class KeyValueLayer(DynamicLayer):
         return held if self.shown is None else len(self.shown) + held - self._since
 
     @property
+    def length(self) -> int:
+        """Columns held, hidden ones included."""
+        return self.columns.length
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the columns held, as they are stored."""
         room = self.columns.room
@@ -178,7 +183,7 @@ class KeyValueLayer(DynamicLayer):
 
     def fork(self) -> KeyValueLayer:
         """A layer that holds and hides the same columns and shares their storage."""
-        twin = KeyValueLayer(storage=self.storage)
+        twin = type(self)(storage=self.storage)
         twin.columns = self.columns.fork()
         if self.is_initialized:
             twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
@@ -218,20 +223,29 @@ class KeyValueLayer(DynamicLayer):
         return {name: self.columns.held(of) for name, of in parts.items()} | {n: of for n, of in learned.items() if of}
 
     def restore(self, stored: dict[str, Parts], shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Hold what another layer held: keys and values of this shape and type before they were stored.
+        """Hold what another layer held.
+
+        Parameters
+        ----------
+        stored : dict
+            As `stored` gave it.
+        shape : (batch, kv_heads, columns, key width, value width)
+            Of keys and values before they were stored.
+        dtype : torch.dtype
+            The type that they had.
 
         Raises
         ------
         ValueError
             If no layer with this storage gives such tensors.
         """
-        keys, (batch, kv_heads, held, head_dim) = stored["keys"], shape
+        keys, (batch, kv_heads, held, *widths) = stored["keys"], shape
         if keys[0].is_floating_point():  # of a model whose keys are not of its own type
             dtype = keys[0].dtype
         self.dtype, self.device, self.is_initialized = dtype, keys[0].device, True
         self.learned = stored.get("learned_keys", ()), stored.get("learned_values", ())
-        nothing = torch.zeros(batch, kv_heads, 0, head_dim, dtype=dtype, device=self.device)
-        for name, like in zip(("keys", "values", "entered"), (*self._encoded(nothing, nothing),) * 2, strict=False):
+        nothing = [torch.zeros(batch, kv_heads, 0, width, dtype=dtype, device=self.device) for width in widths]
+        for name, like in zip(("keys", "values", "entered"), (*self._encoded(*nothing),) * 2, strict=False):
             wanted = [(part.dtype, (batch, kv_heads, held, part.shape[-1])) for part in like]
             given = [(part.dtype, tuple(part.shape)) for part in stored.get(name, ())]
             if given != wanted and (given or name != "entered"):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ModelError, PDropError
+from .decoder import embeddings_of, stack_of
 from .loop import LayerLoop
 from .schedule import Pyramid
 from .shadow import shadow
@@ -55,7 +56,9 @@ def accept(text: Any, model: Any = None) -> type[BaseModelOutputWithPast]:
         with torch.inference_mode(False), torch.no_grad():
             with _refusing(text, "its modules can't be tried apart from it"):
                 twin: Any = shadow(text if model is None else model)
-            known[way] = _tried(twin if model is None else twin.get_decoder(), None if model is None else twin)
+            known[way] = _tried(
+                twin if model is None else stack_of(twin.get_decoder()), None if model is None else twin
+            )
     return known[way]
 
 
@@ -63,7 +66,7 @@ def _tried(text: Any, model: Any) -> type:
     """A few rows of token embeddings through the decoder's own forward and through the layer loop."""
     loop = LayerLoop(text, Pyramid(stages=1))
     with _refusing(text, "its embeddings can't be read"):
-        embeds = _embeddings(text)
+        embeds, ids = _embeddings(text)
     # far out, where some families begin to scale; without gaps, which transformers takes for several samples
     start = max(getattr(text.config, "max_position_embeddings", None) or 0, _ROWS) - _ROWS
     positions = torch.arange(start, start + _ROWS, device=embeds.device)[None]
@@ -75,8 +78,8 @@ def _tried(text: Any, model: Any) -> type:
         output = text.forward(**given)
         own.end = output.last_hidden_state
     with _refusing(text, "its layers can't be run one by one"):
-        rows = loop.run(embeds, positions, None, passage=ours)
-        ours.end = text.norm(rows.hidden)
+        rows = loop.run(loop.decoder.widened(embeds, ids), positions, None, passage=ours)
+        ours.end = loop.decoder.norm(rows.hidden)
     _compare(text, own, ours)
     if model is not None:
         with _refusing(text, f"{type(model).__name__} can't be run on embeddings alone"):
@@ -89,15 +92,17 @@ def _tried(text: Any, model: Any) -> type:
 
 
 def _compare(text: Any, own: Seen, ours: Seen) -> None:
-    if not len(own.entered) == len(own.attention) == len(ours.entered):
+    if len(own.entered) != len(ours.entered) or own.attention.keys() != ours.attention.keys():
         raise ModelError(
             f"{type(text).__name__} is not supported: of its {len(text.layers)} layers {len(own.entered)} ran, and "
-            f"{len(own.attention)} attended; expected every layer once."
+            f"{len(own.attention)} attended; expected every layer once, and {len(ours.attention)} that attend."
         )
-    tolerance = _tolerance([*own.entered, *(states for of in own.attention for states in of[:3])])
+    tolerance = _tolerance([*own.entered, *(states for of in own.attention.values() for states in of[:3])])
     names = "queries", "keys", "values"
     for i, (seen, expected) in enumerate(zip(ours.entered, own.entered, strict=True)):
         _refuse_difference(text, f"rows that enter layer {i}", expected, seen, tolerance)
+        if i not in own.attention:
+            continue
         for name, theirs, made in zip(names, own.attention[i], ours.attention[i], strict=False):
             _refuse_difference(text, f"{name} of layer {i}", theirs, made, tolerance)
         weights, made = own.attention[i][3], ours.attention[i][3]
@@ -147,9 +152,10 @@ def _refusing(text: Any, what: str) -> Iterator[None]:
         raise ModelError(f"{type(text).__name__} is not supported: {what} ({type(error).__name__}: {said}).") from error
 
 
-def _embeddings(text: Any) -> Tensor:
-    """Of a few tokens [1, rows, hidden]; drawn without touching anybody's generator."""
-    table = text.embed_tokens
+def _embeddings(text: Any) -> tuple[Tensor, Tensor]:
+    """Of a few tokens [1, rows, hidden], and their ids; drawn without touching anybody's generator."""
+    table = embeddings_of(text)
     ids = torch.randint(text.config.vocab_size, (1, _ROWS), generator=torch.Generator().manual_seed(0))
     device = next((each.device for each in table.parameters() if not each.is_meta), ids.device)
-    return table(ids.to(device))
+    ids = ids.to(device)
+    return table(ids), ids

@@ -179,7 +179,7 @@ class Call:
         if visual is not None:
             with self.recording:
                 self._call.rows = self.trace.record(rows, visual)
-        return self.output(last_hidden_state=text.norm(rows.hidden), **{CACHE: cache})
+        return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
 
     def _refuse(self, attention_mask: Any, kwargs: dict[str, Any]) -> None:
         if isinstance(attention_mask, dict) or (attention_mask is not None and attention_mask.ndim != 2):

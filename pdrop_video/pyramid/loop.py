@@ -1,7 +1,7 @@
 """The decoder's layer loop, run in stages with fewer visual rows in each.
 
-Knows a decoder stack as transformers builds it (``layers``, ``norm``, ``rotary_emb``, ``config``) and a
-transformers cache whose layers may hold different lengths. Refuses to know model families, pixels and streams.
+Knows a decoder stack layer by layer, and a transformers cache whose layers may hold different lengths. Refuses to know
+model families, pixels and streams.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_causal_mask
 
+from ..common.kinds import rank_at
 from ..errors import ConfigError
 from .allocators import allocator_named
+from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
-from .rank import Rope, distinct_rows, rotate, turned
-from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
+from .heads import Rope, attention_of, held_keys, rotate_held, turned
+from .lending import Lenders
+from .masks import Masks
+from .rank import distinct_rows
+from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
-from .stack import refuse_checkpointing, refuse_other_stacks
+from .stack import refuse_checkpointing
+from .states import run_states
 
 
 class LayerLoop:
@@ -33,24 +38,25 @@ class LayerLoop:
     text : nn.Module
         The decoder stack, ``model.get_decoder()``.
     pyramid : Pyramid
-        Where and how much to drop.
+        Where and how much to drop. Boundaries move forward to layers that can rank.
 
     Raises
     ------
     ModelError
-        If the stack is not one of full-attention decoder layers.
+        If some of the stack's layers are of a kind that is not supported.
     ConfigError
         If the schedule does not fit the model.
     """
 
     def __init__(self, text: Any, pyramid: Pyramid) -> None:
-        refuse_other_stacks(text)
-        self.text = text
-        self.schedule: Schedule = pyramid.resolve(len(text.layers))
-        sections = "mrope_section" in (getattr(text.config, "rope_parameters", None) or {})
-        self.axes = 3 if sections or hasattr(text.rotary_emb, "mrope_section") else 1
+        self.decoder = Decoder(stack_of(text))
+        self.text, self.axes, self.kinds = self.decoder.text, self.decoder.axes, self.decoder.kinds
+        self.rank_at = rank_at(self.kinds)
+        self.schedule: Schedule = pyramid.resolve(len(self.kinds), self.rank_at)
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
         self.ranks_at: tuple[int, ...] = self.schedule.layers
+        # of each stage the first layer that remembers all it is given; None where no layer does
+        self.anchors = tuple(next((i for i in span if i in self.rank_at), None) for span in self.schedule.spans)
         self.compact = pyramid.positions == "compact"
         if self.compact and self.axes == 3:
             raise ConfigError(
@@ -61,7 +67,11 @@ class LayerLoop:
     def rank_all_the_same(self) -> None:
         """Give tokens scores also where the schedule drops none, at the first boundary of the default one."""
         if not self.ranks_at and self.schedule.num_layers > 1:
-            self.ranks_at = (max(1, self.schedule.num_layers // 4),)
+            self.ranks_at = (
+                Pyramid(layers=(max(1, self.schedule.num_layers // 4),))
+                .resolve(self.schedule.num_layers, self.rank_at)
+                .layers
+            )
 
     def run(
         self,
@@ -72,6 +82,7 @@ class LayerLoop:
         probe: Tensor | None = None,
         question: Tensor | None = None,
         transient: Tensor | None = None,
+        fleeting: int = 0,
         layout: Layout | None = None,
         usual: Mapping[int, Tensor] | None = None,
         valid: Tensor | None = None,
@@ -85,7 +96,7 @@ class LayerLoop:
         Parameters
         ----------
         hidden : Tensor [batch, rows, hidden]
-            Input embeddings.
+            Input embeddings; wider ones where layers get more of a row, see `Decoder.widened`.
         positions : Tensor [batch, rows] or [3, batch, rows]
             Position ids (ignored for RoPE in compact mode).
         visual : Tensor [batch, rows], bool, or None
@@ -97,6 +108,8 @@ class LayerLoop:
             the probe.
         transient : Tensor [batch, rows], bool, optional
             Rows that leave at the last boundary: a probe that nobody needs once it has ranked.
+        fleeting : int
+            Rows at the end that no state remembers, whether they leave or not: the probe.
         layout : Layout, optional
             Where visual rows stand in time and space, for scorers and allocators that tell them apart; one picture
             when left out.
@@ -125,12 +138,14 @@ class LayerLoop:
         """
         if cache is not None:
             refuse_checkpointing(self.text)
+        hidden, extra = self.decoder.parted(hidden)
         batch, length = hidden.shape[:2]
         origin = torch.arange(length, device=hidden.device).expand(batch, -1)
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
-        kind = nothing if visual is None or not drops else visual
-        rows = Rows(hidden, positions, kind, valid, origin, layout or Layout.one_picture(kind), dict(usual or {}))
+        competes = nothing if visual is None or not drops else visual
+        layout = layout or Layout.one_picture(competes)
+        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}))
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":
@@ -139,34 +154,39 @@ class LayerLoop:
         ratio_of = dict(zip(self.ranks_at, ratios, strict=True)) if drops else {}
         last = max(ratio_of, default=-1)
         memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
-        for i, layer in enumerate(self.text.layers):
+        masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
+        for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
             past_valid = cached_valid[i] if cached_valid is not None else None
             if i in ratio_of:
                 leaving = transient if i == last else None
                 # int() of the float64 product with the *original* count, as the released code has it
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
                 assert probe is not None
-                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage)
+                lent = lenders.lent(i, rows, passage)
+                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, lent)
+                fleeting = fleeting if leaving is None else 0
                 memo.clear()
+                masks.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
                     none = rows.boundaries[-1].scores[:, :0]
                     nothing_left = Boundary(rows.origin, none, none, rows.origin)
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
             if passage is not None:  # it may move positions, so RoPE comes after it, too
-                passage.before(i, layer, rows, partial(self._rope, rows, cache, i, past_valid, memo, passage))
+                rope_then = partial(self._rope, rows, cache, i, past_valid, memo, passage)
+                passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
-            mask, allowed = self._mask(rows, cache, i, past_valid, memo)
-            # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
-            rows.hidden = layer(
-                rows.hidden,
-                attention_mask=mask,
-                position_ids=None,
-                position_embeddings=rope,
-                use_cache=cache is not None,
-                **{CACHE: cache},
-            )
-            if cached_valid is not None:
+            mask, allowed = masks.of(i, kind, rows, cache, past_valid)
+            beside = None if extra is None else extra[:, :, i].take_along_dim(rows.origin[..., None], 1)
+            lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
+            run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
+            if kind.name == "state" and cache is not None:
+                rows.hidden = run_states(run, cache.layers[i], rows.hidden, mask, fleeting)
+            else:
+                rows.hidden, own = run(rows.hidden, mask)
+                lenders.note(i, own, rows)
+            masks.note(i, kind, cache)
+            if cached_valid is not None and kind.holds:
                 cached_valid[i] = allowed
             if deepstack is not None and i < len(deepstack):
                 rows.hidden = rows.hidden + deepstack[i].take_along_dim(rows.origin[..., None], 1)
@@ -183,9 +203,10 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        lent: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Rank with layer `i`, and keep the best `wanted` visual rows of each sample."""
-        scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage)
+        scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage, lent)
         exact = getattr(self.scorer, "exact", False)
         drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, exact=exact)
 
@@ -198,6 +219,7 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        lent: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Scores [batch, rows] by layer `i`, or what the first boundary gave if the scorer ranks once."""
         if self.scorer.once and rows.boundaries:
@@ -213,10 +235,11 @@ class LayerLoop:
             probe=probe,
             visual=competing(rows),
             layout=rows.layout,
-            past_keys=held_keys(cache, i),
+            past_keys=held_keys(layer, cache, i),
             allowed=allowed_columns(rows, cache, i, past_valid),
             usual=rows.usual.get(i),
             wanted=tuple(wanted),
+            lent=lent,
         )
         scores = self.scorer(ranking)
         if isinstance(self.scorer, Learner):
@@ -231,11 +254,13 @@ class LayerLoop:
         past_valid: Tensor | None,
         memo: dict[Any, Any],
         passage: Passage | None,
-    ) -> Rope:
+    ) -> Rope | None:
         """Cos and sin for the rows as they are; in compact mode numbered on from what layer `i` holds."""
+        if (name := self.decoder.rope_name(i)) is None:
+            return None
         past = past_columns(cache, i)
         where = passage.where(i) if passage is not None else None
-        key = ("rope", where, past if self.compact else 0, id(past_valid) if self.compact else 0)
+        key = (name, where, past if self.compact else 0, id(past_valid) if self.compact else 0)
         if key not in memo:
             positions = rows.positions if passage is None else passage.positions(i, rows)
             if self.compact:
@@ -244,23 +269,7 @@ class LayerLoop:
                 if rows.valid is not None:
                     positions = (rows.valid.long().cumsum(1) - 1).clamp(min=0)
                 positions = positions + before
-            memo[key] = self.text.rotary_emb(rows.hidden, positions)
-        return memo[key]
-
-    def _mask(self, rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None, memo: dict[Any, Any]) -> Any:
-        """The attention mask of layer `i` and the validity of its columns, by transformers' own function."""
-        key = ("mask", past_columns(cache, i), id(past_valid))
-        if key not in memo:
-            allowed = allowed_columns(rows, cache, i, past_valid)
-            held: dict[str, Any] = {CACHE: cache}
-            mask = create_causal_mask(
-                config=self.text.config,
-                inputs_embeds=rows.hidden,
-                attention_mask=allowed,
-                layer_idx=i,
-                **held,
-            )
-            memo[key] = mask, allowed
+            memo[key] = self.decoder.rope(i, rows.hidden, positions)
         return memo[key]
 
     def turn(self, layer: int, keys: Tensor, by: Tensor) -> Tensor:
@@ -271,6 +280,8 @@ class LayerLoop:
         states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
         distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
         delta = distinct.T[:, None] if self.axes == 3 else distinct.T
-        cos, sin = turned(self.text.rotary_emb(states, delta))
+        if (rope := self.decoder.rope(layer, states, delta)) is None:
+            return keys
+        cos, sin = turned(rope)
         rope = cos.index_select(-2, which), sin.index_select(-2, which)
-        return rotate(self.text.layers[layer].self_attn, states, rope)[0].to(keys)
+        return rotate_held(attention_of(self.decoder.layers[layer]), states, rope)[0].to(keys)

@@ -1,37 +1,17 @@
 """How strongly a probe row attends to every column, as a decoder layer that has not run yet would see it.
 
-Knows a transformers attention layer's parts (projections, optional q/k norms, RoPE by its module's own function).
-Refuses to know which columns are visual and how many of them are kept.
+Knows queries and keys. Refuses to know which columns are visual and how many of them are kept.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-Rope = tuple[Tensor, Tensor]
-"""cos and sin, each [..., batch, rows, head_dim] (some families and versions put M-RoPE axes in front)."""
-
-
-def rotate(attention: Any, states: Tensor, rope: Rope) -> Tensor:
-    """RoPE applied to `states` [batch, heads, rows, head_dim] by the family's own function."""
-    module = sys.modules[type(attention).__module__]
-    rope = rope[0].to(states.device), rope[1].to(states.device)  # of a model that is spread over devices
-    nothing = states[:, :0]  # the functions rotate a query and a key together; an empty query costs nothing
-    if (multimodal := getattr(module, "apply_multimodal_rotary_pos_emb", None)) is not None:  # until transformers 5.16
-        sections = attention.config.rope_parameters["mrope_section"]
-        return multimodal(nothing, states, *rope, sections)[1]
-    return module.apply_rotary_pos_emb(nothing, states, *rope)[1]
-
-
-def turned(rope: Rope) -> Rope:
-    """The same angles with cos and sin of length 1: a pure rotation, also where a family scales its RoPE (YaRN)."""
-    length = torch.hypot(*rope)
-    return rope[0] / length, rope[1] / length
+from .heads import Rope, attention_of, normed, project
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,45 +29,16 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows.new_empty(len(codes), rows.shape[1]).index_copy(0, which, rows), which
 
 
-def per_head(attention: Any, normed: Tensor, which: str) -> Tensor:
-    """Queries, keys or values ("q", "k", "v") before RoPE [batch, heads, rows, head_dim], normed if the family does."""
-    states = getattr(attention, f"{which}_proj")(normed)
-    states = rearrange(states, "batch rows (heads dim) -> batch rows heads dim", dim=attention.head_dim)
-    norm = getattr(attention, f"{which}_norm", None)
-    states = states if norm is None else norm(states)
-    return rearrange(states, "batch rows heads dim -> batch heads rows dim")
-
-
-def project(attention: Any, normed: Tensor, which: str, rope: Rope) -> Tensor:
-    """Queries (`which` "q") or keys ("k") after RoPE, as the layer itself makes them.
-
-    Parameters
-    ----------
-    attention : nn.Module
-        The decoder layer's ``self_attn``.
-    normed : Tensor [batch, rows, hidden]
-        Rows after the layer's input norm.
-    which : str
-        "q" or "k".
-    rope : (cos, sin)
-        For exactly these rows.
-
-    Returns
-    -------
-    Tensor [batch, heads, rows, head_dim]
-    """
-    return rotate(attention, per_head(attention, normed, which), rope)
-
-
 @torch.no_grad()
 def attention_by_row(
     layer: Any,
     hidden: Tensor,
-    rope: Rope,
+    rope: Rope | None,
     probe: Tensor,
     *,
     past_keys: Tensor | None = None,
     allowed: Tensor | None = None,
+    lent: Tensor | None = None,
 ) -> Tensor:
     """What each probe row attends to in `layer`, before that layer runs.
 
@@ -99,33 +50,40 @@ def attention_by_row(
         The decoder layer that comes next.
     hidden : Tensor [batch, rows, hidden]
         Its input.
-    rope : (cos, sin)
-        Of all rows.
+    rope : (cos, sin) or None
+        Of all rows; None in a layer without positions.
     probe : Tensor [batch, probes]
         Row numbers that ask; negative entries are empty places.
     past_keys : Tensor [batch, kv_heads, past, head_dim], optional
         Keys (after RoPE) that the layer already holds.
     allowed : Tensor [batch, past + rows], optional
         Columns that are not padding.
+    lent : Tensor [batch, kv_heads, rows, head_dim], optional
+        Keys of the rows (after RoPE), of a layer that uses those of another one.
 
     Returns
     -------
     Tensor [batch, probes, past + rows]
         Of every column, at least float32; zeros at empty places.
     """
-    attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+    attention, rows = attention_of(layer), normed(layer, hidden)
     at = probe.clamp(min=0)
-    asking = normed.take_along_dim(at[..., None], 1)
-    shape = (*rope[0].shape[:-2], at.shape[-1], rope[0].shape[-1])
-    cos, sin = (part.take_along_dim(at[..., None].expand(shape), -2) for part in rope)
-    query = project(attention, asking, "q", (cos, sin))
-    key = project(attention, normed, "k", rope)
+    asking = rows.take_along_dim(at[..., None], 1)
+    query = project(attention, asking, "q", rope if rope is None else rope_of(rope, at))
+    key = project(attention, rows, "k", rope) if lent is None else lent
     key = key if past_keys is None else torch.cat([past_keys, key], dim=-2)
     weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)
     return weights.masked_fill((probe < 0)[..., None], 0)
 
 
-def attention_weights(layer: Any, hidden: Tensor, rope: Rope, probe: Tensor, **past: Tensor | None) -> Tensor:
+def rope_of(rope: Rope, rows: Tensor) -> Rope:
+    """Cos and sin of some rows [batch, chosen] alone."""
+    shape = (*rope[0].shape[:-2], rows.shape[-1], rope[0].shape[-1])
+    cos, sin = (part.take_along_dim(rows[..., None].expand(shape), -2) for part in rope)
+    return cos, sin
+
+
+def attention_weights(layer: Any, hidden: Tensor, rope: Rope | None, probe: Tensor, **past: Tensor | None) -> Tensor:
     """PyramidDrop's relevance: the mean of `attention_by_row` over the probe rows.
 
     arXiv 2410.17247, section 3.2; rows, norm and RoPE as in its released code.
@@ -172,6 +130,6 @@ def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed
     return logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1)
 
 
-def attention_scores(layer: Any, hidden: Tensor, rope: Rope, probe: Tensor, **past: Tensor | None) -> Tensor:
+def attention_scores(layer: Any, hidden: Tensor, rope: Rope | None, probe: Tensor, **past: Tensor | None) -> Tensor:
     """`attention_weights` of the rows of `hidden` alone [batch, rows]."""
     return attention_weights(layer, hidden, rope, probe, **past)[:, -hidden.shape[1] :]

@@ -84,8 +84,13 @@ class Passage(Protocol):
     def positions(self, layer: int, rows: Rows) -> Tensor:
         """Position ids of the rows in a layer, in the shape of `Rows.positions`."""
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Any]) -> None:
-        """Called before a layer (`module`) runs, with the rows that enter it; `rope` makes their RoPE as it is then."""
+    def before(
+        self, layer: int, module: Any, rows: Rows, rope: Callable[[], Any], lent: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Called before a layer (`module`) runs, with the rows that enter it; `rope` makes their RoPE as it is then.
+
+        `lent` are their keys and values, where the layer uses those of another one.
+        """
 
 
 def count(rows: Rows) -> tuple[list[int], list[int]]:
@@ -98,14 +103,6 @@ def count(rows: Rows) -> tuple[list[int], list[int]]:
 def past_columns(cache: Cache | None, i: int) -> int:
     """Columns that layer `i` already holds."""
     return 0 if cache is None else cache.get_seq_length(i)
-
-
-def held_keys(cache: Cache | None, i: int) -> Tensor | None:
-    """Keys [batch, kv_heads, past, head_dim] that layer `i` already holds."""
-    if cache is None or not past_columns(cache, i):
-        return None
-    layer: Any = cache.layers[i]
-    return layer.keys
 
 
 def allowed_columns(rows: Rows, cache: Cache | None, i: int, past_valid: Tensor | None) -> Tensor | None:

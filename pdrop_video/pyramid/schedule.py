@@ -6,7 +6,6 @@ Knows layer numbers and ratios. Refuses to know tensors, models and how tokens a
 from __future__ import annotations
 
 import json
-import math
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -21,9 +20,7 @@ from ..common.atomic import replacing
 from ..errors import ConfigError
 from .allocators import Allocator, allocator_named
 from .scorers import Scorer, scorer_named
-
-SMALLEST_RATIO = 0.25
-"""`for_average` drops to no less than this per stage before it moves the boundaries to shallower layers."""
+from .spacing import even_layers, for_mean, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +216,28 @@ class Pyramid:
         except OSError as error:
             raise ConfigError(f"{name} can't be written ({error.strerror}); choose a file that can.") from error
 
-    def resolve(self, num_layers: int) -> Schedule:
+    def resolve(self, num_layers: int, rank_at: Sequence[int] | None = None) -> Schedule:
         """The boundaries and ratios for a model with `num_layers` decoder layers.
+
+        Parameters
+        ----------
+        num_layers : int
+        rank_at : sequence of int, optional
+            The layers before which tokens can be ranked, ascending; all by default. A boundary elsewhere moves forward
+            to the next of them, and of several that meet there the last counts: its ratio is of the original tokens.
 
         Raises
         ------
         ConfigError
-            If a boundary lies outside the model, there are more stages than layers, or the average can't be reached.
+            If a boundary lies outside the model, no layer from there on can rank, there are more stages than layers, or
+            the average can't be reached.
+
+        Examples
+        --------
+        Every fourth layer attends to all columns, the others carry a state:
+
+        >>> Pyramid().resolve(16, rank_at=(3, 7, 11, 15))
+        Schedule(num_layers=16, layers=(7, 11, 15), ratios=(0.5, 0.25, 0.125))
         """
         num_layers, stages = checks.whole("num_layers", num_layers), self._num_stages()
         ran = stages - (self.layers is not None and 0 in self.layers)  # no layer runs a stage that ends before them all
@@ -234,7 +246,7 @@ class Pyramid:
                 f"{stages} stages were asked of a model with {num_layers} layers; use at most {num_layers}."
             )
         if self.average is not None:
-            return _solve_average(self.average, stages, num_layers)
+            return Schedule(num_layers, *for_mean(self.average, stages, num_layers, rank_at))
         layers = tuple(self.layers) if self.layers is not None else even_layers(num_layers, stages)
         if layers and layers[-1] >= num_layers:
             raise ConfigError(
@@ -243,7 +255,8 @@ class Pyramid:
             )
         ratio = 0.5 if self.ratio is None else self.ratio
         ratios = tuple(self.ratios) if self.ratios is not None else tuple(ratio**s for s in range(1, stages))
-        return Schedule(num_layers, layers, ratios)
+        last = dict(zip(moved(layers, rank_at, strict=self.layers is not None), ratios, strict=False))
+        return Schedule(num_layers, tuple(last), tuple(last.values()))
 
     def _num_stages(self) -> int:
         if self.ratios is not None:
@@ -265,35 +278,3 @@ class Pyramid:
         if len(set(given.values())) > 1:
             said = ", ".join(f"{name} make {count}" for name, count in given.items())
             raise ConfigError(f"the number of stages is contradictory: {said}; n boundaries make n + 1 stages.")
-
-
-def even_layers(num_layers: int, stages: int, depth: float = 1.0) -> tuple[int, ...]:
-    """Boundaries of `stages` stages over the first `depth` share of the layers, distinct and from 1."""
-    layers: list[int] = []
-    for stage in range(1, stages):
-        layers.append(max(int(num_layers * depth * stage / stages), layers[-1] + 1 if layers else 1))
-    return tuple(layers)
-
-
-def _solve_average(average: float, stages: int, num_layers: int) -> Schedule:
-    """The deepest boundaries at which a per-stage ratio of at least `SMALLEST_RATIO` gives the mean share."""
-
-    def mean(layers: tuple[int, ...], ratio: float) -> float:
-        edges = (0, *layers, num_layers)
-        return sum((b - a) * ratio**s for s, (a, b) in enumerate(pairwise(edges))) / num_layers
-
-    for percent in range(100, 0, -1):  # of the depth over which the stages are spread
-        layers = even_layers(num_layers, stages, percent / 100)
-        if mean(layers, SMALLEST_RATIO) <= average:
-            break
-    low, high = 0.0, 1.0
-    for _ in range(60):  # bisection: the mean rises with the ratio
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean(layers, middle) < average else (low, middle)
-    if not math.isclose(mean(layers, high), average, rel_tol=1e-6) or (stages > 1 and high < 1e-3):
-        least = mean(layers, 0.0)
-        raise ConfigError(
-            f"an average of {average:.3f} can't be reached with {stages} stages on {num_layers} layers: the layers "
-            f"before the first boundary alone make {least:.3f}; ask for more, or for 2 stages or more."
-        )
-    return Schedule(num_layers, layers, tuple(high**s for s in range(1, stages)))

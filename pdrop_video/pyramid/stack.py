@@ -9,27 +9,30 @@ from typing import Any
 
 from torch import nn
 
+from ..common.kinds import kinds_of
 from ..errors import ModelError
+from .heads import attention_of, is_latent
 
 
 def refuse_other_stacks(text: Any) -> None:
-    """Unless it is one of full-attention layers that keep queries and keys apart."""
-    for part in ("layers", "norm", "rotary_emb", "embed_tokens"):
-        if not hasattr(text, part):
+    """Unless its layers stand in a row and keep queries and keys apart, where they attend."""
+    parts = ("layers",), ("norm", "embedding_norm", "norm_f"), ("embed_tokens", "embeddings")
+    for names in parts:
+        if not any(hasattr(text, name) for name in names):
             raise ModelError(
-                f"{type(text).__name__} has no `{part}`; expected a decoder stack of transformers such as "
+                f"{type(text).__name__} has no `{names[0]}`; expected a decoder stack of transformers such as "
                 "LlamaModel or Qwen2_5_VLTextModel. Pass the whole model; its get_decoder() must find the stack."
             )
-    kinds = getattr(text.config, "layer_types", None) or []
-    if sliding := set(kinds) - {"full_attention"}:
-        raise ModelError(f"{type(text).__name__} uses {sorted(sliding)} layers; only full attention is supported.")
-    if not kinds and (window := getattr(text.config, "sliding_window", None)):
+    kinds = kinds_of(text.config)
+    if not any(kind.ranks for kind in kinds):
         raise ModelError(
-            f"{type(text).__name__} has sliding_window={window} in its config: every layer attends to the last "
-            f"{window} rows alone; only full attention is supported."
+            f"no layer of {type(text).__name__} attends to all that came before, by which tokens are ranked; only "
+            "decoders with some full attention are supported."
         )
-    for layer in text.layers:
-        attention = getattr(layer, "self_attn", None)
+    for layer, kind in zip(text.layers, kinds, strict=False):
+        attention = attention_of(layer)
+        if kind.source is not None or not kind.holds or (attention is not None and is_latent(attention)):
+            continue
         if not (hasattr(attention, "q_proj") and hasattr(attention, "k_proj")):
             raise ModelError(
                 f"{type(layer).__name__} has no self_attn with q_proj and k_proj, by which rows are ranked; only "

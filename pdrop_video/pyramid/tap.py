@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from ..errors import ModelError
-from .rank import Rope, mean_weights, per_head, rotate
+from .heads import Rope, attention_of, normed, per_head, rotate
+from .rank import mean_weights
 from .rows import Rows
 
 _TAP = "pdrop_video_tap"
@@ -31,15 +33,15 @@ class Seen:
     ----------
     entered : list of Tensor [1, rows, hidden]
         By layer.
-    attention : list of tuple of Tensor
-        By layer: queries, keys and values [1, heads, rows, head_dim] as they meet, and the mean weights [2, 1, rows]
-        of the last row; see `_telling`.
+    attention : dict of tuple of Tensor
+        By layer that attends: queries, keys and values [1, heads, rows, head_dim] as they meet, and the mean weights
+        [2, 1, rows] of the last row; see `_telling`.
     end : Tensor [1, rows, hidden]
         What left the last norm.
     """
 
     entered: list[Tensor] = field(default_factory=list)
-    attention: list[tuple[Tensor, ...]] = field(default_factory=list)
+    attention: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     end: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def where(self, layer: int) -> Hashable:
@@ -50,18 +52,31 @@ class Seen:
         """As they are."""
         return rows.positions
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
+    def before(
+        self,
+        layer: int,
+        module: Any,
+        rows: Rows,
+        rope: Callable[[], Rope | None],
+        lent: tuple[Tensor, Tensor] | None,
+    ) -> None:
         """Note what the layer loop takes a layer to do."""
         if (unshard := getattr(module, "unshard", None)) is not None:
             unshard()
-        attention, normed = module.self_attn, module.input_layernorm(rows.hidden)
-        query, key, value = (per_head(attention, normed, which) for which in "qkv")
-        query, key = (rotate(attention, states, rope()) for states in (query, key))
+        self.entered.append(rows.hidden)
+        if (attention := attention_of(module)) is None:
+            return
+        entering = normed(module, rows.hidden)
+        query = rotate(attention, per_head(attention, entering, "q"), rope())
+        if lent is None:
+            key, value = (per_head(attention, entering, which) for which in "kv")
+            key = rotate(attention, key, rope())
+        else:
+            key, value = lent
         last = torch.full((2, 1), rows.hidden.shape[1] - 1, device=query.device)
         asking, asked = _telling(query, key, attention.scaling)
         weights = mean_weights(asking[:, :, -1:], asked, attention.scaling, last)
-        self.entered.append(rows.hidden)
-        self.attention.append((query, key, value, weights))
+        self.attention[layer] = query, key, value, weights
 
 
 @contextmanager
@@ -71,13 +86,15 @@ def tapped(text: Any, seen: Seen) -> Iterator[None]:
     def entering(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.entered.append(args[0] if args else kwargs["hidden_states"])
 
-    def attending(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.attention.append(_inside(module, args, kwargs))
+    def attending(i: int, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.attention[i] = _inside(module, args, kwargs)
 
     with ExitStack() as stack:
-        for layer in text.layers:
-            for module, hook in ((layer, entering), (layer.self_attn, attending)):
-                stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        for i, layer in enumerate(text.layers):
+            stack.callback(layer.register_forward_pre_hook(entering, with_kwargs=True).remove)
+            if (attention := attention_of(layer)) is not None:
+                hook = partial(attending, i)
+                stack.callback(attention.register_forward_pre_hook(hook, with_kwargs=True).remove)
         yield
 
 

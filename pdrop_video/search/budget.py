@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..costs.decoder import DecoderShape, prefill_flops
 from ..pyramid import Pyramid
-from ..pyramid.schedule import SMALLEST_RATIO, even_layers
+from ..pyramid.spacing import SMALLEST_RATIO, even_layers
 
 SMALLEST = 0.01
 """Least share of the visual tokens that a fitted stage keeps."""

@@ -116,8 +116,8 @@ class Question:
             cache = state.cache
             # measured before the question: what the answer could rest on
             self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
-            spans = ingest.loop.schedule.spans
-            self.kept = tuple(int(cache.tables[span[0]].visual.sum()) if span else 0 for span in spans)
+            anchors = ingest.loop.anchors
+            self.kept = tuple(0 if at is None else int(cache.tables[at].visual.sum()) for at in anchors)
             cache.widen(ingest.trained)
             ahead = ingest.room_for_text(state, self.tokens)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)

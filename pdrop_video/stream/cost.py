@@ -15,7 +15,7 @@ from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
 from ..reduce import reducer_named
-from .limits import layer_bytes, steps_at_once
+from .limits import Sizes, steps_at_once
 from .recipe import Recipe
 
 
@@ -52,9 +52,11 @@ def recipe_flops(
     say how much it leaves is taken to leave everything. Neither prompt nor glue nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
-    schedule = recipe.pyramid.resolve(shape.layers)
-    token_bytes = sum(layer_bytes(storage_named(recipe.memory.storage), shape, torch.bfloat16))
-    limits = recipe.memory.budgets(schedule.per_layer_shares(), token_bytes)
+    ranks = [shape.kind(i).ranks for i in range(shape.layers)]
+    schedule = recipe.pyramid.resolve(shape.layers, [i for i, can in enumerate(ranks) if can])
+    in_bytes = Sizes.of(storage_named(recipe.memory.storage), shape, torch.bfloat16)
+    shares = [share if can else None for can, share in zip(ranks, schedule.per_layer_shares(), strict=True)]
+    limits = recipe.memory.budgets(shares, in_bytes.token, sum(in_bytes.outside))
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
     stream = StreamShape(shape, schedule, scorer, limits=limits)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)

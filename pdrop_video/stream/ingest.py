@@ -17,12 +17,13 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
+from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
 from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.rows import Passage
 from .front import Front
-from .limits import archive_of, fixed_rope, layer_bytes, limits_of, steps_at_once
+from .limits import Sizes, archive_of, fixed_rope, limits_of, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import chunk_table, stage_tables, text_tables
@@ -65,12 +66,15 @@ class Ingestor:
         asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         shape = DecoderShape.of(model.config)
         self.storage = storage_named(memory.storage)
-        key_bytes, value_bytes = layer_bytes(self.storage, shape, model.dtype)
-        self.token_bytes = key_bytes + value_bytes
-        self.moved_bytes = self.token_bytes + key_bytes  # a layer whose positions were moved holds its keys twice
+        self.sizes = Sizes.of(self.storage, shape, model.dtype, state_bytes(loop))
+        if loop.decoder.latent and (self.evictor.uses_query or isinstance(self.evictor, Merger)):
+            raise ConfigError(
+                f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
+                'tokens, such as "pyramid" or "oldest".'
+            )
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
-        self.limits = limits_of(loop, memory, self.token_bytes, self.moved_bytes, self.trained, rope)
+        self.limits = limits_of(loop, memory, self.sizes, self.trained, rope)
         self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
         self.archive = archive_of(loop, memory, rope)
@@ -85,7 +89,9 @@ class Ingestor:
 
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
-        return StreamCache(self.loop.schedule.num_layers, self.limits, self.evictor, self.archive, self.storage)
+        return StreamCache(
+            self.loop.kinds, self.limits, self.evictor, self.archive, self.storage, self.loop.decoder.latent
+        )
 
     def begin(self) -> StreamState:
         """A state that holds the prompt up to the video."""
@@ -94,7 +100,12 @@ class Ingestor:
             self.text(state, self.adapter.embed(self.prefix))
         index = torch.arange(len(self.prefix), device=self.probe.device)
         position = index[:, None].expand(-1, self.loop.axes)
-        state.cache.tables = [TokenTable.text(index, position, position)] * self.loop.schedule.num_layers
+        table, nothing = (
+            TokenTable.text(index, position, position),
+            TokenTable.text(index[:0], position[:0], position[:0]),
+        )
+        state.cache.tables = [table if kind.holds else nothing for kind in self.loop.kinds]
+        state.cache.slide()
         state.rows = len(self.prefix)
         return state
 
@@ -145,8 +156,13 @@ class Ingestor:
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, the probe included."""
         last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.ranks_at, default=0)
+        asked = [len(self.probe) if i < last else 0 for i in range(self.loop.schedule.num_layers)]
+        return [n + more for n, more in zip(self._columns(visual, glue), asked, strict=True)]
+
+    def _columns(self, visual: int, glue: int) -> list[int]:
+        """Columns that each layer holds of so many tokens."""
         per_layer = self.loop.schedule.per_layer(visual)
-        return [n + glue + (len(self.probe) if i < last else 0) for i, n in enumerate(per_layer)]
+        return [n + glue if kind.holds else 0 for kind, n in zip(self.loop.kinds, per_layer, strict=True)]
 
     def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
         """One run of the layer loop: visual tokens, then the probe, whose keys and values are thrown away."""
@@ -156,12 +172,12 @@ class Ingestor:
             return
         count, asked, device = len(piece), len(self.probe), piece.embeds.device
         schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
-        per_layer = [n + glue for n in schedule.per_layer(piece.visual_tokens)]
+        per_layer = self._columns(piece.visual_tokens, glue)
         hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
         asking, end = self.adapter.positions.text(asked, place)
         ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
         cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
-        self.range.heed(ahead.end - min(shift.text for shift in cache.shifts))
+        self.range.heed(ahead.end - min(shift.text for shift in cache.stood))
         positions = torch.cat([positions, asking], dim=-1).to(device)
         numbers = dict(index=state.rows, step=state.steps, chunk=state.chunks)
         table = chunk_table(piece, positions[..., :count], **numbers, since=state.since)
@@ -176,6 +192,7 @@ class Ingestor:
             probe=row[:, -1:],
             question=row >= count + self.closing,
             transient=None if asks else row >= count,
+            fleeting=asked,
             layout=_layout(table, piece, state.steps, asked),
             usual=state.usual,
             cache=cache,
@@ -186,6 +203,7 @@ class Ingestor:
         state.usual = rows.usual
         cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
         cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, cache.shifts))
+        cache.slide()
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
         state.visual_tokens += piece.visual_tokens
         state.pieces += ((piece.visual_tokens, glue),)
@@ -203,7 +221,7 @@ class Ingestor:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the token after each row [rows, vocabulary]."""
-        return self.model.get_output_embeddings()(self.loop.text.norm(hidden))
+        return self.model.get_output_embeddings()(self.loop.decoder.norm(hidden))
 
     def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
         """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.
@@ -223,7 +241,8 @@ class Ingestor:
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
-        self._note(state, cache.lengths()[0] - len(cache.tables[0]))
+        anchor = cache.anchor
+        self._note(state, cache.lengths()[anchor] - len(cache.tables[anchor]))
         if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)
@@ -242,6 +261,7 @@ class Ingestor:
         state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
         self.text(state, embeds)
         self._note(state, tokens)
+        state.cache.slide()
         if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps

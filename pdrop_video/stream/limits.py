@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from transformers.cache_utils import Cache
 
 from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
-from ..memory import Archive, Limits, Memory, Window
+from ..memory import UNBOUNDED, Archive, Limits, Memory, Window, lasting
+from ..memory.states import StateLayer
 from ..memory.storages import Storage, column_bytes
 from ..pyramid import LayerLoop
 
@@ -24,10 +27,57 @@ def fixed_rope(model: Any) -> str | None:
     return rope if rope in ("dynamic", "longrope") else None
 
 
-def layer_bytes(storage: Storage, shape: DecoderShape, dtype: torch.dtype) -> tuple[int, int]:
-    """Bytes of one token's keys, and of its values, in one layer, as they are stored."""
-    keys, values = (column_bytes(storage(of), shape.kv_heads, shape.head_dim, dtype) for of in ("keys", "values"))
-    return keys, values
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes that a stream's layers take, as they are stored.
+
+    Attributes
+    ----------
+    token, moved : tuple of int
+        Of one token in each layer, before and after its positions were moved: a layer then holds its keys twice.
+    outside : tuple of int
+        Most bytes of each layer that the budget's evictors have no say in: its window, or its state; 0 of the others.
+    """
+
+    token: tuple[int, ...]
+    moved: tuple[int, ...]
+    outside: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, storage: Storage, shape: DecoderShape, dtype: torch.dtype, states: tuple[int, ...] | None = None
+    ) -> Sizes:
+        """Of a decoder; `states` are the bytes of each layer's state, 0 where left out."""
+        token, moved, outside = [], [], []
+        for i, state in enumerate(states or (0,) * shape.layers):
+            kind, (heads, *widths) = shape.kind(i), shape.column(i)
+            sides: tuple[Literal["keys", "values"], ...] = ("keys", "values")
+            keys, values = (
+                column_bytes(storage(side), heads, width, dtype) if kind.holds else 0
+                for side, width in zip(sides, widths, strict=True)
+            )
+            token.append(keys + values)
+            moved.append(2 * keys + values)
+            outside.append(state + (kind.window or 0) * moved[-1])
+        return cls(tuple(token), tuple(moved), tuple(outside))
+
+    def mean(self, kept: tuple[int, ...]) -> int:
+        """Of one token in one of the layers `kept`, on average."""
+        return sum(self.token[i] for i in kept) // len(kept)
+
+
+def state_bytes(loop: LayerLoop) -> tuple[int, ...]:
+    """Bytes of each layer's state, whatever it has seen: measured on one row."""
+    sizes, text = [], loop.text
+    for i, kind in enumerate(loop.kinds):
+        layer = StateLayer()
+        if kind.name == "state":
+            device = "cpu" if text.device.type == "meta" else text.device  # weights may come when they are needed
+            row = torch.zeros(1, 1, loop.decoder.width, dtype=text.dtype, device=device)
+            with lasting():
+                loop.decoder.run(i, row, None, None, Cache(layers=[layer] * len(loop.kinds)))
+        sizes.append(layer.nbytes)
+    return tuple(sizes)
 
 
 def steps_at_once(steps: int, fits: Callable[[int, float], bool]) -> int:
@@ -38,17 +88,15 @@ def steps_at_once(steps: int, fits: Callable[[int, float], bool]) -> int:
     return steps if fits(steps, 1.0) else max(n for n in range(1, steps) if n == 1 or fits(n, 0.5))
 
 
-def limits_of(
-    loop: LayerLoop, memory: Memory, token_bytes: int, moved_bytes: int, trained: int, rope: str | None
-) -> Limits:
+def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope: str | None) -> Limits:
     """The budget of each layer, and the window of positions.
 
     Parameters
     ----------
     loop : LayerLoop
     memory : Memory
-    token_bytes, moved_bytes : int
-        Of one token in one layer, before and after its positions were moved.
+    sizes : Sizes
+        Of its layers.
     trained : int
         Positions that the model was trained on.
     rope : str or None
@@ -59,8 +107,10 @@ def limits_of(
     ConfigError
         If positions are to be moved that can't be.
     """
-    shares = loop.schedule.per_layer_shares()
-    tokens = memory.budgets(shares, token_bytes)
+    every = zip(loop.kinds, loop.schedule.per_layer_shares(), strict=True)
+    shares = [share if kind.ranks else None for kind, share in every]
+    fixed = sum(sizes.outside)
+    tokens = memory.budgets(shares, sizes.token, fixed)
     if memory.positions == "original":
         return Limits(tokens, tokens)
     if rope:
@@ -68,9 +118,9 @@ def limits_of(
             raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
         return Limits(tokens, tokens)
     limit = trained - min(_RESERVE, trained // 4)
-    moved = memory.budgets(shares, moved_bytes) if memory.bytes is not None else tokens
+    moved = memory.budgets(shares, sizes.moved, fixed) if memory.bytes is not None else tokens
     if loop.axes == 1:  # every token has a position of its own: no more of them than positions
-        tokens, moved = (of and tuple(min(n, limit) for n in of) for of in (tokens, moved))
+        tokens, moved = (of and tuple(n if n == UNBOUNDED else min(n, limit) for n in of) for of in (tokens, moved))
     window = Window(limit, loop.turn, always=memory.positions == "compact")
     return Limits(tokens, moved, window)
 
@@ -88,6 +138,8 @@ def archive_of(loop: LayerLoop, memory: Memory, rope: str | None) -> Archive | N
         return None
     if rope:
         raise ConfigError(f"an archive finds frames by un-rotated keys, which {rope!r} RoPE does not have; drop it.")
+    if loop.decoder.latent:
+        raise ConfigError("an archive finds frames by keys, of which this model holds latents alone; drop it.")
     if folder is not None:
         try:
             os.makedirs(folder, exist_ok=True)

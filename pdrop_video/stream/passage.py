@@ -16,7 +16,8 @@ from ..common.ties import comparable
 from ..memory import Ahead, StreamCache, TokenTable
 from ..memory.evictors.base import lexicographic
 from ..pyramid import Rows, Schedule
-from ..pyramid.rank import Rope, attention_weights, per_head, project
+from ..pyramid.heads import Rope, attention_of, held_keys, normed, per_head, project
+from ..pyramid.rank import attention_weights
 
 
 class MemoryPassage:
@@ -32,13 +33,13 @@ class MemoryPassage:
 
     Attributes
     ----------
-    queries : list of Tensor [heads, probe, head_dim] or None
-        Per layer, with RoPE.
+    queries : dict of Tensor [heads, probe, head_dim] or None
+        By layer that ranks, with RoPE.
     """
 
     def __init__(self, cache: StreamCache, visual: Tensor | None = None, probe: int = 0) -> None:
         self.cache, self.visual, self.probe = cache, visual, probe
-        self.queries: list[Tensor] | None = [] if probe else None
+        self.queries: dict[int, Tensor] | None = {} if probe else None
 
     def where(self, layer: int) -> Hashable:
         """The layer's shift."""
@@ -51,13 +52,20 @@ class MemoryPassage:
         moved = shift.move(rows.positions.movedim(0, -1) if mrope else rows.positions[..., None], visual)
         return moved.movedim(-1, 0) if mrope else moved[..., 0]
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
+    def before(
+        self,
+        layer: int,
+        module: Any,
+        rows: Rows,
+        rope: Callable[[], Rope | None],
+        lent: tuple[Tensor, Tensor] | None,
+    ) -> None:
         """Note what the probe asks."""
-        if self.queries is not None:
-            asking = module.input_layernorm(rows.hidden[:, -self.probe :])
-            cos, sin = (part[..., -self.probe :, :] for part in rope())
+        if self.queries is not None and self.cache.kinds[layer].ranks:
+            asking, angles = normed(module, rows.hidden[:, -self.probe :]), rope()
+            angles = angles and (angles[0][..., -self.probe :, :], angles[1][..., -self.probe :, :])
             # contiguous, as a resumed stream has it: products of other strides may differ in their last bits
-            self.queries.append(project(module.self_attn, asking, "q", (cos, sin))[0].contiguous())
+            self.queries[layer] = project(attention_of(module), asking, "q", angles)[0].contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,35 +105,46 @@ class AskingPassage(MemoryPassage):
         How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
         like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
 
-    Attributes
-    ----------
-    attended : list of Attended
-        By stage.
+    Layers with a window or a state are left to themselves, and a stage without others attended to nothing.
     """
 
     def __init__(self, cache: StreamCache, schedule: Schedule, ahead: Ahead | None = None, retrieve: int = 0) -> None:
         super().__init__(cache)
         self.schedule, self.ahead, self.retrieve = schedule, ahead, retrieve
-        self.attended: list[Attended] = []
+        self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
+        self._attended: dict[int, Attended] = {}
         self._target: tuple[int, ...] = ()
         self._decided: dict[tuple[int, int], tuple[Any, ...]] = {}
 
-    def before(self, layer: int, module: Any, rows: Rows, rope: Callable[[], Rope]) -> None:
+    @property
+    def attended(self) -> list[Attended]:
+        """What each stage attended to."""
+        table = self.cache.tables[self.cache.anchor]
+        nothing = Attended(table.take(table.index[:0]), table.index[:0].float())
+        return [self._attended.get(stage, nothing) for stage in range(len(self._first))]
+
+    def before(
+        self,
+        layer: int,
+        module: Any,
+        rows: Rows,
+        rope: Callable[[], Rope | None],
+        lent: tuple[Tensor, Tensor] | None,
+    ) -> None:
         """Bring back what this layer may need, hide what it need not attend to, and note what it does."""
+        if not self.cache.kinds[layer].ranks:
+            return
         if self.retrieve:
             self._bring_back(layer, module, rows)
-        if layer == 0:
-            self._target = self.schedule.counts(int(self.cache.tables[0].visual.sum()))
+        if layer == self.cache.anchor:
+            self._target = self.schedule.counts(int(self.cache.tables[layer].visual.sum()))
         stage, table = self.schedule.stage(layer), self.cache.tables[layer]
-        first = layer == self.schedule.spans[stage][0]
-        if layer == 0 and stage > 0:  # what no layer runs attends to nothing
-            nothing = table.index[:0]
-            self.attended.append(Attended(table.take(nothing), nothing.float()))
+        first = layer == self._first[stage]
         key = id(table), stage
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
-            weight = self._weights(layer, module, rows, rope()) if first or gone > 0 else None
+            weight = self._weights(layer, module, rows, rope(), lent) if first or gone > 0 else None
             stay = None if weight is None or gone <= 0 else _narrow(weight, table, gone, rows.hidden.dtype)
             self._decided[key] = stay, weight, table
         stay, weight, _ = self._decided[key]
@@ -134,20 +153,23 @@ class AskingPassage(MemoryPassage):
         if first:
             assert weight is not None
             order = table.index.argsort() if stay is None else stay[table.index[stay].argsort()]
-            self.attended.append(Attended(table.take(order), weight[order]))
+            self._attended[stage] = Attended(table.take(order), weight[order])
 
     def _bring_back(self, layer: int, module: Any, rows: Rows) -> None:
         assert self.cache.archive is not None
         assert self.ahead is not None
-        asked = per_head(module.self_attn, module.input_layernorm(rows.hidden), "q")[0].mean(1)
+        asked = per_head(attention_of(module), normed(module, rows.hidden), "q")[0].mean(1)
         if (found := self.cache.archive.recall(layer, asked, self.retrieve)) is not None:
             self.cache.bring_back(layer, found, self.ahead)
 
-    def _weights(self, layer: int, module: Any, rows: Rows, rope: Rope) -> Tensor:
+    def _weights(
+        self, layer: int, module: Any, rows: Rows, rope: Rope | None, lent: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         """What the last row attends to among the columns held [columns]."""
         last = torch.full((1, 1), rows.hidden.shape[1] - 1, device=rows.hidden.device)
-        keys = self.cache.layers[layer].keys
-        return attention_weights(module, rows.hidden, rope, last, past_keys=keys)[0, : keys.shape[-2]]
+        keys, held = held_keys(module, self.cache, layer), self.cache.lengths()[layer]
+        own = None if lent is None else lent[0]
+        return attention_weights(module, rows.hidden, rope, last, past_keys=keys, lent=own)[0, :held]
 
 
 def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Tensor:

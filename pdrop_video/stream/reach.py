@@ -79,7 +79,7 @@ class Reach:
         here = text_ahead(state.place, 0)
         if self.limits.window is None or self.limits.tokens is None:
             room = self.trained - self.prefix
-        elif all(here.next - shift.text + tokens <= self.trained for shift in state.cache.shifts):
+        elif all(here.next - shift.text + tokens <= self.trained for shift in state.cache.stood):
             return
         else:
             room = state.cache.room(here, self.trained)

@@ -69,7 +69,7 @@ def stage_tables(
 
 
 def text_tables(index: Tensor, position: Tensor, chunk: int, step: int, shifts: list[Shift]) -> list[TokenTable]:
-    """Rows of text [tokens] at `position` [tokens, axes], the same in every layer."""
+    """Rows of text [tokens] at `position` [tokens, axes], the same in every layer that holds columns."""
     table = TokenTable.text(index, position, position, chunk=chunk, step=step)
     return _per_layer([table] * len(shifts), shifts)
 

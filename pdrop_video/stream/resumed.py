@@ -61,15 +61,23 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     for table in tables.values():
         _check_table(table, plain, ingest.loop.axes)
     cache.tables = [tables[number] for number in numbers]
-    for i, layer in enumerate(cache.layers):
-        if not (held := len(cache.tables[i])):
-            continue
-        layer.restore(_stored(tensors, i), (1, shape.kv_heads, held, shape.head_dim), ingest.model.dtype)
+    like = ingest.begin().cache if any(kind.name == "state" for kind in cache.kinds) else cache
+    for i, (kind, layer) in enumerate(zip(cache.kinds, cache.layers, strict=True)):
+        held, (kv_heads, *widths) = len(cache.tables[i]), shape.column(i)
+        if not kind.holds:
+            if held:
+                raise ValueError(f"layer {i} carries a state, and {held} columns")
+            layer.restore(_stored(tensors, i), like.layers[i])
+        elif held:
+            layer.restore(_stored(tensors, i), (1, kv_heads, held, *widths), ingest.model.dtype)
+            if kind.window is not None:
+                layer.positions = cache.tables[i].position.T
     cache.shifts = [Shift(**_numbers("a shift", shift, least=None)) for shift in header["shifts"]]
     if any(name.startswith("query.") for name in tensors):
-        cache.queries = [tensors[f"query.{i}"] for i in range(shape.layers)]
-        for query in cache.queries:
-            _expect("queries", [query], (shape.heads, cache.queries[0].shape[1], shape.head_dim))
+        cache.queries = {i: tensors[f"query.{i}"] for i in ingest.loop.rank_at}
+        first, *_ = cache.queries.values()
+        for i, query in cache.queries.items():
+            _expect("queries", [query], (shape.heads, first.shape[1], shape.column(i)[1]))
     if "usual" in tensors:  # of a version that kept it for one layer alone
         state.usual = {ingest.loop.ranks_at[0]: tensors["usual"]}
     state.usual |= {int(name[6:]): usual for name, usual in tensors.items() if name.startswith("usual.")}
@@ -105,7 +113,7 @@ def part_name(name: str, layer: int, number: int) -> str:
 def _stored(tensors: dict[str, Tensor], layer: int) -> dict[str, tuple[Tensor, ...]]:
     """What a layer stored, by name."""
     stored: dict[str, tuple[Tensor, ...]] = {}
-    for name in ("keys", "values", "entered", "learned_keys", "learned_values"):
+    for name in ("keys", "values", "entered", "learned_keys", "learned_values", "conv", "recurrent"):
         names = takewhile(tensors.__contains__, (part_name(name, layer, number) for number in count()))
         if parts := tuple(tensors[each] for each in names):
             stored[name] = parts
@@ -158,9 +166,10 @@ def _archive(empty: Archive, tensors: dict[str, Tensor], header: dict[str, Any],
         for i, piece in block.pieces.items():
             _check_table(piece.table, header["state"], ingest.loop.axes)
             whole("a layer of the archive", i, 0, shape.layers - 1)
-            _expect("archived keys", [piece.keys, piece.values], (shape.kv_heads, len(piece.table), shape.head_dim))
+            kv_heads, width, _ = shape.column(i)
+            _expect("archived keys", [piece.keys, piece.values], (kv_heads, len(piece.table), width))
             steps, sums = block.steps[i], block.sums[i]
-            if steps.dtype != torch.int64 or tuple(sums.shape) != (*steps.shape, shape.kv_heads * shape.head_dim + 1):
+            if steps.dtype != torch.int64 or tuple(sums.shape) != (*steps.shape, kv_heads * width + 1):
                 raise ValueError(f"sums of the archive are {tuple(sums.shape)} for {tuple(steps.shape)} steps")
     return archive
 

@@ -63,7 +63,7 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tables[id(table)] = len(tables)
             for field in fields(table):
                 tensors[f"table.{tables[id(table)]}.{field.name}"] = getattr(table, field.name)
-    for i, query in enumerate(state.cache.queries or []):
+    for i, query in (state.cache.queries or {}).items():
         tensors[f"query.{i}"] = query
     for i, usual in state.usual.items():
         tensors[f"usual.{i}"] = usual

@@ -262,7 +262,9 @@ class VideoStream(Watching):
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
         own = self.loop.schedule
         all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
-        schedule = all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers)
+        schedule = (
+            all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers, self.loop.rank_at)
+        )
         return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0, options)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:

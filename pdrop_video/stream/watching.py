@@ -218,15 +218,16 @@ class Watching:
         Parameters
         ----------
         stage : int
-            0 for the shallow layers (nothing, where a boundary stands before layer 0), -1 for the deepest stage.
+            0 for the shallow layers (nothing, where a boundary stands before the first layer that attends to
+            everything), -1 for the deepest stage.
         """
-        spans, stage = self.loop.schedule.spans, checks.whole("stage", stage, -(2**31))
-        if not -len(spans) <= stage < len(spans):
-            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(spans) - 1}.")
+        anchors, stage = self.loop.anchors, checks.whole("stage", stage, -(2**31))
+        if not -len(anchors) <= stage < len(anchors):
+            raise ConfigError(f"there is no stage {stage}; this stream has stages 0 to {len(anchors) - 1}.")
         with self._access.serial():
-            state, span = self._state, spans[stage]
-            tables = state.cache.tables
-            table = tables[span[0]].in_time() if span else tables[0].take(tables[0].index[:0])
+            state, anchor = self._state, anchors[stage]
+            table = state.cache.tables[state.cache.anchor if anchor is None else anchor]
+            table = table.take(table.index[:0]) if anchor is None else table.in_time()
             return replace(table, seconds=state.told_times(table.seconds), until=state.told_times(table.until))
 
     @property
@@ -252,8 +253,8 @@ class Watching:
 
     @property
     def token_bytes(self) -> int:
-        """Bytes of one token's keys and values in one layer."""
-        return self._ingest.token_bytes
+        """Bytes of one token's keys and values in one of the layers that the budget bounds, on average."""
+        return self._ingest.sizes.mean(self.loop.rank_at)
 
     @property
     def cache_bound(self) -> int | None:
@@ -263,8 +264,10 @@ class Watching:
         limits, layers = self._ingest.limits.moved, self._state.cache.layers
         if limits is None:
             return None
-        once, twice = self._ingest.token_bytes, self._ingest.moved_bytes
-        return sum(n * (twice if layer.moved else once) for n, layer in zip(limits, layers, strict=True))
+        sizes, bound = self._ingest.sizes, sum(self._ingest.sizes.outside)
+        for i in self.loop.rank_at:
+            bound += limits[i] * (sizes.moved if layers[i].moved else sizes.token)[i]
+        return bound
 
     @property
     def visual_tokens(self) -> int:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...common.ties import exactly, spread
-from ..rank import Rope, attention_by_row
+from ..heads import Rope, attention_of, normed, per_head
+from ..rank import attention_by_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Ranking:
         That layer.
     hidden : Tensor [batch, rows, hidden]
         Its input.
-    rope : (cos, sin)
-        Of all rows.
+    rope : (cos, sin) or None
+        Of all rows; None before a layer without positions.
     probe : Tensor [batch, probes]
         Rows that ask; negative places are empty.
     visual : Tensor [batch, rows], bool
@@ -81,11 +82,14 @@ class Ranking:
     wanted : tuple of int
         The budget: how many visual rows of each sample stay here. On the host, so that looking at it waits for no
         device.
+    lent : (Tensor, Tensor) or None
+        Keys (after RoPE) and values of the rows [batch, kv_heads, rows, head_dim], where the layer uses those of
+        another one.
     """
 
     layer: Any
     hidden: Tensor
-    rope: Rope
+    rope: Rope | None
     probe: Tensor
     visual: Tensor
     layout: Layout
@@ -93,11 +97,22 @@ class Ranking:
     allowed: Tensor | None = None
     usual: Tensor | None = None
     wanted: tuple[int, ...] = ()
+    lent: tuple[Tensor, Tensor] | None = None
+
+    def states(self, which: str) -> Tensor:
+        """Queries, keys or values ("q", "k", "v") of the rows, RoPE apart [batch, heads, rows, head_dim]."""
+        if self.lent is not None and which != "q":
+            return self.lent[which == "v"]
+        return per_head(attention_of(self.layer), normed(self.layer, self.hidden), which)
+
+    @property
+    def past(self) -> dict[str, Tensor | None]:
+        """What `attention_scores` has to know of the layer beside its rows."""
+        return dict(past_keys=self.past_keys, allowed=self.allowed, lent=None if self.lent is None else self.lent[0])
 
     def attention(self) -> Tensor:
         """What each row that asks attends to among the rows [batch, probes, rows]; see `attention_by_row`."""
-        past = dict(past_keys=self.past_keys, allowed=self.allowed)
-        weights = attention_by_row(self.layer, self.hidden, self.rope, self.probe, **past)
+        weights = attention_by_row(self.layer, self.hidden, self.rope, self.probe, **self.past)
         return weights[..., -self.hidden.shape[1] :]
 
     def places(self) -> Tensor:

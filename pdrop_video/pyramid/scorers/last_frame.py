@@ -34,10 +34,5 @@ class LastFrame:
         newest = (frame == frame.amax(1, keepdim=True)) & ranking.visual
         row = torch.arange(frame.shape[1], device=frame.device)
         return attention_scores(
-            ranking.layer,
-            ranking.hidden,
-            ranking.rope,
-            torch.where(newest, row, -1),
-            past_keys=ranking.past_keys,
-            allowed=ranking.allowed,
+            ranking.layer, ranking.hidden, ranking.rope, torch.where(newest, row, -1), **ranking.past
         )

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from ...registry import Facts
-from ..rank import per_head
 from .base import Ranking, RankingSize
 
 
 @torch.no_grad()
 def _norm(ranking: Ranking, which: str) -> Tensor:
     """Mean over heads of the norm of keys or values [batch, rows]; RoPE leaves a key's norm alone."""
-    states = per_head(ranking.layer.self_attn, ranking.layer.input_layernorm(ranking.hidden), which)
+    states = ranking.states(which)
     return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(1)
 
 

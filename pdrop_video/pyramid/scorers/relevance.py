@@ -27,11 +27,4 @@ class Relevance:
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights, so that they are above 0 and sum to at most 1."""
-        return attention_scores(
-            ranking.layer,
-            ranking.hidden,
-            ranking.rope,
-            ranking.probe,
-            past_keys=ranking.past_keys,
-            allowed=ranking.allowed,
-        )
+        return attention_scores(ranking.layer, ranking.hidden, ranking.rope, ranking.probe, **ranking.past)

@@ -1,0 +1,58 @@
+"""Layers that attend to the keys and values of another layer, though fewer rows have come as far as they.
+
+The model itself hands them all of the other layer's columns. What was dropped in between would come back that way; so
+each of them gets its own rows' alone, and remembers them for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from ..common.kinds import LayerKind
+from .decoder import Lent
+from .rows import Passage, Rows
+
+
+class Lenders:
+    """What was lent during one run of rows through the layers.
+
+    Parameters
+    ----------
+    kinds : sequence of LayerKind
+    turn : callable
+        `LayerLoop.turn`.
+    """
+
+    def __init__(self, kinds: Sequence[LayerKind], turn: Callable[[int, Tensor, Tensor], Tensor]) -> None:
+        self.kinds, self.turn = kinds, turn
+        self.sources = {kind.source for kind in kinds if kind.source is not None}
+        self._known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def note(self, i: int, own: Lent | None, rows: Rows) -> None:
+        """Remember the rows' keys and values of layer `i`, if others will use them."""
+        if i in self.sources:
+            assert own is not None
+            keys, values = (states[..., -rows.origin.shape[1] :, :] for states in own)
+            self._known[i] = keys, values, rows.origin
+
+    def lent(self, i: int, rows: Rows, passage: Passage | None) -> Lent | None:
+        """Keys and values of the rows that layer `i` gets, where its positions stand; None of one that has its own."""
+        if (source := self.kinds[i].source) is None:
+            return None
+        *states, origin = self._known[source]
+        at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None]
+        keys, values = (each.take_along_dim(at, 2) for each in states)
+        if passage is not None and passage.where(i) != passage.where(source):
+            by = passage.positions(i, rows) - passage.positions(source, rows)
+            keys = self.turn(i, keys[0], by.reshape(-1, by.shape[-1]).T)[None]
+        return keys, values
+
+    @staticmethod
+    def held(i: int, lent: Lent | None, cache: Cache | None) -> Any:
+        """All that layer `i` attends to: what it remembers, too."""
+        return lent if lent is None or cache is None else cache.update(*lent, i)

@@ -1,0 +1,78 @@
+"""Families whose decoders are not full attention alone: what their adapters say is what the models themselves do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from families import video
+from hybrids import HYBRIDS, build, inputs_of
+from test_flops_tower import SIZES, counted
+from torch import Tensor
+
+from pdrop_video import VideoLM
+from pdrop_video.models import Place
+
+QUESTION = "what is first ?"
+
+
+@torch.no_grad()
+def entering(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the unmodified model hands to its decoder stack, and to its layer 5, for a whole prompt."""
+    seen: dict[str, Any] = {}
+    text = lm.model.get_decoder()
+    hooks = [
+        text.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True),
+        text.layers[5].register_forward_pre_hook(lambda _, given, __: seen.update(layer=given), with_kwargs=True),
+    ]
+    lm.model(**inputs, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@torch.no_grad()
+def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings [tokens, hidden], positions [3 or 1, tokens] and ids of a stream of chunks of so many steps."""
+    adapter, before, after = lm.adapter, lm.prompt.before(), lm.prompt.after(QUESTION)
+    embeds, ids = [adapter.embed(before)], [torch.tensor(before)]
+    placed, place = adapter.positions.text(len(before), Place())
+    positions, size = [placed], steps * adapter.frames_per_step
+    for first in range(0, len(frames), size):
+        some = slice(first, first + size)
+        chunk = adapter.look(frames[some], tuple(seconds[some]), first // adapter.frames_per_step)
+        placed, place = adapter.place(chunk, place)
+        embeds.append(chunk.embeds)
+        positions.append(placed)
+        ids.append(torch.zeros(len(chunk), dtype=torch.long) if chunk.ids is None else chunk.ids)
+    positions.append(adapter.positions.text(len(after), place)[0])
+    whole = torch.cat(positions, -1)
+    rows = torch.cat([*embeds, adapter.embed(after)]), whole.view(-1, whole.shape[-1])
+    return *rows, torch.cat([*ids, torch.tensor(after)])
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_tokens_and_positions_are_the_models_own(family: str) -> None:
+    """Nine frames, the last of them alone, in chunks of any size: what enters the layers of the unmodified model."""
+    lm, frames, seconds = build(family), video(9), [0.5 * i for i in range(9)]
+    own = entering(lm, inputs_of(lm, frames, seconds, QUESTION))
+    exact = dict(atol=1e-5 if family.startswith("gemma4") else 1e-12, rtol=0)  # Gemma pools in float32
+    for steps in (1, 2, 5, 9):
+        embeds, positions, ids = rows(lm, frames, seconds, steps)
+        torch.testing.assert_close(embeds, own["inputs_embeds"][0], **exact)
+        want = own["position_ids"]  # none where the decoder itself counts
+        count = torch.arange(len(embeds))
+        assert torch.equal(positions, (count if want is None else want.flatten(0, -2)[-3:]).expand_as(positions))
+        added = lm.adapter.per_layer(embeds, ids)
+        assert (added is None) == (family != "gemma4")
+        if added is not None:
+            torch.testing.assert_close(added[:, 5], own["layer"][1][0], **exact)
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_towers_cost_what_pytorch_counts(family: str) -> None:
+    lm = build(family, attn="eager", dtype=torch.float32)
+    for frames, height, width in SIZES[:2]:
+        want, got = counted(lm, frames, height, width)
+        assert got == want, (frames, height, width)

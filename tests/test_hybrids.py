@@ -70,6 +70,42 @@ def test_tokens_and_positions_are_the_models_own(family: str) -> None:
             torch.testing.assert_close(added[:, 5], own["layer"][1][0], **exact)
 
 
+@torch.no_grad()
+def masks(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """What eager attention is given in each kind of layer, as booleans [tokens, tokens]."""
+    text, made = lm.model.get_decoder(), {}
+    if lm.name == "gemma4_unified":  # by its rule for static caches, see `Gemma4.mutual`
+        given = dict(inputs_embeds=torch.zeros(1, inputs["input_ids"].shape[1], 1), attention_mask=None)
+        given |= dict(past_key_values=None, position_ids=None, mm_token_type_ids=inputs["mm_token_type_ids"])
+        made = lm.model.create_masks_for_generate(lm.model.config, **given)
+    else:
+        for kind, layer in zip(text.config.layer_types, text.layers, strict=True):
+            layer.register_forward_pre_hook(
+                lambda _, __, given, kind=kind: made.update({kind: given["attention_mask"]}), with_kwargs=True
+            )
+        lm.model(**inputs, use_cache=False)
+    return {kind: mask[0, 0] == 0 for kind, mask in made.items()}
+
+
+@pytest.mark.parametrize("family", ["gemma4", "gemma4_moe", "gemma4_unified", "exaone4_5"])
+def test_whose_tokens_see_each_other(family: str) -> None:
+    """With frames that are longer than the window."""
+    lm, window = build(family, attn="eager"), 4
+    inputs = inputs_of(lm, video(4), [0.0, 1.0, 2.0, 3.0], QUESTION)
+    lm.model.get_decoder().config.sliding_window = window
+    ids = inputs["input_ids"][0]
+    visual, at = ids == lm.model.config.video_token_id, torch.arange(len(ids))
+    frame = (visual & ~visual.roll(1)).cumsum(0)
+    same = (frame[:, None] == frame) & visual[:, None] & visual
+    causal = at <= at[:, None]
+    near = dict(sliding_attention=at > at[:, None] - window, full_attention=torch.ones_like(causal))
+    want = {kind: seen & (causal | same if kind in lm.adapter.mutual else causal) for kind, seen in near.items()}
+    got = masks(lm, inputs)
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[kind], want[kind]) for kind in want)
+    assert lm.adapter.mutual == (("sliding_attention",) if family in ("gemma4_moe", "gemma4_unified") else ())
+
+
 @pytest.mark.parametrize("family", HYBRIDS)
 def test_towers_cost_what_pytorch_counts(family: str) -> None:
     lm = build(family, attn="eager", dtype=torch.float32)

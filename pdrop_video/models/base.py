@@ -125,9 +125,9 @@ class Adapter(ABC):
         return None
 
     @property
-    def mutual(self) -> bool:
-        """Whether visual tokens of one step see each other, those behind them too, in the layers with a window."""
-        return False
+    def mutual(self) -> tuple[str, ...]:
+        """Kinds of layers, as configs name them, in which one step's visual tokens see those behind them as well."""
+        return ()
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""

@@ -122,9 +122,14 @@ class Gemma4(Adapter):
         return given[0]
 
     @property
-    def mutual(self) -> bool:
-        """Whether this checkpoint's visual tokens see their whole frame where there is a window."""
-        return getattr(self.model.config.get_text_config(), "use_bidirectional_attention", None) == "vision"
+    def mutual(self) -> tuple[str, ...]:
+        """Layers with a window, if this checkpoint has it so; the window limits this as well.
+
+        So the checkpoints were trained. ``Gemma4UnifiedForConditionalGeneration`` of transformers 5.23 does it with a
+        static cache; without one its `forward` lets a frame's tokens see each other in all layers, past the window.
+        """
+        both = getattr(self.model.config.get_text_config(), "use_bidirectional_attention", None) == "vision"
+        return ("sliding_attention",) if both else ()
 
 
 class Gemma4Unified(Gemma4):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers as tf
 from families import video
 from hybrids import HYBRIDS, build, inputs_of
 from test_flops_tower import SIZES, counted
 from torch import Tensor
+from true_hybrids import TRUE_HYBRIDS
 
 from pdrop_video import VideoLM
-from pdrop_video.models import Place
+from pdrop_video.models import ADAPTERS, Place, describe
 
 QUESTION = "what is first ?"
 
@@ -112,3 +115,25 @@ def test_towers_cost_what_pytorch_counts(family: str) -> None:
     for frames, height, width in SIZES[:2]:
         want, got = counted(lm, frames, height, width)
         assert got == want, (frames, height, width)
+
+
+@pytest.mark.parametrize("name", TRUE_HYBRIDS)
+def test_true_sizes(name: str, tmp_path: Path) -> None:
+    size = TRUE_HYBRIDS[name]
+    with torch.device("meta"):
+        model = tf.AutoModelForImageTextToText.from_config(size.config)
+    config, adapter = describe(size.write(tmp_path))
+    assert config.to_dict() == tf.AutoConfig.from_pretrained(tmp_path).to_dict()
+    frames = torch.zeros(adapter.frames_per_step, 720, 1280, 3, dtype=torch.uint8)
+    assert adapter.preprocess(frames)[1] == (1, *size.tokens)
+    assert int(60 * adapter.fps / adapter.frames_per_step) * size.tokens[0] * size.tokens[1] == size.minute
+    keys = [module.k_proj.out_features for module in model.get_decoder().modules() if hasattr(module, "k_proj")]
+    assert 4 * sum(keys) == size.kv_bytes
+    assert all(model.get_decoder().config.layer_types[i] == "full_attention" for i in size.boundaries)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e9, 2) == size.billions
+
+
+def test_every_family_is_tested() -> None:
+    types = {built()[0].config.model_type for built in HYBRIDS.values()}
+    assert types == {size.config.model_type for size in TRUE_HYBRIDS.values()}
+    assert types <= ADAPTERS.keys()

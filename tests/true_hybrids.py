@@ -40,7 +40,9 @@ EXAONE_TOWER = dict(hidden_size=2048, intermediate_size=5120, depth=28, out_hidd
 def _gemma(kind: str) -> dict[str, dict[str, object]]:
     image = dict(GEMMA, do_normalize=False, image_processor_type=f"{kind}ImageProcessor", max_soft_tokens=280)
     video = dict(GEMMA, do_normalize=True, video_processor_type=f"{kind}VideoProcessor", max_soft_tokens=70)
-    return {BOTH: dict(image_processor=image, video_processor=video, processor_class=f"{kind}Processor")}
+    sound = dict(feature_extractor_type=f"{kind}AudioFeatureExtractor", sampling_rate=16000)
+    parts = dict(image_processor=image, video_processor=video, feature_extractor=sound)
+    return {BOTH: dict(parts, processor_class=f"{kind}Processor")}
 
 
 TRUE_HYBRIDS = {

@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for
 
+OTHERS = [family for family in ADAPTERS if family not in FAMILIES]
 QUESTION = "What is shown\n\nfirst, at 00:07?"
 
 # -- text: token for token what the family's processor writes ---------------------------------------------------------
@@ -39,12 +40,18 @@ TEMPLATES = {  # of the checkpoints' kind; SmolVLM's comes from its processor
     "internvl": CHATML.replace("VIDEO", "<video>\n"),
     "smolvlm": CHATML.replace("VIDEO", "not used"),
 }
-TEMPLATES["qwen2_5_vl"] = TEMPLATES["qwen3_vl"] = TEMPLATES["qwen2_vl"]
+TEMPLATES["qwen2_5_vl"] = TEMPLATES["qwen3_vl"] = TEMPLATES["qwen3_5"] = TEMPLATES["qwen2_vl"]
+TEMPLATES["exaone4_5"] = TEMPLATES["qwen3_5_moe"] = TEMPLATES["qwen2_vl"]
+TEMPLATES["minicpmv4_6"] = TEMPLATES["minicpmv4_7"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
+TEMPLATES["gemma4"] = TEMPLATES["gemma4_unified"] = "<s>" + CHATML.replace("VIDEO", "\n\n<|video|>\n\n")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
     "llava": ["<video>", "<image>"],
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
+    "exaone": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
+    "minicpm": ["<|video_pad|>", "<|image_pad|>", "<image>", "</image>", "<slice>", "</slice>"],
+    "gemma4": ["<|image|>", "<|image>", "<image|>"],  # the video's is added by the processor
 }
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -59,6 +66,10 @@ def trained(family: str) -> Any:
     raw = Tokenizer(models.BPE())
     if family == "llava_next_video":  # Llama's: a first token, and a mark in front of the text
         raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
+    elif family.startswith("gemma4"):  # digits one by one; spaces are letters like any other
+        spaces = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
+        raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), spaces])
+        raw.decoder = decoders.Metaspace(prepend_scheme="never", split=False)
     elif family == "smolvlm":  # SmolLM2's: digits one by one, words as GPT-2 cuts them
         digits = pre_tokenizers.Digits(individual_digits=True)
         raw.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -71,7 +82,7 @@ def trained(family: str) -> Any:
     text = (
         f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     )
-    text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
+    text += f" 00:01 \n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
     if family == "llava_next_video":
@@ -85,6 +96,7 @@ def trained(family: str) -> Any:
 
 def processor_of(family: str, words: Any, **attributes: Any) -> Any:
     """The family's processor with what writing its text needs; its parts would need torchvision."""
+    family = "qwen3_vl" if family.startswith("qwen3_5") else family
     module = importlib.import_module(f"transformers.models.{family}.processing_{family}")
     if family == "smolvlm":
         module.num2words = lambda n: {5: "five", 6: "six"}[n]
@@ -102,30 +114,39 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
     inputs["pixel_values_videos"] = torch.zeros(1, frames, 3, 64, 64)
+    inputs["num_soft_tokens_per_video"] = [4]
+    sizes = dict(target_sizes_videos=torch.tensor([[8, 8]] * frames), grids_videos=torch.zeros(frames, 2, dtype=int))
+    inputs |= sizes | dict(num_frames_per_video=[frames])
+    more = dict(video_token_divisor=16) if family.startswith("minicpm") else {}
     image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family)
     processor = processor_of(
         family,
         words,
         video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
-        video_token="<|video_pad|>" if family.startswith("qwen") else "<video>",
+        video_token=adapter_for(family).video_token if family not in ("internvl", "smolvlm") else "<video>",
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
         num_image_tokens=16,
         patch_size=16,
         image_token=image,
+        image_start_token="<image>",
         start_image_token="<img>",
         end_image_token="</img>",
         image_seq_length=4,
         image_seq_len=4,
+        image_end_token="</image>",
+        video_slice_mode=True,
+        boi_token="<|image>",
+        eoi_token="<image|>",
         fake_image_token="<fake_token_around_image>",
         global_image_token="<global-img>",
     )
-    replacement = processor.replace_video_token(inputs, 0)
+    replacement = processor.replace_video_token(inputs, 0, **more)
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
     template = adapter_for(family).template
     text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     placeholder = processor.video_token
-    if family == "qwen3_vl":  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
+    if family.startswith("qwen3"):  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
         placeholder = f"<|vision_start|>{placeholder}<|vision_end|>"
     if family == "smolvlm":  # what a stream can't know
         intro = f"You are provided the following series of {'five' if frames == 5 else 'six'} frames from a "
@@ -136,13 +157,13 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
 
 
 @pytest.mark.parametrize(("frames", "fps"), [(6, 2.0), (5, 0.1)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHERS])
 def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     """The stream's tokens, piece by piece, are those of the processor's whole text."""
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if family.startswith("qwen") else 4
+    size = 6 if family.startswith(("qwen", "exaone")) else 4
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)
@@ -330,4 +351,4 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert ADAPTERS.keys() == FAMILIES.keys()
+    assert ADAPTERS.keys() == FAMILIES.keys() | OTHERS

@@ -107,6 +107,28 @@ class Adapter(ABC):
         """
         return None
 
+    @property
+    def stands_for(self) -> int | None:
+        """The id of a visual token, for a decoder that reads ids beside embeddings; None where it reads none."""
+        return None
+
+    def per_layer(self, embeds: Tensor, ids: Tensor) -> Tensor | None:
+        """What each decoder layer adds of its own to each row [tokens, layers, numbers]; None where none does.
+
+        Parameters
+        ----------
+        embeds : Tensor [tokens, hidden]
+            As they enter the first layer.
+        ids : Tensor [tokens], int64
+            Of text; `stands_for` where a token is visual.
+        """
+        return None
+
+    @property
+    def mutual(self) -> tuple[str, ...]:
+        """Kinds of layers, as configs name them, in which one step's visual tokens see those behind them as well."""
+        return ()
+
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
         return "", ""
@@ -172,9 +194,9 @@ class Adapter(ABC):
         text = [tuple(map(self.ids, self.glue(first + i, s))) for i, s in enumerate(times)]
         if not any(before or after for before, after in text):
             return VisualChunk.plain(embeds, grid, times)
-        ids, visual = [], []  # a visual token's id does not matter: its embedding is overwritten
+        ids, visual, token = [], [], self.stands_for  # whose embedding is overwritten
         for before, after in text:
-            ids += [*before, *[0] * (h * w), *after]
+            ids += [*before, *[token or 0] * (h * w), *after]
             visual += [False] * len(before) + [True] * (h * w) + [False] * len(after)
         rows, mask = self.embed(ids), torch.tensor(visual, device=embeds.device)
         return VisualChunk(
@@ -185,6 +207,7 @@ class Adapter(ABC):
             (h, w),
             tuple(len(before) for before, _ in text),
             tuple(torch.zeros_like(rows).masked_scatter(mask[:, None], f.to(rows)) for f in deepstack),
+            ids=None if token is None else torch.tensor(ids, device=embeds.device),
         )
 
     def place(self, chunk: VisualChunk, place: Place) -> tuple[Tensor, Place]:

@@ -41,6 +41,8 @@ class VisualChunk:
         Which of the whole chunk's tokens each is; all of them where left out.
     whole : tuple of int, optional
         Tokens of each step before any was left out.
+    ids : Tensor [tokens], int64, optional
+        Token ids, for a decoder that reads them beside the embeddings (Gemma 4).
     """
 
     embeds: Tensor
@@ -53,6 +55,7 @@ class VisualChunk:
     until: tuple[float, ...] | None = None
     origin: Tensor | None = None
     whole: tuple[int, ...] | None = None
+    ids: Tensor | None = None
 
     @classmethod
     def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
@@ -134,6 +137,7 @@ class VisualChunk:
             deepstack=tuple(deepstack),
             origin=rows if self.origin is None else self.origin[rows],
             whole=self.whole_steps,
+            ids=None if self.ids is None else self.ids[rows],
         )
 
     def split(self, steps: int) -> list[VisualChunk]:
@@ -155,6 +159,7 @@ class VisualChunk:
                     None if self.until is None else self.until[first:last],
                     None if self.origin is None else self.origin[start:end] - before,
                     None if self.whole is None else self.whole[first:last],
+                    None if self.ids is None else self.ids[start:end],
                 )
             )
         return chunks

@@ -18,21 +18,39 @@ from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
+from .exaone4_5 import Exaone4_5
+from .gemma4 import Gemma4, Gemma4Unified
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
+from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
+from .qwen3_5 import Qwen3_5
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
-FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM)
+FAMILIES = (
+    Qwen2VL,
+    Qwen2_5VL,
+    Qwen3VL,
+    LlavaOneVision,
+    LlavaNextVideo,
+    InternVL,
+    SmolVLM,
+    Qwen3_5,
+    MiniCPMV4_6,
+    MiniCPMV4_7,
+    Gemma4,
+    Gemma4Unified,
+    Exaone4_5,
+)
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
 

@@ -40,7 +40,9 @@ class Pixels:
     crop : (height, width) or None
         What is cut from the middle (LLaVA-NeXT-Video).
     square : int or None
-        Side of the square that a frame ends as (SmolVLM).
+        Side of the square that a frame ends as (SmolVLM), or whose area it gets (MiniCPM-V).
+    tokens : int or None
+        Most visual tokens of a frame, for families that say it so (Gemma 4, Muse Glimmer).
     """
 
     mean: tuple[float, ...] = _CLIP_MEAN
@@ -49,6 +51,7 @@ class Pixels:
     size: dict[str, int] | None = None
     crop: tuple[int, int] | None = None
     square: int | None = None
+    tokens: int | None = None
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Pixels:
@@ -60,13 +63,15 @@ class Pixels:
         for old, new in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
             if config.get(old) is not None:
                 size[new] = config[old]
+        normal = config.get("do_normalize") is not False
         return cls(
-            mean=tuple(config.get("image_mean") or _CLIP_MEAN),
-            std=tuple(config.get("image_std") or _CLIP_STD),
+            mean=tuple(config.get("image_mean") or _CLIP_MEAN) if normal else (0.0, 0.0, 0.0),
+            std=tuple(config.get("image_std") or _CLIP_STD) if normal else (1.0, 1.0, 1.0),
             mode=_MODES.get(config.get("resample", 3), "bicubic"),
             size=size or None,
             crop=(crop["height"], crop["width"]) if crop else None,
-            square=square.get("longest_edge"),
+            square=square.get("longest_edge") or config.get("scale_resolution"),
+            tokens=config.get("max_soft_tokens") or config.get("max_video_frame_tokens"),
         )
 
     def capped(self) -> Pixels:

@@ -29,6 +29,8 @@ class Tower:
         ``(196, (5120, 5120, 3584))`` for 196 rows through two matrices.
     gated : bool
         Whether a block's MLP has a gate (three matrices) or not (two).
+    queries, keys : int, optional
+        Numbers in a row's queries, and in its keys (as many in its values); `hidden` where left out.
     """
 
     patches: int
@@ -38,6 +40,8 @@ class Tower:
     layers: tuple[tuple[int, ...], ...]
     after: tuple[tuple[int, tuple[int, ...]], ...] = ()
     gated: bool = False
+    queries: int | None = None
+    keys: int | None = None
 
     def flops(self, steps: int = 1) -> int:
         """FLOPs of encoding so many steps: patch embedding, blocks and all that comes behind, a multiply-add as two.
@@ -46,10 +50,13 @@ class Tower:
         pooling by means and the interpolation of positions or features are not counted there and not here. Attention
         is counted whole within each segment, as a tower that is not causal computes it.
         """
-        block = 4 * self.hidden**2 + (3 if self.gated else 2) * self.hidden * self.mlp  # multiply-adds of a row
+        wide = self.hidden if self.queries is None else self.queries
+        narrow = self.hidden if self.keys is None else self.keys
+        # multiply-adds of a row: queries and output, keys and values, the MLP
+        block = 2 * self.hidden * (wide + narrow) + (3 if self.gated else 2) * self.hidden * self.mlp
         flops = 2 * self.patches * self.patch * self.hidden
         for segments in self.layers:
-            flops += 2 * sum(segments) * block + 4 * self.hidden * sum(length**2 for length in segments)
+            flops += 2 * sum(segments) * block + 4 * wide * sum(length**2 for length in segments)
         for rows, sizes in self.after:
             flops += sum(2 * rows * a * b for a, b in pairwise(sizes))
         return steps * flops

@@ -1,0 +1,139 @@
+"""Families whose decoders are not full attention alone: what their adapters say is what the models themselves do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from families import video
+from hybrids import HYBRIDS, build, inputs_of
+from test_flops_tower import SIZES, counted
+from torch import Tensor
+from true_hybrids import TRUE_HYBRIDS
+
+from pdrop_video import VideoLM
+from pdrop_video.models import ADAPTERS, Place, describe
+
+QUESTION = "what is first ?"
+
+
+@torch.no_grad()
+def entering(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the unmodified model hands to its decoder stack, and to its layer 5, for a whole prompt."""
+    seen: dict[str, Any] = {}
+    text = lm.model.get_decoder()
+    hooks = [
+        text.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True),
+        text.layers[5].register_forward_pre_hook(lambda _, given, __: seen.update(layer=given), with_kwargs=True),
+    ]
+    lm.model(**inputs, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@torch.no_grad()
+def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings [tokens, hidden], positions [3 or 1, tokens] and ids of a stream of chunks of so many steps."""
+    adapter, before, after = lm.adapter, lm.prompt.before(), lm.prompt.after(QUESTION)
+    embeds, ids = [adapter.embed(before)], [torch.tensor(before)]
+    placed, place = adapter.positions.text(len(before), Place())
+    positions, size = [placed], steps * adapter.frames_per_step
+    for first in range(0, len(frames), size):
+        some = slice(first, first + size)
+        chunk = adapter.look(frames[some], tuple(seconds[some]), first // adapter.frames_per_step)
+        placed, place = adapter.place(chunk, place)
+        embeds.append(chunk.embeds)
+        positions.append(placed)
+        ids.append(torch.zeros(len(chunk), dtype=torch.long) if chunk.ids is None else chunk.ids)
+    positions.append(adapter.positions.text(len(after), place)[0])
+    whole = torch.cat(positions, -1)
+    rows = torch.cat([*embeds, adapter.embed(after)]), whole.view(-1, whole.shape[-1])
+    return *rows, torch.cat([*ids, torch.tensor(after)])
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_tokens_and_positions_are_the_models_own(family: str) -> None:
+    """Nine frames, the last of them alone, in chunks of any size: what enters the layers of the unmodified model."""
+    lm, frames, seconds = build(family), video(9), [0.5 * i for i in range(9)]
+    own = entering(lm, inputs_of(lm, frames, seconds, QUESTION))
+    exact = dict(atol=1e-5 if family.startswith("gemma4") else 1e-12, rtol=0)  # Gemma pools in float32
+    for steps in (1, 2, 5, 9):
+        embeds, positions, ids = rows(lm, frames, seconds, steps)
+        torch.testing.assert_close(embeds, own["inputs_embeds"][0], **exact)
+        want = own["position_ids"]  # none where the decoder itself counts
+        count = torch.arange(len(embeds))
+        assert torch.equal(positions, (count if want is None else want.flatten(0, -2)[-3:]).expand_as(positions))
+        added = lm.adapter.per_layer(embeds, ids)
+        assert (added is None) == (family != "gemma4")
+        if added is not None:
+            torch.testing.assert_close(added[:, 5], own["layer"][1][0], **exact)
+
+
+@torch.no_grad()
+def masks(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """What eager attention is given in each kind of layer, as booleans [tokens, tokens]."""
+    text, made = lm.model.get_decoder(), {}
+    if lm.name == "gemma4_unified":  # by its rule for static caches, see `Gemma4.mutual`
+        given = dict(inputs_embeds=torch.zeros(1, inputs["input_ids"].shape[1], 1), attention_mask=None)
+        given |= dict(past_key_values=None, position_ids=None, mm_token_type_ids=inputs["mm_token_type_ids"])
+        made = lm.model.create_masks_for_generate(lm.model.config, **given)
+    else:
+        for kind, layer in zip(text.config.layer_types, text.layers, strict=True):
+            layer.register_forward_pre_hook(
+                lambda _, __, given, kind=kind: made.update({kind: given["attention_mask"]}), with_kwargs=True
+            )
+        lm.model(**inputs, use_cache=False)
+    return {kind: mask[0, 0] == 0 for kind, mask in made.items()}
+
+
+@pytest.mark.parametrize("family", ["gemma4", "gemma4_moe", "gemma4_unified", "exaone4_5"])
+def test_whose_tokens_see_each_other(family: str) -> None:
+    """With frames that are longer than the window."""
+    lm, window = build(family, attn="eager"), 4
+    inputs = inputs_of(lm, video(4), [0.0, 1.0, 2.0, 3.0], QUESTION)
+    lm.model.get_decoder().config.sliding_window = window
+    ids = inputs["input_ids"][0]
+    visual, at = ids == lm.model.config.video_token_id, torch.arange(len(ids))
+    frame = (visual & ~visual.roll(1)).cumsum(0)
+    same = (frame[:, None] == frame) & visual[:, None] & visual
+    causal = at <= at[:, None]
+    near = dict(sliding_attention=at > at[:, None] - window, full_attention=torch.ones_like(causal))
+    want = {kind: seen & (causal | same if kind in lm.adapter.mutual else causal) for kind, seen in near.items()}
+    got = masks(lm, inputs)
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[kind], want[kind]) for kind in want)
+    assert lm.adapter.mutual == (("sliding_attention",) if family in ("gemma4_moe", "gemma4_unified") else ())
+
+
+@pytest.mark.parametrize("family", HYBRIDS)
+def test_towers_cost_what_pytorch_counts(family: str) -> None:
+    lm = build(family, attn="eager", dtype=torch.float32)
+    for frames, height, width in SIZES[:2]:
+        want, got = counted(lm, frames, height, width)
+        assert got == want, (frames, height, width)
+
+
+@pytest.mark.parametrize("name", TRUE_HYBRIDS)
+def test_true_sizes(name: str, tmp_path: Path) -> None:
+    size = TRUE_HYBRIDS[name]
+    with torch.device("meta"):
+        model = tf.AutoModelForImageTextToText.from_config(size.config)
+    config, adapter = describe(size.write(tmp_path))
+    assert config.to_dict() == tf.AutoConfig.from_pretrained(tmp_path).to_dict()
+    frames = torch.zeros(adapter.frames_per_step, 720, 1280, 3, dtype=torch.uint8)
+    assert adapter.preprocess(frames)[1] == (1, *size.tokens)
+    assert int(60 * adapter.fps / adapter.frames_per_step) * size.tokens[0] * size.tokens[1] == size.minute
+    keys = [module.k_proj.out_features for module in model.get_decoder().modules() if hasattr(module, "k_proj")]
+    assert 4 * sum(keys) == size.kv_bytes
+    assert all(model.get_decoder().config.layer_types[i] == "full_attention" for i in size.boundaries)
+    assert round(sum(p.numel() for p in model.parameters()) / 1e9, 2) == size.billions
+
+
+def test_every_family_is_tested() -> None:
+    types = {built()[0].config.model_type for built in HYBRIDS.values()}
+    assert types == {size.config.model_type for size in TRUE_HYBRIDS.values()}
+    assert types <= ADAPTERS.keys()

@@ -188,4 +188,9 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
         given["pixel_values_videos"] = F.pad(given["pixel_values_videos"], (0, 0, 0, empty))
         given["video_position_ids"] = F.pad(places, (0, 0, 0, empty), value=-1)
         given["num_frames_per_video"] = torch.tensor([t])
+        if family == "gemma4_unified":  # by its rule for static caches, see `Gemma4Unified`
+            blank = torch.zeros(1, len(ids), 1, dtype=model.dtype)
+            how = dict(attention_mask=None, past_key_values=None, position_ids=None)
+            how["mm_token_type_ids"] = given["mm_token_type_ids"]
+            given["attention_mask"] = model.create_masks_for_generate(model.config, blank, **how)
     return given

@@ -14,10 +14,13 @@ from test_flops_tower import SIZES, counted
 from torch import Tensor
 from true_hybrids import TRUE_HYBRIDS
 
-from pdrop_video import VideoLM
+from pdrop_video import Pyramid, VideoLM
 from pdrop_video.models import ADAPTERS, Place, describe
+from pdrop_video.pyramid import LayerLoop
+from pdrop_video.pyramid.decoder import Decoder
 
 QUESTION = "what is first ?"
+ONE = Pyramid(stages=1)
 
 
 @torch.no_grad()
@@ -67,10 +70,11 @@ def test_tokens_and_positions_are_the_models_own(family: str) -> None:
         want = own["position_ids"]  # none where the decoder itself counts
         count = torch.arange(len(embeds))
         assert torch.equal(positions, (count if want is None else want.flatten(0, -2)[-3:]).expand_as(positions))
-        added = lm.adapter.per_layer(embeds, ids)
-        assert (added is None) == (family != "gemma4")
+        wide = lm.adapter.beside(embeds, ids)
+        assert (wide.shape == embeds.shape) == (family != "gemma4")
+        _, added = Decoder(lm.model.get_decoder()).parted(wide[None])
         if added is not None:
-            torch.testing.assert_close(added[:, 5], own["layer"][1][0], **exact)
+            torch.testing.assert_close(added[:, :, 5], own["layer"][1], **exact)
 
 
 @torch.no_grad()
@@ -102,11 +106,15 @@ def test_whose_tokens_see_each_other(family: str) -> None:
     same = (frame[:, None] == frame) & visual[:, None] & visual
     causal = at <= at[:, None]
     near = dict(sliding_attention=at > at[:, None] - window, full_attention=torch.ones_like(causal))
-    want = {kind: seen & (causal | same if kind in lm.adapter.mutual else causal) for kind, seen in near.items()}
+    kinds = dict(
+        zip(lm.model.get_decoder().config.layer_types, LayerLoop(lm.model.get_decoder(), ONE).kinds, strict=True)
+    )
+    want = {kind: seen & (causal | same if kinds[kind].mutual else causal) for kind, seen in near.items()}
     got = masks(lm, inputs)
     assert got.keys() == want.keys()
     assert all(torch.equal(got[kind], want[kind]) for kind in want)
-    assert lm.adapter.mutual == (("sliding_attention",) if family in ("gemma4_moe", "gemma4_unified") else ())
+    assert kinds["sliding_attention"].mutual == (family in ("gemma4_moe", "gemma4_unified"))
+    assert not kinds["full_attention"].mutual
 
 
 @pytest.mark.parametrize("family", HYBRIDS)

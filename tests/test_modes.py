@@ -30,7 +30,7 @@ def kept(stream: pv.VideoStream) -> Iterator[Tensor]:
     for layer, table in zip(cache.layers, cache.tables, strict=True):
         room = layer.columns.room
         yield from (*room.parts, *(room.spare or ()), layer.keys, layer.values, *table.columns())
-    yield from cache.queries or ()
+    yield from (cache.queries or {}).values()
     waiting = None if state.waiting is None else state.waiting.frames
     yield from (each for each in (*state.usual.values(), waiting) if each is not None)
     for block in () if cache.archive is None else cache.archive.blocks:
@@ -46,7 +46,7 @@ def remembered(stream: pv.VideoStream) -> tuple[Any, ...]:
     tensors = [layer.keys for layer in cache.layers] + [layer.values for layer in cache.layers]
     tensors += [layer.entered for layer in cache.layers if layer.entered is not None]
     tensors += [column for table in cache.tables for column in table.columns()]
-    tensors += [*(cache.queries or ()), *state.usual.values()]
+    tensors += [*(cache.queries or {}).values(), *state.usual.values()]
     if state.waiting is not None:
         tensors.append(state.waiting.frames)
     blocks = () if cache.archive is None else cache.archive.blocks

@@ -39,11 +39,14 @@ class LayerKind:
         Of a sliding layer, in positions, its own included.
     source : int or None
         The layer whose keys and values it attends to in place of its own.
+    mutual : bool
+        Whether the visual tokens of one step see each other, those behind them as well.
     """
 
     name: str = "full"
     window: int | None = None
     source: int | None = None
+    mutual: bool = False
 
     @property
     def ranks(self) -> bool:
@@ -82,11 +85,12 @@ def kinds_of(text: Any) -> tuple[LayerKind, ...]:
             raise ModelError(f"models of type {text.model_type!r} have {name} layers, which {reason}: not supported.")
     shared = count - (getattr(text, "num_kv_shared_layers", None) or 0)
     lenders = {name: i for i, name in enumerate(names[:shared])}  # the last of each kind that has its own
-    kinds = []
+    kinds, mutual = [], getattr(text, "use_bidirectional_attention", None) == "vision"
     for i, name in enumerate(names[:count]):
         kind = _NAMES[name]
         source = lenders.get(name) if i >= shared else None
-        kinds.append(LayerKind(kind, window if kind == "sliding" else None, source))
+        slides = kind == "sliding"
+        kinds.append(LayerKind(kind, window if slides else None, source, slides and mutual))
     return tuple(kinds)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.kinds import LayerKind, kinds_of
+from ..common.kinds import LayerKind, kinds_of, rank_at
 from ..errors import ModelError
 from ..pyramid import Schedule
 from ..pyramid.scorers import RankingSize, Scorer, scorer_named
@@ -79,17 +79,19 @@ class DecoderShape:
         text = config.get_text_config()
         heads = text.num_attention_heads
         experts, router = _experts(text)
+        kinds, layers = kinds_of(text), _layer_configs(text)
+        one = layers[rank_at(kinds)[0]]  # of the layers whose columns a budget bounds
         return cls(
             layers=text.num_hidden_layers,
             hidden=text.hidden_size,
             heads=heads,
-            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
-            head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+            kv_heads=getattr(one, "num_key_value_heads", None) or heads,
+            head_dim=getattr(one, "head_dim", None) or text.hidden_size // heads,
             mlp=(getattr(text, "moe_intermediate_size", None) if router else None) or text.intermediate_size,
             vocabulary=text.vocab_size,
             experts=experts,
             router=router,
-            kinds=kinds_of(text),
+            kinds=kinds,
             columns=_columns(text),
         )
 
@@ -106,13 +108,18 @@ class DecoderShape:
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
 
 
+def _layer_configs(text: Any) -> list[Any]:
+    """The configuration of each layer, where layers differ."""
+    return list(getattr(text, "per_layer_config", None) or [text] * text.num_hidden_layers)
+
+
 def _columns(text: Any) -> tuple[tuple[int, int, int], ...]:
     """What each layer holds of a token; see `DecoderShape`."""
     heads, count = text.num_attention_heads, text.num_hidden_layers
     if rank := getattr(text, "kv_lora_rank", None):  # latents, beside which stands the key that all heads share
         return ((1, text.qk_rope_head_dim, rank),) * count
     columns = []
-    for each in list(getattr(text, "per_layer_config", None) or [text] * count):
+    for each in _layer_configs(text):
         dim = getattr(each, "head_dim", None) or text.hidden_size // heads
         columns.append((getattr(each, "num_key_value_heads", None) or heads, dim, dim))
     return tuple(columns)

@@ -112,22 +112,21 @@ class Adapter(ABC):
         """The id of a visual token, for a decoder that reads ids beside embeddings; None where it reads none."""
         return None
 
-    def per_layer(self, embeds: Tensor, ids: Tensor) -> Tensor | None:
-        """What each decoder layer adds of its own to each row [tokens, layers, numbers]; None where none does.
+    def beside(self, embeds: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings with what the decoder reads of ids behind them; the embeddings alone where it reads none.
 
         Parameters
         ----------
         embeds : Tensor [tokens, hidden]
-            As they enter the first layer.
         ids : Tensor [tokens], int64
             Of text; `stands_for` where a token is visual.
-        """
-        return None
 
-    @property
-    def mutual(self) -> tuple[str, ...]:
-        """Kinds of layers, as configs name them, in which one step's visual tokens see those behind them as well."""
-        return ()
+        Returns
+        -------
+        Tensor [tokens, hidden or more]
+            As they enter the decoder.
+        """
+        return embeds
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
@@ -145,7 +144,7 @@ class Adapter(ABC):
 
     def closing(self) -> Tensor:
         """Embeddings [tokens, hidden] that end a video before the template's text goes on; none by default."""
-        return self.embed([])
+        return self.rows([])
 
     @classmethod
     def per_frame(cls, pixels: Pixels) -> Pixels:
@@ -247,3 +246,8 @@ class Adapter(ABC):
         """Embeddings [tokens, hidden] of text."""
         table = self.model.get_input_embeddings()
         return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+
+    def rows(self, ids: list[int]) -> Tensor:
+        """The same as they enter the decoder; see `beside`."""
+        embeds = self.embed(ids)
+        return self.beside(embeds, torch.tensor(ids, dtype=torch.long, device=embeds.device))

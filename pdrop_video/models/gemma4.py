@@ -24,9 +24,8 @@ class Gemma4(Adapter):
     tokens, as many as `Pixels.tokens` allow, in the frame's shape; transformers fills them up to that number with empty
     patches, which attend to nothing and are left out here.
 
-    Two things its decoder wants beside embeddings. Smaller checkpoints add to every layer what they read from the
-    token's id: `per_layer`. Larger ones let the tokens of one frame see each other, those behind them too, in the
-    layers with a window: `mutual`.
+    Layers of smaller checkpoints read something from a token's id, too: `beside`. Larger ones let the tokens of one
+    frame see each other, those behind them as well, in the layers with a window: `LayerKind.mutual`.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma4",)
@@ -112,28 +111,20 @@ class Gemma4(Adapter):
         text = self.model.config.get_text_config()
         return int(text.pad_token_id) if getattr(text, "hidden_size_per_layer_input", 0) else None
 
-    def per_layer(self, embeds: Tensor, ids: Tensor) -> Tensor | None:
-        """What each layer adds of its own to each row [tokens, layers, numbers]: of the id, and of what came in."""
-        text = self.model.get_decoder()
+    def beside(self, embeds: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings, and for each layer what it reads of the id."""
         if self.stands_for is None:
-            return None
-        read = text.get_per_layer_inputs(ids[None], None)
-        given: Tensor = text.project_per_layer_inputs(embeds[None], read)
-        return given[0]
-
-    @property
-    def mutual(self) -> tuple[str, ...]:
-        """Layers with a window, if this checkpoint has it so; the window limits this as well.
-
-        So the checkpoints were trained. ``Gemma4UnifiedForConditionalGeneration`` of transformers 5.23 does it with a
-        static cache; without one its `forward` lets a frame's tokens see each other in all layers, past the window.
-        """
-        both = getattr(self.model.config.get_text_config(), "use_bidirectional_attention", None) == "vision"
-        return ("sliding_attention",) if both else ()
+            return embeds
+        read: Tensor = self.model.get_decoder().get_per_layer_inputs(ids[None], None)[0]
+        return torch.cat([embeds, read.flatten(1).to(embeds)], dim=1)
 
 
 class Gemma4Unified(Gemma4):
-    """Adapter of ``Gemma4UnifiedForConditionalGeneration``, which has no vision tower: pixels are projected."""
+    """Adapter of ``Gemma4UnifiedForConditionalGeneration``, which has no vision tower: pixels are projected.
+
+    The tokens of a frame see each other as in Gemma 4. So the checkpoints were trained, and so transformers 5.23 has it
+    with a static cache; without one its `forward` lets them do so in all layers, past the window.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma4_unified",)
 

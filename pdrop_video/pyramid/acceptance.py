@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ModelError, PDropError
-from .decoder import embeddings_of, stack_of
+from .decoder import embeddings_of, logits_of, stack_of
 from .loop import LayerLoop
 from .schedule import Pyramid
 from .shadow import shadow
@@ -83,7 +83,7 @@ def _tried(text: Any, model: Any) -> type:
     _compare(text, own, ours)
     if model is not None:
         with _refusing(text, f"{type(model).__name__} can't be run on embeddings alone"):
-            logits, made = model.forward(**given).logits, model.get_output_embeddings()(ours.end)
+            logits, made = model.forward(**given).logits, logits_of(model, ours.end)
         _refuse_difference(text, "logits that its output embeddings give", logits, made, _tolerance([embeds, made]))
     return type(output)
 

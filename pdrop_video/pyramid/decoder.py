@@ -31,6 +31,13 @@ def embeddings_of(text: Any) -> Any:
     return text.embed_tokens if hasattr(text, "embed_tokens") else text.embeddings
 
 
+def logits_of(model: Any, normed: Tensor) -> Tensor:
+    """Logits [..., vocabulary] of rows that left a model's last norm."""
+    logits: Tensor = model.get_output_embeddings()(normed)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * (logits / cap).tanh()
+
+
 class Decoder:
     """A decoder stack.
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -144,8 +145,9 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         competes = nothing if visual is None or not drops else visual
+        together = _steps(visual, layout) if any(kind.mutual for kind in self.kinds) else None
         layout = layout or Layout.one_picture(competes)
-        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}))
+        rows = Rows(hidden, positions, competes, valid, origin, layout, together, dict(usual or {}))
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":
@@ -285,3 +287,11 @@ class LayerLoop:
         cos, sin = turned(rope)
         rope = cos.index_select(-2, which), sin.index_select(-2, which)
         return rotate_held(attention_of(self.decoder.layers[layer]), states, rope)[0].to(keys)
+
+
+def _steps(visual: Tensor | None, layout: Layout | None) -> Tensor | None:
+    """The step of each visual row [batch, rows], -1 of text; where no layout says it, what stands together is one."""
+    if visual is None or layout is not None:
+        return None if layout is None else layout.frame
+    begins = visual & ~F.pad(visual, (1, 0))[:, :-1]
+    return begins.long().cumsum(1).masked_fill(~visual, 0) - 1

@@ -1,7 +1,8 @@
 """Which columns rows may attend to in each layer: by transformers' own mask function, windows counted in positions.
 
 A dropped token does not widen a sliding window: it goes by positions, as the unmodified model counts them, and not by
-columns. Knows rows and caches. Refuses to know what a layer computes.
+columns. In some layers the visual tokens of one step see each other, whichever comes first. Knows rows and caches.
+Refuses to know what a layer computes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class Masks:
             more: dict[str, Any] = {CACHE: cache}
             if columns is not None and kind.window is not None:
                 more["and_mask_function"] = partial(_within, columns, kind.window)
+            if kind.mutual and rows.group is not None:
+                past = rows.group.new_full((len(rows.group), past_columns(cache, i)), -1)
+                more["or_mask_function"] = partial(_together, torch.cat([past, rows.group], dim=1))
             mask = create_causal_mask(
                 config=self.config, inputs_embeds=rows.hidden, attention_mask=allowed, layer_idx=i, **more
             )
@@ -75,6 +79,11 @@ class Masks:
             columns = new if held is None else torch.cat([held.to(new.device).expand(len(new), -1), new], dim=1)
             self._where[key] = columns, held
         return self._where[key][0]
+
+
+def _together(groups: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Whether a row and a column are of one step's visual tokens."""
+    return (groups[batch, row] == groups[batch, column]) & (groups[batch, row] >= 0)
 
 
 def _within(columns: Tensor, window: int, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:

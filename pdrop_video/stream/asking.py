@@ -174,7 +174,7 @@ class Question:
                             f"an option of {len(option)} tokens finds no positions behind the question in the model's "
                             "trained range; retrieve less, or give shorter ones."
                         )
-                    rest = self.ingest.text(fork, self.lm.adapter.embed(option[:-1]))
+                    rest = self.ingest.text(fork, self.lm.adapter.rows(option[:-1]))
                     rows = torch.cat([rows, self.ingest.logits(rest)])
                 means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
             fork.cache.release(self.state.cache)
@@ -184,7 +184,7 @@ class Question:
         with lasting():
             if not self.ingest.go_on(self.state, len(ids)):
                 return None
-            return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.embed(ids))[-1:])[0]
+            return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.rows(ids))[-1:])[0]
 
 
 class AnswerStream:

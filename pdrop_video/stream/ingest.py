@@ -21,6 +21,7 @@ from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
 from ..models import Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
+from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, state_bytes, steps_at_once
@@ -82,7 +83,7 @@ class Ingestor:
         text = len(prefix) + (len(closing) + len(probe)) * asks
         self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
         self.reach.check_prompt()
-        self.probe = torch.cat([closing, adapter.embed(probe)]) if asks else adapter.embed([])
+        self.probe = torch.cat([closing, adapter.rows(probe)]) if asks else adapter.rows([])
         self.closing = len(closing)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class Ingestor:
         """A state that holds the prompt up to the video."""
         state = StreamState(self.empty_cache(), Place(), rows=0)
         if self.prefix:
-            self.text(state, self.adapter.embed(self.prefix))
+            self.text(state, self.adapter.rows(self.prefix))
         index = torch.arange(len(self.prefix), device=self.probe.device)
         position = index[:, None].expand(-1, self.loop.axes)
         table, nothing = (
@@ -173,7 +174,8 @@ class Ingestor:
         count, asked, device = len(piece), len(self.probe), piece.embeds.device
         schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
         per_layer = self._columns(piece.visual_tokens, glue)
-        hidden = torch.cat([piece.embeds, self.probe.to(piece.embeds)])
+        entering = piece.embeds if piece.ids is None else self.adapter.beside(piece.embeds, piece.ids)
+        hidden = torch.cat([entering, self.probe.to(entering)])
         asking, end = self.adapter.positions.text(asked, place)
         ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
         cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
@@ -221,7 +223,7 @@ class Ingestor:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the token after each row [rows, vocabulary]."""
-        return self.model.get_output_embeddings()(self.loop.decoder.norm(hidden))
+        return logits_of(self.model, self.loop.decoder.norm(hidden))
 
     def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
         """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.

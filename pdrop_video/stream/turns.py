@@ -30,7 +30,7 @@ def question_ids(lm: SharedModel, state: StreamState, question: str, answer_pref
 
 def question_rows(lm: SharedModel, state: StreamState, ids: list[int]) -> Tensor:
     """The rows of a question's ids, with what closes the video [rows, hidden]."""
-    rows = lm.adapter.embed(ids)
+    rows = lm.adapter.rows(ids)
     return rows if state.answered is not None else torch.cat([lm.adapter.closing(), rows])
 
 
@@ -65,11 +65,11 @@ def follow_up(lm: SharedModel, ingest: Ingestor, state: StreamState) -> None:
     """Let what stands in front of the next frame into the memory: the next turn's opening, and what was told."""
     adapter, prompt = lm.adapter, lm.prompt
     if state.answered is not None:
-        ingest.remember(state, adapter.embed([*state.answered, *prompt.again()]))
+        ingest.remember(state, adapter.rows([*state.answered, *prompt.again()]))
         state.answered = None
     told, state.told = state.told, ()
     for text in told:
-        ingest.remember(state, torch.cat([adapter.closing(), adapter.embed(prompt.between(text))]), glue=True)
+        ingest.remember(state, torch.cat([adapter.closing(), adapter.rows(prompt.between(text))]), glue=True)
 
 
 def keep_turn(
@@ -79,5 +79,5 @@ def keep_turn(
     ingest.fill_up(state)
     rows = question_rows(lm, state, question_ids(lm, state, question, prefix))
     state.told = ()
-    ingest.remember(state, torch.cat([rows, lm.adapter.embed(answer[:-1])]))
+    ingest.remember(state, torch.cat([rows, lm.adapter.rows(answer[:-1])]))
     state.answered = tuple(answer[-1:])

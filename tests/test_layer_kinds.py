@@ -1,4 +1,4 @@
-"""Streams through decoders with windows, states and lent keys: equal to unmodified transformers on what each layer saw."""
+"""Streams through decoders with windows, states and lent keys equal transformers on what each layer saw."""
 
 from __future__ import annotations
 

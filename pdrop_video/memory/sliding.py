@@ -27,6 +27,10 @@ class SlidingLayer(KeyValueLayer):
     positions: Tensor | None = None
     _begun: Tensor | None = None
 
+    def stand(self, positions: Tensor) -> None:
+        """Note where all columns stand, the newest included."""
+        self.positions = positions
+
     def truncate(self, length: int) -> None:
         """Forget the newest columns down to `length`."""
         super().truncate(length)

@@ -18,9 +18,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ConfigError, ModelError
 from .acceptance import accept
+from .decoder import embeddings_of
+from .fitting import fit
 from .generating import guarded, refused, signature_of
 from .loop import LayerLoop
-from .pruned import changed_elsewhere, note, refuse_cropped, refuse_unfit, running, validity
+from .loss import with_loss
+from .pruned import called, changed_elsewhere, note, refuse_cropped, running, validity
 from .rows import CACHE
 from .stack import checkpointed, sharded
 from .trace import Trace
@@ -34,14 +37,15 @@ class _Running:
 
     Attributes
     ----------
-    input_ids, labels : Tensor [batch, tokens] or None
-        What it was given.
+    input_ids, labels, mask : Tensor [batch, tokens] or None
+        What it was given; `mask` is that of attention.
     rows : Tensor [batch, survivors] or None
         The row of the prompt that each row of the logits belongs to, -1 where padding; None if nothing was dropped.
     """
 
     input_ids: Tensor | None = None
     labels: Tensor | None = None
+    mask: Any = None
     rows: Tensor | None = None
 
 
@@ -104,11 +108,13 @@ class Call:
                     "logits_to_keep names rows that may have been dropped inside pyramid_drop; give a number, which "
                     "counts from the end, or take rows of the logits by Trace.rows."
                 )
-            call = _Running(given.arguments.get("input_ids"), given.arguments.pop("labels", None))
+            noted = given.arguments
+            call = _Running(noted.get("input_ids"), noted.pop("labels", None), noted.get("attention_mask"))
             before, self.threads.call = self._call, call
             try:
-                output = forward(*given.args, **given.kwargs)
-                return output if call.labels is None else _with_loss(model, call, output, given.kwargs)
+                with called():
+                    output = forward(*given.args, **given.kwargs)
+                return output if call.labels is None else with_loss(model, call.labels, call.rows, output, given.kwargs)
             finally:
                 self.threads.call = before
 
@@ -132,13 +138,16 @@ class Call:
         use_cache: bool | None = None,
         visual_pos_masks: Tensor | None = None,
         deepstack_visual_embeds: list[Tensor] | None = None,
+        per_layer_inputs: Tensor | None = None,
         cache: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """The stack's forward, with drops where the call holds visual rows."""
-        text, layers = self.loop.text, len(self.loop.text.layers)
+        text, kinds = self.loop.text, self.loop.kinds
         cache = past_key_values if cache is None else cache
-        hidden: Tensor = text.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        hidden: Tensor = embeddings_of(text)(input_ids) if inputs_embeds is None else inputs_embeds
+        if isinstance(attention_mask, dict):  # what a model has made of the mask that it was given
+            attention_mask = self._call.mask
         self._refuse(attention_mask, kwargs)
         if self.output is None:
             self.output = accept(text)
@@ -157,15 +166,15 @@ class Call:
             )
         batch, length = hidden.shape[:2]
         if cache is not None:
-            refuse_unfit(cache, layers, batch)
+            fit(cache, kinds, batch)
         past = 0 if cache is None else cache.get_seq_length()  # rows that went in; layers may hold fewer
         visual = self._visual(batch, length, past, hidden.device)
         with running():
             if cache is not None:
-                refuse_cropped(cache, layers)
+                refuse_cropped(cache, kinds)
             valid, cached_valid = self._padding(attention_mask, cache, past, length)
             rows = self.loop.run(
-                hidden,
+                self._widened(hidden, input_ids, per_layer_inputs),
                 self._positions(position_ids, past, batch, length, hidden.device),
                 visual,
                 probe=None if visual is None else self._probe(valid, batch, length, hidden.device),
@@ -175,11 +184,20 @@ class Call:
                 deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
             )
             if cached_valid is not None:
-                note(cache, cached_valid, past + length)
+                note(cache, kinds, cached_valid, past + length)
         if visual is not None:
             with self.recording:
                 self._call.rows = self.trace.record(rows, visual)
         return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
+
+    def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None) -> Tensor:
+        """Rows with what layers get of them beside their hidden states, if they get anything."""
+        decoder = self.loop.decoder
+        if not decoder.extra:
+            return hidden
+        if beside is None:
+            beside = self.loop.text.get_per_layer_inputs(input_ids, None if input_ids is not None else hidden)
+        return torch.cat([hidden, beside.flatten(-2).to(hidden)], dim=-1)
 
     def _refuse(self, attention_mask: Any, kwargs: dict[str, Any]) -> None:
         if isinstance(attention_mask, dict) or (attention_mask is not None and attention_mask.ndim != 2):
@@ -243,9 +261,9 @@ class Call:
         self, attention_mask: Tensor | None, cache: Any, past: int, length: int
     ) -> tuple[Tensor | None, list[Tensor | None] | None]:
         """Validity of the new rows, and of what each layer of the cache holds."""
-        layers = len(self.loop.text.layers)
-        known = None if cache is None else validity(cache, layers)
-        if attention_mask is None or (length == 1 and not (past and changed_elsewhere(cache))):
+        kinds = self.loop.kinds
+        known = None if cache is None else validity(cache, kinds)
+        if attention_mask is None or (length == 1 and not (past and changed_elsewhere(cache, kinds))):
             return None, known  # a token being decoded is real
         mask = attention_mask.bool()
         if bool(mask.all()):
@@ -257,20 +275,14 @@ class Call:
                     "are new; give one column for each of them."
                 )
             # of a cache filled elsewhere; layers that hold fewer rows dropped some here, of a prompt without padding
-            known = [mask[:, :past] if cache.get_seq_length(i) == past else None for i in range(layers)]
+            known = [self._of_past(mask, cache, i, past) for i in range(len(kinds))]
         return mask[:, -length:], known
 
-
-def _with_loss(model: PreTrainedModel, call: _Running, output: Any, kwargs: dict[str, Any]) -> Any:
-    """The output with the loss that transformers' own, shifting function makes of the surviving rows."""
-    labels, rows = call.labels, call.rows
-    assert labels is not None
-    if rows is not None:  # padding (-1) never counts
-        labels = labels.to(rows.device).gather(1, rows.clamp(min=0)).masked_fill(rows < 0, -100)
-    scale = {name: kwargs[name] for name in ("num_items_in_batch",) if name in kwargs}
-    vocabulary = model.config.get_text_config().vocab_size
-    loss = model.loss_function(logits=output[0], labels=labels, vocab_size=vocabulary, **scale)
-    return (loss, *output) if isinstance(output, tuple) else type(output)(**{**output, "loss": loss})
+    def _of_past(self, mask: Tensor, cache: Any, i: int, past: int) -> Tensor | None:
+        """What a mask says of the rows that layer `i` holds, of a cache that was filled outside."""
+        kind = self.loop.kinds[i]
+        held = cache.get_seq_length(i) if kind.holds else 0
+        return mask[:, past - held : past] if held == past or (held and kind.window is not None) else None
 
 
 def _begins_anew(position_ids: Tensor | None) -> bool:

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
 from ..common.kinds import LayerKind
+from ..errors import ModelError
 from .rows import CACHE, Rows, allowed_columns, past_columns
 
 
@@ -46,6 +47,11 @@ class Masks:
         self._now = None
         if not kind.holds:
             return rows.valid, None
+        if kind.window is not None and "flash" in (self.config._attn_implementation or ""):
+            raise ModelError(
+                "flash attention counts a sliding window in columns, of which some are dropped, and this model has "
+                'such layers; load it with attn="sdpa".'
+            )
         columns = self._columns(i, rows, cache) if kind.window is not None else None
         key = past_columns(cache, i), id(past_valid), kind.window, id(columns)
         if key not in self._memo:
@@ -67,7 +73,7 @@ class Masks:
         """Let the cache of a sliding layer know where its newest columns stand, once it has them."""
         if kind.window is not None and cache is not None:
             layer: Any = cache.layers[i]
-            layer.positions = self._now
+            layer.stand(self._now)
 
     def _columns(self, i: int, rows: Rows, cache: Cache | None) -> Tensor:
         """The positions of all columns that layer `i` holds once these rows are in [batch, past + rows]."""

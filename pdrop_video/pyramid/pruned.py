@@ -6,18 +6,32 @@ caches. Refuses to know models and schedules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from ..common.checks import shown
+from ..common.kinds import LayerKind
 from ..errors import ModelError
 
 _RUNNING: ContextVar[bool] = ContextVar("pyramid_drop runs", default=False)
+
+
+_CALLED: ContextVar[bool] = ContextVar("a model is called inside pyramid_drop", default=False)
+
+
+@contextmanager
+def called() -> Iterator[None]:
+    """While a model is called in a block, in this thread; some make masks of their own then, which nobody uses."""
+    token = _CALLED.set(True)
+    try:
+        yield
+    finally:
+        _CALLED.reset(token)
 
 
 @contextmanager
@@ -51,13 +65,52 @@ class PrunedLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As of any layer, inside a block: the first that the model's own forward asks."""
-        _refuse_outside()
+        if not _CALLED.get():
+            _refuse_outside()
         return super().get_mask_sizes(query_length)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """As of any layer, inside a block."""
         _refuse_outside()
         return super().update(key_states, value_states, *args, **kwargs)
+
+
+class WindowLayer(PrunedLayer):
+    """A layer with a sliding window, which goes by positions: a dropped row does not widen it.
+
+    Attributes
+    ----------
+    window : int
+        Positions that a row sees, its own included; more columns are never held.
+    positions : Tensor [batch, rows] or None
+        Of the rows held.
+    """
+
+    window: int
+    positions: Tensor | None = None
+
+    @classmethod
+    def of(cls, window: int, layer: Any) -> WindowLayer:
+        """A layer that holds what another one, which was filled outside of a block, does."""
+        new = cls()
+        new.window = window
+        if layer is not None and getattr(layer, "keys", None) is not None and layer.keys.numel():
+            new.lazy_initialization(layer.keys, layer.values)
+            new.keys, new.values = layer.keys, layer.values
+            past = layer.get_seq_length()  # with what it has forgotten
+            held = torch.arange(past - layer.keys.shape[-2], past, device=layer.keys.device)
+            new.positions = held.expand(len(layer.keys), -1)
+        return new
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """As of any layer, inside a block; of what it returns it keeps the newest."""
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        self.keys, self.values = keys[..., -self.window :, :], values[..., -self.window :, :]
+        return keys, values
+
+    def stand(self, positions: Tensor) -> None:
+        """Note where all rows stand that attention has just seen."""
+        self.positions = positions[:, -super().get_seq_length() :]
 
 
 def _refuse_outside() -> None:
@@ -68,36 +121,17 @@ def _refuse_outside() -> None:
         )
 
 
-def refuse_unfit(cache: Any, layers: int, batch: int) -> None:
-    """Unless rows can go on from a cache, in so many layers and samples.
-
-    Raises
-    ------
-    ModelError
-        If it is none of transformers' dynamic caches, or belongs to other layers or samples.
-    """
-    if not isinstance(cache, Cache):
-        raise ModelError(f"the cache is {shown(cache)}; expected one of transformers', such as DynamicCache().")
-    if cache.is_compileable:
-        raise ModelError(
-            "static caches do not work inside pyramid_drop: layers hold different numbers of rows; use DynamicCache()."
-        )
-    held: list[Any] = cache.layers
-    for layer in held:
-        if not isinstance(layer, DynamicLayer) or layer.is_sliding or hasattr(layer, "_quantize"):
-            raise ModelError(
-                f"a cache of {type(layer).__name__} does not work inside pyramid_drop, which ranks by all keys that a "
-                "layer holds, as they are; use DynamicCache()."
-            )
-    filled = [layer for layer in held if layer.get_seq_length()]
-    if filled and (len(filled) != layers or filled[0].keys.shape[0] != batch):
-        raise ModelError(
-            f"the cache holds {len(filled)} layers of {filled[0].keys.shape[0]} samples, but the model has {layers} "
-            f"layers and the call {batch} samples; go on with the model and the samples that it was filled by."
-        )
+def attending(cache: Cache, kinds: Sequence[LayerKind]) -> list[Any]:
+    """Those layers of a cache that hold rows."""
+    return [layer for kind, layer in zip(kinds, cache.layers, strict=False) if kind.holds]
 
 
-def refuse_cropped(cache: Cache, layers: int) -> None:
+def holding(cache: Cache, kinds: Sequence[LayerKind]) -> list[int]:
+    """Rows that each layer holds which holds any."""
+    return [layer.get_seq_length() for layer in attending(cache, kinds)]
+
+
+def refuse_cropped(cache: Cache, kinds: Sequence[LayerKind]) -> None:
     """Unless every layer has all rows that a block has left in it, or lacks equally many.
 
     Raises
@@ -105,41 +139,47 @@ def refuse_cropped(cache: Cache, layers: int) -> None:
     ModelError
         If the cache was cropped to a length that not every layer has.
     """
-    now = [cache.get_seq_length(i) for i in range(layers)]
-    known = [getattr(layer, "rows_held", length) for layer, length in zip(cache.layers, now, strict=False)]
-    if any(now) and len({old - new for old, new in zip(known, now, strict=False)}) > 1:
+    now, layers = holding(cache, kinds), attending(cache, kinds)
+    known = [getattr(layer, "rows_held", length) for layer, length in zip(layers, now, strict=True)]
+    if any(now) and len({old - new for old, new in zip(known, now, strict=True)}) > 1:
         raise ModelError(
             "the cache was cropped to one length, as assisted generation and prompt lookup do; inside pyramid_drop "
             "layers hold different rows. Leave assistant models and lookup out."
         )
 
 
-def validity(cache: Cache, layers: int) -> list[Tensor | None]:
+def validity(cache: Cache, kinds: Sequence[LayerKind]) -> list[Tensor | None]:
     """Of what each layer holds [batch, past]; None where no padding is known."""
-    known: list[Tensor | None] = [None] * layers
-    for i, layer in enumerate(cache.layers[:layers]):
-        valid, rows = getattr(layer, "valid", None), cache.get_seq_length(i)
+    known: list[Tensor | None] = [None] * len(kinds)
+    layers: list[Any] = cache.layers
+    for i, (kind, layer) in enumerate(zip(kinds, layers, strict=False)):
+        if not kind.holds:
+            continue
+        valid, rows = getattr(layer, "valid", None), layer.get_seq_length()
         if valid is not None and rows <= valid.shape[1]:
             known[i] = valid[:, :rows]
     return known
 
 
-def changed_elsewhere(cache: Cache) -> bool:
+def changed_elsewhere(cache: Cache, kinds: Sequence[LayerKind]) -> bool:
     """Whether it holds other rows than a block has left in it."""
-    layers: list[Any] = cache.layers
-    return any(getattr(layer, "rows_held", 0) != layer.get_seq_length() for layer in layers)
+    return any(getattr(layer, "rows_held", 0) != layer.get_seq_length() for layer in attending(cache, kinds))
 
 
-def note(cache: Cache, valid: list[Tensor | None], entered: int) -> None:
+def note(cache: Cache, kinds: Sequence[LayerKind], valid: list[Tensor | None], entered: int) -> None:
     """Take down what layers hold after a call, and let those of a pruned cache grow inside a block alone.
 
     `entered` is how many rows went in so far.
     """
-    held = [cache.get_seq_length(i) for i in range(len(valid))]
+    held, first = set(holding(cache, kinds)), None
     layers: list[Any] = cache.layers
-    for layer, rows, mask in zip(layers, held, valid, strict=False):
-        layer.rows_held, layer.valid = rows, mask
-        if {*held} != {entered} and type(layer) is DynamicLayer:
+    for kind, layer, mask in zip(kinds, layers, valid, strict=False):
+        if not kind.holds:
+            continue
+        first = layer if first is None else first
+        rows = layer.get_seq_length()
+        layer.rows_held, layer.valid = rows, mask if mask is None else mask[:, -rows:]
+        if held != {entered} and type(layer) is DynamicLayer:
             layer.__class__ = PrunedLayer
-    if layers:
-        layers[0].dropped = entered - held[0]
+    if first is not None:
+        first.dropped = entered - first.get_seq_length()

@@ -5,9 +5,11 @@ Eight layers each, full attention at 3 and 7, so that a schedule has a boundary 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 import transformers as tf
@@ -189,3 +191,42 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
         given["video_position_ids"] = F.pad(places, (0, 0, 0, empty), value=-1)
         given["num_frames_per_video"] = torch.tensor([t])
     return given
+
+
+def plain_rule(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gated delta rule, row by row in the type of its input; transformers' own computes in float32.
+
+    Queries and keys [batch, rows, key heads, numbers], values [batch, rows, heads, numbers], decay and rate [batch,
+    rows, heads]; the state is [batch, heads, key's numbers, value's numbers].
+    """
+    share = value.shape[2] // key.shape[2]
+    unit = [x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (query, key)]
+    q, k = (x.repeat_interleave(share, 2) for x in unit)
+    shape = (len(value), value.shape[2], key.shape[3], value.shape[3])
+    state = value.new_zeros(shape) if initial_state is None else initial_state.to(value)
+    out = []
+    for i in range(value.shape[1]):
+        state = state * g[:, i, :, None, None].to(state).exp()
+        known = torch.einsum("bhkv,bhk->bhv", state, k[:, i])
+        new = (value[:, i] - known) * beta[:, i, :, None]
+        state = state + torch.einsum("bhk,bhv->bhkv", k[:, i], new)
+        out.append(torch.einsum("bhkv,bhk->bhv", state, q[:, i]) / q.shape[-1] ** 0.5)
+    return torch.stack(out, 1), state if output_final_state else None
+
+
+def exact_linear_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let linear attention compute in float64 where a model does, so that chunks of any size give the same numbers."""
+    for family in ("qwen3_5", "qwen3_5_moe"):  # MiniCPM's text part is the first
+        module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+        for name in ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"):
+            monkeypatch.setattr(module, name, plain_rule)

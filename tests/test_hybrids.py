@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import transformers as tf
 from families import video
-from hybrids import HYBRIDS, build, inputs_of
+from hybrids import HYBRIDS, build, exact_linear_attention, inputs_of, plain_rule
 from test_flops_tower import SIZES, counted
 from torch import Tensor
 from true_hybrids import TRUE_HYBRIDS
@@ -36,8 +37,8 @@ def entering(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings [tokens, hidden], positions [3 or 1, tokens] and ids of a stream of chunks of so many steps."""
+def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Embeddings [tokens, hidden], positions [3 or 1, tokens], ids and ends of a stream of chunks of so many steps."""
     adapter, before, after = lm.adapter, lm.prompt.before(), lm.prompt.after(QUESTION)
     embeds, ids = [adapter.embed(before)], [torch.tensor(before)]
     placed, place = adapter.positions.text(len(before), Place())
@@ -51,8 +52,9 @@ def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple
         ids.append(torch.zeros(len(chunk), dtype=torch.long) if chunk.ids is None else chunk.ids)
     positions.append(adapter.positions.text(len(after), place)[0])
     whole = torch.cat(positions, -1)
-    rows = torch.cat([*embeds, adapter.embed(after)]), whole.view(-1, whole.shape[-1])
-    return *rows, torch.cat([*ids, torch.tensor(after)])
+    embeds.append(adapter.embed(after))
+    ends = list(itertools.accumulate(map(len, embeds)))
+    return torch.cat(embeds), whole.view(-1, whole.shape[-1]), torch.cat([*ids, torch.tensor(after)]), ends
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
@@ -62,7 +64,7 @@ def test_tokens_and_positions_are_the_models_own(family: str) -> None:
     own = entering(lm, inputs_of(lm, frames, seconds, QUESTION))
     exact = dict(atol=1e-5 if family.startswith("gemma4") else 1e-12, rtol=0)  # Gemma pools in float32
     for steps in (1, 2, 5, 9):
-        embeds, positions, ids = rows(lm, frames, seconds, steps)
+        embeds, positions, ids, _ = rows(lm, frames, seconds, steps)
         torch.testing.assert_close(embeds, own["inputs_embeds"][0], **exact)
         want = own["position_ids"]  # none where the decoder itself counts
         count = torch.arange(len(embeds))
@@ -107,6 +109,66 @@ def test_whose_tokens_see_each_other(family: str) -> None:
     assert got.keys() == want.keys()
     assert all(torch.equal(got[kind], want[kind]) for kind in want)
     assert lm.adapter.mutual == (("sliding_attention",) if family in ("gemma4_moe", "gemma4_unified") else ())
+
+
+def test_the_plain_rule_is_transformers() -> None:
+    from transformers.models.qwen3_5.modeling_qwen3_5 import torch_chunk_gated_delta_rule
+
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 70, 2, 8), torch.randn(2, 70, 2, 8), torch.randn(2, 70, 4, 6)
+    more = dict(g=-torch.rand(2, 70, 4), beta=torch.rand(2, 70, 4), output_final_state=True)
+    first = torch.randn(2, 4, 8, 6)
+    want = torch_chunk_gated_delta_rule(q, k, v, **more, initial_state=first, use_qk_l2norm_in_kernel=True)
+    torch.testing.assert_close(plain_rule(q, k, v, **more, initial_state=first), want, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def fed(lm: VideoLM, embeds: Tensor, positions: Tensor, ids: Tensor, frame: Tensor, ends: list[int]) -> Tensor:
+    """Logits [tokens, vocabulary] where rows enter the unmodified decoder piece by piece, over its own cache.
+
+    `frame` says which frame each row belongs to, 0 for text.
+    """
+    text, window, out, begin = (
+        lm.model.get_decoder(),
+        getattr(lm.model.get_decoder().config, "sliding_window", 0),
+        [],
+        0,
+    )
+    cache = tf.DynamicCache(config=text.config)
+    for end in ends:
+        rows, at = torch.arange(begin, end)[:, None], positions[:, None, begin:end]
+        more: dict[str, Any] = {}
+        if lm.adapter.stands_for is not None:
+            more["per_layer_inputs"] = text.get_per_layer_inputs(ids[None, begin:end], None)
+        if lm.adapter.mutual:
+            past = dict(full_attention=0, sliding_attention=max(begin - window + 1, 0))
+            seen = {kind: torch.arange(first, end) for kind, first in past.items()}
+            masks = {kind: column <= rows for kind, column in seen.items()}
+            for kind in lm.adapter.mutual:
+                same = (frame[rows] == frame[seen[kind]]) & (frame[rows] > 0)
+                masks[kind] = (masks[kind] | same) & (seen[kind] > rows - window)
+            more["attention_mask"] = {kind: mask[None, None] for kind, mask in masks.items()}
+        at = at[0] if len(at) == 1 else torch.cat([rows.T[None], at])  # Qwen3.5 counts rows beside its three axes
+        given = dict(inputs_embeds=embeds[None, begin:end], position_ids=at, past_key_values=cache, **more)
+        out.append(text(**given, use_cache=True).last_hidden_state)
+        begin = end
+    logits: Tensor = lm.model.get_output_embeddings()(torch.cat(out, 1))[0]
+    most = getattr(text.config, "final_logit_softcapping", None)
+    return logits if most is None else (logits / most).tanh() * most
+
+
+@pytest.mark.parametrize("family", [family for family in HYBRIDS if family != "gemma4_unified"])
+def test_pieces_over_a_cache_are_the_whole(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the adapter says is all that a decoder needs: frame by frame it comes to one forward of the whole model."""
+    exact_linear_attention(monkeypatch)
+    lm, frames, seconds = build(family), video(6), [0.5 * i for i in range(6)]
+    inputs = inputs_of(lm, frames, seconds, QUESTION)
+    with torch.no_grad():
+        want = lm.model(**inputs, use_cache=False).logits[0]
+    visual = inputs["input_ids"][0] == lm.model.config.video_token_id
+    embeds, positions, ids, ends = rows(lm, frames, seconds, 1)
+    got = fed(lm, embeds, positions, ids, (visual & ~visual.roll(1)).cumsum(0) * visual, ends)
+    torch.testing.assert_close(got, want, atol=1e-4 if family.startswith("gemma4") else 1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)

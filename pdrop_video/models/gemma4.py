@@ -100,9 +100,8 @@ class Gemma4(Adapter):
     @classmethod
     def prompt(cls, tokenizer: Any, template: str | None = None, *, split_special_tokens: bool = True) -> Prompt:
         """As everywhere; but the token that stands for a visual one is special only once a processor has said so."""
-        if tokenizer(cls.video_token, add_special_tokens=False)["input_ids"] != [
-            tokenizer.convert_tokens_to_ids(cls.video_token)
-        ]:
+        known = tokenizer.get_vocab().get(cls.video_token)
+        if known is None or tokenizer(cls.video_token, add_special_tokens=False)["input_ids"] != [known]:
             tokenizer.add_tokens([AddedToken(cls.video_token, normalized=False, special=True)], special_tokens=True)
         return super().prompt(tokenizer, template, split_special_tokens=split_special_tokens)
 

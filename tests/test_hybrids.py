@@ -60,7 +60,7 @@ def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple
 @pytest.mark.parametrize("family", HYBRIDS)
 def test_tokens_and_positions_are_the_models_own(family: str) -> None:
     """Nine frames, the last of them alone, in chunks of any size: what enters the layers of the unmodified model."""
-    lm, frames, seconds = build(family), video(9), [0.5 * i for i in range(9)]
+    lm, frames, seconds = build(family), video(9, width=120), [0.5 * i for i in range(9)]
     own = entering(lm, inputs_of(lm, frames, seconds, QUESTION))
     exact = dict(atol=1e-5 if family.startswith("gemma4") else 1e-12, rtol=0)  # Gemma pools in float32
     for steps in (1, 2, 5, 9):

@@ -123,21 +123,45 @@ def exaone4_5() -> Built:
     return tf.Exaone4_5_ForConditionalGeneration(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS
 
 
-HYBRIDS: dict[str, Callable[[], Built]] = {
-    family.__name__: family
-    for family in (
-        qwen3_5,
-        qwen3_5_moe,
-        minicpmv4_6,
-        minicpmv4_6_4x,
-        minicpmv4_7,
-        gemma4,
-        gemma4_moe,
-        gemma4_unified,
-        exaone4_5,
-    )
-    if family.__name__.replace("_4x", "").replace("4_moe", "4") in tf.CONFIG_MAPPING  # older transformers lack some
+MUSE_TOKENS = ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>", "Time"]
+MUSE_PIXELS = dict(max_video_frame_tokens=9, resample=1, **SIGLIP)
+
+
+def _muse(config: Any, model: Any, text: dict[str, Any], **more: Any) -> Built:
+    vision = dict(TOWER, num_hidden_layers=4, patch_size=8, pos_emb_height=4, pos_emb_width=4)
+    tokens = dict(image_token_id=190, video_token_id=191, out_hidden_size=128, projector_hidden_size=48)
+    text = dict(SIZES, sliding_window=24, **text)
+    made = model(config(text_config=text, vision_config=vision, **tokens, **more))
+    return made, tokenizer(MUSE_TOKENS, GEMMA_TEMPLATE), MUSE_PIXELS
+
+
+def muse_glimmer() -> Built:
+    return _muse(tf.MuseGlimmerConfig, tf.MuseGlimmerForConditionalGeneration, {})
+
+
+def muse_spark_moe() -> Built:
+    experts = dict(num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, moe_hidden_size=32)
+    sound = dict(patch_sizes=[4], hidden_sizes=[8], depths=[1], num_hidden_layers=1, out_hidden_size=64)
+    sound |= dict(hidden_act="gelu")
+    return _muse(tf.MuseSparkConfig, tf.MuseSparkForConditionalGeneration, experts, audio_config=sound)
+
+
+KINDS: dict[Callable[[], Built], str] = {
+    qwen3_5: "qwen3_5",
+    qwen3_5_moe: "qwen3_5_moe",
+    minicpmv4_6: "minicpmv4_6",
+    minicpmv4_6_4x: "minicpmv4_6",
+    minicpmv4_7: "minicpmv4_7",
+    gemma4: "gemma4",
+    gemma4_moe: "gemma4",
+    gemma4_unified: "gemma4_unified",
+    exaone4_5: "exaone4_5",
+    muse_glimmer: "muse_glimmer",
+    muse_spark_moe: "muse_spark",
 }
+HYBRIDS = {
+    family.__name__: family for family, kind in KINDS.items() if kind in tf.CONFIG_MAPPING
+}  # older ones lack some
 
 
 def adapted(name: str, seed: int = 0, dtype: torch.dtype = torch.float64, attn: str = "sdpa") -> tuple[Any, Any]:
@@ -176,13 +200,15 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
         ids += [*adapter.ids(before), *[token] * (h * w), *adapter.ids(after)]
     ids += lm.prompt.after(question)
     given = {"input_ids": torch.tensor([ids]), "pixel_values_videos": values.to(model.dtype)}
-    if family not in ("minicpmv4_6", "exaone4_5"):
+    if family not in ("minicpmv4_6", "exaone4_5", "muse_glimmer", "muse_spark"):
         given["mm_token_type_ids"] = (given["input_ids"] == token).int() * 2
     if family in ("qwen3_5", "qwen3_5_moe", "exaone4_5"):
         merge = model.config.vision_config.spatial_merge_size
         given["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
     elif "minicpm" in family:
         given["target_sizes_videos"] = torch.tensor([[h * adapter.merge, w * adapter.merge]] * t, dtype=torch.int32)
+    elif "muse" in family:
+        given["video_grid_thw"] = torch.tensor([[t, 2 * h, 2 * w]])
     else:
         pool = 1 if family == "gemma4_unified" else model.config.vision_config.pooling_kernel_size
         places = torch.tensor([[x, y] for y in range(h * pool) for x in range(w * pool)]).expand(t, -1, -1)

@@ -35,6 +35,8 @@ EXAONE = dict(model_type="exaone4", hidden_size=5120, intermediate_size=27392, n
 EXAONE |= dict(num_attention_heads=40, num_key_value_heads=8, head_dim=128, vocab_size=153600, sliding_window=4096)
 EXAONE |= dict(max_position_embeddings=262144, sliding_window_pattern=4)
 EXAONE_TOWER = dict(hidden_size=2048, intermediate_size=5120, depth=28, out_hidden_size=5120)
+MUSE = dict(HALF, patch_size=14, merge_size=2, temporal_patch_size=2, resample=1, max_video_frame_tokens=144)
+MUSE |= dict(video_processor_type="MuseGlimmerVideoProcessor", do_resize=True, do_rescale=True, do_normalize=True)
 
 
 def _gemma(kind: str) -> dict[str, dict[str, object]]:
@@ -43,6 +45,11 @@ def _gemma(kind: str) -> dict[str, dict[str, object]]:
     sound = dict(feature_extractor_type=f"{kind}AudioFeatureExtractor", sampling_rate=16000)
     parts = dict(image_processor=image, video_processor=video, feature_extractor=sound)
     return {BOTH: dict(parts, processor_class=f"{kind}Processor")}
+
+
+def _muse(**more: object) -> dict[str, dict[str, object]]:
+    image = dict(HALF, image_processor_type="MuseGlimmerImageProcessor")
+    return {BOTH: dict(image_processor=image, video_processor=MUSE, **more)}
 
 
 TRUE_HYBRIDS = {
@@ -134,5 +141,25 @@ TRUE_HYBRIDS = {
         billions=33.87,
         minute=43200,
         positions=262144,
+    ),
+    "Muse-Glimmer-30B": TrueSize(
+        tf.MuseGlimmerConfig(),
+        _muse(),
+        boundaries=(15, 27, 39),
+        tokens=(9, 16),  # 144 tokens in 16 : 9
+        kv_bytes=53248,  # 2 * 52 * 2 * 128 * 2
+        billions=29.78,
+        minute=8640,
+        positions=131072,
+    ),
+    "Muse-Spark-816B-A42B": TrueSize(
+        tf.MuseSparkConfig(),
+        _muse(feature_extractor=dict(feature_extractor_type="MuseSparkFeatureExtractor")),
+        boundaries=(17, 33, 49),
+        tokens=(9, 16),
+        kv_bytes=253952,  # 2 * 62 * 16 * 64 * 2
+        billions=822.04,
+        minute=8640,
+        positions=1048576,
     ),
 }

@@ -24,6 +24,7 @@ from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
+from .muse import Muse
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
@@ -50,6 +51,7 @@ FAMILIES = (
     Gemma4,
     Gemma4Unified,
     Exaone4_5,
+    Muse,
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""

@@ -123,7 +123,7 @@ def exaone4_5() -> Built:
     return tf.Exaone4_5_ForConditionalGeneration(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS
 
 
-MUSE_TOKENS = ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>", "Time"]
+MUSE_TOKENS = ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>", "<|audio|>", "Time"]
 MUSE_PIXELS = dict(max_video_frame_tokens=9, resample=1, **SIGLIP)
 
 
@@ -143,7 +143,9 @@ def muse_spark_moe() -> Built:
     experts = dict(num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, moe_hidden_size=32)
     sound = dict(patch_sizes=[4], hidden_sizes=[8], depths=[1], num_hidden_layers=1, out_hidden_size=64)
     sound |= dict(hidden_act="gelu")
-    return _muse(tf.MuseSparkConfig, tf.MuseSparkForConditionalGeneration, experts, audio_config=sound)
+    return _muse(
+        tf.MuseSparkConfig, tf.MuseSparkForConditionalGeneration, experts, audio_config=sound, audio_token_id=195
+    )
 
 
 KINDS: dict[Callable[[], Built], str] = {

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers as tf
-from families import video
+from families import tokenizer, video
 from hybrids import HYBRIDS, build, exact_linear_attention, inputs_of, plain_rule
 from test_flops_tower import SIZES, counted
 from torch import Tensor
 from true_hybrids import TRUE_HYBRIDS
 
+import pdrop_video as pv
 from pdrop_video import VideoLM
-from pdrop_video.models import ADAPTERS, Place, describe
+from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for, describe
 
 QUESTION = "what is first ?"
 
@@ -180,6 +182,19 @@ def test_towers_cost_what_pytorch_counts(family: str) -> None:
     for frames, height, width in SIZES[:2]:
         want, got = counted(lm, frames, height, width)
         assert got == want, (frames, height, width)
+
+
+@pytest.mark.parametrize("family", ["minicpmv4_6", "exaone4_5"])
+def test_a_tokenizer_may_name_the_token_of_a_video(family: str) -> None:
+    _, words, _ = HYBRIDS[family]()
+    other = tokenizer(["<other>", "<begin>", "<end>"], words.chat_template.replace("<|video_pad|>", "<other>"))
+    with pytest.raises(pv.ModelError, match="does not know"):
+        adapter_for(family).prompt(other)
+    other.video_token, other.image_start_token, other.image_end_token = "<other>", "<begin>", "<end>"
+    kind = adapter_for(family)
+    assert len(kind.prompt(other).before()) == len(kind.prompt(words).before())
+    if family == "minicpmv4_6":
+        assert kind(SimpleNamespace(config=None), Pixels(), other).glue(3, 1.0) == ("<begin>", "<end>")
 
 
 @pytest.mark.parametrize("name", TRUE_HYBRIDS)

@@ -94,8 +94,8 @@ class Gemma4(Adapter):
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Minutes and seconds, rounded down, and a picture's two marks."""
         stamp = f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
-        begins, ends = (getattr(self.tokenizer, name, None) for name in ("boi_token", "eoi_token"))
-        return f"{' ' if number else ''}{stamp} {begins or '<|image>'}", ends or "<image|>"
+        begins = self.named(self.tokenizer, "boi_token", "<|image>")
+        return f"{' ' if number else ''}{stamp} {begins}", self.named(self.tokenizer, "eoi_token", "<image|>")
 
     @classmethod
     def prompt(cls, tokenizer: Any, template: str | None = None, *, split_special_tokens: bool = True) -> Prompt:

@@ -94,8 +94,8 @@ def read(
     if min_pixels is not None or max_pixels is not None:
         if not adapter.keeps_shape:
             raise ConfigError(
-                f"models of type {config.model_type!r} resize every frame to one size; leave min_pixels and max_pixels "
-                "out."
+                f"models of type {config.model_type!r} resize every frame to one size, or by their own rule; leave "
+                "min_pixels and max_pixels out."
             )
         pixels = pixels.within(min_pixels, max_pixels)
     try:

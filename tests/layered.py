@@ -118,7 +118,10 @@ def layered_forward(
                     seen = seen | ((frame[:, None] == frame) & (frame >= 0))
                 seen &= at > at[:, None] - window
             given["attention_mask"] = seen[rows][:, rows][None, None]
-        if hasattr(text, "rotary_emb"):
+        rates = getattr(config, "layer_rope_theta", None)
+        if rates and not rates[i]:
+            given["position_embeddings"] = None
+        elif hasattr(text, "rotary_emb"):
             angles = (hidden[:, rows], positions[..., rows])
             named = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
             given["position_embeddings"] = text.rotary_emb(*angles, *[names[i]] * named)
@@ -133,6 +136,6 @@ def layered_forward(
         if getattr(config, "num_kv_shared_layers", 0) and not layer.self_attn.is_kv_shared_layer:
             for name, (keys, values) in given["shared_kv_states"].items():
                 lent[name] = keys, values, rows
-    logits = lm.model.get_output_embeddings()(text.norm(hidden[:, -1:]))[0, 0]
+    logits = lm.model.get_output_embeddings()(text.norm(hidden[:, -1:]))[0, 0] * getattr(config, "output_multiplier", 1)
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * (logits / cap).tanh()

@@ -193,7 +193,11 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "Pyramid.load": (pv.Pyramid.load, {}, dict(path=NOTHING)),
         "Pyramid.save": (pv.Pyramid().save, {}, dict(path=_names("undecodable", "blank"))),
-        "Pyramid.resolve": (pv.Pyramid().resolve, {}, dict(num_layers=COUNT)),
+        "Pyramid.resolve": (
+            pv.Pyramid().resolve,
+            dict(num_layers=8),
+            dict(num_layers=COUNT, rank_at=OPTIONAL | _names("list")),
+        ),
         "Recipe": (pv.Recipe, {}, dict(gate=OPTIONAL, reducer=OPTIONAL, pyramid=NOTHING, memory=NOTHING)),
         "Recipe.from_dict": (pv.Recipe.from_dict, {}, dict(given=_names("dict"))),
         "Recipe.load": (pv.Recipe.load, {}, dict(path=NOTHING)),

@@ -249,7 +249,7 @@ def test_a_storage_of_ones_own_may_learn_and_treat_keys_and_values_differently(
 
     monkeypatch.setitem(STORAGES, "half", KeysInASubspace(0.5))
     stream = lm.stream(PYRAMID, pv.Memory(tokens=tokens, storage="half"))
-    assert stream.token_bytes == 2 * (16 + 8) * 8 and stream._ingest.moved_bytes == 2 * (16 + 8 + 8) * 8
+    assert stream.token_bytes == 2 * (16 + 8) * 8 and set(stream._ingest.sizes.moved) == {2 * (16 + 8 + 8) * 8}
     stream.push(video(4), range(4))
     twin = stream.fork()
     stream.save(tmp_path / "a.pdrop")

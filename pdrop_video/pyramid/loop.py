@@ -147,7 +147,7 @@ class LayerLoop:
         competes = nothing if visual is None or not drops else visual
         together = _steps(visual, layout) if any(kind.mutual for kind in self.kinds) else None
         layout = layout or Layout.one_picture(competes)
-        rows = Rows(hidden, positions, competes, valid, origin, layout, together, dict(usual or {}))
+        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together)
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":
@@ -205,7 +205,7 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
-        lent: tuple[Tensor, Tensor] | None,
+        lent: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Rank with layer `i`, and keep the best `wanted` visual rows of each sample."""
         scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage, lent)

@@ -56,10 +56,10 @@ class Rows:
         The row number with which each row entered.
     layout : Layout
         Where the rows stand in time and space.
-    group : Tensor [batch, rows] or None
-        The step that a visual row is of, -1 of text; None if there are none, or no layer asks.
     usual : dict of Tensor
         What a scorer that learns has learned, these rows included, by the layer before which it ranked.
+    group : Tensor [batch, rows] or None
+        The step that a visual row is of, -1 of text; None if there are none, or no layer asks.
     boundaries : list of Boundary
     """
 
@@ -69,8 +69,8 @@ class Rows:
     valid: Tensor | None
     origin: Tensor
     layout: Layout
-    group: Tensor | None = None
     usual: dict[int, Tensor] = field(default_factory=dict)
+    group: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
 
 

@@ -240,6 +240,8 @@ class Pyramid:
         Schedule(num_layers=16, layers=(7, 11, 15), ratios=(0.5, 0.25, 0.125))
         """
         num_layers, stages = checks.whole("num_layers", num_layers), self._num_stages()
+        if rank_at is not None:
+            rank_at = checks.several("rank_at", rank_at, partial(checks.whole, least=0))
         ran = stages - (self.layers is not None and 0 in self.layers)  # no layer runs a stage that ends before them all
         if ran > num_layers:
             raise ConfigError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pdrop_video import VideoLM
 from pdrop_video.memory import StreamCache
+from pdrop_video.models.positions import MRopePositions
 
 
 def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str) -> tuple[dict[str, Any], int, int]:
@@ -38,7 +39,7 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         "input_ids": torch.tensor([[*before, *steps, *closing, *after]]),
         name or "pixel_values": values.to(model.dtype),
     }
-    if "qwen" in model.config.model_type:
+    if isinstance(adapter.positions, MRopePositions):
         merge = model.config.vision_config.spatial_merge_size
         inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
         inputs["position_ids"] = mrope(lm, before, times, (h, w), len(after))
@@ -54,11 +55,11 @@ def mrope(lm: VideoLM, before: list[int], times: tuple[float, ...], size: tuple[
     start = len(before)
     for number, second in enumerate(times):
         lead, tail = (len(adapter.ids(text)) for text in adapter.glue(number, second))
-        if family == "qwen3_vl":  # every step begins anew behind its timestamp
+        if family not in ("qwen2_vl", "qwen2_5_vl"):  # every step begins anew behind its timestamp
             start = max(map(max, ids)) + 1 + lead
         ids += [(start - lead + i,) * 3 for i in range(lead)]
-        rate = dict(qwen2_vl=number, qwen3_vl=0).get(family)
-        if rate is None:
+        rate = number if family == "qwen2_vl" else 0
+        if family == "qwen2_5_vl":
             rate = int((second - times[0]) * lm.model.config.vision_config.tokens_per_second + 1e-6)
         ids += [(start + rate, start + row, start + column) for row in range(size[0]) for column in range(size[1])]
         end = max(map(max, ids)) + 1

@@ -11,10 +11,12 @@ import pytest
 import torch
 import transformers as tf
 from families import FAMILIES, build, video
+from more_families import GLM_TOKENS, MORE
 from packaging.version import Version
 from PIL import Image
 from reference import full_prompt
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import CONFIG_MAPPING
 
 import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for
@@ -39,13 +41,18 @@ TEMPLATES = {  # of the checkpoints' kind; SmolVLM's comes from its processor
     "internvl": CHATML.replace("VIDEO", "<video>\n"),
     "smolvlm": CHATML.replace("VIDEO", "not used"),
 }
-TEMPLATES["qwen2_5_vl"] = TEMPLATES["qwen3_vl"] = TEMPLATES["qwen2_vl"]
+for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni"):
+    TEMPLATES[name] = TEMPLATES["qwen2_vl"]
+for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
+    TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
+    "glm": GLM_TOKENS,
     "llava": ["<video>", "<image>"],
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
 }
+SPECIALS["cosmos"] = SPECIALS["qwen"]
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -63,7 +70,9 @@ def trained(family: str) -> Any:
         digits = pre_tokenizers.Digits(individual_digits=True)
         raw.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     else:
-        words = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
+        # GLM-4's differ in numbers alone
+        rule = QWEN_WORDS.replace(r"\p{N}|", r"\p{N}{1,3}|") if family.startswith("glm") else QWEN_WORDS
+        words = pre_tokenizers.Split(Regex(rule), "isolated")
         raw.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
@@ -83,9 +92,14 @@ def trained(family: str) -> Any:
     return fast
 
 
+PROCESSORS = dict(qwen3_vl_moe="qwen3_vl", cosmos3_omni="qwen3_vl")
+PROCESSORS |= dict(glm4v_moe="glm4v", glmga="glm46v", glm_ocr="glm46v")  # as released
+
+
 def processor_of(family: str, words: Any, **attributes: Any) -> Any:
     """The family's processor with what writing its text needs; its parts would need torchvision."""
-    module = importlib.import_module(f"transformers.models.{family}.processing_{family}")
+    named = PROCESSORS.get(family, family)
+    module = importlib.import_module(f"transformers.models.{named}.processing_{named}")
     if family == "smolvlm":
         module.num2words = lambda n: {5: "five", 6: "six"}[n]
     (name,) = (n for n in module.__all__ if n.endswith("Processor"))
@@ -102,12 +116,13 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
     inputs["pixel_values_videos"] = torch.zeros(1, frames, 3, 64, 64)
-    image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family)
+    image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family, "<|image|>")
     processor = processor_of(
         family,
         words,
         video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
-        video_token="<|video_pad|>" if family.startswith("qwen") else "<video>",
+        video_token=adapter_for(family).placeholder.removeprefix("<|vision_start|>").removesuffix("<|vision_end|>")
+        or adapter_for(family).video_token,
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
         num_image_tokens=16,
@@ -125,7 +140,7 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     template = adapter_for(family).template
     text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     placeholder = processor.video_token
-    if family == "qwen3_vl":  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
+    if PROCESSORS.get(family, family) == "qwen3_vl":  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
         placeholder = f"<|vision_start|>{placeholder}<|vision_end|>"
     if family == "smolvlm":  # what a stream can't know
         intro = f"You are provided the following series of {'five' if frames == 5 else 'six'} frames from a "
@@ -142,7 +157,7 @@ def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if family.startswith("qwen") else 4
+    size = 6 if adapter.frames_per_step == 2 else 4
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)
@@ -202,7 +217,7 @@ def placed(lm: pv.VideoLM, seconds: list[float], chunks: list[int]) -> torch.Ten
 def of_transformers(lm: pv.VideoLM, frames: int, seconds: list[float], **more: Any) -> torch.Tensor:
     inputs, _, _ = full_prompt(lm, video(frames), seconds, "what is first ?")
     ids = inputs["input_ids"]
-    kinds = (ids == lm.model.config.video_token_id).int() * 2
+    kinds = (ids == lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)).int() * 2
     return lm.model.model.get_rope_index(ids, kinds, video_grid_thw=inputs["video_grid_thw"], **more)[0][:, 0]
 
 
@@ -330,4 +345,5 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert ADAPTERS.keys() == FAMILIES.keys()
+    here = {name for name in ADAPTERS if name in CONFIG_MAPPING}  # an older transformers lacks some
+    assert here == FAMILIES.keys() | MORE.keys()

@@ -41,7 +41,8 @@ def padded_batch(lm: pv.VideoLM) -> dict[str, Any]:
     made["input_ids"] = torch.cat(ids)
     made["attention_mask"] = torch.stack([(torch.arange(length) >= p).long() for p in left])
     if "video_grid_thw" in made:
-        made["mm_token_type_ids"] = (made["input_ids"] == lm.model.config.video_token_id).int() * 2
+        token = lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)
+        made["mm_token_type_ids"] = (made["input_ids"] == token).int() * 2
     return made
 
 

@@ -18,6 +18,7 @@ from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
+from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
@@ -32,7 +33,7 @@ from .smolvlm import SmolVLM
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
-FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM)
+FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM, Glm4v, Glm46V, GlmOcr)
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
 
@@ -192,6 +193,11 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
             "preprocessor_config.json or processor_config.json, as the processor's save_pretrained writes them."
         )
     pixels = Pixels.of(video or image)
+    pixels.said.update({name: value for name, value in both.items() if not isinstance(value, dict)})
+    named = (
+        of.get("processor_class") for of in (both, image, video or {}, _json(source, "tokenizer_config.json", hub))
+    )
+    pixels.said["processor_class"] = next(filter(None, named), None)  # looked for where transformers looks
     return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
 
 

@@ -6,7 +6,7 @@ patchify), whose video processors need torchvision. Refuses to know models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,8 @@ class Pixels:
         What is cut from the middle (LLaVA-NeXT-Video).
     square : int or None
         Side of the square that a frame ends as (SmolVLM).
+    said : dict
+        Everything that the checkpoint's preprocessor files say, for what one family alone asks for.
     """
 
     mean: tuple[float, ...] = _CLIP_MEAN
@@ -49,6 +51,7 @@ class Pixels:
     size: dict[str, int] | None = None
     crop: tuple[int, int] | None = None
     square: int | None = None
+    said: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Pixels:
@@ -67,6 +70,7 @@ class Pixels:
             size=size or None,
             crop=(crop["height"], crop["width"]) if crop else None,
             square=square.get("longest_edge"),
+            said=dict(config),
         )
 
     def capped(self) -> Pixels:

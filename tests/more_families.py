@@ -1,0 +1,82 @@
+"""Tiny random models of the families whose decoders are plain full attention as well, by model_type.
+
+They run the core proofs (`test_more_families.py`); what `families.py` has runs all of them. What the installed
+transformers does not have yet is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers as tf
+from families import QWEN_IDS, QWEN_PIXELS, QWEN_TEMPLATE, QWEN_TEXT, QWEN_TOKENS, QWEN_VISION, SIGLIP, Built, tokenizer
+from transformers import CONFIG_MAPPING
+
+EXPERTS = dict(moe_intermediate_size=32, num_experts_per_tok=2)
+GLM_TOKENS = ["<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>"]
+GLM_TOKENS += ["<|begin_of_video|>", "<|end_of_video|>"]
+GLM_IDS = dict(image_token_id=190, video_token_id=191, image_start_token_id=192, image_end_token_id=193)
+GLM_IDS |= dict(video_start_token_id=194, video_end_token_id=195)
+GLM_TEMPLATE = QWEN_TEMPLATE.replace(
+    "<|vision_start|><|video_pad|><|vision_end|>", "<|begin_of_video|><|video|><|end_of_video|>"
+)
+GLM_ROPE = dict(rope_type="default", rope_theta=10000.0, mrope_section=[1, 1, 2], partial_rotary_factor=0.5)
+GLM_TEXT = dict(QWEN_TEXT, rope_parameters=GLM_ROPE)
+GLM_VISION = dict(QWEN_VISION, depth=2, hidden_size=32, intermediate_size=96, out_hidden_size=64, image_size=64)
+
+
+def modelled(config: Any) -> Any:
+    """The model that `AutoModelForImageTextToText` makes of a config."""
+    model = tf.AutoModelForImageTextToText.from_config(config)
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # torch's grouped product knows no float64
+    return model
+
+
+def qwen3_vl_moe() -> Built:
+    vision = dict(QWEN_VISION, depth=4, hidden_size=32, intermediate_size=64, out_hidden_size=64)
+    vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[1, 2, 3])
+    text = dict(QWEN_TEXT, head_dim=16, num_experts=4, **EXPERTS)
+    config = tf.Qwen3VLMoeConfig(text_config=text, vision_config=vision, **QWEN_IDS)
+    return modelled(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS | SIGLIP
+
+
+def cosmos3_omni() -> Built:
+    vision = dict(QWEN_VISION, depth=3, hidden_size=32, intermediate_size=64, out_hidden_size=64)
+    vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[0, 1, 2])
+    config = CONFIG_MAPPING["cosmos3_omni"](text_config=dict(QWEN_TEXT, head_dim=16), vision_config=vision, **QWEN_IDS)
+    return modelled(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS | SIGLIP
+
+
+def _glm(name: str, text: dict[str, Any], **vision: Any) -> Built:
+    config = CONFIG_MAPPING[name](text_config=text, vision_config=GLM_VISION | vision, **GLM_IDS)
+    return modelled(config), tokenizer(GLM_TOKENS, GLM_TEMPLATE), dict(QWEN_PIXELS)
+
+
+def glm4v() -> Built:
+    return _glm("glm4v", GLM_TEXT)
+
+
+def glm4v_moe() -> Built:
+    text = dict(GLM_TEXT, head_dim=16, n_routed_experts=4, n_shared_experts=1, first_k_dense_replace=1, **EXPERTS)
+    return _glm("glm4v_moe", text)
+
+
+def glm46v() -> Built:
+    return _glm("glm46v", GLM_TEXT)
+
+
+def glmga() -> Built:
+    return _glm("glmga", GLM_TEXT)
+
+
+def glm_ocr() -> Built:
+    return _glm("glm_ocr", dict(GLM_TEXT, head_dim=16), intermediate_size=48)
+
+
+MORE: dict[str, Callable[[], Built]] = {
+    family.__name__: family
+    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
+    if family.__name__ in CONFIG_MAPPING
+}

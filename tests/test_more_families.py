@@ -1,0 +1,142 @@
+"""The proofs of every family for those of `more_families.py`: once each, the rest of each proof's cases as slow ones.
+
+They are the very tests that the first families run, called by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import test_asking as asking
+import test_exact as exact
+import test_families as first
+import test_flops_tower as flops_tower
+import test_generate as generate
+import test_one_shot as one_shot
+import test_positions as positions
+import test_session as session
+import test_training as training
+import test_turns as turns
+import torch
+from families import build, cases
+from more_families import MORE
+
+import pdrop_video as pv
+from pdrop_video.memory.evictors import EVICTORS
+
+ROUGH = ("glm4v_moe",)
+"""Families that compute in float32 whatever the model's type: their routers."""
+
+
+def attn(family: str, wanted: str = "sdpa") -> str:
+    """Eager attention, whose softmax is in float32, is compared by as much as such a router needs."""
+    return "eager" if family in ROUGH else wanted
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "kind"),
+    cases(MORE, exact.SIZES, exact.ATTENTIONS, fast=lambda f, s, a: (s - f) % 5 == 0 and a == 0),
+)
+def test_nothing_dropped(family: str, sizes: list[int], kind: str) -> None:
+    exact.test_nothing_dropped_equals_one_forward(family, sizes, attn(family, kind))
+
+
+@pytest.mark.parametrize(
+    ("family", "pyramid", "room", "kind", "steps"),
+    cases(
+        MORE,
+        exact.PYRAMIDS,
+        (None, 4, 2.6),
+        exact.ATTENTIONS,
+        exact.STEPS,
+        fast=lambda f, p, r, a, s: p == f % 4 and r == 1 + f % 2 and s == f % 5 and a == 0,
+    ),
+)
+def test_drops_and_evictions(
+    family: str, pyramid: pv.Pyramid, room: float | None, kind: str, steps: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact.test_drops_and_evictions_equal_masks(family, pyramid, room, attn(family, kind), steps, monkeypatch)
+
+
+@pytest.mark.parametrize(("family", "room"), cases(MORE, (4, None), fast=lambda f, r: r == 0))
+def test_ask_leaves_no_trace(family: str, room: float | None) -> None:
+    exact.test_ask_leaves_no_trace(family, room)
+
+
+@pytest.mark.parametrize(
+    ("family", "evictor", "dtype"),
+    cases(MORE, EVICTORS, (torch.float32, torch.float64), fast=lambda f, e, d: e == f % 5 and d == 0),
+)
+def test_saved_and_resumed(family: str, evictor: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    session.test_every_evictor_goes_on_bit_for_bit(evictor, family, dtype, tmp_path)
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_one_shot(family: str) -> None:
+    one_shot.test_prefill_equals_masks(family, attn(family))
+    one_shot.test_generate_equals_step_by_step(family)
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_text_is_the_processors(family: str) -> None:
+    for frames, fps in ((6, 2.0), (5, 0.1)):
+        first.test_text_is_the_processors(family, frames, fps)
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_positions_are_the_models_own(family: str) -> None:
+    """Of a video of many steps, its times uneven, by its own `get_rope_index`; or one number a token."""
+    lm, seconds = build(family), [0.5 * i + (7 if i > 9 else 0) for i in range(18)]
+    if lm.stream().loop.axes == 1:
+        return first.test_linear_positions_count_every_token(family)
+    want = first.of_transformers(lm, 18, seconds)
+    for chunks in ([18], [4, 6, 8]):
+        assert torch.equal(first.placed(lm, seconds, chunks), want)
+    return None
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
+    flops_tower.test_every_family_costs_what_pytorch_counts(family)
+
+
+# -- slow: what else the first families prove -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", [None, 6, 4.5])
+@pytest.mark.parametrize("family", [name for name in MORE if name not in ROUGH])
+def test_turns(family: str, room: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns.test_turns_under_drops_and_evictions_equal_masks(family, "oldest", room, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pyramid", asking.ASKING)
+@pytest.mark.parametrize("family", MORE)
+def test_a_question_drops(family: str, pyramid: pv.Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking.test_a_question_drops_as_pyramid_drop_does(family, pyramid, asking.WATCHING[1], 3, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["window", "compact", "original"])
+@pytest.mark.parametrize("family", MORE)
+def test_keys_past_the_trained_range(family: str, mode: str) -> None:
+    positions.test_keys_stand_where_the_table_says(family, mode)
+    if mode == "window" and family not in ROUGH:
+        positions.test_a_question_over_moved_keys_equals_transformers(family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", generate.MODES)
+@pytest.mark.parametrize("family", MORE)
+def test_generate(family: str, mode: str) -> None:
+    if family.startswith("glm") and "beams" in mode:
+        pytest.skip("transformers itself counts no video tokens there, and beams of videos fail")
+    generate.test_ratios_of_one_change_nothing(family, mode)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", MORE)
+def test_training(family: str) -> None:
+    training.test_loss_and_gradients_equal_masks(family)

@@ -5,6 +5,7 @@ They are the very tests that the first families run, called by name.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import test_exact as exact
 import test_families as first
 import test_flops_tower as flops_tower
 import test_generate as generate
+import test_loading as loading
 import test_one_shot as one_shot
 import test_positions as positions
 import test_session as session
@@ -21,9 +23,11 @@ import test_turns as turns
 import torch
 from families import build, cases
 from more_families import MORE
+from true_sizes import BOTH, ONE, TWO
 
 import pdrop_video as pv
 from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.models import Pixels, describe
 
 ROUGH = ("glm4v_moe",)
 """Families that compute in float32 whatever the model's type: their routers."""
@@ -99,6 +103,50 @@ def test_positions_are_the_models_own(family: str) -> None:
 @pytest.mark.parametrize("family", MORE)
 def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
     flops_tower.test_every_family_costs_what_pytorch_counts(family)
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+FILES = {
+    "two files": lambda numbers, named: {ONE: numbers | named, TWO: numbers | {"fps": 2}},
+    "saved by 5": lambda numbers, named: {
+        BOTH: {"image_processor": numbers | {"size": {}}, "video_processor": numbers} | named
+    },
+}
+
+
+@pytest.mark.parametrize("layout", FILES)
+@pytest.mark.parametrize("family", MORE)
+def test_a_loaded_folder_is_the_model_that_was_saved(family: str, layout: str, tmp_path: Path) -> None:
+    original, numbers = build(family), MORE[family]()[2]
+    original.model.save_pretrained(tmp_path, max_shard_size="300KB")
+    original.tokenizer.save_pretrained(tmp_path)
+    for file, content in FILES[layout](numbers).items():
+        (tmp_path / file).write_text(json.dumps(content))
+    more = {"experts_implementation": "eager"} if "moe" in family else {}
+    loaded = pv.load(tmp_path, device="cpu", **more)
+    weights = loaded.model.state_dict()
+    assert weights.keys() == original.model.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in original.model.state_dict().items())
+    original.adapter.pixels = type(original.adapter).per_frame(Pixels.of(numbers))
+    assert loaded.adapter.pixels == original.adapter.pixels and loaded.adapter.pixels.said["processor_class"]
+    assert loading.answer(loaded) == loading.answer(original)
+
+
+@pytest.mark.parametrize("family", [name for name in MORE if name.startswith("glm")])
+@pytest.mark.parametrize(("writer", "text"), [("Glm4vProcessor", "61"), ("Glm46VProcessor", "61.5 seconds")])
+def test_what_writes_a_glms_times_is_in_its_files(family: str, writer: str, text: str, tmp_path: Path) -> None:
+    """GLM-4.6V's checkpoints have the architectures of 4.1V and 4.5V, and a processor of their own."""
+    build(family).model.config.save_pretrained(tmp_path)
+    for file, content in (
+        (BOTH, {"processor_class": writer}),
+        (ONE, {"processor_class": writer}),
+        ("tokenizer_config.json", {"processor_class": writer}),
+    ):
+        (tmp_path / ONE).write_text(json.dumps(MORE[family]()[2]))
+        (tmp_path / file).write_text(json.dumps(MORE[family]()[2] | content))
+        assert describe(tmp_path)[1].glue(3, 61.5) == ("<|begin_of_image|>", f"<|end_of_image|>{text}")
+        (tmp_path / file).unlink()
 
 
 # -- slow: what else the first families prove -------------------------------------------------------------------------

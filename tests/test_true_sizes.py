@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from more_true_sizes import MORE_SIZES
 from rich.console import Console
+from transformers import CONFIG_MAPPING
 from true_sizes import TRUE_SIZES
 from typer.testing import CliRunner
 
@@ -18,9 +20,9 @@ from pdrop_video.models import ADAPTERS, describe
 from pdrop_video.pyramid import LayerLoop
 
 
-@pytest.mark.parametrize("name", TRUE_SIZES)
+@pytest.mark.parametrize("name", TRUE_SIZES | MORE_SIZES)
 def test_true_sizes(name: str, tmp_path: Path) -> None:
-    size = TRUE_SIZES[name]
+    size = (TRUE_SIZES | MORE_SIZES)[name]
     with torch.device("meta"):
         model = tf.AutoModelForImageTextToText.from_config(size.config)
     text = model.get_decoder()
@@ -92,4 +94,5 @@ def compared(full: int, cut: int) -> str:
 
 
 def test_every_family_is_tested() -> None:
-    assert {size.config.model_type for size in TRUE_SIZES.values()} == ADAPTERS.keys()
+    sizes = (TRUE_SIZES | MORE_SIZES).values()
+    assert {size.config.model_type for size in sizes} == {name for name in ADAPTERS if name in CONFIG_MAPPING}

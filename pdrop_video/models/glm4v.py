@@ -30,7 +30,7 @@ class Glm4v(Qwen3VL):
     video_token: ClassVar[str] = "<|image|>"
     placeholder: ClassVar[str] = "<|video|>"
     writer: ClassVar[str] = "Glm4vProcessor"
-    """Class of the processor, where the checkpoint does not name it."""
+    """Class of the processor where the checkpoint names neither of the two."""
 
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Merged visual tokens; the vision tower attends within one step."""
@@ -47,8 +47,10 @@ class Glm4v(Qwen3VL):
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Tokens around a picture, and its time."""
-        fine = (self.pixels.said.get("processor_class") or self.writer).startswith("Glm46V")
-        return "<|begin_of_image|>", f"<|end_of_image|>{f'{seconds:.1f} seconds' if fine else int(seconds)}"
+        named = self.pixels.said.get("processor_class")
+        writer = named if named in (Glm4v.writer, Glm46V.writer) else self.writer
+        time = f"{seconds:.1f} seconds" if writer == Glm46V.writer else str(int(seconds))
+        return "<|begin_of_image|>", f"<|end_of_image|>{time}"
 
     def times(self, seconds: tuple[float, ...]) -> tuple[float, ...]:
         """That of a pair's first frame."""

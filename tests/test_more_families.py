@@ -107,11 +107,10 @@ def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
 
 # -- loading ----------------------------------------------------------------------------------------------------------
 
+NAMED = {"processor_class": "SomeProcessor"}
 FILES = {
-    "two files": lambda numbers, named: {ONE: numbers | named, TWO: numbers | {"fps": 2}},
-    "saved by 5": lambda numbers, named: {
-        BOTH: {"image_processor": numbers | {"size": {}}, "video_processor": numbers} | named
-    },
+    "two files": lambda video: {ONE: video | NAMED | {"size": {}}, TWO: video | {"fps": 2}},
+    "saved by 5": lambda video: {BOTH: NAMED | {"image_processor": video | {"size": {}}, "video_processor": video}},
 }
 
 

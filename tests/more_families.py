@@ -10,7 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 import transformers as tf
-from families import QWEN_IDS, QWEN_PIXELS, QWEN_TEMPLATE, QWEN_TEXT, QWEN_TOKENS, QWEN_VISION, SIGLIP, Built, tokenizer
+from families import (
+    LLAVA_TEMPLATE,
+    QWEN_IDS,
+    QWEN_PIXELS,
+    QWEN_TEMPLATE,
+    QWEN_TEXT,
+    QWEN_TOKENS,
+    QWEN_VISION,
+    SIGLIP,
+    TEXT,
+    TOWER,
+    Built,
+    internvl,
+    tokenizer,
+)
 from transformers import CONFIG_MAPPING
 
 EXPERTS = dict(moe_intermediate_size=32, num_experts_per_tok=2)
@@ -75,8 +89,33 @@ def glm_ocr() -> Built:
     return _glm("glm_ocr", dict(GLM_TEXT, head_dim=16), intermediate_size=48)
 
 
+def video_llama_3() -> Built:
+    vision, text = dict(TOWER, patch_size=8), dict(TEXT, model_type="qwen2")
+    config = tf.VideoLlama3Config(text_config=text, vision_config=vision, image_token_id=190, video_token_id=191)
+    words = tokenizer(QWEN_TOKENS, LLAVA_TEMPLATE.replace("<video>", "<|video_pad|>"))
+    return modelled(config), words, QWEN_PIXELS | SIGLIP
+
+
+def internvl_qwen3() -> Built:
+    """InternVL3.5, whose queries and keys are normed."""
+    return _internvl(dict(TEXT, model_type="qwen3", head_dim=24))
+
+
+def internvl_qwen3_moe() -> Built:
+    """InternVL3.5-30B-A3B."""
+    return _internvl(dict(TEXT, model_type="qwen3_moe", head_dim=24, num_experts=4, **EXPERTS))
+
+
+def _internvl(text: dict[str, Any]) -> Built:
+    first, words, pixels = internvl()
+    config = tf.InternVLConfig(**first.config.to_dict() | dict(text_config=text))
+    return modelled(config), words, pixels
+
+
 MORE: dict[str, Callable[[], Built]] = {
     family.__name__: family
-    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
+    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr, video_llama_3)
     if family.__name__ in CONFIG_MAPPING
 }
+OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}
+"""Known families around another decoder."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import transformers as tf
 from transformers import CONFIG_MAPPING
-from true_sizes import BOTH, ONE, OPENAI, QWEN3_IMAGE, QWEN3_VIDEO, QWEN8, TWO, TrueSize
+from true_sizes import BOTH, HALF, INTERN, ONE, OPENAI, QWEN3_IMAGE, QWEN3_VIDEO, QWEN7, QWEN8, SIGLIP, TWO, TrueSize
 
 GLM_PATCHES = dict(patch_size=14, temporal_patch_size=2, merge_size=2, **OPENAI)
 GLM_ROPE = dict(rope_type="default", rope_theta=10000.0, mrope_section=[8, 12, 12], partial_rotary_factor=0.5)
@@ -21,9 +21,13 @@ GLM106 |= dict(n_routed_experts=128, n_shared_experts=1, num_experts_per_tok=8, 
 GLM106 |= dict(first_k_dense_replace=1, n_group=1, topk_group=1, rope_parameters=GLM_ROPE)
 QWEN30 = dict(QWEN8, hidden_size=2048, intermediate_size=6144, num_hidden_layers=48, num_key_value_heads=4)
 QWEN30 |= dict(num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, tie_word_embeddings=False)
+QWEN3_ROPE = dict(rope_type="default", rope_theta=1e6)
 OCR = dict(hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16, head_dim=128)
 OCR |= dict(num_key_value_heads=8, vocab_size=59392, max_position_embeddings=131072)
 OCR |= dict(rope_parameters=dict(GLM_ROPE, mrope_section=[16, 24, 24], partial_rotary_factor=1.0))
+LLAMA3 = dict(patch_size=14, temporal_patch_size=1, merge_size=2, **HALF)
+LLAMA3 |= dict(size={"shortest_edge": 12544, "longest_edge": 12845056})
+LLAMA3_VIDEO = dict(LLAMA3, video_processor_type="VideoLlama3VideoProcessor", use_token_compression=True)
 
 
 def glm(processor: str, **video: Any) -> dict[str, dict[str, Any]]:
@@ -114,6 +118,34 @@ _MADE: dict[str, Any] = {
         minute=43200,
         positions=131072,
     ),
+    "VideoLLaMA3-7B": lambda: TrueSize(
+        tf.VideoLlama3Config(
+            text_config=dict(QWEN7, model_type="qwen2"),
+            vision_config={k: v for k, v in SIGLIP.items() if k != "image_size"} | dict(num_hidden_layers=27),
+        ),
+        {ONE: dict(LLAMA3, image_processor_type="VideoLlama3ImageProcessor"), TWO: LLAMA3_VIDEO},
+        boundaries=(7, 14, 21),
+        tokens=(20, 36),
+        kv_bytes=57344,
+        billions=8.04,
+        minute=43200,  # 60 frames
+        positions=32768,
+    ),
+    "InternVL3.5-8B": lambda: TrueSize(
+        tf.InternVLConfig(
+            text_config=dict(QWEN8, model_type="qwen3", max_position_embeddings=40960, rope_parameters=QWEN3_ROPE),
+            vision_config=dict(image_size=[448, 448], patch_size=[14, 14]),
+            tie_word_embeddings=False,
+        ),
+        {ONE: INTERN, TWO: INTERN, BOTH: dict(image_seq_length=256)},
+        boundaries=(9, 18, 27),
+        tokens=(16, 16),
+        kv_bytes=147456,
+        billions=8.53,
+        minute=15360,
+        positions=40960,
+    ),
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
+_TYPES += ("video_llama_3", "internvl")
 MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}

@@ -39,9 +39,12 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         "input_ids": torch.tensor([[*before, *steps, *closing, *after]]),
         name or "pixel_values": values.to(model.dtype),
     }
-    if isinstance(adapter.positions, MRopePositions):
-        merge = model.config.vision_config.spatial_merge_size
+    if values.ndim == 2:  # patches
+        merge = getattr(model.config.vision_config, "spatial_merge_size", 2)
         inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
+    if model.config.model_type == "video_llama_3":
+        inputs["video_merge_sizes"] = torch.tensor([merge])
+    if isinstance(adapter.positions, MRopePositions):
         inputs["position_ids"] = mrope(lm, before, times, (h, w), len(after))
     return inputs, len(before), len(steps)
 

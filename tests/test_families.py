@@ -45,6 +45,7 @@ for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni"):
     TEMPLATES[name] = TEMPLATES["qwen2_vl"]
 for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
     TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
+TEMPLATES["video_llama_3"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
     "glm": GLM_TOKENS,
@@ -52,7 +53,7 @@ SPECIALS = {
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
 }
-SPECIALS["cosmos"] = SPECIALS["qwen"]
+SPECIALS["cosmos"] = SPECIALS["video_llama"] = SPECIALS["qwen"]
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -80,6 +81,7 @@ def trained(family: str) -> Any:
     text = (
         f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     )
+    text += "Time 0.5s:,Time 10.0s:" * family.startswith("video_llama")
     text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
@@ -115,6 +117,9 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata = SimpleNamespace(fps=fps, frames_indices=list(range(frames)), duration=frames / fps)
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
+    if family == "video_llama_3":
+        inputs |= dict(video_grid_thw=torch.tensor([[frames, 4, 6]]), video_merge_sizes=torch.tensor([2]))
+        inputs["video_compression_mask"] = torch.ones(frames * 6, dtype=torch.bool)  # nothing is left out
     inputs["pixel_values_videos"] = torch.zeros(1, frames, 3, 64, 64)
     image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family, "<|image|>")
     processor = processor_of(
@@ -157,7 +162,7 @@ def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if adapter.frames_per_step == 2 else 4
+    size = 6 if adapter.keeps_shape else 4
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)

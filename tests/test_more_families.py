@@ -22,13 +22,14 @@ import test_training as training
 import test_turns as turns
 import torch
 from families import build, cases
-from more_families import MORE
+from more_families import MORE, OTHERS
 from true_sizes import BOTH, ONE, TWO
 
 import pdrop_video as pv
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.models import Pixels, describe
 
+ALL = MORE | OTHERS
 ROUGH = ("glm4v_moe",)
 """Families that compute in float32 whatever the model's type: their routers."""
 
@@ -40,7 +41,7 @@ def attn(family: str, wanted: str = "sdpa") -> str:
 
 @pytest.mark.parametrize(
     ("family", "sizes", "kind"),
-    cases(MORE, exact.SIZES, exact.ATTENTIONS, fast=lambda f, s, a: (s - f) % 5 == 0 and a == 0),
+    cases(ALL, exact.SIZES, exact.ATTENTIONS, fast=lambda f, s, a: (s - f) % 5 == 0 and a == 0),
 )
 def test_nothing_dropped(family: str, sizes: list[int], kind: str) -> None:
     exact.test_nothing_dropped_equals_one_forward(family, sizes, attn(family, kind))
@@ -49,7 +50,7 @@ def test_nothing_dropped(family: str, sizes: list[int], kind: str) -> None:
 @pytest.mark.parametrize(
     ("family", "pyramid", "room", "kind", "steps"),
     cases(
-        MORE,
+        ALL,
         exact.PYRAMIDS,
         (None, 4, 2.6),
         exact.ATTENTIONS,
@@ -63,20 +64,20 @@ def test_drops_and_evictions(
     exact.test_drops_and_evictions_equal_masks(family, pyramid, room, attn(family, kind), steps, monkeypatch)
 
 
-@pytest.mark.parametrize(("family", "room"), cases(MORE, (4, None), fast=lambda f, r: r == 0))
+@pytest.mark.parametrize(("family", "room"), cases(ALL, (4, None), fast=lambda f, r: r == 0))
 def test_ask_leaves_no_trace(family: str, room: float | None) -> None:
     exact.test_ask_leaves_no_trace(family, room)
 
 
 @pytest.mark.parametrize(
     ("family", "evictor", "dtype"),
-    cases(MORE, EVICTORS, (torch.float32, torch.float64), fast=lambda f, e, d: e == f % 5 and d == 0),
+    cases(ALL, EVICTORS, (torch.float32, torch.float64), fast=lambda f, e, d: e == f % 5 and d == 0),
 )
 def test_saved_and_resumed(family: str, evictor: str, dtype: torch.dtype, tmp_path: Path) -> None:
     session.test_every_evictor_goes_on_bit_for_bit(evictor, family, dtype, tmp_path)
 
 
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", ALL)
 def test_one_shot(family: str) -> None:
     one_shot.test_prefill_equals_masks(family, attn(family))
     one_shot.test_generate_equals_step_by_step(family)
@@ -153,21 +154,21 @@ def test_what_writes_a_glms_times_is_in_its_files(family: str, writer: str, text
 
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [None, 6, 4.5])
-@pytest.mark.parametrize("family", [name for name in MORE if name not in ROUGH])
+@pytest.mark.parametrize("family", [name for name in ALL if name not in ROUGH])
 def test_turns(family: str, room: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     turns.test_turns_under_drops_and_evictions_equal_masks(family, "oldest", room, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pyramid", asking.ASKING)
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", ALL)
 def test_a_question_drops(family: str, pyramid: pv.Pyramid, monkeypatch: pytest.MonkeyPatch) -> None:
     asking.test_a_question_drops_as_pyramid_drop_does(family, pyramid, asking.WATCHING[1], 3, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["window", "compact", "original"])
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", ALL)
 def test_keys_past_the_trained_range(family: str, mode: str) -> None:
     positions.test_keys_stand_where_the_table_says(family, mode)
     if mode == "window" and family not in ROUGH:
@@ -176,7 +177,7 @@ def test_keys_past_the_trained_range(family: str, mode: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", generate.MODES)
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", ALL)
 def test_generate(family: str, mode: str) -> None:
     if family.startswith("glm") and "beams" in mode:
         pytest.skip("transformers itself counts no video tokens there, and beams of videos fail")
@@ -184,6 +185,6 @@ def test_generate(family: str, mode: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", ALL)
 def test_training(family: str) -> None:
     training.test_loss_and_gradients_equal_masks(family)

@@ -29,11 +29,15 @@ from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
+from .video_llama_3 import VideoLlama3
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
-FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM, Glm4v, Glm46V, GlmOcr)
+FAMILIES = (
+    *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3),
+)
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
 

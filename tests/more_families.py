@@ -96,6 +96,16 @@ def video_llama_3() -> Built:
     return modelled(config), words, QWEN_PIXELS | SIGLIP
 
 
+def perception_lm() -> Built:
+    """CLIP's tower in place of one of timm, which is not installed here."""
+    vision = dict(TOWER, model_type="clip_vision_model", patch_size=8, image_size=64, projection_dim=32)
+    vision |= dict(model_args=dict(embed_dim=32, img_size=[64, 64], ref_feat_shape=[8, 8]))
+    text, ids = dict(TEXT, model_type="llama"), dict(image_token_id=190, video_token_id=191)
+    config = tf.PerceptionLMConfig(vision_config=vision, text_config=text, projector_pooling_ratio=2, **ids)
+    words = tokenizer(["<|image|>", "<|video|>"], LLAVA_TEMPLATE.replace("<video>", "<|video|>"))
+    return modelled(config), words, dict(size={"height": 64, "width": 64}, **SIGLIP)
+
+
 def internvl_qwen3() -> Built:
     """InternVL3.5, whose queries and keys are normed."""
     return _internvl(dict(TEXT, model_type="qwen3", head_dim=24))
@@ -114,7 +124,7 @@ def _internvl(text: dict[str, Any]) -> Built:
 
 MORE: dict[str, Callable[[], Built]] = {
     family.__name__: family
-    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr, video_llama_3)
+    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr, video_llama_3, perception_lm)
     if family.__name__ in CONFIG_MAPPING
 }
 OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}

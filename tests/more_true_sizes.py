@@ -9,7 +9,22 @@ from typing import Any
 
 import transformers as tf
 from transformers import CONFIG_MAPPING
-from true_sizes import BOTH, HALF, INTERN, ONE, OPENAI, QWEN3_IMAGE, QWEN3_VIDEO, QWEN7, QWEN8, SIGLIP, TWO, TrueSize
+from true_sizes import (
+    BOTH,
+    CLIP336,
+    DO,
+    HALF,
+    INTERN,
+    ONE,
+    OPENAI,
+    QWEN3_IMAGE,
+    QWEN3_VIDEO,
+    QWEN7,
+    QWEN8,
+    SIGLIP,
+    TWO,
+    TrueSize,
+)
 
 GLM_PATCHES = dict(patch_size=14, temporal_patch_size=2, merge_size=2, **OPENAI)
 GLM_ROPE = dict(rope_type="default", rope_theta=10000.0, mrope_section=[8, 12, 12], partial_rotary_factor=0.5)
@@ -21,6 +36,12 @@ GLM106 |= dict(n_routed_experts=128, n_shared_experts=1, num_experts_per_tok=8, 
 GLM106 |= dict(first_k_dense_replace=1, n_group=1, topk_group=1, rope_parameters=GLM_ROPE)
 QWEN30 = dict(QWEN8, hidden_size=2048, intermediate_size=6144, num_hidden_layers=48, num_key_value_heads=4)
 QWEN30 |= dict(num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, tie_word_embeddings=False)
+LLAMA1 = dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, head_dim=64)
+LLAMA1 |= dict(num_key_value_heads=8, vocab_size=128256, max_position_embeddings=131072, model_type="llama")
+LLAMA1 |= dict(tie_word_embeddings=True)
+PERCEPTION = dict(DO, size={"height": 448, "width": 448}, resample=3, tile_size=448, max_num_tiles=36, **HALF)
+PERCEPTION_VIDEO = dict(PERCEPTION, video_processor_type="PerceptionLMVideoProcessor")
+PERCEPTION |= dict(image_processor_type="PerceptionLMImageProcessor")
 QWEN3_ROPE = dict(rope_type="default", rope_theta=1e6)
 OCR = dict(hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16, head_dim=128)
 OCR |= dict(num_key_value_heads=8, vocab_size=59392, max_position_embeddings=131072)
@@ -131,6 +152,20 @@ _MADE: dict[str, Any] = {
         minute=43200,  # 60 frames
         positions=32768,
     ),
+    "PerceptionLM-1B": lambda: TrueSize(  # with CLIP's tower of the same sizes in place of timm's
+        tf.PerceptionLMConfig(
+            text_config=LLAMA1,
+            vision_config=dict(CLIP336, num_hidden_layers=23, image_size=448, model_args=dict(embed_dim=1024)),
+            projector_pooling_ratio=2,
+        ),
+        {ONE: PERCEPTION, TWO: PERCEPTION_VIDEO, BOTH: dict(patch_size=14, pooling_ratio=2)},
+        boundaries=(4, 8, 12),
+        tokens=(16, 16),  # 448 / 14 = 32, pooled two by two
+        kv_bytes=32768,  # 2 * 16 * 8 * 64 * 2
+        billions=1.53,
+        minute=15360,
+        positions=131072,
+    ),
     "InternVL3.5-8B": lambda: TrueSize(
         tf.InternVLConfig(
             text_config=dict(QWEN8, model_type="qwen3", max_position_embeddings=40960, rope_parameters=QWEN3_ROPE),
@@ -147,5 +182,5 @@ _MADE: dict[str, Any] = {
     ),
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
-_TYPES += ("video_llama_3", "internvl")
+_TYPES += ("video_llama_3", "perception_lm", "internvl")
 MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}

@@ -46,9 +46,11 @@ for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni"):
 for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
     TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
 TEMPLATES["video_llama_3"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
+TEMPLATES["perception_lm"] = CHATML.replace("VIDEO", "<|video|>")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
     "glm": GLM_TOKENS,
+    "perception": ["<|video|>", "<|image|>"],
     "llava": ["<video>", "<image>"],
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
@@ -132,6 +134,7 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
         vision_end_token="<|vision_end|>",
         num_image_tokens=16,
         patch_size=16,
+        pooling_ratio=2,
         image_token=image,
         start_image_token="<img>",
         end_image_token="</img>",

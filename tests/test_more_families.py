@@ -101,7 +101,7 @@ def test_positions_are_the_models_own(family: str) -> None:
     return None
 
 
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize("family", [name for name in MORE if name != "perception_lm"])  # a tower of timm's
 def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
     flops_tower.test_every_family_costs_what_pytorch_counts(family)
 

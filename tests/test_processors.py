@@ -189,6 +189,10 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
             video_token="<video>",
         )
         (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    if family == "perception_lm":
+        named = json.loads((folder / "tokenizer_config.json").read_text())
+        named["extra_special_tokens"] = dict(image_token="<|image|>", video_token="<|video|>")
+        (folder / "tokenizer_config.json").write_text(json.dumps(named))
     processor = AutoProcessor.from_pretrained(folder)
     config, described = describe(folder)
     adapter = adapter_for(family)(SimpleNamespace(config=config), described.pixels, words)

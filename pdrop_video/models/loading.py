@@ -22,6 +22,7 @@ from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
+from .perception_lm import PerceptionLM
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
@@ -36,7 +37,7 @@ BUILTIN = Path(__file__).parent.parent / "builtin"
 
 FAMILIES = (
     *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
-    *(Glm4v, Glm46V, GlmOcr, VideoLlama3),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
@@ -170,7 +171,7 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
             )
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"no usable model {source!r}: {first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."

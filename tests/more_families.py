@@ -106,6 +106,14 @@ def perception_lm() -> Built:
     return modelled(config), words, dict(size={"height": 64, "width": 64}, **SIGLIP)
 
 
+def cosmos3_edge() -> Built:
+    vision = dict(TOWER, patch_size=8, num_patches=64)
+    config = CONFIG_MAPPING["cosmos3_edge"](
+        text_config=dict(QWEN_TEXT, head_dim=16), vision_config=vision, projector_hidden_size=80, **QWEN_IDS
+    )
+    return modelled(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS | SIGLIP
+
+
 def internvl_qwen3() -> Built:
     """InternVL3.5, whose queries and keys are normed."""
     return _internvl(dict(TEXT, model_type="qwen3", head_dim=24))
@@ -124,7 +132,18 @@ def _internvl(text: dict[str, Any]) -> Built:
 
 MORE: dict[str, Callable[[], Built]] = {
     family.__name__: family
-    for family in (qwen3_vl_moe, cosmos3_omni, glm4v, glm4v_moe, glm46v, glmga, glm_ocr, video_llama_3, perception_lm)
+    for family in (
+        qwen3_vl_moe,
+        cosmos3_omni,
+        glm4v,
+        glm4v_moe,
+        glm46v,
+        glmga,
+        glm_ocr,
+        video_llama_3,
+        perception_lm,
+        cosmos3_edge,
+    )
     if family.__name__ in CONFIG_MAPPING
 }
 OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}

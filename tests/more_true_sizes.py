@@ -42,6 +42,9 @@ LLAMA1 |= dict(tie_word_embeddings=True)
 PERCEPTION = dict(DO, size={"height": 448, "width": 448}, resample=3, tile_size=448, max_num_tiles=36, **HALF)
 PERCEPTION_VIDEO = dict(PERCEPTION, video_processor_type="PerceptionLMVideoProcessor")
 PERCEPTION |= dict(image_processor_type="PerceptionLMImageProcessor")
+EDGE = dict(patch_size=16, temporal_patch_size=1, merge_size=2, **HALF)
+EDGE_VIDEO = dict(EDGE, size=QWEN3_VIDEO["size"], video_processor_type="Cosmos3EdgeVideoProcessor")
+EDGE |= dict(size=QWEN3_IMAGE["size"], image_processor_type="Cosmos3EdgeImageProcessor")
 QWEN3_ROPE = dict(rope_type="default", rope_theta=1e6)
 OCR = dict(hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16, head_dim=128)
 OCR |= dict(num_key_value_heads=8, vocab_size=59392, max_position_embeddings=131072)
@@ -166,6 +169,16 @@ _MADE: dict[str, Any] = {
         minute=15360,
         positions=131072,
     ),
+    "Cosmos3-Edge": lambda: TrueSize(
+        _of("cosmos3_edge", text_config={}, vision_config={}),
+        {ONE: EDGE, TWO: EDGE_VIDEO, BOTH: dict(processor_class="Cosmos3EdgeProcessor")},
+        boundaries=(7, 14, 21),
+        tokens=(20, 36),
+        kv_bytes=114688,  # 2 * 28 * 8 * 128 * 2
+        billions=2.44,
+        minute=86400,  # 120 frames
+        positions=131072,
+    ),
     "InternVL3.5-8B": lambda: TrueSize(
         tf.InternVLConfig(
             text_config=dict(QWEN8, model_type="qwen3", max_position_embeddings=40960, rope_parameters=QWEN3_ROPE),
@@ -182,5 +195,5 @@ _MADE: dict[str, Any] = {
     ),
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
-_TYPES += ("video_llama_3", "perception_lm", "internvl")
+_TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "internvl")
 MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}

@@ -41,7 +41,7 @@ TEMPLATES = {  # of the checkpoints' kind; SmolVLM's comes from its processor
     "internvl": CHATML.replace("VIDEO", "<video>\n"),
     "smolvlm": CHATML.replace("VIDEO", "not used"),
 }
-for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni"):
+for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni", "cosmos3_edge"):
     TEMPLATES[name] = TEMPLATES["qwen2_vl"]
 for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
     TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
@@ -119,6 +119,8 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata = SimpleNamespace(fps=fps, frames_indices=list(range(frames)), duration=frames / fps)
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
+    if family == "cosmos3_edge":
+        inputs["video_grid_thw"] = torch.tensor([[frames, 4, 6]])
     if family == "video_llama_3":
         inputs |= dict(video_grid_thw=torch.tensor([[frames, 4, 6]]), video_merge_sizes=torch.tensor([2]))
         inputs["video_compression_mask"] = torch.ones(frames * 6, dtype=torch.bool)  # nothing is left out
@@ -127,7 +129,7 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     processor = processor_of(
         family,
         words,
-        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=adapter_for(family).frames_per_step),
         video_token=adapter_for(family).placeholder.removeprefix("<|vision_start|>").removesuffix("<|vision_end|>")
         or adapter_for(family).video_token,
         vision_start_token="<|vision_start|>",
@@ -148,7 +150,10 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     template = adapter_for(family).template
     text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     placeholder = processor.video_token
-    if PROCESSORS.get(family, family) == "qwen3_vl":  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
+    if PROCESSORS.get(family, family) in (
+        "qwen3_vl",
+        "cosmos3_edge",
+    ):  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
         placeholder = f"<|vision_start|>{placeholder}<|vision_end|>"
     if family == "smolvlm":  # what a stream can't know
         intro = f"You are provided the following series of {'five' if frames == 5 else 'six'} frames from a "

@@ -23,9 +23,11 @@ import test_turns as turns
 import torch
 from families import build, cases
 from more_families import MORE, OTHERS
+from torch.utils.flop_counter import FlopCounterMode
 from true_sizes import BOTH, ONE, TWO
 
 import pdrop_video as pv
+from pdrop_video.costs.decoder import DecoderShape, layer_flops
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.models import Pixels, describe
 
@@ -104,6 +106,17 @@ def test_positions_are_the_models_own(family: str) -> None:
 @pytest.mark.parametrize("family", [name for name in MORE if name != "perception_lm"])  # a tower of timm's
 def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
     flops_tower.test_every_family_costs_what_pytorch_counts(family)
+
+
+@pytest.mark.parametrize("family", [name for name in ALL if name != "glm4v_moe"])  # shared experts are not counted
+@torch.no_grad()
+def test_the_decoder_costs_what_pytorch_counts(family: str) -> None:
+    """By active experts where there are some."""
+    lm, rows = build(family, "eager", dtype=torch.float32), 11
+    text, shape = lm.model.get_decoder(), DecoderShape.of(lm.model.config)
+    with FlopCounterMode(display=False) as counter:
+        text(inputs_embeds=torch.randn(1, rows, 64), use_cache=False)
+    assert counter.get_total_flops() == shape.layers * layer_flops(shape, rows, causal=False)
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------

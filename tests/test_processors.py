@@ -201,7 +201,9 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
     text = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     times = tuple(i * 0.5 for i in range(count))
     metadata = dict(total_num_frames=count, fps=2.0, duration=count / 2, frames_indices=list(range(count)))
-    more = dict(use_token_compression=False) if family == "video_llama_3" else {}
+    more = {"video_llama_3": dict(use_token_compression=False), "cosmos3_edge": dict(return_metadata=True)}.get(
+        family, {}
+    )
     videos = dict(videos=[frames.permute(0, 3, 1, 2)], video_metadata=[metadata], do_sample_frames=False, **more)
     want = processor(text=[text], return_tensors="pt", **videos)["input_ids"][0].tolist()
     _, (_, h, w) = ours(adapter, frames)

@@ -18,6 +18,7 @@ from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
+from .cosmos3_edge import Cosmos3Edge
 from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
@@ -37,7 +38,7 @@ BUILTIN = Path(__file__).parent.parent / "builtin"
 
 FAMILIES = (
     *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
-    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""

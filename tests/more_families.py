@@ -27,6 +27,7 @@ from families import (
 )
 from transformers import CONFIG_MAPPING
 
+MOLMO_TOKENS = ["<im_patch>", "<|video|>", "<frame_start>", "<frame_end>", "<|image|>"]
 EXPERTS = dict(moe_intermediate_size=32, num_experts_per_tok=2)
 GLM_TOKENS = ["<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>"]
 GLM_TOKENS += ["<|begin_of_video|>", "<|end_of_video|>"]
@@ -114,6 +115,18 @@ def cosmos3_edge() -> Built:
     return modelled(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS | SIGLIP
 
 
+def molmo2() -> Built:
+    """Pooled 3 x 3 from 8 x 8 patches: tokens at the border have fewer."""
+    vision = dict(TOWER, num_key_value_heads=2, head_dim=16, patch_size=8, image_size=[64, 64])
+    pooler = dict(vision_feature_layer=[1, 0], hidden_size=32, num_attention_heads=2, num_key_value_heads=2)
+    pooler |= dict(head_dim=16, intermediate_size=48, text_hidden_size=64)
+    parts = dict(vision_config=vision, adapter_config=pooler, text_config=dict(TEXT, head_dim=16))
+    config = CONFIG_MAPPING["molmo2"](**parts, image_patch_id=190, frame_start_token_id=192, frame_end_token_id=193)
+    words = tokenizer(MOLMO_TOKENS, LLAVA_TEMPLATE.replace("<video>", "<|video|>"))
+    words.add_special_tokens({"eos_token": "<im_end>"})  # with which the processor begins every prompt
+    return modelled(config), words, dict(size={"height": 64, "width": 64}, resample=2, **SIGLIP)
+
+
 def internvl_qwen3() -> Built:
     """InternVL3.5, whose queries and keys are normed."""
     return _internvl(dict(TEXT, model_type="qwen3", head_dim=24))
@@ -130,21 +143,8 @@ def _internvl(text: dict[str, Any]) -> Built:
     return modelled(config), words, pixels
 
 
-MORE: dict[str, Callable[[], Built]] = {
-    family.__name__: family
-    for family in (
-        qwen3_vl_moe,
-        cosmos3_omni,
-        glm4v,
-        glm4v_moe,
-        glm46v,
-        glmga,
-        glm_ocr,
-        video_llama_3,
-        perception_lm,
-        cosmos3_edge,
-    )
-    if family.__name__ in CONFIG_MAPPING
-}
+_ALL = (qwen3_vl_moe, cosmos3_omni, cosmos3_edge, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
+_ALL += (video_llama_3, perception_lm, molmo2)
+MORE: dict[str, Callable[[], Built]] = {made.__name__: made for made in _ALL if made.__name__ in CONFIG_MAPPING}
 OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}
 """Known families around another decoder."""

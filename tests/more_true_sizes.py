@@ -45,6 +45,11 @@ PERCEPTION |= dict(image_processor_type="PerceptionLMImageProcessor")
 EDGE = dict(patch_size=16, temporal_patch_size=1, merge_size=2, **HALF)
 EDGE_VIDEO = dict(EDGE, size=QWEN3_VIDEO["size"], video_processor_type="Cosmos3EdgeVideoProcessor")
 EDGE |= dict(size=QWEN3_IMAGE["size"], image_processor_type="Cosmos3EdgeImageProcessor")
+MOLMO = dict(DO, patch_size=14, size={"height": 378, "width": 378}, resample=2, pooling_size=[3, 3], **HALF)
+MOLMO_VIDEO = dict(MOLMO, video_processor_type="Molmo2VideoProcessor", max_fps=2, num_frames=64)
+MOLMO |= dict(image_processor_type="Molmo2ImageProcessor", max_crops=8, overlap_margins=[4, 4])
+MOLMO_ROPE = dict(rope_type="default", rope_theta=1e6)
+MOLMO_POOLER = dict(intermediate_size=12288, text_hidden_size=4096)
 QWEN3_ROPE = dict(rope_type="default", rope_theta=1e6)
 OCR = dict(hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16, head_dim=128)
 OCR |= dict(num_key_value_heads=8, vocab_size=59392, max_position_embeddings=131072)
@@ -179,6 +184,16 @@ _MADE: dict[str, Any] = {
         minute=86400,  # 120 frames
         positions=131072,
     ),
+    "Molmo2-8B": lambda: TrueSize(
+        _of("molmo2", text_config=dict(rope_parameters=MOLMO_ROPE), vision_config={}, adapter_config=MOLMO_POOLER),
+        {ONE: MOLMO, TWO: MOLMO_VIDEO, BOTH: dict(processor_class="Molmo2Processor")},
+        boundaries=(9, 18, 27),
+        tokens=(9, 9),  # 378 / 14 = 27, pooled three by three
+        kv_bytes=147456,
+        billions=8.66,
+        minute=9720,  # 120 frames
+        positions=36864,
+    ),
     "InternVL3.5-8B": lambda: TrueSize(
         tf.InternVLConfig(
             text_config=dict(QWEN8, model_type="qwen3", max_position_embeddings=40960, rope_parameters=QWEN3_ROPE),
@@ -195,5 +210,5 @@ _MADE: dict[str, Any] = {
     ),
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
-_TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "internvl")
+_TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "molmo2", "internvl")
 MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}

@@ -34,7 +34,8 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         lead, tail = adapter.glue(number, second)
         steps += [*adapter.ids(lead), *[token] * (h * w), *adapter.ids(tail)]
     closing = [token] * len(adapter.closing())  # LLaVA's newline is a video token to transformers
-    name = "pixel_values_videos" if "video_token_id" in model.config or "video_token_index" in model.config else ""
+    known = any(hasattr(model.config, name) for name in ("video_token_id", "video_token_index"))
+    name = "pixel_values_videos" if known else ""
     inputs: dict[str, Any] = {
         "input_ids": torch.tensor([[*before, *steps, *closing, *after]]),
         name or "pixel_values": values.to(model.dtype),
@@ -44,6 +45,9 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
     if model.config.model_type == "video_llama_3":
         inputs["video_merge_sizes"] = torch.tensor([merge])
+    if model.config.model_type == "molmo2":
+        inputs["video_grids"] = torch.tensor([[t, h, w]])
+        inputs["video_token_pooling"] = adapter.pooling((t, h, w), values.shape[1])
     if isinstance(adapter.positions, MRopePositions):
         inputs["position_ids"] = mrope(lm, before, times, (h, w), len(after))
     return inputs, len(before), len(steps)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers as tf
 from families import FAMILIES, build, video
-from more_families import GLM_TOKENS, MORE
+from more_families import GLM_TOKENS, MOLMO_TOKENS, MORE
 from packaging.version import Version
 from PIL import Image
 from reference import full_prompt
@@ -46,10 +46,11 @@ for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni", "cosmos3_
 for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
     TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
 TEMPLATES["video_llama_3"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
-TEMPLATES["perception_lm"] = CHATML.replace("VIDEO", "<|video|>")
+TEMPLATES["molmo2"] = TEMPLATES["perception_lm"] = CHATML.replace("VIDEO", "<|video|>")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
     "glm": GLM_TOKENS,
+    "molmo2": MOLMO_TOKENS,
     "perception": ["<|video|>", "<|image|>"],
     "llava": ["<video>", "<image>"],
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
@@ -83,6 +84,7 @@ def trained(family: str) -> Any:
     text = (
         f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     )
+    text += "\n0.5 0.0 10.0 20.0 " * (family == "molmo2")
     text += "Time 0.5s:,Time 10.0s:" * family.startswith("video_llama")
     text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
@@ -119,6 +121,7 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata = SimpleNamespace(fps=fps, frames_indices=list(range(frames)), duration=frames / fps)
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
+    inputs["video_grids"] = torch.tensor([[frames, 2, 2]])
     if family == "cosmos3_edge":
         inputs["video_grid_thw"] = torch.tensor([[frames, 4, 6]])
     if family == "video_llama_3":
@@ -137,6 +140,8 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
         num_image_tokens=16,
         patch_size=16,
         pooling_ratio=2,
+        video_use_col_tokens=False,
+        use_frame_special_tokens=True,
         image_token=image,
         start_image_token="<img>",
         end_image_token="</img>",
@@ -160,6 +165,8 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
         assert replacement.startswith(intro)
         replacement = adapter_for(family).opening + replacement[replacement.index("\n") + 1 :]
     assert placeholder in text
+    if family == "molmo2":  # as in its processor's `__call__`
+        text = words.bos_token + text
     return text.replace(placeholder, replacement, 1)
 
 

@@ -82,7 +82,8 @@ def test_saved_and_resumed(family: str, evictor: str, dtype: torch.dtype, tmp_pa
 @pytest.mark.parametrize("family", ALL)
 def test_one_shot(family: str) -> None:
     one_shot.test_prefill_equals_masks(family, attn(family))
-    one_shot.test_generate_equals_step_by_step(family)
+    if family != "molmo2":  # which makes masks of its own around the decoder
+        one_shot.test_generate_equals_step_by_step(family)
 
 
 @pytest.mark.parametrize("family", MORE)
@@ -192,12 +193,14 @@ def test_keys_past_the_trained_range(family: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", generate.MODES)
 @pytest.mark.parametrize("family", ALL)
 def test_generate(family: str, mode: str) -> None:
+    if family == "molmo2":
+        pytest.skip("it makes masks of its own around the decoder")
     if family.startswith("glm") and "beams" in mode:
         pytest.skip("transformers itself counts no video tokens there, and beams of videos fail")
     generate.test_ratios_of_one_change_nothing(family, mode)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("family", [name for name in ALL if name != "molmo2"])  # it trains with masks of its own
 def test_training(family: str) -> None:
     training.test_loss_and_gradients_equal_masks(family)

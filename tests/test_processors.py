@@ -88,6 +88,8 @@ def ours(adapter: Adapter, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]
 def levels(adapter: Adapter, values: Tensor) -> Tensor:
     """Pixel values back at 0 to 255, colours in the first dimension."""
     # of pictures [1, frames, 3, height, width] or [frames, 3, height, width], of patches [patches, 3 * time * area]
+    if values.ndim == 3:  # or of patches whose colours are innermost [frames, patches, area * 3]
+        values = values.reshape(-1, 3)
     colours = values.view(len(values), 3, -1).movedim(1, 0) if values.ndim == 2 else values.movedim(-3, 0)
     mean, std = (torch.tensor(v).view(3, *[1] * (colours.ndim - 1)) for v in (adapter.pixels.mean, adapter.pixels.std))
     return (colours * std + mean) * 255
@@ -101,6 +103,9 @@ def compare(folder: Path, adapter: Adapter, frames: Tensor) -> None:
     if "video_grid_thw" in want:
         merge = getattr(adapter.model.config.vision_config, "spatial_merge_size", 2)
         assert want["video_grid_thw"].tolist() == [[t, h * merge, w * merge]]
+    if "video_token_pooling" in want:
+        assert want["video_grids"].tolist() == [[t, h, w]]
+        assert torch.equal(want["video_token_pooling"], adapter.pooling((t, h, w), got.shape[1]))
     error = (levels(adapter, got) - levels(adapter, expected)).abs()
     assert error.max() < 0.01  # the same levels, but for the last bits of float32: the bound asked for is 1
 

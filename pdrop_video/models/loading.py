@@ -23,6 +23,7 @@ from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
+from .molmo2 import Molmo2
 from .perception_lm import PerceptionLM
 from .pixels import Pixels
 from .progress import late_bars
@@ -38,7 +39,7 @@ BUILTIN = Path(__file__).parent.parent / "builtin"
 
 FAMILIES = (
     *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
-    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge, Molmo2),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""

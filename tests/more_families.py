@@ -127,6 +127,14 @@ def molmo2() -> Built:
     return modelled(config), words, dict(size={"height": 64, "width": 64}, resample=2, **SIGLIP)
 
 
+def video_llava() -> Built:
+    vision = dict(TOWER, model_type="clip_vision_model", patch_size=16, image_size=48, projection_dim=32)
+    parts = dict(vision_config=vision, text_config=dict(TEXT, model_type="llama"))
+    config = tf.VideoLlavaConfig(**parts, image_token_index=190, video_token_index=191)
+    pixels = dict(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48})
+    return modelled(config), tokenizer(["<image>", "<video>"], LLAVA_TEMPLATE), pixels
+
+
 def internvl_qwen3() -> Built:
     """InternVL3.5, whose queries and keys are normed."""
     return _internvl(dict(TEXT, model_type="qwen3", head_dim=24))
@@ -144,7 +152,7 @@ def _internvl(text: dict[str, Any]) -> Built:
 
 
 _ALL = (qwen3_vl_moe, cosmos3_omni, cosmos3_edge, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
-_ALL += (video_llama_3, perception_lm, molmo2)
+_ALL += (video_llama_3, perception_lm, molmo2, video_llava)
 MORE: dict[str, Callable[[], Built]] = {made.__name__: made for made in _ALL if made.__name__ in CONFIG_MAPPING}
 OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}
 """Known families around another decoder."""

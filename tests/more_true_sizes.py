@@ -15,6 +15,7 @@ from true_sizes import (
     DO,
     HALF,
     INTERN,
+    LLAMA7,
     ONE,
     OPENAI,
     QWEN3_IMAGE,
@@ -50,6 +51,8 @@ MOLMO_VIDEO = dict(MOLMO, video_processor_type="Molmo2VideoProcessor", max_fps=2
 MOLMO |= dict(image_processor_type="Molmo2ImageProcessor", max_crops=8, overlap_margins=[4, 4])
 MOLMO_ROPE = dict(rope_type="default", rope_theta=1e6)
 MOLMO_POOLER = dict(intermediate_size=12288, text_hidden_size=4096)
+VIDEO_LLAVA = dict(DO, size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}, do_center_crop=True)
+VIDEO_LLAVA |= dict(resample=3, **OPENAI)
 QWEN3_ROPE = dict(rope_type="default", rope_theta=1e6)
 OCR = dict(hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16, head_dim=128)
 OCR |= dict(num_key_value_heads=8, vocab_size=59392, max_position_embeddings=131072)
@@ -194,6 +197,20 @@ _MADE: dict[str, Any] = {
         minute=9720,  # 120 frames
         positions=36864,
     ),
+    "Video-LLaVA-7B": lambda: TrueSize(
+        tf.VideoLlavaConfig(text_config=dict(LLAMA7, vocab_size=32064), vision_config=dict(CLIP336, image_size=224)),
+        {
+            ONE: dict(VIDEO_LLAVA, image_processor_type="VideoLlavaImageProcessor"),
+            TWO: dict(VIDEO_LLAVA, video_processor_type="VideoLlavaVideoProcessor"),
+            BOTH: dict(patch_size=14, vision_feature_select_strategy="default"),
+        },
+        boundaries=(8, 16, 24),
+        tokens=(1, 257),  # 224 / 14 = 16, and one for the whole
+        kv_bytes=524288,
+        billions=7.37,
+        minute=15420,  # 60 frames
+        positions=4096,
+    ),
     "InternVL3.5-8B": lambda: TrueSize(
         tf.InternVLConfig(
             text_config=dict(QWEN8, model_type="qwen3", max_position_embeddings=40960, rope_parameters=QWEN3_ROPE),
@@ -210,5 +227,5 @@ _MADE: dict[str, Any] = {
     ),
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
-_TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "molmo2", "internvl")
+_TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "molmo2", "video_llava", "internvl")
 MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}

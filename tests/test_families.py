@@ -46,6 +46,7 @@ for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni", "cosmos3_
 for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
     TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
 TEMPLATES["video_llama_3"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
+TEMPLATES["video_llava"] = VICUNA
 TEMPLATES["molmo2"] = TEMPLATES["perception_lm"] = CHATML.replace("VIDEO", "<|video|>")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
@@ -56,6 +57,7 @@ SPECIALS = {
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
 }
+SPECIALS["video_llava"] = SPECIALS["llava"]
 SPECIALS["cosmos"] = SPECIALS["video_llama"] = SPECIALS["qwen"]
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -68,7 +70,7 @@ def trained(family: str) -> Any:
     Trained on the very texts, line breaks and all: whatever may merge does.
     """
     raw = Tokenizer(models.BPE())
-    if family == "llava_next_video":  # Llama's: a first token, and a mark in front of the text
+    if family in ("llava_next_video", "video_llava"):  # Llama's: a first token, and a mark in front of the text
         raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
     elif family == "smolvlm":  # SmolLM2's: digits one by one, words as GPT-2 cuts them
         digits = pre_tokenizers.Digits(individual_digits=True)
@@ -89,7 +91,7 @@ def trained(family: str) -> Any:
     text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
-    if family == "llava_next_video":
+    if family in ("llava_next_video", "video_llava"):
         raw.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair=None, special_tokens=[("<s>", raw.token_to_id("<s>"))]
         )
@@ -140,6 +142,7 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
         num_image_tokens=16,
         patch_size=16,
         pooling_ratio=2,
+        num_additional_image_tokens=1,
         video_use_col_tokens=False,
         use_frame_special_tokens=True,
         image_token=image,
@@ -177,7 +180,7 @@ def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if adapter.keeps_shape else 4
+    size = 6 if adapter.keeps_shape else dict(video_llava=17).get(family, 4)
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)

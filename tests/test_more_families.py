@@ -50,20 +50,19 @@ def test_nothing_dropped(family: str, sizes: list[int], kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "pyramid", "room", "kind", "steps"),
+    ("family", "pyramid", "room", "steps"),
     cases(
         ALL,
         exact.PYRAMIDS,
-        (None, 4, 2.6),
-        exact.ATTENTIONS,
+        (None, 4, 2.6),  # steps that fit into the budget
         exact.STEPS,
-        fast=lambda f, p, r, a, s: p == f % 4 and r == 1 + f % 2 and s == f % 5 and a == 0,
+        fast=lambda f, p, r, s: p == f % 4 and r == 1 + f % 2 and s == f % 5,
     ),
 )
 def test_drops_and_evictions(
-    family: str, pyramid: pv.Pyramid, room: float | None, kind: str, steps: list[int], monkeypatch: pytest.MonkeyPatch
+    family: str, pyramid: pv.Pyramid, room: float | None, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact.test_drops_and_evictions_equal_masks(family, pyramid, room, attn(family, kind), steps, monkeypatch)
+    exact.test_drops_and_evictions_equal_masks(family, pyramid, room, attn(family), steps, monkeypatch)
 
 
 @pytest.mark.parametrize(("family", "room"), cases(ALL, (4, None), fast=lambda f, r: r == 0))

@@ -33,13 +33,14 @@ from .qwen2_vl import Qwen2VL
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 from .video_llama_3 import VideoLlama3
+from .video_llava import VideoLlava
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
 FAMILIES = (
     *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
-    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge, Molmo2),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge, Molmo2, VideoLlava),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""

@@ -151,8 +151,18 @@ def _internvl(text: dict[str, Any]) -> Built:
     return modelled(config), words, pixels
 
 
-_ALL = (qwen3_vl_moe, cosmos3_omni, cosmos3_edge, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
-_ALL += (video_llama_3, perception_lm, molmo2, video_llava)
-MORE: dict[str, Callable[[], Built]] = {made.__name__: made for made in _ALL if made.__name__ in CONFIG_MAPPING}
+BUILDERS = (qwen3_vl_moe, cosmos3_omni, cosmos3_edge, glm4v, glm4v_moe, glm46v, glmga, glm_ocr)
+BUILDERS += (video_llama_3, perception_lm, molmo2, video_llava)
+
+
+def _known(name: str) -> bool:
+    """Whether this transformers has the family, and lets PerceptionLM have another tower than timm's."""
+    if name == "perception_lm":
+        vision = tf.PerceptionLMConfig(vision_config=dict(model_type="clip_vision_model")).vision_config
+        return isinstance(vision, tf.CLIPVisionConfig)
+    return name in CONFIG_MAPPING
+
+
+MORE: dict[str, Callable[[], Built]] = {made.__name__: made for made in BUILDERS if _known(made.__name__)}
 OTHERS: dict[str, Callable[[], Built]] = {made.__name__: made for made in (internvl_qwen3, internvl_qwen3_moe)}
 """Known families around another decoder."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import transformers as tf
+from families import FAMILIES
+from more_families import MORE
 from transformers import CONFIG_MAPPING
 from true_sizes import (
     BOTH,
@@ -228,4 +230,4 @@ _MADE: dict[str, Any] = {
 }
 _TYPES = ("qwen3_vl_moe", "cosmos3_omni", "glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr")
 _TYPES += ("video_llama_3", "perception_lm", "cosmos3_edge", "molmo2", "video_llava", "internvl")
-MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in CONFIG_MAPPING}
+MORE_SIZES = {name: made() for (name, made), kind in zip(_MADE.items(), _TYPES, strict=True) if kind in FAMILIES | MORE}

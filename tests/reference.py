@@ -45,6 +45,8 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
     if model.config.model_type == "video_llama_3":
         inputs["video_merge_sizes"] = torch.tensor([merge])
+    if model.config.model_type == "cosmos3_edge":  # transformers 5.16 takes gaps in its positions for several samples
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if model.config.model_type == "molmo2":
         inputs["video_grids"] = torch.tensor([[t, h, w]])
         inputs["video_token_pooling"] = adapter.pooling((t, h, w), values.shape[1])

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from families import FAMILIES
+from more_families import MORE
 from more_true_sizes import MORE_SIZES
 from rich.console import Console
-from transformers import CONFIG_MAPPING
 from true_sizes import TRUE_SIZES
 from typer.testing import CliRunner
 
 import pdrop_video as pv
 from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape
-from pdrop_video.models import ADAPTERS, describe
+from pdrop_video.models import describe
 from pdrop_video.pyramid import LayerLoop
 
 
@@ -95,4 +96,4 @@ def compared(full: int, cut: int) -> str:
 
 def test_every_family_is_tested() -> None:
     sizes = (TRUE_SIZES | MORE_SIZES).values()
-    assert {size.config.model_type for size in sizes} == {name for name in ADAPTERS if name in CONFIG_MAPPING}
+    assert {size.config.model_type for size in sizes} == FAMILIES.keys() | MORE.keys()

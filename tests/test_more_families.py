@@ -5,6 +5,7 @@ They are the very tests that the first families run, called by name.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -123,6 +124,18 @@ def test_the_decoder_costs_what_pytorch_counts(family: str) -> None:
         text(inputs_embeds=hidden, use_cache=False)
     layers = counter.get_total_flops() - angles.get_total_flops()
     assert layers == shape.layers * layer_flops(shape, rows, causal=False)
+
+
+def test_molmo2_pools_what_is_there() -> None:
+    """Two frames of 7 x 7 patches in threes: one row is missing above and one below, by hand."""
+    if "molmo2" not in MORE:
+        pytest.skip("not in this transformers")
+    want = []
+    for frame in range(2):
+        for top, left in itertools.product((-1, 2, 5), (-1, 2, 5)):
+            cells = itertools.product(range(top, top + 3), range(left, left + 3))
+            want.append([49 * frame + 7 * r + c if 0 <= r < 7 and 0 <= c < 7 else -1 for r, c in cells])
+    assert build("molmo2").adapter.pooling((2, 3, 3), 49).tolist() == want
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------

@@ -6,13 +6,14 @@ The real checkpoints' preprocessor files are read by both sides. Without torchvi
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, video
+from families import FAMILIES, build, video
 from more_families import MORE
 from more_true_sizes import MORE_SIZES
 from test_pixels import waves
@@ -169,6 +170,19 @@ def test_both_refuse_what_is_too_long(folders: dict[str, Path], name: str) -> No
         reference(folders[name], adapter, frames)
     with pytest.raises(pv.FrameError, match="can't be resized"):
         ours(adapter, frames)
+
+
+@pytest.mark.parametrize("side", [48, 56, 64])  # six, seven and eight patches, pooled in threes
+def test_molmo2_fills_up_at_the_border(side: int) -> None:
+    from transformers import Molmo2VideoProcessor
+
+    adapter = build("molmo2").adapter
+    adapter.pixels = replace(adapter.pixels, size={"height": side, "width": side})
+    processor = Molmo2VideoProcessor(size=adapter.pixels.size, patch_size=8, pooling_size=[3, 3])
+    want = processor(video(2).permute(0, 3, 1, 2), do_sample_frames=False, return_tensors="pt")
+    values, grid = adapter.preprocess(video(2))
+    assert want["video_grids"].tolist() == [list(grid)]
+    assert torch.equal(want["video_token_pooling"], adapter.pooling(grid, values.shape[1]))
 
 
 @pytest.mark.parametrize("count", [2, 5])

@@ -22,6 +22,7 @@ import test_session as session
 import test_training as training
 import test_turns as turns
 import torch
+import transformers as tf
 from families import build, cases
 from more_families import MORE, OTHERS
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +32,7 @@ import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, layer_flops
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.models import Pixels, describe
+from pdrop_video.pyramid import LayerLoop
 
 ALL = MORE | OTHERS
 ROUGH = ("glm4v_moe",)
@@ -136,6 +138,15 @@ def test_molmo2_pools_what_is_there() -> None:
             cells = itertools.product(range(top, top + 3), range(left, left + 3))
             want.append([49 * frame + 7 * r + c if 0 <= r < 7 and 0 <= c < 7 else -1 for r, c in cells])
     assert build("molmo2").adapter.pooling((2, 3, 3), 49).tolist() == want
+
+
+def test_visual_rows_that_have_experts_of_their_own_are_refused() -> None:
+    """Which a try with text alone would not show."""
+    with torch.device("meta"):
+        sizes = dict(text_config=dict(num_hidden_layers=2), vision_config=dict(depth=1))
+        model = tf.AutoModelForImageTextToText.from_config(tf.Ernie4_5_VLMoeConfig(**sizes))
+    with pytest.raises(pv.ModelError, match="told by moe_mm_token_type_ids"):
+        LayerLoop(model.get_decoder(), pv.Pyramid(stages=1))
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------

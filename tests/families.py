@@ -137,8 +137,10 @@ FAMILIES: dict[str, Callable[[], Built]] = {
 
 def build(name: str, attn: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float64) -> VideoLM:
     """A random model of a family as `load` would return it, with weights large enough that attention discriminates."""
+    from more_families import MORE, OTHERS  # which stand on this file
+
     torch.manual_seed(seed)
-    model, words, preprocessor = FAMILIES[name]()
+    model, words, preprocessor = (FAMILIES | MORE | OTHERS)[name]()
     model = model.to(dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:

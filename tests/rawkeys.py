@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from families import FAMILIES, build
+from more_families import MORE, OTHERS
 from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video.memory import TokenTable
 from pdrop_video.pyramid.heads import per_head, rotate
 
-TRAINED = dict.fromkeys(FAMILIES, 160) | dict(qwen2_vl=32, qwen2_5_vl=48)
+TRAINED = dict.fromkeys(FAMILIES | MORE | OTHERS, 160) | dict(qwen2_vl=32, qwen2_5_vl=48)
 """Few positions, but enough for what these streams hold: Qwen2-VL counts one a step, Qwen2.5-VL two a second."""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pdrop_video import VideoLM
 from pdrop_video.memory import StreamCache
+from pdrop_video.models.positions import MRopePositions
 
 
 def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str) -> tuple[dict[str, Any], int, int]:
@@ -33,14 +34,23 @@ def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str
         lead, tail = adapter.glue(number, second)
         steps += [*adapter.ids(lead), *[token] * (h * w), *adapter.ids(tail)]
     closing = [token] * len(adapter.closing())  # LLaVA's newline is a video token to transformers
-    name = "pixel_values_videos" if "video_token_id" in model.config or "video_token_index" in model.config else ""
+    known = any(hasattr(model.config, name) for name in ("video_token_id", "video_token_index"))
+    name = "pixel_values_videos" if known else ""
     inputs: dict[str, Any] = {
         "input_ids": torch.tensor([[*before, *steps, *closing, *after]]),
         name or "pixel_values": values.to(model.dtype),
     }
-    if "qwen" in model.config.model_type:
-        merge = model.config.vision_config.spatial_merge_size
+    if values.ndim == 2:  # patches
+        merge = getattr(model.config.vision_config, "spatial_merge_size", 2)
         inputs["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
+    if model.config.model_type == "video_llama_3":
+        inputs["video_merge_sizes"] = torch.tensor([merge])
+    if model.config.model_type == "cosmos3_edge":  # transformers 5.16 takes gaps in its positions for several samples
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if model.config.model_type == "molmo2":
+        inputs["video_grids"] = torch.tensor([[t, h, w]])
+        inputs["video_token_pooling"] = adapter.pooling((t, h, w), values.shape[1])
+    if isinstance(adapter.positions, MRopePositions):
         inputs["position_ids"] = mrope(lm, before, times, (h, w), len(after))
     return inputs, len(before), len(steps)
 
@@ -54,11 +64,11 @@ def mrope(lm: VideoLM, before: list[int], times: tuple[float, ...], size: tuple[
     start = len(before)
     for number, second in enumerate(times):
         lead, tail = (len(adapter.ids(text)) for text in adapter.glue(number, second))
-        if family == "qwen3_vl":  # every step begins anew behind its timestamp
+        if family not in ("qwen2_vl", "qwen2_5_vl"):  # every step begins anew behind its timestamp
             start = max(map(max, ids)) + 1 + lead
         ids += [(start - lead + i,) * 3 for i in range(lead)]
-        rate = dict(qwen2_vl=number, qwen3_vl=0).get(family)
-        if rate is None:
+        rate = number if family == "qwen2_vl" else 0
+        if family == "qwen2_5_vl":
             rate = int((second - times[0]) * lm.model.config.vision_config.tokens_per_second + 1e-6)
         ids += [(start + rate, start + row, start + column) for row in range(size[0]) for column in range(size[1])]
         end = max(map(max, ids)) + 1

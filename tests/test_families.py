@@ -11,10 +11,12 @@ import pytest
 import torch
 import transformers as tf
 from families import FAMILIES, build, video
+from more_families import BUILDERS, GLM_TOKENS, MOLMO_TOKENS
 from packaging.version import Version
 from PIL import Image
 from reference import full_prompt
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from true_hybrids import TRUE_HYBRIDS
 
 import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for
@@ -40,13 +42,23 @@ TEMPLATES = {  # of the checkpoints' kind; SmolVLM's comes from its processor
     "internvl": CHATML.replace("VIDEO", "<video>\n"),
     "smolvlm": CHATML.replace("VIDEO", "not used"),
 }
-TEMPLATES["qwen2_5_vl"] = TEMPLATES["qwen3_vl"] = TEMPLATES["qwen3_5"] = TEMPLATES["qwen2_vl"]
-TEMPLATES["exaone4_5"] = TEMPLATES["qwen3_5_moe"] = TEMPLATES["qwen2_vl"]
+for name in ("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "cosmos3_omni", "cosmos3_edge"):
+    TEMPLATES[name] = TEMPLATES["qwen2_vl"]
+for name in ("qwen3_5", "qwen3_5_moe", "exaone4_5"):
+    TEMPLATES[name] = TEMPLATES["qwen2_vl"]
+for name in ("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"):
+    TEMPLATES[name] = CHATML.replace("VIDEO", "<|begin_of_video|><|video|><|end_of_video|>")
+TEMPLATES["video_llama_3"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
+TEMPLATES["video_llava"] = VICUNA
+TEMPLATES["molmo2"] = TEMPLATES["perception_lm"] = CHATML.replace("VIDEO", "<|video|>")
 TEMPLATES["minicpmv4_6"] = TEMPLATES["minicpmv4_7"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
 TEMPLATES["muse_glimmer"] = TEMPLATES["muse_spark"] = CHATML.replace("VIDEO", "<|video|>")
 TEMPLATES["gemma4"] = TEMPLATES["gemma4_unified"] = "<s>" + CHATML.replace("VIDEO", "\n\n<|video|>\n\n")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
+    "glm": GLM_TOKENS,
+    "molmo2": MOLMO_TOKENS,
+    "perception": ["<|video|>", "<|image|>"],
     "llava": ["<video>", "<image>"],
     "intern": ["<video>", "<IMG_CONTEXT>", "<img>", "</img>"],
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
@@ -55,6 +67,8 @@ SPECIALS = {
     "muse": ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>"],
     "gemma4": ["<|image|>", "<|image>", "<image|>"],  # the video's is added by the processor
 }
+SPECIALS["video_llava"] = SPECIALS["llava"]
+SPECIALS["cosmos"] = SPECIALS["video_llama"] = SPECIALS["qwen"]
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -66,7 +80,7 @@ def trained(family: str) -> Any:
     Trained on the very texts, line breaks and all: whatever may merge does.
     """
     raw = Tokenizer(models.BPE())
-    if family == "llava_next_video":  # Llama's: a first token, and a mark in front of the text
+    if family in ("llava_next_video", "video_llava"):  # Llama's: a first token, and a mark in front of the text
         raw.pre_tokenizer, raw.decoder = pre_tokenizers.Metaspace(prepend_scheme="first"), decoders.Metaspace()
     elif family.startswith("gemma4"):  # digits one by one; spaces are letters like any other
         spaces = pre_tokenizers.Metaspace(prepend_scheme="never", split=False)
@@ -76,7 +90,9 @@ def trained(family: str) -> Any:
         digits = pre_tokenizers.Digits(individual_digits=True)
         raw.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     else:
-        words = pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated")
+        # GLM-4's differ in numbers alone
+        rule = QWEN_WORDS.replace(r"\p{N}|", r"\p{N}{1,3}|") if family.startswith("glm") else QWEN_WORDS
+        words = pre_tokenizers.Split(Regex(rule), "isolated")
         raw.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
@@ -84,12 +100,13 @@ def trained(family: str) -> Any:
     text = (
         f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     )
-    text += (
-        f" 00:01 Time: 0.0s \n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
-    )
+    text += " 00:01 Time: 0.0s " * family.startswith(("gemma4", "muse"))
+    text += "\n0.5 0.0 10.0 20.0 " * (family == "molmo2")
+    text += "Time 0.5s:,Time 10.0s:" * family.startswith("video_llama")
+    text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
-    if family == "llava_next_video":
+    if family in ("llava_next_video", "video_llava"):
         raw.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair=None, special_tokens=[("<s>", raw.token_to_id("<s>"))]
         )
@@ -98,10 +115,14 @@ def trained(family: str) -> Any:
     return fast
 
 
+PROCESSORS = dict(qwen3_vl_moe="qwen3_vl", cosmos3_omni="qwen3_vl")
+PROCESSORS |= dict(glm4v_moe="glm4v", glmga="glm46v", glm_ocr="glm46v")  # as released
+
+
 def processor_of(family: str, words: Any, **attributes: Any) -> Any:
     """The family's processor with what writing its text needs; its parts would need torchvision."""
-    family = "qwen3_vl" if family.startswith("qwen3_5") else family
-    module = importlib.import_module(f"transformers.models.{family}.processing_{family}")
+    named = "qwen3_vl" if family.startswith("qwen3_5") else PROCESSORS.get(family, family)
+    module = importlib.import_module(f"transformers.models.{named}.processing_{named}")
     if family == "smolvlm":
         module.num2words = lambda n: {5: "five", 6: "six"}[n]
     (name,) = (n for n in module.__all__ if n.endswith("Processor"))
@@ -117,23 +138,35 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     metadata = SimpleNamespace(fps=fps, frames_indices=list(range(frames)), duration=frames / fps)
     metadata.timestamps = [i / fps for i in range(frames)]
     inputs = dict(video_grid_thw=grid, video_metadata=[metadata], pixel_values=torch.zeros(1, frames, 3, 8, 8))
+    inputs["video_grids"] = torch.tensor([[frames, 2, 2]])
+    if family == "cosmos3_edge":
+        inputs["video_grid_thw"] = torch.tensor([[frames, 4, 6]])
+    if family == "video_llama_3":
+        inputs |= dict(video_grid_thw=torch.tensor([[frames, 4, 6]]), video_merge_sizes=torch.tensor([2]))
+        inputs["video_compression_mask"] = torch.ones(frames * 6, dtype=torch.bool)  # nothing is left out
     inputs["pixel_values_videos"] = torch.zeros(1, frames, 3, 64, 64)
     inputs["num_soft_tokens_per_video"] = [4]
     sizes = dict(target_sizes_videos=torch.tensor([[8, 8]] * frames), grids_videos=torch.zeros(frames, 2, dtype=int))
     inputs |= sizes | dict(num_frames_per_video=[frames])
     more = dict(video_token_divisor=16) if family.startswith("minicpm") else {}
-    image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family)
+    kind = adapter_for(family)
+    image = dict(internvl="<IMG_CONTEXT>", smolvlm="<image>").get(family, "<|image|>")
     processor = processor_of(
         family,
         words,
         video_processor=SimpleNamespace(
-            merge_size=2, temporal_patch_size=2, frame_timestamp_format="Time: {timestamp:.1f}s"
+            merge_size=2, temporal_patch_size=kind.frames_per_step, frame_timestamp_format="Time: {timestamp:.1f}s"
         ),
-        video_token=adapter_for(family).video_token if family not in ("internvl", "smolvlm") else "<video>",
+        video_token=kind.placeholder.removeprefix("<|vision_start|>").removesuffix("<|vision_end|>")
+        or kind.video_token,
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
         num_image_tokens=16,
         patch_size=16,
+        pooling_ratio=2,
+        num_additional_image_tokens=1,
+        video_use_col_tokens=False,
+        use_frame_special_tokens=True,
         image_token=image,
         image_start_token="<image>",
         start_image_token="<img>",
@@ -155,13 +188,16 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     template = adapter_for(family).template
     text = words.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     placeholder = processor.video_token
-    if family.startswith("qwen3"):  # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
+    if family.startswith("qwen3") or PROCESSORS.get(family, family) in ("qwen3_vl", "cosmos3_edge"):
+        # as up to transformers 5.9, processing_qwen3_vl.py, `__call__`
         placeholder = f"<|vision_start|>{placeholder}<|vision_end|>"
     if family == "smolvlm":  # what a stream can't know
         intro = f"You are provided the following series of {'five' if frames == 5 else 'six'} frames from a "
         assert replacement.startswith(intro)
         replacement = adapter_for(family).opening + replacement[replacement.index("\n") + 1 :]
     assert placeholder in text
+    if family == "molmo2":  # as in its processor's `__call__`
+        text = words.bos_token + text
     return text.replace(placeholder, replacement, 1)
 
 
@@ -172,7 +208,8 @@ def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if family.startswith(("qwen", "exaone", "muse")) else 4
+    size = 6 if adapter.keeps_shape or family.startswith(("qwen", "exaone", "muse")) else 4
+    size = dict(video_llava=17).get(family, size)
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)
@@ -232,7 +269,7 @@ def placed(lm: pv.VideoLM, seconds: list[float], chunks: list[int]) -> torch.Ten
 def of_transformers(lm: pv.VideoLM, frames: int, seconds: list[float], **more: Any) -> torch.Tensor:
     inputs, _, _ = full_prompt(lm, video(frames), seconds, "what is first ?")
     ids = inputs["input_ids"]
-    kinds = (ids == lm.model.config.video_token_id).int() * 2
+    kinds = (ids == lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)).int() * 2
     return lm.model.model.get_rope_index(ids, kinds, video_grid_thw=inputs["video_grid_thw"], **more)[0][:, 0]
 
 
@@ -360,4 +397,6 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert {family for family in ADAPTERS if family in tf.CONFIG_MAPPING} == FAMILIES.keys() | OTHERS
+    hybrids = {size.config.model_type for size in TRUE_HYBRIDS.values()}
+    built = FAMILIES.keys() | {made.__name__ for made in BUILDERS} | hybrids
+    assert {family for family in ADAPTERS if family in tf.CONFIG_MAPPING} <= built  # an older transformers lacks some

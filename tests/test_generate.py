@@ -40,8 +40,9 @@ def padded_batch(lm: pv.VideoLM) -> dict[str, Any]:
     ids = [torch.nn.functional.pad(row["input_ids"], (p, 0), value=1) for row, p in zip(rows, left, strict=True)]
     made["input_ids"] = torch.cat(ids)
     made["attention_mask"] = torch.stack([(torch.arange(length) >= p).long() for p in left])
-    if "video_grid_thw" in made:
-        made["mm_token_type_ids"] = (made["input_ids"] == lm.model.config.video_token_id).int() * 2
+    if "position_ids" in rows[0]:
+        token = lm.tokenizer.convert_tokens_to_ids(lm.adapter.video_token)
+        made["mm_token_type_ids"] = (made["input_ids"] == token).int() * 2
     return made
 
 

@@ -6,21 +6,25 @@ The real checkpoints' preprocessor files are read by both sides. Without torchvi
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, video
+from families import FAMILIES, build, video
+from more_families import MORE
+from more_true_sizes import MORE_SIZES
 from test_pixels import waves
 from torch import Tensor
-from true_sizes import TRUE_SIZES
+from true_sizes import TRUE_SIZES as FIRST_SIZES
 
 import pdrop_video as pv
 from pdrop_video.models import Adapter, adapter_for, describe
 
 pytestmark = pytest.mark.processors
+TRUE_SIZES = FIRST_SIZES | MORE_SIZES
 
 SIZES = {
     "one pixel": (1, 1),
@@ -51,18 +55,27 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: size.write(tmp_path_factory.mktemp("checkpoint")) for name, size in TRUE_SIZES.items()}
 
 
+QWEN3 = ("qwen3_vl", "qwen3_vl_moe", "cosmos3_omni")
+
+
 def reference(folder: Path, adapter: Adapter, frames: Tensor) -> dict[str, Any]:
     """What transformers' own video processor makes of frames [frames, height, width, 3].
 
-    For the Qwens under the limits of one frame, which the library takes from Qwen's reference pipeline.
+    Under the limits of one frame, which the library takes from Qwen's reference pipeline: Qwen's own processors know
+    these, the others have limits for all frames together, given here as so many times a frame's.
     """
     from transformers import AutoVideoProcessor
 
     limits: dict[str, Any] = {}
-    if adapter.keeps_shape:
-        limits = {"cap_pixels_per_frame": True}
-        if adapter.model.config.model_type != "qwen3_vl":
-            limits["size"] = dict(zip(("shortest_edge", "longest_edge"), adapter.pixels.limits, strict=True))
+    family, (lowest, highest) = adapter.model.config.model_type, adapter.pixels.limits
+    if family in ("qwen2_vl", "qwen2_5_vl"):
+        limits = dict(cap_pixels_per_frame=True, size={"shortest_edge": lowest, "longest_edge": highest})
+    elif family in QWEN3:
+        limits = dict(cap_pixels_per_frame=True)
+    elif family == "video_llama_3":  # its lower limit is a frame's
+        limits = dict(size={"shortest_edge": lowest, "longest_edge": highest * len(frames)})
+    elif adapter.keeps_shape:
+        limits = dict(size={"shortest_edge": lowest * len(frames), "longest_edge": highest * len(frames)})
     processor = AutoVideoProcessor.from_pretrained(folder)
     return processor(frames.permute(0, 3, 1, 2), do_sample_frames=False, return_tensors="pt", **limits)
 
@@ -76,6 +89,8 @@ def ours(adapter: Adapter, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]
 def levels(adapter: Adapter, values: Tensor) -> Tensor:
     """Pixel values back at 0 to 255, colours in the first dimension."""
     # of pictures [1, frames, 3, height, width] or [frames, 3, height, width], of patches [patches, 3 * time * area]
+    if values.ndim == 3:  # or of patches whose colours are innermost [frames, patches, area * 3]
+        values = values.reshape(-1, 3)
     colours = values.view(len(values), 3, -1).movedim(1, 0) if values.ndim == 2 else values.movedim(-3, 0)
     mean, std = (torch.tensor(v).view(3, *[1] * (colours.ndim - 1)) for v in (adapter.pixels.mean, adapter.pixels.std))
     return (colours * std + mean) * 255
@@ -87,8 +102,11 @@ def compare(folder: Path, adapter: Adapter, frames: Tensor) -> None:
     expected = want[name][0] if got.ndim < want[name].ndim else want[name]  # InternVL's tower takes frames as a batch
     assert got.shape == expected.shape
     if "video_grid_thw" in want:
-        merge = adapter.model.config.vision_config.spatial_merge_size
+        merge = getattr(adapter.model.config.vision_config, "spatial_merge_size", 2)
         assert want["video_grid_thw"].tolist() == [[t, h * merge, w * merge]]
+    if "video_token_pooling" in want:
+        assert want["video_grids"].tolist() == [[t, h, w]]
+        assert torch.equal(want["video_token_pooling"], adapter.pooling((t, h, w), got.shape[1]))
     error = (levels(adapter, got) - levels(adapter, expected)).abs()
     assert error.max() < 0.01  # the same levels, but for the last bits of float32: the bound asked for is 1
 
@@ -106,7 +124,12 @@ def test_sizes(folders: dict[str, Path], name: str, size: str) -> None:
 @pytest.mark.parametrize("name", TRUE_SIZES)
 def test_frame_counts(folders: dict[str, Path], name: str, count: int) -> None:
     adapter, frames = describe(folders[name])[1], video(count, height=180, width=322)
-    if name == "Qwen3-VL-8B" and count == 1:  # transformers refuses what the library fills up
+    if (
+        adapter.frames_per_step == 2
+        and adapter.model.config.model_type not in ("qwen2_vl", "qwen2_5_vl")
+        and count == 1
+    ):
+        # transformers refuses what the library fills up
         with pytest.raises(ValueError, match="must be larger than temporal_factor"):
             reference(folders[name], adapter, frames)
         return
@@ -149,6 +172,19 @@ def test_both_refuse_what_is_too_long(folders: dict[str, Path], name: str) -> No
         ours(adapter, frames)
 
 
+@pytest.mark.parametrize("side", [48, 56, 64])  # six, seven and eight patches, pooled in threes
+def test_molmo2_fills_up_at_the_border(side: int) -> None:
+    from transformers import Molmo2VideoProcessor
+
+    adapter = build("molmo2").adapter
+    adapter.pixels = replace(adapter.pixels, size={"height": side, "width": side})
+    processor = Molmo2VideoProcessor(size=adapter.pixels.size, patch_size=8, pooling_size=[3, 3])
+    want = processor(video(2).permute(0, 3, 1, 2), do_sample_frames=False, return_tensors="pt")
+    values, grid = adapter.preprocess(video(2))
+    assert want["video_grids"].tolist() == [list(grid)]
+    assert torch.equal(want["video_token_pooling"], adapter.pooling(grid, values.shape[1]))
+
+
 @pytest.mark.parametrize("count", [2, 5])
 @pytest.mark.parametrize("name", TRUE_SIZES)
 def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
@@ -161,7 +197,7 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
 
     folder = TRUE_SIZES[name].write(tmp_path)
     family = TRUE_SIZES[name].config.model_type
-    _, words, _ = FAMILIES[family]()
+    _, words, _ = (FAMILIES | MORE)[family]()
     words.save_pretrained(folder)
     if family == "internvl":  # its tokenizer says by attributes which token is which
         named = json.loads((folder / "tokenizer_config.json").read_text())
@@ -172,6 +208,10 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
             video_token="<video>",
         )
         (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    if family == "perception_lm":
+        named = json.loads((folder / "tokenizer_config.json").read_text())
+        named["extra_special_tokens"] = dict(image_token="<|image|>", video_token="<|video|>")
+        (folder / "tokenizer_config.json").write_text(json.dumps(named))
     processor = AutoProcessor.from_pretrained(folder)
     config, described = describe(folder)
     adapter = adapter_for(family)(SimpleNamespace(config=config), described.pixels, words)
@@ -180,7 +220,10 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
     text = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     times = tuple(i * 0.5 for i in range(count))
     metadata = dict(total_num_frames=count, fps=2.0, duration=count / 2, frames_indices=list(range(count)))
-    videos = dict(videos=[frames.permute(0, 3, 1, 2)], video_metadata=[metadata], do_sample_frames=False)
+    more = {"video_llama_3": dict(use_token_compression=False), "cosmos3_edge": dict(return_metadata=True)}.get(
+        family, {}
+    )
+    videos = dict(videos=[frames.permute(0, 3, 1, 2)], video_metadata=[metadata], do_sample_frames=False, **more)
     want = processor(text=[text], return_tensors="pt", **videos)["input_ids"][0].tolist()
     _, (_, h, w) = ours(adapter, frames)
     pad = words.convert_tokens_to_ids(adapter.video_token)
@@ -193,7 +236,7 @@ def test_token_ids(tmp_path: Path, name: str, count: int) -> None:
     if family == "smolvlm":
         opening = want.index(words.convert_tokens_to_ids("Frame")), got.index(words.convert_tokens_to_ids("Frame"))
         got, want = got[opening[1] :], want[opening[0] :]
-    if family == "qwen3_vl":
+    if family in QWEN3:
         start, end = (words.convert_tokens_to_ids(f"<|vision_{edge}|>") for edge in ("start", "end"))
         want.remove(start)
         want.pop(len(want) - 1 - want[::-1].index(end))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from more_true_sizes import MORE_SIZES
 from rich.console import Console
 from true_hybrids import TRUE_HYBRIDS
 from true_sizes import TRUE_SIZES
@@ -19,9 +20,9 @@ from pdrop_video.models import ADAPTERS, describe
 from pdrop_video.pyramid import LayerLoop
 
 
-@pytest.mark.parametrize("name", TRUE_SIZES)
+@pytest.mark.parametrize("name", TRUE_SIZES | MORE_SIZES)
 def test_true_sizes(name: str, tmp_path: Path) -> None:
-    size = TRUE_SIZES[name]
+    size = (TRUE_SIZES | MORE_SIZES)[name]
     with torch.device("meta"):
         model = tf.AutoModelForImageTextToText.from_config(size.config)
     text = model.get_decoder()
@@ -93,7 +94,5 @@ def compared(full: int, cut: int) -> str:
 
 
 def test_every_family_is_tested() -> None:
-    sizes = TRUE_SIZES | TRUE_HYBRIDS
-    assert {size.config.model_type for size in sizes.values()} == {
-        each for each in ADAPTERS if each in tf.CONFIG_MAPPING
-    }
+    sizes = (TRUE_SIZES | MORE_SIZES | TRUE_HYBRIDS).values()
+    assert {size.config.model_type for size in sizes} == {each for each in ADAPTERS if each in tf.CONFIG_MAPPING}

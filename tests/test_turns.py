@@ -60,7 +60,7 @@ class Plain:
         """Of the last row; `allowed` as for `reference.masked`."""
         text, extra = self.lm.model.get_decoder(), {}
         rows, ids = torch.cat(self.rows)[None], torch.cat(self.ids, dim=-1)
-        if self.lm.model.config.model_type == "qwen3_vl":
+        if hasattr(self.lm.model.config.vision_config, "deepstack_visual_indexes"):
             features = [torch.cat(parts) for parts in zip(*self.features, strict=True)]
             everywhere = torch.ones(rows.shape[:2], dtype=torch.bool)
             extra = dict(visual_pos_masks=everywhere, deepstack_visual_embeds=features)

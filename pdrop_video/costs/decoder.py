@@ -89,6 +89,7 @@ class DecoderShape:
             head_dim=getattr(one, "head_dim", None) or text.hidden_size // heads,
             mlp=(getattr(text, "moe_intermediate_size", None) if router else None) or text.intermediate_size,
             vocabulary=text.vocab_size,
+            gated=text.model_type not in _UNGATED,
             experts=experts,
             router=router,
             kinds=kinds,
@@ -106,6 +107,10 @@ class DecoderShape:
     def kv_bytes_per_token(self, bytes_per_number: int = 2) -> int:
         """Bytes of keys and values that one token takes in all layers together."""
         return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_number
+
+
+_UNGATED = ("cosmos3_edge_text",)
+"""Decoders whose MLPs have no gate, which no config says."""
 
 
 def _layer_configs(text: Any) -> list[Any]:

@@ -26,8 +26,13 @@ class LlavaNextVideo(Adapter):
 
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Pictures [1, frames, 3, size, size], cut from the middle, and the grid after pooling."""
-        config = self.model.config
-        side = config.vision_config.image_size
+        pictures, config = self.pictures(frames), self.model.config
+        h, w = (edge // config.vision_config.patch_size // config.spatial_pool_stride for edge in pictures.shape[-2:])
+        return pictures[None], (len(frames), h, w)
+
+    def pictures(self, frames: Tensor) -> Tensor:
+        """The middle of every frame [frames, 3, size, size]."""
+        side = self.model.config.vision_config.image_size
         short = (self.pixels.size or {}).get("shortest_edge", side)
         height, width = frames.shape[1:3]
         if height <= width:  # the shorter side to `short`, the longer one in proportion, rounded down
@@ -35,9 +40,7 @@ class LlavaNextVideo(Adapter):
         else:
             height, width = short * height // width, short
         crop = self.pixels.crop or (side, side)
-        pictures = normalise(centre(resize(frames, height, width, self.pixels.mode), *crop), self.pixels)
-        h, w = (edge // config.vision_config.patch_size // config.spatial_pool_stride for edge in crop)
-        return pictures[None], (len(frames), h, w)
+        return normalise(centre(resize(frames, height, width, self.pixels.mode), *crop), self.pixels)
 
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Pooled visual tokens."""

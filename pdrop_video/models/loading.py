@@ -18,13 +18,17 @@ from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
+from .cosmos3_edge import Cosmos3Edge
 from .exaone4_5 import Exaone4_5
 from .gemma4 import Gemma4, Gemma4Unified
+from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
+from .molmo2 import Molmo2
 from .muse import Muse
+from .perception_lm import PerceptionLM
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
@@ -33,25 +37,16 @@ from .qwen2_vl import Qwen2VL
 from .qwen3_5 import Qwen3_5
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
+from .video_llama_3 import VideoLlama3
+from .video_llava import VideoLlava
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
 FAMILIES = (
-    Qwen2VL,
-    Qwen2_5VL,
-    Qwen3VL,
-    LlavaOneVision,
-    LlavaNextVideo,
-    InternVL,
-    SmolVLM,
-    Qwen3_5,
-    MiniCPMV4_6,
-    MiniCPMV4_7,
-    Gemma4,
-    Gemma4Unified,
-    Exaone4_5,
-    Muse,
+    *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
+    *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge, Molmo2, VideoLlava),
+    *(Qwen3_5, MiniCPMV4_6, MiniCPMV4_7, Gemma4, Gemma4Unified, Exaone4_5, Muse),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
@@ -185,7 +180,7 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
             )
     try:
         return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"no usable model {source!r}: {first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."
@@ -212,6 +207,11 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
             "preprocessor_config.json or processor_config.json, as the processor's save_pretrained writes them."
         )
     pixels = Pixels.of(video or image)
+    pixels.said.update({name: value for name, value in both.items() if not isinstance(value, dict)})
+    named = (
+        of.get("processor_class") for of in (both, image, video or {}, _json(source, "tokenizer_config.json", hub))
+    )
+    pixels.said["processor_class"] = next(filter(None, named), None)  # looked for where transformers looks
     return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
 
 

@@ -6,7 +6,7 @@ patchify), whose video processors need torchvision. Refuses to know models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,8 @@ class Pixels:
         Side of the square that a frame ends as (SmolVLM), or whose area it gets (MiniCPM-V).
     tokens : int or None
         Most visual tokens of a frame, for families that say it so (Gemma 4, Muse Glimmer).
+    said : dict
+        Everything that the checkpoint's preprocessor files say, for what one family alone asks for.
     """
 
     mean: tuple[float, ...] = _CLIP_MEAN
@@ -52,6 +54,7 @@ class Pixels:
     crop: tuple[int, int] | None = None
     square: int | None = None
     tokens: int | None = None
+    said: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> Pixels:
@@ -72,6 +75,7 @@ class Pixels:
             crop=(crop["height"], crop["width"]) if crop else None,
             square=square.get("longest_edge") or config.get("scale_resolution"),
             tokens=config.get("max_soft_tokens") or config.get("max_video_frame_tokens"),
+            said=dict(config),
         )
 
     def capped(self) -> Pixels:

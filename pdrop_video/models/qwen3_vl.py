@@ -14,7 +14,10 @@ from .tower import Tower
 
 
 class Qwen3VL(Qwen2VL):
-    """Adapter of ``Qwen3VLForConditionalGeneration`` (arXiv 2511.21631).
+    """Adapter of ``Qwen3VLForConditionalGeneration`` (arXiv 2511.21631), of its MoE, and of Cosmos 3's reasoner.
+
+    ``Qwen3VLMoeForConditionalGeneration`` differs in the MLPs of its decoder alone. What transformers loads of a Cosmos
+    3 checkpoint, ``Cosmos3OmniForConditionalGeneration``, neither draws nor hears, and differs in nothing but its name.
 
     Every step is written ``<1.5 seconds><|vision_start|>...<|vision_end|>``, which takes the place of all that the
     chat template writes for a video, vision tokens included: so did the processor with which the checkpoints were
@@ -26,7 +29,7 @@ class Qwen3VL(Qwen2VL):
     same for up to 32 frames.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl",)
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe", "cosmos3_omni")
     placeholder: ClassVar[str] = "<|vision_start|><|video_pad|><|vision_end|>"
 
     @property

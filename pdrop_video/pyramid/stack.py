@@ -5,6 +5,7 @@ Knows the names that transformers gives to the parts of a stack. Refuses to know
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -37,6 +38,12 @@ def refuse_other_stacks(text: Any) -> None:
             raise ModelError(
                 f"{type(layer).__name__} has no self_attn with q_proj and k_proj, by which rows are ranked; only "
                 "layers that keep queries and keys apart are supported."
+            )
+        # a try with text alone, as `acceptance` makes it, would not show it
+        if told := [name for name in signature(type(layer).forward).parameters if name.endswith("token_type_ids")]:
+            raise ModelError(
+                f"{type(layer).__name__} is told by {told[0]} which rows are visual and treats them in another way, "
+                "such as with experts of their own; only layers that treat all rows alike are supported."
             )
 
 

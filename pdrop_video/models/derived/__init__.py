@@ -1,0 +1,6 @@
+"""A family without a file of its own, served by its checkpoint's own processor. Knows processors, never a family."""
+
+from .adapter import Derived
+from .deriving import derive
+
+__all__ = ["Derived", "derive"]

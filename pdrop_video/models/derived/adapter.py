@@ -190,12 +190,14 @@ class Derived(Adapter):
             for merge in range(1, 9):
                 if (height // merge) * (width // merge) == tokens:
                     return height // merge, width // merge
-        # the processor does not say: the rectangle nearest to the picture's shape
-        rows = [n for n in range(1, tokens + 1) if tokens % n == 0]
-        square = math.isqrt(tokens)
-        if square**2 == tokens and not self.keeps_shape:
-            return square, square
-        down = min(rows, key=lambda n: abs(math.log(n * n / tokens / shape)))
+        # the processor does not say
+        if not self.keeps_shape:
+            square = math.isqrt(tokens)
+            return (square, square) if square**2 == tokens else (1, tokens)
+        # the rectangle nearest to the picture's shape
+        down = min(
+            (n for n in range(1, tokens + 1) if tokens % n == 0), key=lambda n: abs(math.log(n * n / tokens / shape))
+        )
         return down, tokens // down
 
     def _moved(self, value: Tensor) -> Tensor:
@@ -203,8 +205,8 @@ class Derived(Adapter):
         return value.to(device, self.model.dtype) if value.is_floating_point() else value.to(device)
 
     def _method(self, name: str) -> Any:
-        """A method of the model, or of what it holds."""
-        for owner in (self.model, getattr(self.model, "model", None)):
+        """A method of what the model holds, or of the model."""
+        for owner in (getattr(self.model, "model", None), self.model):  # the outer one may hide arguments
             if owner is not None and hasattr(owner, name):
                 return getattr(owner, name)
         return None

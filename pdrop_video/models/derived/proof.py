@@ -82,7 +82,11 @@ def _own(adapter: Derived) -> Entered:
     inputs = scribe.whole(turn(scribe), frames, _RATE, scribe.wide)
     wanted = inspect.signature(model.forward).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
-    given = {name: _moved(model, value) for name, value in inputs.items() if name in wanted or anything}
+    given = {
+        name: _moved(model, value)
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and (name in wanted or anything)
+    }
     entered = Entered()
     try:
         with _stopping(model, entered):
@@ -138,9 +142,7 @@ def _stopping(model: Any, entered: Entered) -> Iterator[None]:
             module.rope_deltas = deltas
 
 
-def _moved(model: Any, value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
+def _moved(model: Any, value: Tensor) -> Tensor:
     return value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
 
 

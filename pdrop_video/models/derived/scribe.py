@@ -65,7 +65,7 @@ class Scribe:
             Limits of pixels, in place of the checkpoint's own.
         """
         metadata = [
-            self.metadata(seconds, float(_TICKS), [round(s * _TICKS) for s in seconds], step)
+            self.metadata(float(_TICKS), [round(s * _TICKS) for s in seconds], step)
             for step, seconds in zip(steps, times, strict=True)
         ]
         # cloned: some processors draw the time on frames in place
@@ -75,12 +75,15 @@ class Scribe:
 
     def whole(self, text: str, frames: Tensor, fps: float, size: dict[str, int] | None = None) -> dict[str, Any]:
         """The model's inputs for a text with one placeholder and a whole video of so many frames a second."""
-        metadata = self.metadata((), fps, list(range(len(frames))), frames)
+        metadata = self.metadata(fps, list(range(len(frames))), frames)
+        kinds = "mm_token_type_ids"
         return dict(
             self.processor(
                 text=[text],
                 videos=[frames.permute(0, 3, 1, 2).clone()],
                 video_metadata=[metadata],
+                return_metadata=True,
+                **({f"return_{kinds}": True} if kinds in self.processor.model_input_names else {}),
                 **self.how(size),
             )
         )
@@ -108,7 +111,7 @@ class Scribe:
         return torch.randint(0, 256, (frames, 2 * side + 5, 3 * side - 5, 3), generator=generator, dtype=torch.uint8)
 
     @staticmethod
-    def metadata(seconds: Times, fps: float, indices: list[int], frames: Tensor) -> VideoMetadata:
+    def metadata(fps: float, indices: list[int], frames: Tensor) -> VideoMetadata:
         """What a processor wants to know of a video."""
         height, width = frames.shape[1:3]
         return VideoMetadata(

@@ -96,7 +96,7 @@ def smolvlm() -> Parts:
     return model, of("smolvlm", "SmolVLMProcessor")(images, words, videos, image_seq_len=16)
 
 
-# -- families that have no file of their own ----------------------------------------------------------------------------
+# -- families that have no file of their own --------------------------------------------------------------------------
 
 MROPE = dict(rope_type="default", rope_theta=10000.0, mrope_section=[2, 3, 3])
 GLM_TEMPLATE = QWEN_TEMPLATE.replace(
@@ -168,7 +168,10 @@ def ernie4_5_vl_moe() -> Parts:
 
 
 def video_llava() -> Parts:
-    vision, text = dict(TOWER, model_type="clip_vision_model", patch_size=8, image_size=64), dict(TEXT, model_type="llama")
+    vision, text = (
+        dict(TOWER, model_type="clip_vision_model", patch_size=8, image_size=64),
+        dict(TEXT, model_type="llama"),
+    )
     config = tf.VideoLlavaConfig(
         vision_config=vision | dict(projection_dim=32), text_config=text, image_token_index=190, video_token_index=191
     )
@@ -185,7 +188,14 @@ def glm4v() -> Parts:
     vision = dict(depth=2, hidden_size=32, num_heads=2, patch_size=8, image_size=64, intermediate_size=64)
     vision |= dict(out_hidden_size=TEXT["hidden_size"], spatial_merge_size=2, temporal_patch_size=2)
     text = dict(TEXT, pad_token_id=None, rope_parameters=dict(MROPE, partial_rotary_factor=1.0))
-    tokens = ["<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"]
+    tokens = [
+        "<|image|>",
+        "<|video|>",
+        "<|begin_of_image|>",
+        "<|end_of_image|>",
+        "<|begin_of_video|>",
+        "<|end_of_video|>",
+    ]
     names = ("image", "video", "image_start", "image_end", "video_start", "video_end")
     config = tf.Glm4vConfig(
         text_config=text, vision_config=vision, **{f"{name}_token_id": 190 + i for i, name in enumerate(names)}

@@ -2,5 +2,6 @@
 
 from .adapter import Derived
 from .deriving import derive
+from .proof import prove
 
-__all__ = ["Derived", "derive"]
+__all__ = ["Derived", "derive", "prove"]

@@ -1,4 +1,4 @@
-"""`Derived`: the adapter of a family that has none of its own. Its checkpoint's processor makes pixel values and text."""
+"""`Derived`: the adapter of a family that has none of its own, by its checkpoint's own processor."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class Derived(Adapter):
                 return [each.unflatten(0, (grid[0], -1)) for each in whole]
             said = said or f"it makes {len(whole[0])} visual tokens where the text has places for {tokens}"
         raise ModelError(
-            f"the visual tokens of models of type {self.model_types[0]!r} can't be made step by step by {find.__name__}: "
-            f"{said}; this model type needs an adapter of its own."
+            f"the visual tokens of models of type {self.model_types[0]!r} can't be made step by step by "
+            f"{find.__name__}: {said}; this model type needs an adapter of its own."
         )
 
     def closing(self) -> Tensor:
@@ -135,20 +135,6 @@ class Derived(Adapter):
         """Not from pixel values alone, of which some families' processors say more."""
         raise ModelError("a derived adapter makes visual tokens of frames; call tokens.")
 
-    # -- positions --------------------------------------------------------------------------------------------------
-
-    def prove(self) -> None:
-        """Find the rule for positions, and refuse what would enter the decoder otherwise than in the model's own forward.
-
-        Raises
-        ------
-        ModelError
-            With the step that failed, and what differed.
-        """
-        from .proof import prove  # which tries this class
-
-        prove(self)
-
     # -- within -----------------------------------------------------------------------------------------------------
 
     @property
@@ -157,7 +143,10 @@ class Derived(Adapter):
         if not self.keeps_shape:
             return None
         times = self.frames_per_step if self.shares_limits else 1
-        return {name: times * limit for name, limit in zip(("shortest_edge", "longest_edge"), self.pixels.limits, strict=True)}
+        return {
+            name: times * limit
+            for name, limit in zip(("shortest_edge", "longest_edge"), self.pixels.limits, strict=True)
+        }
 
     def _steps_of(self, seconds: tuple[float, ...]) -> list[tuple[float, ...]]:
         """Times of the frames of each step, the last one filled up where it has to be."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoProcessor
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from ...errors import ModelError
 from ..arguments import first_line
@@ -17,8 +17,6 @@ from ..prompt import Prompt
 from .adapter import Derived
 from .scribe import Scribe
 from .wording import Unwritten, Wording
-
-QUESTION = "?"
 
 
 def derive(source: str, config: Any, hub: dict[str, Any]) -> type[Derived]:
@@ -104,25 +102,9 @@ def _shares_limits(scribe: Scribe, written: Wording) -> bool:
     return two < 2 * one or (written.frames > 1 and one < 64)
 
 
-def turn(scribe: Scribe, question: str = QUESTION) -> str:
-    """The chat template's text of one turn with a video and a question."""
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    try:
-        return str(
-            scribe.tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}],
-                chat_template=scribe.template,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        )
-    except Exception as error:  # jinja raises many kinds, transformers its own
-        raise ModelError(f"the checkpoint's chat template can't render a video turn: {error}") from error
-
-
 def _placeholder(scribe: Scribe) -> str:
     """What of the template's text the processor replaces with the text of a video."""
-    text, mark = turn(scribe), secrets.token_hex(16)
+    text, mark = scribe.turn(), secrets.token_hex(16)
     try:
         placed = scribe.placed(text, mark)
     except (StopIteration, RuntimeError, KeyError, IndexError, ValueError) as error:
@@ -140,15 +122,15 @@ def _prove_text(derived: type[Derived]) -> None:
     scribe, written = derived.scribe, derived.written
     prompt: Prompt = derived.prompt(scribe.tokenizer)
     adapter = derived(SimpleNamespace(config=None), Pixels(), scribe.tokenizer)
-    frames, seconds = four_steps(derived, 2.0)
-    want = scribe.whole(turn(scribe), frames, 2.0, scribe.wide)["input_ids"][0].tolist()
+    frames, seconds = scribe.four_steps(written.frames, 2.0)
+    want = scribe.whole(scribe.turn(), frames, 2.0, scribe.wide)["input_ids"][0].tolist()
     visual = scribe.tokenizer.convert_tokens_to_ids(written.visual)
     places = (want.count(visual) - written.closing) // 4
     got = prompt.before()
     said = [*adapter.wording(seconds[: written.frames]), *adapter.wording(seconds[written.frames :], 1)]
     for before, behind in said:
         got += [*adapter.ids(before), *[visual] * places, *adapter.ids(behind)]
-    got += [visual] * written.closing + prompt.after(QUESTION)
+    got += [visual] * written.closing + prompt.after(scribe.question)
     if got != want:
         at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want)))
         decode = scribe.tokenizer.decode
@@ -156,11 +138,3 @@ def _prove_text(derived: type[Derived]) -> None:
             f"of a video of four steps it writes {decode(want[max(at - 3, 0) : at + 9])!r} where the same steps by "
             f"themselves come to {decode(got[max(at - 3, 0) : at + 9])!r} (token {at} of {len(want)})"
         )
-
-
-def four_steps(derived: type[Derived], fps: float) -> tuple[torch.Tensor, tuple[float, ...]]:
-    """A small video of four steps, the first of which stands still for a second one, and the times of its frames."""
-    step, scribe = derived.frames_per_step, derived.scribe
-    still, *others = (scribe.noise(step, seed) for seed in range(3))
-    frames = torch.cat([still, still, *others])
-    return frames, tuple(i / fps for i in range(len(frames)))

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +19,7 @@ from ...errors import ModelError, PDropError
 from ..arguments import first_line
 from ..chunk import VisualChunk
 from ..positions import LinearPositions, MRopePositions, Place, Positions, StepPositions
-from .deriving import QUESTION, four_steps, turn
-
-if TYPE_CHECKING:
-    from .adapter import Derived
+from .adapter import Derived
 
 _USUAL = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "cache_position"}
 _RATE = 0.5
@@ -72,14 +69,14 @@ def prove(adapter: Derived) -> None:
         adapter.pixels = pixels
 
 
-# -- the model's own ----------------------------------------------------------------------------------------------------
+# -- the model's own --------------------------------------------------------------------------------------------------
 
 
 def _own(adapter: Derived) -> Entered:
     """What enters the decoder in the model's own forward on what its processor makes of the whole video."""
     scribe, model = adapter.scribe, adapter.model
-    frames, _ = four_steps(type(adapter), _RATE)
-    inputs = scribe.whole(turn(scribe), frames, _RATE, scribe.wide)
+    frames, _ = scribe.four_steps(adapter.frames_per_step, _RATE)
+    inputs = scribe.whole(scribe.turn(), frames, _RATE, scribe.wide)
     wanted = inspect.signature(model.forward).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in wanted.values())
     given = {
@@ -146,12 +143,12 @@ def _moved(model: Any, value: Tensor) -> Tensor:
     return value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
 
 
-# -- ours ---------------------------------------------------------------------------------------------------------------
+# -- ours -------------------------------------------------------------------------------------------------------------
 
 
 def _chunks(adapter: Derived) -> list[list[VisualChunk]]:
     """The four steps in two ways: one chunk, and two of one and three steps."""
-    frames, seconds = four_steps(type(adapter), _RATE)
+    frames, seconds = adapter.scribe.four_steps(adapter.frames_per_step, _RATE)
     step, made = adapter.frames_per_step, []
     for first in (4, 1):
         cut = first * step
@@ -182,7 +179,7 @@ def _tokens(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]])
 def _around(adapter: Derived) -> tuple[list[int], list[int]]:
     """Ids in front of the video and behind it."""
     prompt = adapter.prompt(adapter.scribe.tokenizer)
-    return prompt.before(), prompt.after(QUESTION)
+    return prompt.before(), prompt.after(adapter.scribe.question)
 
 
 def _compare(adapter: Derived, what: str, own: Tensor, ours: Tensor) -> None:
@@ -215,7 +212,7 @@ def _mask(adapter: Derived, entered: Entered) -> None:
         )
 
 
-# -- positions ----------------------------------------------------------------------------------------------------------
+# -- positions --------------------------------------------------------------------------------------------------------
 
 
 def _rule(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]]) -> Positions:
@@ -234,7 +231,10 @@ def _rule(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]]) -
         # transformers lets the text behind a long video begin inside it; see MRopePositions
         if len(own) == 3 and all(torch.equal(ids[:, :end], own[:, :end]) for ids in made):
             return rule
-        nearest = nearest or f"{own[:, before:end].tolist()} where {type(rule).__name__} gives {made[0][:, before:end].tolist()}"
+        nearest = (
+            nearest
+            or f"{own[:, before:end].tolist()} where {type(rule).__name__} gives {made[0][:, before:end].tolist()}"
+        )
     raise _refused(adapter, "positions", f"the ids of the video are {nearest[:400]}")
 
 
@@ -264,6 +264,6 @@ def _placed(adapter: Derived, rule: Positions, chunks: list[VisualChunk], before
 
 def _refused(adapter: Derived, step: str, why: str) -> ModelError:
     return ModelError(
-        f"models of type {adapter.model_types[0]!r} are not supported: {why} ({step}). This model type needs an adapter "
-        "of its own."
+        f"models of type {adapter.model_types[0]!r} are not supported: {why} ({step}). This model type needs an "
+        "adapter of its own."
     )

@@ -7,7 +7,7 @@ transformers' processors. Refuses to know models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ class Scribe:
     factor : int
         Pixels of which the sides of such a picture are multiples.
     """
+
+    question: ClassVar[str] = "?"
+    """What is asked in a turn that is tried."""
 
     def __init__(self, processor: Any) -> None:
         self.processor, self.tokenizer, self.videos = processor, processor.tokenizer, processor.video_processor
@@ -109,6 +112,27 @@ class Scribe:
         generator = torch.Generator().manual_seed(seed)
         side = self.factor if self.keeps_shape else 32
         return torch.randint(0, 256, (frames, 2 * side + 5, 3 * side - 5, 3), generator=generator, dtype=torch.uint8)
+
+    def four_steps(self, step: int, fps: float) -> tuple[Tensor, Times]:
+        """A small video of four steps, the first of which stands still for a second one, and its frames' times."""
+        still, *others = (self.noise(step, seed) for seed in range(3))
+        frames = torch.cat([still, still, *others])
+        return frames, tuple(i / fps for i in range(len(frames)))
+
+    def turn(self) -> str:
+        """The chat template's text of one turn with a video and a question."""
+        content = [{"type": "video"}, {"type": "text", "text": self.question}]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": content}],
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
+            )
+        except Exception as error:  # jinja raises many kinds, transformers its own
+            raise ModelError(f"the checkpoint's chat template can't render a video turn: {error}") from error
 
     @staticmethod
     def metadata(fps: float, indices: list[int], frames: Tensor) -> VideoMetadata:

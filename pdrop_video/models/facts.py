@@ -1,0 +1,44 @@
+"""What is known of the families that have no file of their own: which were proved, which can't be served and why.
+
+Facts only; what can be read off a configuration or a class is not among them.
+"""
+
+from __future__ import annotations
+
+KINDS = frozenset({"full"})
+"""Kinds of decoder layers that the layer loop runs."""
+
+_INDEXED = (
+    "which keys a query sees is chosen by an indexer that keeps keys of its own, {how}; the layer loop would have to "
+)
+_INDEXED += "keep, drop and evict those with the attention's keys"
+
+REFUSED: dict[str, str] = {
+    "glm5_next": _INDEXED.format(
+        how="pooled over neighbouring columns of the cache, so that a dropped token moves every pool"
+    ),
+    "qwen4_exp": _INDEXED.format(
+        how="in blocks of neighbouring columns of the cache, so that a dropped token moves blocks"
+    ),
+    "dots3_note": _INDEXED.format(how="one for each token"),
+    "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
+    "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
+    "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
+    "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
+    "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
+}
+REFUSED["instructblipvideo"] = REFUSED["instructblip"]
+"""By ``model_type``: what would have to change."""
+
+PROVED: frozenset[str] = frozenset(
+    {
+        "cohere_compass",
+        "cosmos3_edge",
+        "cosmos3_omni",
+        "glm4v",
+        "hyperclovax_vision_v2",
+        "video_llama_3",
+        "video_llava",
+    }
+)
+"""Types whose derived adapter is held against transformers in the tests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from families import (
 
 Parts = tuple[Any, Any]
 """A model and its processor."""
-PATCHES = dict(patch_size=8, merge_size=2, temporal_patch_size=2)
+ROOM = dict(size={"shortest_edge": 256, "longest_edge": 2**20})  # for a whole video, or for a frame
+PATCHES = dict(patch_size=8, merge_size=2, temporal_patch_size=2, **ROOM)
 
 
 def of(module: str, name: str) -> Any:
@@ -88,8 +90,7 @@ def internvl() -> Parts:
 def smolvlm() -> Parts:
     model, words, pixels = FAMILIES["smolvlm"]()
     _name(words, image="<image>", fake_image="<fake_token_around_image>", global_image="<global-img>")
-    words.fake_image_token, words.global_image_token = "<fake_token_around_image>", "<global-img>"
-    words.end_of_utterance_token = "<end_of_utterance>"
+    _name(words, end_of_utterance="<end_of_utterance>")
     pixels["video_sampling"] |= dict(fps=1, max_frames=64)
     videos = of("smolvlm", "SmolVLMVideoProcessor")(**pixels)
     images = of("smolvlm", "SmolVLMImageProcessor")(**{k: v for k, v in pixels.items() if k != "video_sampling"})
@@ -116,7 +117,7 @@ def cosmos3_edge() -> Parts:
     text = dict(QWEN_TEXT, head_dim=16)
     config = tf.Cosmos3EdgeConfig(text_config=text, vision_config=vision, projector_hidden_size=64, **ids)
     model = tf.Cosmos3EdgeForConditionalGeneration(config)
-    videos = of("cosmos3_edge", "Cosmos3EdgeVideoProcessor")(patch_size=8, merge_size=2, **SIGLIP)
+    videos = of("cosmos3_edge", "Cosmos3EdgeVideoProcessor")(patch_size=8, merge_size=2, **ROOM, **SIGLIP)
     words = tokenizer(QWEN_TOKENS, QWEN_TEMPLATE)
     return model, of("cosmos3_edge", "Cosmos3EdgeProcessor")(pictures(), words, videos)
 
@@ -161,7 +162,9 @@ def ernie4_5_vl_moe() -> Parts:
     words = tokenizer(tokens, QWEN_TEMPLATE.replace("<|vision_start|>", "<|vs|>").replace("<|vision_end|>", "<|ve|>"))
     _name(words, image="<|image_pad|>", video="<|video_pad|>", image_start="<|is|>", image_end="<|ie|>")
     _name(words, video_start="<|vs|>", video_end="<|ve|>")
-    videos = of("ernie4_5_vl_moe", "Ernie4_5_VLMoeVideoProcessor")(patch_size=8, merge_size=2, draw_on_frames=False)
+    videos = of("ernie4_5_vl_moe", "Ernie4_5_VLMoeVideoProcessor")(
+        patch_size=8, merge_size=2, draw_on_frames=False, **ROOM
+    )
     return tf.Ernie4_5_VLMoeForConditionalGeneration(config), of("ernie4_5_vl_moe", "Ernie4_5_VLMoeProcessor")(
         pictures(), words, videos
     )
@@ -208,7 +211,7 @@ def glm4v() -> Parts:
 def video_llama_3() -> Parts:
     vision, text = dict(TOWER, patch_size=8), dict(TEXT, model_type="qwen2")
     config = tf.VideoLlama3Config(text_config=text, vision_config=vision, image_token_id=190, video_token_id=191)
-    videos = of("video_llama_3", "VideoLlama3VideoProcessor")(patch_size=8, use_token_compression=False)
+    videos = of("video_llama_3", "VideoLlama3VideoProcessor")(patch_size=8, use_token_compression=False, **ROOM)
     images = of("video_llama_3", "VideoLlama3ImageProcessor")(patch_size=8)
     words = tokenizer(QWEN_TOKENS, QWEN_TEMPLATE)
     return tf.VideoLlama3ForConditionalGeneration(config), of("video_llama_3", "VideoLlama3Processor")(
@@ -228,9 +231,7 @@ PARTS: dict[str, Callable[[], Parts]] = {
 
 def _name(words: Any, **tokens: str) -> None:
     """Give a tokenizer named tokens, as the families' own have them."""
-    for name, token in tokens.items():
-        setattr(words, f"{name}_token", token)
-        setattr(words, f"{name}_token_id", words.convert_tokens_to_ids(token))
+    words._set_model_specific_special_tokens(special_tokens={f"{name}_token": token for name, token in tokens.items()})
 
 
 def parts(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Parts:
@@ -250,4 +251,8 @@ def saved(name: str, folder: Path, seed: int = 0) -> Path:
     model, processor = parts(name, seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    words = json.loads(file.read_text())
+    if named := {name: token for name, token in words.items() if name.endswith("_token") and name != "unk_token"}:
+        file.write_text(json.dumps(words | {"extra_special_tokens": named}))  # as the families' own files have them
     return folder

@@ -18,8 +18,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.processing_auto import (  # type: ignore[attr-defined]
+    PROCESSOR_MAPPING_NAMES,
+    processor_class_from_name,
+)
+from transformers.models.auto.video_processing_auto import (  # type: ignore[attr-defined]
+    VIDEO_PROCESSOR_MAPPING_NAMES,
+)
 
 from .facts import KINDS, PROVED, REFUSED, UNRUN
 from .loading import ADAPTERS

@@ -81,7 +81,7 @@ def llava_next_video() -> Parts:
 def internvl() -> Parts:
     model, words, pixels = FAMILIES["internvl"]()
     named = dict(start_image="<img>", end_image="</img>", context_image="<IMG_CONTEXT>", video="<video>")
-    _name(words, **named)
+    name(words, **named)
     videos = of("internvl", "InternVLVideoProcessor")(**pixels)
     images = of("got_ocr2", "GotOcr2ImageProcessor")(**pixels)
     return model, of("internvl", "InternVLProcessor")(images, words, videos, image_seq_length=16)
@@ -89,8 +89,8 @@ def internvl() -> Parts:
 
 def smolvlm() -> Parts:
     model, words, pixels = FAMILIES["smolvlm"]()
-    _name(words, image="<image>", fake_image="<fake_token_around_image>", global_image="<global-img>")
-    _name(words, end_of_utterance="<end_of_utterance>")
+    name(words, image="<image>", fake_image="<fake_token_around_image>", global_image="<global-img>")
+    name(words, end_of_utterance="<end_of_utterance>")
     pixels["video_sampling"] |= dict(fps=1, max_frames=64)
     videos = of("smolvlm", "SmolVLMVideoProcessor")(**pixels)
     images = of("smolvlm", "SmolVLMImageProcessor")(**{k: v for k, v in pixels.items() if k != "video_sampling"})
@@ -160,8 +160,8 @@ def ernie4_5_vl_moe() -> Parts:
     config = tf.Ernie4_5_VLMoeConfig(text_config=text, vision_config=vision, **ids)
     tokens = ["<|image_pad|>", "<|video_pad|>", "<|is|>", "<|ie|>", "<|vs|>", "<|ve|>"]
     words = tokenizer(tokens, QWEN_TEMPLATE.replace("<|vision_start|>", "<|vs|>").replace("<|vision_end|>", "<|ve|>"))
-    _name(words, image="<|image_pad|>", video="<|video_pad|>", image_start="<|is|>", image_end="<|ie|>")
-    _name(words, video_start="<|vs|>", video_end="<|ve|>")
+    name(words, image="<|image_pad|>", video="<|video_pad|>", image_start="<|is|>", image_end="<|ie|>")
+    name(words, video_start="<|vs|>", video_end="<|ve|>")
     videos = of("ernie4_5_vl_moe", "Ernie4_5_VLMoeVideoProcessor")(
         patch_size=8, merge_size=2, draw_on_frames=False, **ROOM
     )
@@ -229,9 +229,9 @@ PARTS: dict[str, Callable[[], Parts]] = {
 }
 
 
-def _name(words: Any, **tokens: str) -> None:
+def name(words: Any, **tokens: str) -> None:
     """Give a tokenizer named tokens, as the families' own have them."""
-    words._set_model_specific_special_tokens(special_tokens={f"{name}_token": token for name, token in tokens.items()})
+    words._set_model_specific_special_tokens(special_tokens={f"{each}_token": token for each, token in tokens.items()})
 
 
 def parts(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Parts:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import derived_hybrid  # noqa: F401  # which adds to the list of the next
 import pytest
 import torch
 from derived import PARTS, parts, saved
@@ -20,6 +21,7 @@ import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place
 from pdrop_video.models.derived import Derived, derive, prove
 from pdrop_video.models.facts import REFUSED
+from pdrop_video.models.families import judged
 
 pytestmark = pytest.mark.processors
 
@@ -28,8 +30,9 @@ TENTHS = [0, 5, 10, 15, 22, 30, 75, 76, 90]
 """Irregular times of nine frames, in tenths of a second."""
 OWN = [name for name in PARTS if name in ADAPTERS and name != "smolvlm"]
 ALONE = [name for name in PARTS if name not in ADAPTERS and name not in REFUSED]
-WAITING = ["cohere_compass"]
+WAITING = [name for name in ALONE if judged(name).served is None]
 """Types whose decoder the layer loop does not run: what enters it is proved, what leaves it is not."""
+EXPERTS = {"qwen3_vl_moe": dict(experts_implementation="eager")}  # the default one computes no float64
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def of_transformers(lm: pv.VideoLM, inputs: dict[str, Any]) -> Tensor:
 @pytest.mark.parametrize("family", [name for name in ALONE if name not in WAITING])
 def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: str) -> None:
     """Of the unmodified model on what its own processor makes of the whole video, however it is cut."""
-    lm = pv.load(folders[family], device="cpu")
+    lm = pv.load(folders[family], device="cpu", **EXPERTS.get(family, {}))
     frames = video(9)
     want = of_transformers(lm, whole(folders[family], frames, TENTHS))
     for size in (1, 2, 5, 9):
@@ -78,7 +81,7 @@ def test_what_enters_a_decoder_that_waits(folders: dict[str, Path], family: str)
     """Loading proves text, tokens and positions over two chunkings; the layer loop refuses the decoder."""
     lm = pv.load(folders[family], device="cpu")
     assert isinstance(lm.adapter, Derived) and lm.adapter.rule is not None
-    with pytest.raises(pv.ModelError, match="is not supported"):
+    with pytest.raises(pv.ModelError, match=r"supported|expected a decoder stack"):
         lm.stream()
 
 
@@ -118,7 +121,7 @@ def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: 
             assert torch.equal(placed(derived, got), placed(own.adapter, want))
     prompt = derived.prompt(kind.scribe.tokenizer)
     before, after = prompt.before("how"), prompt.after(QUESTION)
-    if family == "qwen3_vl":  # since transformers 5.10 one more pair of vision tokens stands around the whole
+    if own.adapter.placeholder.startswith("<|vision_start|>"):  # since transformers 5.10 one more pair is around all
         start, end = map(prompt.tokenizer.convert_tokens_to_ids, ("<|vision_start|>", "<|vision_end|>"))
         assert before.pop() == start and after.pop(0) == end
     assert (before, after) == (own.prompt.before("how"), own.prompt.after(QUESTION))
@@ -136,6 +139,7 @@ def test_numbers_of_frames_go_on(folders: dict[str, Path]) -> None:
     ("family", "said"),
     [
         ("smolvlm", r"in front of one step stands .* series of one frames.* of two .* series of two frames"),
+        ("molmo2", r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them"),
         ("ernie4_5_vl_moe", r"its decoder gets moe_mm_token_type_ids where there is a video.*\(tokens\)"),
     ],
 )
@@ -205,7 +209,7 @@ def test_another_text_is_refused(folders: dict[str, Path], monkeypatch: pytest.M
         return text.replace("<", "shown <", 1) if len(made["video_grid_thw"]) == 1 < text.count("seconds") - 2 else text
 
     monkeypatch.setattr(kind, "replace_video_token", more)
-    with pytest.raises(pv.ModelError, match=r"of a video of four steps it writes .*shown.* where the same steps"):
+    with pytest.raises(pv.ModelError, match=r"of a video of 1 step.s. it writes .* where the same steps .*shown"):
         pv.load(folder)
 
 

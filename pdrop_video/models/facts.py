@@ -24,6 +24,8 @@ REFUSED: dict[str, str] = {
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
     "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
     "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
+    "molmo2": "every visual token attends to all others, those behind it included (mm_token_type_ids): a stream would "
+    "have to see the whole video first",
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
 }
@@ -33,6 +35,8 @@ REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 UNRUN: dict[str, str] = {
     "cohere_compass": "its rotary embedding is asked for each kind of layer by name (layer_type), which the layer loop "
     "does not say; what enters its decoder is proved",
+    "kimi_k25": "its decoder has latent attention, which the layer loop does not run; and in transformers 5.23 its own "
+    "forward fails on videos: get_image_features splits by t * h * w what its tower has averaged over t",
 }
 """Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
 
@@ -41,8 +45,16 @@ PROVED: frozenset[str] = frozenset(
         "cohere_compass",
         "cosmos3_edge",
         "cosmos3_omni",
+        "exaone4_5",
+        "gemma4",
+        "glm46v",
         "glm4v",
         "hyperclovax_vision_v2",
+        "lfm3_vl",
+        "minicpmv4_6",
+        "muse_glimmer",
+        "qwen3_5",
+        "qwen3_vl_moe",
         "video_llama_3",
         "video_llava",
     }

@@ -133,10 +133,10 @@ def _served(kind: str, layers: tuple[str, ...]) -> tuple[str | None, str]:
         return None, REFUSED[kind]
     if missing := _missing(kind):
         return None, missing
-    if others := [each for each in layers if each not in KINDS]:
-        return None, f"the layer loop does not run {' and '.join(others)} layers"
     if kind in UNRUN:
         return None, UNRUN[kind]
+    if others := [each for each in layers if each not in KINDS]:
+        return None, f"the layer loop does not run {' and '.join(others)} layers"
     return DERIVED, "" if kind in PROVED else "not tried"
 
 

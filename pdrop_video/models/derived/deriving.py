@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,6 @@ from transformers.utils.import_utils import is_torchvision_available
 from ...errors import ModelError
 from ..arguments import first_line
 from ..pixels import Pixels
-from ..prompt import Prompt
 from .adapter import Derived
 from .scribe import Scribe
 from .wording import Unwritten, Wording
@@ -60,7 +60,13 @@ def derive(source: str, config: Any, hub: dict[str, Any]) -> type[Derived]:
             "with which a video is written step by step."
         )
     derived = derived_from(processor, kind)
-    _prove_text(derived)
+    want, got = _texts(derived, 4)
+    if want != got:
+        derived = _widened(derived, want, got)
+    for steps in (4, 1):  # and nothing of it goes by their number
+        want, got = _texts(derived, steps)
+        if want != got:
+            raise _different(derived, steps, want, got)
     return derived
 
 
@@ -117,24 +123,61 @@ def _placeholder(scribe: Scribe) -> str:
     return text[len(before) : len(text) - len(behind)]
 
 
-def _prove_text(derived: type[Derived]) -> None:
-    """Token ids of a turn with a video of four steps, written whole by the processor and step by step."""
+def _texts(derived: type[Derived], steps: int) -> tuple[list[int], list[int]]:
+    """Token ids of a turn with a video of so many steps, written whole by the processor, and step by step."""
     scribe, written = derived.scribe, derived.written
-    prompt: Prompt = derived.prompt(scribe.tokenizer)
-    adapter = derived(SimpleNamespace(config=None), Pixels(), scribe.tokenizer)
-    frames, seconds = scribe.four_steps(written.frames, 2.0)
+    frames, seconds = (each[: steps * written.frames] for each in scribe.four_steps(written.frames, 2.0))
     want = scribe.whole(scribe.turn(), frames, 2.0, scribe.wide)["input_ids"][0].tolist()
     visual = scribe.tokenizer.convert_tokens_to_ids(written.visual)
-    places = (want.count(visual) - written.closing) // 4
-    got = prompt.before()
-    said = [*adapter.wording(seconds[: written.frames]), *adapter.wording(seconds[written.frames :], 1)]
+    before, after = _around(derived)
+    return want, [*before, *_steps(derived, seconds, visual, (want.count(visual) - written.closing) // steps), *after]
+
+
+def _around(derived: type[Derived]) -> tuple[list[int], list[int]]:
+    """Token ids in front of a video and behind it."""
+    prompt = derived.prompt(derived.scribe.tokenizer)
+    return prompt.before(), prompt.after(derived.scribe.question)
+
+
+def _steps(derived: type[Derived], seconds: tuple[float, ...], visual: int, places: int) -> list[int]:
+    """Token ids of steps of so many visual tokens, in chunks of one and of the rest."""
+    written = derived.written
+    adapter = derived(SimpleNamespace(config=None), Pixels(), derived.scribe.tokenizer)
+    cut, ids = written.frames, list[int]()
+    said = [
+        each
+        for part, first in ((seconds[:cut], 0), (seconds[cut:], 1))
+        if part
+        for each in adapter.wording(part, first)
+    ]
     for before, behind in said:
-        got += [*adapter.ids(before), *[visual] * places, *adapter.ids(behind)]
-    got += [visual] * written.closing + prompt.after(scribe.question)
-    if got != want:
-        at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want)))
-        decode = scribe.tokenizer.decode
-        raise Unwritten(
-            f"of a video of four steps it writes {decode(want[max(at - 3, 0) : at + 9])!r} where the same steps by "
-            f"themselves come to {decode(got[max(at - 3, 0) : at + 9])!r} (token {at} of {len(want)})"
-        )
+        ids += [*adapter.ids(before), *[visual] * places, *adapter.ids(behind)]
+    return ids + [visual] * written.closing
+
+
+def _widened(derived: type[Derived], want: list[int], got: list[int]) -> type[Derived]:
+    """The same, with what the processor writes besides in front of the text, and around the video as a whole."""
+    before, after = _around(derived)
+    steps = got[len(before) : len(got) - len(after)]
+    at = next((i for i in range(len(want)) if want[i : i + len(steps)] == steps), None)
+    if at is None:
+        return derived
+    front, behind = want[:at], want[at + len(steps) :]
+    decode = derived.scribe.tokenizer.decode
+    more: dict[str, str] = {}
+    if front[: len(before)] == before:
+        more["opening"] = derived.opening + decode(front[len(before) :])
+    elif front[len(front) - len(before) :] == before:
+        more["template"] = f"{{{{ {json.dumps(decode(front[: len(front) - len(before)]))} }}}}{derived.template or ''}"
+    if behind[len(behind) - len(after) :] == after:
+        more["ending"] = decode(behind[: len(behind) - len(after)]) + derived.ending
+    return type(derived.__name__, (derived,), more)
+
+
+def _different(derived: type[Derived], steps: int, want: list[int], got: list[int]) -> Unwritten:
+    at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want)))
+    decode = derived.scribe.tokenizer.decode
+    return Unwritten(
+        f"of a video of {steps} step(s) it writes {decode(want[max(at - 3, 0) : at + 9])!r} where the same steps by "
+        f"themselves come to {decode(got[max(at - 3, 0) : at + 9])!r} (token {at} of {len(want)})"
+    )

@@ -1,7 +1,7 @@
 """What enters the decoder, in the model's own forward on a whole video and as a derived adapter makes it step by step.
 
-Embeddings, position ids and the mask of the first layer must be the same; what else a decoder gets besides is a reason
-to refuse it. Knows adapters and a decoder's arguments. Refuses to know layers.
+Embeddings and position ids must be the same, and no token may see one behind it; what a decoder gets besides is a
+reason to refuse it. Knows adapters and a decoder's arguments. Refuses to know layers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,16 +36,12 @@ class Entered:
     ----------
     given : dict
         Its arguments.
-    mask : Tensor or None
-        What its first layer got for a mask.
+    ahead : list of int
+        Layers in which a token sees one behind it.
     """
 
     given: dict[str, Any] = field(default_factory=dict)
-    mask: Tensor | None = None
-
-
-class _EnoughError(Exception):
-    """Raised in the first layer: what comes behind it is not looked at."""
+    ahead: list[int] = field(default_factory=list)
 
 
 def prove(adapter: Derived) -> None:
@@ -86,19 +83,18 @@ def _own(adapter: Derived) -> Entered:
     }
     entered = Entered()
     try:
-        with _stopping(model, entered):
+        with _noting(model, entered):
             model(**given, use_cache=False)
-    except _EnoughError:
-        pass
     except PDropError:
         raise
-    except Exception as error:
-        raise _refused(
-            adapter,
-            "tokens",
-            f"the model's own forward fails on what its processor makes of a video ({type(error).__name__}: "
-            f"{first_line(error)})",
-        ) from error
+    except Exception as error:  # whatever a stranger's code raises
+        if not entered.given:  # else the decoder fails by itself, which the layer loop will say
+            raise _refused(
+                adapter,
+                "tokens",
+                f"the model's own forward fails on what its processor makes of a video ({type(error).__name__}: "
+                f"{first_line(error)})",
+            ) from error
     others = sorted(
         name for name, value in entered.given.items() if name not in _USUAL and isinstance(value, Tensor | list | tuple)
     )
@@ -113,23 +109,22 @@ def _own(adapter: Derived) -> Entered:
 
 
 @contextmanager
-def _stopping(model: Any, entered: Entered) -> Iterator[None]:
-    """Note what the decoder gets, and stop in its first layer; leaves no trace on the model."""
+def _noting(model: Any, entered: Entered) -> Iterator[None]:
+    """Note what the decoder gets, and what its layers let tokens see; leaves no trace on the model."""
     decoder = model.get_decoder()
-    parameters = [name for name in inspect.signature(decoder.forward).parameters]
+    parameters = list(inspect.signature(decoder.forward).parameters)
     counted = [(module, module.rope_deltas) for module in model.modules() if hasattr(module, "rope_deltas")]
 
     def into_decoder(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         entered.given = {**dict(zip(parameters, args, strict=False)), **kwargs}
 
-    def into_layer(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        entered.mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        raise _EnoughError
+    def into_layer(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> None:
+        if _sees_ahead(kwargs.get("attention_mask", args[1] if len(args) > 1 else None)):
+            entered.ahead.append(number)
 
-    hooks = [
-        decoder.register_forward_pre_hook(into_decoder, with_kwargs=True),
-        decoder.layers[0].register_forward_pre_hook(into_layer, with_kwargs=True),
-    ]
+    hooks = [decoder.register_forward_pre_hook(into_decoder, with_kwargs=True)]
+    for i, layer in enumerate(decoder.layers):
+        hooks.append(layer.register_forward_pre_hook(partial(into_layer, number=i), with_kwargs=True))
     try:
         yield
     finally:
@@ -187,7 +182,9 @@ def _compare(adapter: Derived, what: str, own: Tensor, ours: Tensor) -> None:
     own, ours = (states.detach().to("cpu", torch.float64) for states in (own, ours))
     if own.shape != ours.shape:
         raise _refused(adapter, "tokens", f"{what} are {list(own.shape)} in its own forward, {list(ours.shape)} here")
-    figure, room = float((own - ours).norm() / own.norm()), torch.finfo(adapter.model.dtype).eps ** 0.5
+    figure = float((own - ours).norm() / own.norm())
+    # some towers compute in float32, whatever they are computed in
+    room = max(torch.finfo(adapter.model.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
     if not figure <= room:
         raise _refused(
             adapter,
@@ -199,17 +196,21 @@ def _compare(adapter: Derived, what: str, own: Tensor, ours: Tensor) -> None:
 
 def _mask(adapter: Derived, entered: Entered) -> None:
     """Every token sees those in front of it, and no other."""
-    mask = entered.mask
-    if mask is None or mask.ndim < 2:
-        return
-    sees = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    rows = sees.reshape(-1, *sees.shape[-2:])[0].cpu()
-    if bool(rows.triu(1).any()):
+    if entered.ahead:
         raise _refused(
             adapter,
             "tokens",
-            "in its first layer visual tokens attend to visual tokens behind them, which a stream has not seen yet",
+            f"in {len(entered.ahead)} of its layers, the first is layer {entered.ahead[0]}, visual tokens attend to "
+            "visual tokens behind them, which a stream has not seen yet",
         )
+
+
+def _sees_ahead(mask: Any) -> bool:
+    """Whether a mask [..., tokens, tokens] lets a token see one behind it; what is no such mask does not."""
+    if not isinstance(mask, Tensor) or mask.ndim < 3 or mask.shape[-1] != mask.shape[-2]:
+        return False
+    sees = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return bool(sees.triu(1).any())
 
 
 # -- positions --------------------------------------------------------------------------------------------------------

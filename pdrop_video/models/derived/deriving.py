@@ -126,7 +126,8 @@ def _placeholder(scribe: Scribe) -> str:
 def _texts(derived: type[Derived], steps: int) -> tuple[list[int], list[int]]:
     """Token ids of a turn with a video of so many steps, written whole by the processor, and step by step."""
     scribe, written = derived.scribe, derived.written
-    frames, seconds = (each[: steps * written.frames] for each in scribe.four_steps(written.frames, 2.0))
+    frames, seconds = scribe.four_steps(written.frames, 2.0)
+    frames, seconds = frames[: steps * written.frames], seconds[: steps * written.frames]
     want = scribe.whole(scribe.turn(), frames, 2.0, scribe.wide)["input_ids"][0].tolist()
     visual = scribe.tokenizer.convert_tokens_to_ids(written.visual)
     before, after = _around(derived)

@@ -23,7 +23,9 @@ from families import (
     TOWER,
     tokenizer,
 )
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+PLAIN = ("unk_token", "eos_token", "pad_token")
 Parts = tuple[Any, Any]
 """A model and its processor."""
 ROOM = dict(size={"shortest_edge": 256, "longest_edge": 2**20})  # for a whole video, or for a frame
@@ -234,25 +236,50 @@ def name(words: Any, **tokens: str) -> None:
     words._set_model_specific_special_tokens(special_tokens={f"{each}_token": token for each, token in tokens.items()})
 
 
-def parts(name: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Parts:
+def spelled(words: Any) -> Any:
+    """A tokenizer that reads every character, line breaks and commas too, with the special tokens of another one."""
+    specials = [token for token, number in sorted(words.get_vocab().items(), key=lambda each: each[1]) if number >= 190]
+    letters = ["<unk>", "\n", *map(chr, range(32, 127))]
+    fill = [f"<{number:03}>" for number in range(190 - len(letters))]
+    vocabulary = {token: number for number, token in enumerate([*letters, *fill, *specials])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    raw.decoder = decoders.Fuse()
+    named = {key: str(getattr(words, key)) for key in ("eos_token", "pad_token") if getattr(words, key)}
+    fast = tf.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", extra_special_tokens=specials, **named)
+    fast.chat_template = words.chat_template
+    others = {key: token for key, token in words.special_tokens_map.items() if isinstance(token, str)}
+    name(
+        fast,
+        **{
+            key.removesuffix("_token"): token
+            for key, token in others.items()
+            if key not in fast.SPECIAL_TOKENS_ATTRIBUTES
+        },
+    )
+    return fast
+
+
+def parts(family: str, seed: int = 0, dtype: torch.dtype = torch.float64) -> Parts:
     """A random model whose attention discriminates, and its processor with the tokenizer's template."""
     torch.manual_seed(seed)
-    model, processor = PARTS[name]()
+    model, processor = PARTS[family]()
     model = model.to(dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.15)
+    processor.tokenizer = spelled(processor.tokenizer)
     processor.chat_template = processor.tokenizer.chat_template
     return model, processor
 
 
-def saved(name: str, folder: Path, seed: int = 0) -> Path:
+def saved(family: str, folder: Path, seed: int = 0) -> Path:
     """The checkpoint's folder."""
-    model, processor = parts(name, seed)
+    model, processor = parts(family, seed)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     words = json.loads(file.read_text())
-    if named := {name: token for name, token in words.items() if name.endswith("_token") and name != "unk_token"}:
+    if named := {key: token for key, token in words.items() if key.endswith("_token") and key not in PLAIN}:
         file.write_text(json.dumps(words | {"extra_special_tokens": named}))  # as the families' own files have them
     return folder

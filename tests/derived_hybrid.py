@@ -92,7 +92,7 @@ def molmo2() -> d.Parts:
         frame_end_token_id=198,
     )  # fmt: skip
     words = tokenizer(tokens, LLAVA_TEMPLATE.replace("<video>", "<|video|>"))
-    words.eos_token = "<im_start>"
+    words.eos_token = "<im_end_>"
     videos = d.of("molmo2", "Molmo2VideoProcessor")(size={"height": 48, "width": 48}, patch_size=8)
     images = d.of("molmo2", "Molmo2ImageProcessor")()
     return tf.Molmo2ForConditionalGeneration(config), d.of("molmo2", "Molmo2Processor")(images, videos, words)

@@ -156,9 +156,76 @@ def glm46v() -> d.Parts:
     return model, kind(d.pictures(), plain.tokenizer, videos)
 
 
+def glm4v_moe() -> d.Parts:
+    model, processor = d.glm4v()
+    text = model.config.text_config.to_dict() | dict(model_type="glm4v_moe_text", moe_intermediate_size=32)
+    text |= dict(num_experts_per_tok=2, n_routed_experts=4, rope_parameters=dict(d.MROPE, partial_rotary_factor=1.0))
+    vision = model.config.vision_config.to_dict() | dict(model_type="glm4v_moe_vision")
+    ids = {key: value for key, value in model.config.to_dict().items() if key.endswith("_token_id")}
+    config = tf.Glm4vMoeConfig(text_config=text, vision_config=vision, **ids)
+    return tf.Glm4vMoeForConditionalGeneration(config), processor
+
+
+def qwen3_5_moe() -> d.Parts:
+    model, processor = qwen3_5()
+    text = {k: v for k, v in model.config.text_config.to_dict().items() if k != "intermediate_size"}
+    text |= dict(model_type="qwen3_5_moe_text", moe_intermediate_size=32, shared_expert_intermediate_size=32)
+    text |= dict(num_experts=4, num_experts_per_tok=2)
+    vision = model.config.vision_config.to_dict() | dict(model_type="qwen3_5_moe_vision")
+    config = tf.Qwen3_5MoeConfig(text_config=text, vision_config=vision, **QWEN_IDS)
+    return tf.Qwen3_5MoeForConditionalGeneration(config), processor
+
+
+def muse_spark() -> d.Parts:
+    plain, processor = muse_glimmer()
+    vision = plain.config.vision_config.to_dict() | dict(model_type="muse_spark_vision")
+    text = dict(TEXT, head_dim=16, sliding_window=64, moe_intermediate_size=32, num_local_experts=4, moe_hidden_size=32)
+    text |= dict(num_experts_per_tok=2)
+    sound = dict(hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], out_hidden_size=64)
+    config = tf.MuseSparkConfig(
+        text_config=text, vision_config=vision, audio_config=sound, image_token_id=190, video_token_id=191,
+        audio_token_id=197, out_hidden_size=32 * 4, projector_hidden_size=64,
+    )  # fmt: skip
+    kind, old = d.of("muse_spark", "MuseSparkProcessor"), processor.tokenizer
+    tokens = [token for token, number in sorted(old.get_vocab().items(), key=lambda each: each[1]) if number >= 190]
+    words = tokenizer([*tokens, "<|audio|>", "<|soft_audio_start|>", "<|soft_audio_end|>"][:10], old.chat_template)
+    ears = tf.MuseSparkFeatureExtractor()
+    model = tf.MuseSparkForConditionalGeneration(config)
+    return model, kind(processor.image_processor, processor.video_processor, words, ears)
+
+
+def minicpmv4_7() -> d.Parts:
+    plain, processor = minicpmv4_6()
+    vision = plain.config.vision_config.to_dict() | dict(model_type="minicpmv4_7_vision")
+    text = plain.config.text_config.to_dict()
+    config = tf.MiniCPMV4_7Config(
+        text_config=text, vision_config=vision, insert_layer_id=0, image_token_id=190, video_token_id=191
+    )
+    kind = d.of("minicpmv4_7", "MiniCPMV4_7Processor")
+    model = tf.MiniCPMV4_7ForConditionalGeneration(config)
+    return model, kind(processor.image_processor, processor.video_processor, processor.tokenizer)
+
+
+def gemma4_unified() -> d.Parts:
+    _, plain = gemma4()
+    vision = dict(patch_size=8, mm_embed_dim=32, mm_posemb_size=64, output_proj_dims=32)
+    text = dict(TEXT, head_dim=16, sliding_window=64, pad_token_id=0)
+    ids = dict(image_token_id=190, video_token_id=191, boi_token_id=192, eoi_token_id=193, audio_token_id=194)
+    ids |= dict(boa_token_id=195, eoa_token_index=196)
+    config = tf.Gemma4UnifiedConfig(text_config=text, vision_config=vision, **ids)
+    videos = d.of("gemma4_unified", "Gemma4UnifiedVideoProcessor")(patch_size=8)
+    images = d.of("gemma4_unified", "Gemma4UnifiedImageProcessor")(patch_size=8)
+    kind = d.of("gemma4_unified", "Gemma4UnifiedProcessor")
+    model = tf.Gemma4UnifiedForConditionalGeneration(config)
+    return model, kind(plain.feature_extractor, images, plain.tokenizer, videos)
+
+
 d.PARTS.update(
     {
         make.__name__: make
-        for make in (qwen3_vl_moe, qwen3_5, exaone4_5, lfm3_vl, muse_glimmer, molmo2, gemma4, minicpmv4_6, glm46v)
+        for make in (
+            *(qwen3_vl_moe, qwen3_5, qwen3_5_moe, exaone4_5, lfm3_vl, muse_glimmer, muse_spark, molmo2, gemma4),
+            *(gemma4_unified, minicpmv4_6, minicpmv4_7, glm46v, glm4v_moe),
+        )
     }
 )

@@ -32,7 +32,7 @@ OWN = [name for name in PARTS if name in ADAPTERS and name != "smolvlm"]
 ALONE = [name for name in PARTS if name not in ADAPTERS and name not in REFUSED]
 WAITING = [name for name in ALONE if judged(name).served is None]
 """Types whose decoder the layer loop does not run: what enters it is proved, what leaves it is not."""
-EXPERTS = {"qwen3_vl_moe": dict(experts_implementation="eager")}  # the default one computes no float64
+EXPERTS = dict(experts_implementation="eager")  # the default one computes no float64
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +63,15 @@ def of_transformers(lm: pv.VideoLM, inputs: dict[str, Any]) -> Tensor:
 @pytest.mark.parametrize("family", [name for name in ALONE if name not in WAITING])
 def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: str) -> None:
     """Of the unmodified model on what its own processor makes of the whole video, however it is cut."""
-    lm = pv.load(folders[family], device="cpu", **EXPERTS.get(family, {}))
+    lm = pv.load(folders[family], device="cpu", **(EXPERTS if "moe" in family else {}))
     frames = video(9)
     want = of_transformers(lm, whole(folders[family], frames, TENTHS))
+    room = 1e-6 if "moe" in family else 1e-9  # some routers compute in float32
     for size in (1, 2, 5, 9):
         stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
         for first in range(0, 9, size):
             stream.push(frames[first : first + size], [t / 10 for t in TENTHS[first : first + size]])
-        torch.testing.assert_close(next_logits(stream, QUESTION), want, atol=1e-9, rtol=0)
+        torch.testing.assert_close(next_logits(stream, QUESTION), want, atol=room, rtol=0)
     other = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
     other.push(frames.flip(0), [t / 10 for t in TENTHS])
     assert (next_logits(other, QUESTION) - want).abs().max() > 1e-3
@@ -140,6 +141,8 @@ def test_numbers_of_frames_go_on(folders: dict[str, Path]) -> None:
     [
         ("smolvlm", r"in front of one step stands .* series of one frames.* of two .* series of two frames"),
         ("molmo2", r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them"),
+        ("gemma4_unified", r"visual tokens attend to visual tokens behind them, .*\(tokens\)"),
+        ("minicpmv4_7", r"the ids of the video are .*\(positions\)"),
         ("ernie4_5_vl_moe", r"its decoder gets moe_mm_token_type_ids where there is a video.*\(tokens\)"),
     ],
 )

@@ -26,6 +26,10 @@ REFUSED: dict[str, str] = {
     "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
     "molmo2": "every visual token attends to all others, those behind it included (mm_token_type_ids): a stream would "
     "have to see the whole video first",
+    "gemma4_unified": "the visual tokens of a frame attend to each other in both directions in every layer "
+    "(use_bidirectional_attention), for which the layer loop has no mask",
+    "minicpmv4_7": "the tokens around a picture (<image>, </image>) have the positions of its corners in M-RoPE, for "
+    "which there is no rule here: it needs an adapter with a `place` of its own",
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
 }
@@ -49,11 +53,14 @@ PROVED: frozenset[str] = frozenset(
         "gemma4",
         "glm46v",
         "glm4v",
+        "glm4v_moe",
         "hyperclovax_vision_v2",
         "lfm3_vl",
         "minicpmv4_6",
         "muse_glimmer",
+        "muse_spark",
         "qwen3_5",
+        "qwen3_5_moe",
         "qwen3_vl_moe",
         "video_llama_3",
         "video_llava",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from test_exact import next_logits
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 from transformers.video_utils import VideoMetadata
+from typer.testing import CliRunner
 
 import pdrop_video as pv
-from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place
+from pdrop_video.cli import app
+from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place, describe
 from pdrop_video.models.derived import Derived, derive, prove
 from pdrop_video.models.facts import REFUSED
 from pdrop_video.models.families import judged
@@ -243,6 +246,17 @@ def test_a_compressed_video_is_refused(folders: dict[str, Path], tmp_path: Path)
         pv.load(folder, device="cpu")
 
 
+def test_a_processor_that_cuts_large_frames_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Small frames, with which all else is tried, are never cut."""
+    folder = shutil.copytree(folders["minicpmv4_6"], tmp_path / "model")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["video_processor"] |= dict(slice_mode=True, scale_resolution=448)
+    file.write_text(json.dumps(content))
+    with pytest.raises(pv.ModelError, match=r"a step has .* runs of visual tokens, with text between them"):
+        pv.load(folder, device="cpu")
+
+
 def test_a_missing_processor_is_said_before_weights_are_read(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +268,17 @@ def test_a_missing_processor_is_said_before_weights_are_read(
     (folder / "processor_config.json").write_text('{"processor_class": "Qwen3VLProcessor"')
     with pytest.raises(pv.ModelError, match=r"own processor, and that of .* can't be loaded"):
         pv.load(folder)
+
+
+def test_info_needs_no_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["glm4v"], tmp_path / "model")
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    config, adapter = describe(folder)
+    assert config.model_type == "glm4v" and adapter.frames_per_step == 2
+    assert adapter.grid(64, 96) == (4, 6)  # of 16 x 16 pixels
+    done = CliRunner().invoke(app, ["info", str(folder), "--height", "64", "--width", "96"])
+    assert done.exit_code == 0 and "24 (4 x 6)" in done.stdout
 
 
 @pytest.mark.parametrize("family", ["cosmos3_omni", "cosmos3_edge"])

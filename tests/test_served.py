@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import pdrop_video as pv
 from pdrop_video.cli import app
 from pdrop_video.models import ADAPTERS, families
-from pdrop_video.models.facts import KINDS, PROVED, REFUSED, UNRUN
+from pdrop_video.models.facts import CONDITIONS, KINDS, PROVED, REFUSED, UNRUN
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_every_video_type_is_served_or_refused_with_a_reason(listed: dict[str, f
 def test_the_facts_are_those_of_the_tests() -> None:
     alone = {kind for kind in derived.PARTS if kind not in ADAPTERS and kind not in REFUSED}
     assert alone == PROVED - ADAPTERS.keys()
-    assert not REFUSED.keys() & (PROVED | UNRUN.keys())
+    assert not REFUSED.keys() & (PROVED | UNRUN.keys()) and CONDITIONS.keys() <= PROVED
 
 
 def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
@@ -59,6 +59,7 @@ def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
             if kind not in ADAPTERS and not set(listed[kind].layers) <= KINDS:
                 assert listed[kind].served is None
     assert not listed["qwen2_vl"].audio and listed["qwen2_5_omni_thinker"].audio
+    assert "glm5_next" not in listed or listed["glm5_next"].positions == "none"
     assert listed["qwen2_vl"].positions == "M-RoPE" and listed["internvl"].positions == "RoPE"
     assert listed["instructblipvideo"].positions == "learned"
 

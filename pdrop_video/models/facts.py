@@ -44,6 +44,13 @@ UNRUN: dict[str, str] = {
 }
 """Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
 
+CONDITIONS: dict[str, str] = {
+    "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",
+    "minicpmv4_6": "where its processor cuts no frames of videos into slices (slice_mode is off)",
+    "video_llama_3": "where its processor leaves nothing out of frames (use_token_compression is off)",
+}
+"""What a type's checkpoints must say to be served by a derived adapter."""
+
 PROVED: frozenset[str] = frozenset(
     {
         "cohere_compass",

@@ -26,7 +26,8 @@ from transformers.models.auto.video_processing_auto import (  # type: ignore[att
     VIDEO_PROCESSOR_MAPPING_NAMES,
 )
 
-from .facts import KINDS, PROVED, REFUSED, UNRUN
+from .arguments import first_line
+from .facts import CONDITIONS, KINDS, PROVED, REFUSED, UNRUN
 from .loading import ADAPTERS
 
 OWN, DERIVED = "own", "derived"
@@ -53,7 +54,7 @@ class Family:
     served : str or None
         By an adapter of its "own", by one "derived" from the checkpoint's processor, or not.
     reason : str
-        Why not; of a derived one that no test has tried, that.
+        Why not; of a derived one under which condition, or that no test has tried it.
     layers : tuple of str
         Kinds of its decoder's layers.
     positions : str
@@ -93,12 +94,17 @@ def video_types() -> Iterator[str]:
 
 def judged(kind: str) -> Family:
     """How a type is served, or why not."""
-    config, model = CONFIG_MAPPING[kind](), _class(kind)
+    try:
+        config, model = CONFIG_MAPPING[kind](), _class(kind)
+    except Exception as error:  # of whatever a new type does
+        said = f"its default configuration can't be made ({type(error).__name__}: {first_line(error)})"
+        return Family(kind, OWN if kind in ADAPTERS else None, said, (), "unknown", False)
     text = config.get_text_config()
     layers = kinds_of(text)
     rope = any(_told(text, name) for name in ("rope_parameters", "rope_theta", "qk_rope_head_dim"))
+    unplaced = "Mamba" in layers or hasattr(text, "qk_rope_head_dim")
     axes = hasattr(model, "get_rope_index") or hasattr(_inner(model), "get_rope_index")
-    positions = "M-RoPE" if axes else "RoPE" if rope else "none" if "Mamba" in layers else "learned"
+    positions = "M-RoPE" if axes else "RoPE" if rope else "none" if unplaced else "learned"
     served, reason = _served(kind, layers)
     return Family(kind, served, reason, layers, positions, hasattr(config, "audio_config"))
 
@@ -137,7 +143,7 @@ def _served(kind: str, layers: tuple[str, ...]) -> tuple[str | None, str]:
         return None, UNRUN[kind]
     if others := [each for each in layers if each not in KINDS]:
         return None, f"the layer loop does not run {' and '.join(others)} layers"
-    return DERIVED, "" if kind in PROVED else "not tried"
+    return DERIVED, CONDITIONS.get(kind, "") if kind in PROVED else "not tried"
 
 
 def _missing(kind: str) -> str:

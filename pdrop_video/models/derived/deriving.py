@@ -60,6 +60,7 @@ def derive(source: str, config: Any, hub: dict[str, Any]) -> type[Derived]:
             "with which a video is written step by step."
         )
     derived = derived_from(processor, kind)
+    _one_run(derived)
     want, got = _texts(derived, 4)
     if want != got:
         derived = _widened(derived, want, got)
@@ -121,6 +122,12 @@ def _placeholder(scribe: Scribe) -> str:
     if not found or not (text.startswith(before) and text.endswith(behind)) or len(before) + len(behind) >= len(text):
         raise Unwritten(f"in the chat template's text of a video turn, {text[:120]!r}, it finds no place for a video")
     return text[len(before) : len(text) - len(behind)]
+
+
+def _one_run(derived: type[Derived]) -> None:
+    """Refuse a processor that cuts large pictures into several: the small ones of the other trials are whole."""
+    blank = torch.zeros(derived.frames_per_step, 720, 1280, 3, dtype=torch.uint8)
+    derived.written.around(derived.scribe([blank], [(0.0,) * len(blank)])[1][0], 0)
 
 
 def _texts(derived: type[Derived], steps: int) -> tuple[list[int], list[int]]:

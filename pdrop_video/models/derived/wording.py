@@ -78,9 +78,9 @@ class Wording:
 
     def around(self, text: str, number: int) -> tuple[str, str]:
         """Text in front of and behind a stream's step, from the text of a video that is this step alone."""
+        lead, _, tail = _cut(text, self.visual)
         if self.plain:
             return "", ""
-        lead, _, tail = _cut(text, self.visual)
         if not lead.startswith(self.opening) or not tail.endswith(self.ending):
             raise Unwritten(f"it writes {lead!r} ... {tail!r} around a step, and other text around another one")
         lead = _counted(lead[len(self.opening) :], self.counters, number * self.frames)

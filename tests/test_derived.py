@@ -282,7 +282,9 @@ def test_info_needs_no_weights(folders: dict[str, Path], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("family", ["cosmos3_omni", "cosmos3_edge"])
-def test_limits_of_a_whole_video_are_made_those_of_a_step(folders: dict[str, Path], family: str) -> None:
+def test_limits_of_a_whole_video_are_made_those_of_a_step(
+    folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
     lm = pv.load(folders[family], device="cpu")
     step, most = lm.adapter.frames_per_step, 768 * 16**2
     assert lm.adapter.pixels.limits == (64, min(2**20 // step, most))
@@ -291,4 +293,11 @@ def test_limits_of_a_whole_video_are_made_those_of_a_step(folders: dict[str, Pat
     for frames in (step, 4 * step):
         assert lm.adapter.preprocess(video(frames, height=1080, width=1920))[1] == (frames // step, *tokens)
     small = pv.load(folders[family], device="cpu", max_pixels=4096)
+    folder = shutil.copytree(folders[family], tmp_path / "model")  # without limits of its own
+    content = json.loads((folder / "processor_config.json").read_text())
+    own = content["video_processor"].pop("size")
+    (folder / "processor_config.json").write_text(json.dumps(content))
+    limits = type(lm.adapter.scribe.videos).size["longest_edge"]
+    assert own["longest_edge"] != limits
+    assert describe(folder)[1].pixels.limits[1] == min(limits // step, most)
     assert small.adapter.grid(1080, 1920)[0] * small.adapter.grid(1080, 1920)[1] <= 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -48,8 +49,10 @@ class Derived(Adapter):
 
     @classmethod
     def per_frame(cls, pixels: Pixels) -> Pixels:
-        """Limits of a whole video made limits of a frame."""
-        if not (cls.keeps_shape and cls.shares_limits):
+        """Limits of a whole video made limits of a frame; the processor's own where the checkpoint has none."""
+        if cls.keeps_shape and not pixels.size:
+            pixels = replace(pixels, size={name: cls.scribe.videos.size[name] for name in cls.scribe.wide})
+        if not cls.shares_limits:
             return pixels
         lowest, highest = pixels.limits
         most = min(highest // cls.frames_per_step, _FRAME * cls.scribe.factor**2)

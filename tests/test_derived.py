@@ -270,6 +270,11 @@ def test_a_missing_processor_is_said_before_weights_are_read(
         pv.load(folder)
 
 
+def test_limits_for_a_processor_that_takes_none(folders: dict[str, Path]) -> None:
+    with pytest.raises(pv.ConfigError, match="'video_llava' have a processor that takes no limits of pixels"):
+        pv.load(folders["video_llava"], max_pixels=10000)
+
+
 def test_info_needs_no_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders["glm4v"], tmp_path / "model")
     for file in folder.glob("*.safetensors"):

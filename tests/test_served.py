@@ -58,7 +58,8 @@ def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
             assert listed[kind].layers == tuple(layers.split())
             if kind not in ADAPTERS and not set(listed[kind].layers) <= KINDS:
                 assert listed[kind].served is None
-    assert not listed["qwen2_vl"].audio and listed["qwen2_5_omni_thinker"].audio
+    assert not listed["qwen2_vl"].audio
+    assert "qwen2_5_omni_thinker" not in listed or listed["qwen2_5_omni_thinker"].audio
     assert "glm5_next" not in listed or listed["glm5_next"].positions == "none"
     assert listed["qwen2_vl"].positions == "M-RoPE" and listed["internvl"].positions == "RoPE"
     assert listed["instructblipvideo"].positions == "learned"
@@ -71,7 +72,8 @@ def test_a_type_that_nobody_knows_is_judged_by_its_classes(monkeypatch: pytest.M
     monkeypatch.setattr(families, "PROVED", frozenset())
     assert (families.judged("glm4v").served, families.judged("glm4v").reason) == ("derived", "not tried")
     assert families.judged("internvl").served == "derived"
-    assert "does not run" in families.judged("qwen3_5").reason and families.judged("qwen3_5").served is None
+    if "qwen3_5" in LOADABLE and "linear" not in KINDS:
+        assert "does not run" in families.judged("qwen3_5").reason and families.judged("qwen3_5").served is None
     assert (
         families.judged("instructblip").served is None
         and "replace_video_token" in families.judged("instructblip").reason

@@ -76,10 +76,10 @@ def read(
     pixels = adapter.per_frame(_pixels(source, hub))
     if min_pixels is not None or max_pixels is not None:
         if not adapter.keeps_shape:
-            raise ConfigError(
-                f"models of type {config.model_type!r} resize every frame to one size; leave min_pixels and max_pixels "
-                "out."
-            )
+            why = "resize every frame to one size"
+            if issubclass(adapter, Derived):
+                why = "have a processor that takes no limits of pixels"
+            raise ConfigError(f"models of type {config.model_type!r} {why}; leave min_pixels and max_pixels out.")
         pixels = pixels.within(min_pixels, max_pixels)
     try:
         with _LOADING, late_bars():

@@ -219,6 +219,16 @@ def test_another_text_is_refused(folders: dict[str, Path], monkeypatch: pytest.M
         pv.load(folder)
 
 
+def test_a_processor_that_fails_is_no_traceback(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise KeyError("num_frames")
+
+    kind = type(AutoProcessor.from_pretrained(folders["cosmos3_omni"]))
+    monkeypatch.setattr(kind, "replace_video_token", fail)
+    with pytest.raises(pv.ModelError, match=r"it fails on a small one \(KeyError: 'num_frames'\.\)"):
+        pv.load(folders["cosmos3_omni"])
+
+
 def test_a_visual_token_that_sees_what_comes_is_refused(lm: pv.VideoLM) -> None:
     assert isinstance(lm.adapter, Derived)
     decoder = lm.model.get_decoder()

@@ -108,6 +108,8 @@ class Derived(Adapter):
                 seen = find(**given, return_dict=True)
                 pooled = getattr(seen, "pooler_output", seen)
                 whole = [self.flat(each) for each in (pooled, *(getattr(seen, "deepstack_features", None) or ()))]
+            except torch.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
                 said = said or f"{type(error).__name__}: {error}"
                 continue

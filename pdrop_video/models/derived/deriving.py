@@ -11,7 +11,7 @@ import torch
 from transformers import AutoProcessor
 from transformers.utils.import_utils import is_torchvision_available
 
-from ...errors import ModelError
+from ...errors import ModelError, PDropError
 from ..arguments import first_line
 from ..pixels import Pixels
 from .adapter import Derived
@@ -59,7 +59,16 @@ def derive(source: str, config: Any, hub: dict[str, Any]) -> type[Derived]:
             f"models of type {kind!r} are not supported: {type(processor).__name__} has no {' and no '.join(missing)}, "
             "with which a video is written step by step."
         )
-    derived = derived_from(processor, kind)
+    try:
+        return _proved(derived_from(processor, kind))
+    except PDropError:
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        raise Unwritten(f"it fails on a small one ({type(error).__name__}: {first_line(error)})") from error
+
+
+def _proved(derived: type[Derived]) -> type[Derived]:
+    """The adapter, with what the processor writes besides, if it writes step by step what the processor does whole."""
     _one_run(derived)
     want, got = _texts(derived, 4)
     if want != got:

@@ -85,7 +85,7 @@ def _own(adapter: Derived) -> Entered:
     try:
         with _noting(model, entered):
             model(**given, use_cache=False)
-    except PDropError:
+    except (PDropError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a stranger's code raises
         if not entered.given:  # else the decoder fails by itself, which the layer loop will say

@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods format clean help
+.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,7 +59,7 @@ test-browser: .venv/ready  ## the page in headless Chromium (Debian: apt-get ins
 
 test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
 	@echo "[test-processors] pytest"
-	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py
+	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py tests/test_derived.py
 
 test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsandbytes
 	@echo "[test-quantized] pytest"
@@ -85,6 +85,9 @@ picture: .venv/ready  ## the way of one frame, drawn from the code's imports int
 
 methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
 	@$(BIN)/python tests/methods.py
+
+families: .venv/ready  ## the table of model types, written into the README from transformers' lists and models/facts.py
+	@$(BIN)/python tests/served.py
 
 format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

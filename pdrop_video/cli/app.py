@@ -1,4 +1,4 @@
-"""The command line: `pdrop-video ask`, `info`, `methods` and `search`. Parses and prints; all else is the library's."""
+"""The command line: `pdrop-video ask`, `families`, `info`, `methods` and `search`. All else is the library's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pdrop_video as pv
 
 from .ask import EXAMPLES as ASKING
 from .ask import ask
+from .families import EXAMPLES as SERVING
+from .families import families
 from .info import EXAMPLES as INFORMING
 from .info import info
 from .methods import EXAMPLES as LISTING
@@ -42,6 +44,7 @@ def main(
 
 
 app.command(epilog=ASKING)(ask)
+app.command(epilog=SERVING)(families)
 app.command(epilog=INFORMING)(info)
 app.command(epilog=LISTING)(methods)
 app.command(epilog=SEARCHING)(search)

@@ -6,6 +6,7 @@ Knows transformers. Refuses to know streams, budgets and stages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -103,6 +104,16 @@ class Adapter(ABC):
         grid : (t, h, w)
         """
 
+    def tokens(self, frames: Tensor, seconds: tuple[float, ...]) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
+        """Visual tokens [t * h * w, hidden] of frames at `seconds`, deepstack features behind them, and the grid.
+
+        The last step is filled up with its last frame, as transformers fills it.
+        """
+        if missing := -len(frames) % self.frames_per_step:
+            frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
+        values, grid = self.preprocess(frames.to(self.model.device))
+        return self.encode(values.to(self.model.dtype), grid), grid
+
     def tower(self, height: int, width: int) -> Tower | None:
         """What `encode` multiplies for one step of so many visual tokens down and across; None if nobody said.
 
@@ -134,6 +145,10 @@ class Adapter(ABC):
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
         return "", ""
+
+    def wording(self, seconds: tuple[float, ...], first: int = 0) -> list[tuple[str, str]]:
+        """The glue of each step of frames at `seconds`, behind `first` steps of the stream."""
+        return [self.glue(first + i, moment) for i, moment in enumerate(self.times(seconds))]
 
     def longest_glue(self) -> int:
         """Most tokens of glue around a step of a stream, whatever its number and its time come to."""
@@ -186,21 +201,17 @@ class Adapter(ABC):
         Parameters
         ----------
         frames : Tensor [frames, height, width, 3], uint8
-            The last step is filled up with its last frame, as transformers fills it.
         seconds : tuple of float
             Time of each frame.
         first : int
             Steps of the stream before these.
         """
         times = self.times(seconds)
-        if missing := -len(frames) % self.frames_per_step:
-            frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
-        values, grid = self.preprocess(frames.to(self.model.device))
-        embeds, *deepstack = self.encode(values.to(self.model.dtype), grid)
+        (embeds, *deepstack), grid = self.tokens(frames, seconds)
         _, h, w = grid
-        text = [tuple(map(self.ids, self.glue(first + i, s))) for i, s in enumerate(times)]
+        text = [tuple(map(self.ids, said)) for said in self.wording(seconds, first)]
         if not any(before or after for before, after in text):
-            return VisualChunk.plain(embeds, grid, times)
+            return replace(VisualChunk.plain(embeds, grid, times), deepstack=tuple(deepstack))
         ids, visual, token = [], [], self.stands_for  # whose embedding is overwritten
         for before, after in text:
             ids += [*before, *[token or 0] * (h * w), *after]

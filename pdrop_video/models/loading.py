@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils.hub import cached_file
 
 from ..common import checks
@@ -19,7 +20,9 @@ from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
 from .cosmos3_edge import Cosmos3Edge
+from .derived import Derived, derive, prove
 from .exaone4_5 import Exaone4_5
+from .facts import REFUSED
 from .gemma4 import Gemma4, Gemma4Unified
 from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
@@ -84,14 +87,14 @@ def read(
     Pixels().within(min_pixels, max_pixels)  # wrong numbers are said before anything is read
     hub: dict[str, Any] = {k: kwargs[k] for k in ("revision", "cache_dir", "token", "local_files_only") if k in kwargs}
     config = _config(source, hub)
-    adapter = adapter_for(config.model_type)
+    adapter = _serving(source, config, hub)
     pixels = adapter.per_frame(_pixels(source, hub))
     if min_pixels is not None or max_pixels is not None:
         if not adapter.keeps_shape:
-            raise ConfigError(
-                f"models of type {config.model_type!r} resize every frame to one size, or by their own rule; leave "
-                "min_pixels and max_pixels out."
-            )
+            why = "resize every frame to one size, or by their own rule"
+            if issubclass(adapter, Derived):
+                why = "have a processor that takes no limits of pixels"
+            raise ConfigError(f"models of type {config.model_type!r} {why}; leave min_pixels and max_pixels out.")
         pixels = pixels.within(min_pixels, max_pixels)
     try:
         with _LOADING, late_bars():
@@ -105,7 +108,8 @@ def read(
                 output_loading_info=True,
                 **kwargs,
             )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
+        derived = adapter.scribe.tokenizer if issubclass(adapter, Derived) else None
+        tokenizer = derived or AutoTokenizer.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"{source!r} was found but could not be loaded: {first_line(error)} Expected safetensors weights and "
@@ -123,9 +127,12 @@ def read(
     if "device_map" not in kwargs:
         _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
+    family = adapter(model.eval(), pixels, tokenizer)
+    if isinstance(family, Derived):
+        prove(family)
     return Checkpoint(
-        model.eval(),
-        adapter(model, pixels, tokenizer),
+        model,
+        family,
         adapter.prompt(tokenizer, template, split_special_tokens=split_special_tokens),
         name="built-in" if name is None else source,
     )
@@ -148,7 +155,7 @@ def describe(name: str | Path | None = None, **hub: Any) -> tuple[Any, Adapter]:
     """
     source, hub = checked_source(name, BUILTIN), checked_more(hub, None)
     config = _config(source, hub, weights=False)
-    adapter = adapter_for(config.model_type)
+    adapter = _serving(source, config, hub)
     return config, adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
 
 
@@ -164,6 +171,16 @@ def adapter_for(model_type: str) -> type[Adapter]:
         known = ", ".join(sorted(ADAPTERS))
         raise ModelError(f"models of type {model_type!r} are not supported; expected one of: {known}.")
     return ADAPTERS[model_type]
+
+
+def _serving(source: str, config: Any, hub: dict[str, Any]) -> type[Adapter]:
+    """The adapter of a checkpoint's family; one made from the checkpoint's own processor where it has no file."""
+    kind = config.model_type
+    if kind in ADAPTERS or kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return adapter_for(kind)
+    if kind in REFUSED:
+        raise ModelError(f"models of type {kind!r} are not supported: {REFUSED[kind]}.")
+    return derive(source, config, hub)
 
 
 def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:

@@ -152,6 +152,10 @@ def load(
 ) -> VideoLM:
     """Load a video-LLM.
 
+    A family that has no file of its own here is watched through its checkpoint's processor, which needs torchvision;
+    what that processor and the model make of a small video in chunks is held against one forward of the model on the
+    whole. ``pdrop-video families`` lists every type of models.
+
     Parameters
     ----------
     name : str or Path, optional
@@ -181,7 +185,8 @@ def load(
     Raises
     ------
     ModelError
-        If there is no such model, it has no safetensors weights, or its family is not supported.
+        If there is no such model, it has no safetensors weights, or its family is not supported, with the reason; if
+        torchvision is missing where it is needed.
     ConfigError
         If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
         `device` and `device_map` are given.

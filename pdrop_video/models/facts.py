@@ -1,0 +1,76 @@
+"""What is known of the families that have no file of their own: which were proved, which can't be served and why.
+
+Facts only; what can be read off a configuration or a class is not among them.
+"""
+
+from __future__ import annotations
+
+KINDS = frozenset({"full"})
+"""Kinds of decoder layers that the layer loop runs."""
+
+_INDEXED = (
+    "which keys a query sees is chosen by an indexer that keeps keys of its own, {how}; the layer loop would have to "
+)
+_INDEXED += "keep, drop and evict those with the attention's keys"
+
+REFUSED: dict[str, str] = {
+    "glm5_next": _INDEXED.format(
+        how="pooled over neighbouring columns of the cache, so that a dropped token moves every pool"
+    ),
+    "qwen4_exp": _INDEXED.format(
+        how="in blocks of neighbouring columns of the cache, so that a dropped token moves blocks"
+    ),
+    "dots3_note": _INDEXED.format(how="one for each token"),
+    "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
+    "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
+    "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
+    "molmo2": "every visual token attends to all others, those behind it included (mm_token_type_ids): a stream would "
+    "have to see the whole video first",
+    "gemma4_unified": "the visual tokens of a frame attend to each other in both directions in every layer "
+    "(use_bidirectional_attention), for which the layer loop has no mask",
+    "minicpmv4_7": "the tokens around a picture (<image>, </image>) have the positions of its corners in M-RoPE, for "
+    "which there is no rule here: it needs an adapter with a `place` of its own",
+    "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
+    "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
+}
+REFUSED["instructblipvideo"] = REFUSED["instructblip"]
+"""By ``model_type``: what would have to change."""
+
+UNRUN: dict[str, str] = {
+    "cohere_compass": "its rotary embedding is asked for each kind of layer by name (layer_type), which the layer loop "
+    "does not say; what enters its decoder is proved",
+    "kimi_k25": "its decoder has latent attention, which the layer loop does not run; and in transformers 5.23 its own "
+    "forward fails on videos: get_image_features splits by t * h * w what its tower has averaged over t",
+}
+"""Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
+
+CONDITIONS: dict[str, str] = {
+    "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",
+    "minicpmv4_6": "where its processor cuts no frames of videos into slices (slice_mode is off)",
+    "video_llama_3": "where its processor leaves nothing out of frames (use_token_compression is off)",
+}
+"""What a type's checkpoints must say to be served by a derived adapter."""
+
+PROVED: frozenset[str] = frozenset(
+    {
+        "cohere_compass",
+        "cosmos3_edge",
+        "cosmos3_omni",
+        "exaone4_5",
+        "gemma4",
+        "glm46v",
+        "glm4v",
+        "glm4v_moe",
+        "hyperclovax_vision_v2",
+        "lfm3_vl",
+        "minicpmv4_6",
+        "muse_glimmer",
+        "muse_spark",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_vl_moe",
+        "video_llama_3",
+        "video_llava",
+    }
+)
+"""Types whose derived adapter is held against transformers in the tests."""

@@ -1,0 +1,318 @@
+"""Derived adapters against transformers' own processors and models, which need torchvision: `make test-processors`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import derived_hybrid  # noqa: F401  # which adds to the list of the next
+import pytest
+import torch
+from derived import PARTS, parts, saved
+from families import video
+from test_exact import next_logits
+from torch import Tensor
+from transformers import AutoConfig, AutoProcessor
+from transformers.video_utils import VideoMetadata
+from typer.testing import CliRunner
+
+import pdrop_video as pv
+from pdrop_video.cli import app
+from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place, describe
+from pdrop_video.models.derived import Derived, derive, prove
+from pdrop_video.models.facts import REFUSED
+from pdrop_video.models.families import judged
+
+pytestmark = pytest.mark.processors
+
+QUESTION = "what is shown first ?"
+TENTHS = [0, 5, 10, 15, 22, 30, 75, 76, 90]
+"""Irregular times of nine frames, in tenths of a second."""
+OWN = [name for name in PARTS if name in ADAPTERS and name != "smolvlm"]
+ALONE = [name for name in PARTS if name not in ADAPTERS and name not in REFUSED]
+WAITING = [name for name in ALONE if judged(name).served is None]
+"""Types whose decoder the layer loop does not run: what enters it is proved, what leaves it is not."""
+EXPERTS = dict(experts_implementation="eager")  # the default one computes no float64
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: saved(name, tmp_path_factory.mktemp("checkpoint")) for name in PARTS}
+
+
+def whole(folder: Path, frames: Tensor, tenths: list[int]) -> dict[str, Any]:
+    """The model's inputs for one turn, as the checkpoint's processor makes them of a whole video."""
+    processor = AutoProcessor.from_pretrained(folder)
+    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    turn = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    metadata = VideoMetadata(total_num_frames=len(frames), fps=10.0, frames_indices=[*tenths])
+    videos = dict(videos=[frames.permute(0, 3, 1, 2)], video_metadata=[metadata], return_metadata=True)
+    more = {"return_mm_token_type_ids": True} if "mm_token_type_ids" in processor.model_input_names else {}
+    made = processor(text=[text], do_sample_frames=False, return_tensors="pt", **videos, **more)
+    return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+
+
+def of_transformers(lm: pv.VideoLM, inputs: dict[str, Any]) -> Tensor:
+    """Logits of the first token of an answer, by one unmodified forward."""
+    given = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    with torch.no_grad():
+        return lm.model(**given, use_cache=False).logits[0, -1]
+
+
+@pytest.mark.parametrize("family", [name for name in ALONE if name not in WAITING])
+def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: str) -> None:
+    """Of the unmodified model on what its own processor makes of the whole video, however it is cut."""
+    lm = pv.load(folders[family], device="cpu", **(EXPERTS if "moe" in family else {}))
+    frames = video(9)
+    want = of_transformers(lm, whole(folders[family], frames, TENTHS))
+    room = 1e-6 if "moe" in family else 1e-9  # some routers compute in float32
+    for size in (1, 2, 5, 9):
+        stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
+        for first in range(0, 9, size):
+            stream.push(frames[first : first + size], [t / 10 for t in TENTHS[first : first + size]])
+        torch.testing.assert_close(next_logits(stream, QUESTION), want, atol=room, rtol=0)
+    other = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
+    other.push(frames.flip(0), [t / 10 for t in TENTHS])
+    assert (next_logits(other, QUESTION) - want).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", WAITING)
+def test_what_enters_a_decoder_that_waits(folders: dict[str, Path], family: str) -> None:
+    """Loading proves text, tokens and positions over two chunkings; the layer loop refuses the decoder."""
+    lm = pv.load(folders[family], device="cpu")
+    assert isinstance(lm.adapter, Derived) and lm.adapter.rule is not None
+    with pytest.raises(pv.ModelError, match=r"supported|expected a decoder stack"):
+        lm.stream()
+
+
+def placed(adapter: Adapter, chunks: list[Any]) -> Tensor:
+    """Position ids of a prompt of three, chunks, and two tokens behind."""
+    ids, place = adapter.positions.text(3, Place())
+    made = [ids]
+    for chunk in chunks:
+        ids, place = adapter.place(chunk, place)
+        made.append(ids)
+    return torch.cat([*made, adapter.positions.text(2, place)[0]], -1)
+
+
+@pytest.mark.parametrize("family", OWN)
+def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: str) -> None:
+    """Tokens, text and positions of the families that have a file of their own, over two chunkings."""
+    own = pv.load(folders[family], device="cpu")
+    kind = derive(str(folders[family]), AutoConfig.from_pretrained(folders[family]), {})
+    derived = kind(own.model, kind.per_frame(own.adapter.pixels), kind.scribe.tokenizer)
+    prove(derived)
+    step = derived.frames_per_step
+    assert step == own.adapter.frames_per_step and derived.fps > 0
+    frames, seconds = video(7), tuple(0.5 * i for i in range(7))
+    with torch.no_grad():
+        torch.testing.assert_close(derived.closing(), own.adapter.closing(), atol=1e-5, rtol=0)
+        for cut in (7, 2 * step):
+            parts_ = [p for p in ((0, cut), (cut, 7)) if p[0] < p[1]]
+            got, want = (
+                [adapter.look(frames[a:b], seconds[a:b], a // step) for a, b in parts_]
+                for adapter in (derived, own.adapter)
+            )
+            for ours, theirs in zip(got, want, strict=True):
+                assert (ours.steps, ours.size, ours.lead) == (theirs.steps, theirs.size, theirs.lead)
+                assert torch.equal(ours.visual, theirs.visual)
+                for a, b in zip((ours.embeds, *ours.deepstack), (theirs.embeds, *theirs.deepstack), strict=True):
+                    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+            assert torch.equal(placed(derived, got), placed(own.adapter, want))
+    prompt = derived.prompt(kind.scribe.tokenizer)
+    before, after = prompt.before("how"), prompt.after(QUESTION)
+    if own.adapter.placeholder.startswith("<|vision_start|>"):  # since transformers 5.10 one more pair is around all
+        start, end = map(prompt.tokenizer.convert_tokens_to_ids, ("<|vision_start|>", "<|vision_end|>"))
+        assert before.pop() == start and after.pop(0) == end
+    assert (before, after) == (own.prompt.before("how"), own.prompt.after(QUESTION))
+
+
+def test_numbers_of_frames_go_on(folders: dict[str, Path]) -> None:
+    """InternVL's processor numbers the frames of what it is given from one; a stream counts on."""
+    kind = derive(str(folders["internvl"]), AutoConfig.from_pretrained(folders["internvl"]), {})
+    adapter = kind(None, Pixels())
+    assert adapter.glue(0, 3.0) == ("Frame1: <img>", "</img>")
+    assert adapter.glue(122, 3.0) == ("\nFrame123: <img>", "</img>")
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("smolvlm", r"in front of one step stands .* series of one frames.* of two .* series of two frames"),
+        ("molmo2", r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them"),
+        ("gemma4_unified", r"visual tokens attend to visual tokens behind them, .*\(tokens\)"),
+        ("minicpmv4_7", r"the ids of the video are .*\(positions\)"),
+        ("ernie4_5_vl_moe", r"its decoder gets moe_mm_token_type_ids where there is a video.*\(tokens\)"),
+    ],
+)
+def test_what_cant_be_served_is_refused_with_the_reason(folders: dict[str, Path], family: str, said: str) -> None:
+    with pytest.raises(pv.ModelError, match=said):
+        kind = derive(str(folders[family]), AutoConfig.from_pretrained(folders[family]), {})
+        model, processor = parts(family)
+        prove(kind(model, Pixels(), processor.tokenizer))
+
+
+@pytest.fixture
+def lm(folders: dict[str, Path]) -> pv.VideoLM:
+    """A model to be damaged."""
+    return pv.load(folders["cosmos3_omni"], device="cpu")
+
+
+def broken_tokens(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = adapter.model.model.get_video_features
+
+    @functools.wraps(features)
+    def mixing(*args: Any, **kwargs: Any) -> Any:
+        """Every video's features depend on how many videos there are."""
+        seen = features(*args, **kwargs)
+        pooled = seen.pooler_output
+        seen.pooler_output = [each * len(pooled) for each in pooled]
+        return seen
+
+    monkeypatch.setattr(adapter.model.model, "get_video_features", mixing)
+
+
+def broken_positions(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = adapter.model.model.get_rope_index
+
+    def shifted(*args: Any, **kwargs: Any) -> Any:
+        ids, deltas = index(*args, **kwargs)
+        return ids * 2, deltas
+
+    monkeypatch.setattr(adapter.model.model, "get_rope_index", shifted)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (broken_tokens, r"the embeddings that enter its decoder, made step by step, differ .*\(tokens\)"),
+        (broken_positions, r"the ids of the video are .*\(positions\)"),
+    ],
+)
+def test_other_tokens_or_positions_are_refused(
+    lm: pv.VideoLM, harm: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = lm.adapter
+    assert isinstance(adapter, Derived)
+    prove(adapter)
+    harm(adapter, monkeypatch)
+    with pytest.raises(pv.ModelError, match=said):
+        prove(adapter)
+
+
+def test_another_text_is_refused(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that writes a word more where there are more than three steps."""
+    folder = folders["cosmos3_omni"]
+    kind = type(AutoProcessor.from_pretrained(folder))
+    replace = kind.replace_video_token
+
+    def more(processor: Any, made: Any, video_idx: int, **kwargs: Any) -> str:
+        text = replace(processor, made, video_idx, **kwargs)
+        return text.replace("<", "shown <", 1) if len(made["video_grid_thw"]) == 1 < text.count("seconds") - 2 else text
+
+    monkeypatch.setattr(kind, "replace_video_token", more)
+    with pytest.raises(pv.ModelError, match=r"of a video of 1 step.s. it writes .* where the same steps .*shown"):
+        pv.load(folder)
+
+
+def test_a_processor_that_fails_is_no_traceback(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise KeyError("num_frames")
+
+    kind = type(AutoProcessor.from_pretrained(folders["cosmos3_omni"]))
+    monkeypatch.setattr(kind, "replace_video_token", fail)
+    with pytest.raises(pv.ModelError, match=r"it fails on a small one \(KeyError: 'num_frames'\.\)"):
+        pv.load(folders["cosmos3_omni"])
+
+
+def test_a_visual_token_that_sees_what_comes_is_refused(lm: pv.VideoLM) -> None:
+    assert isinstance(lm.adapter, Derived)
+    decoder = lm.model.get_decoder()
+    forward = decoder.layers[0].forward
+
+    def both_ways(module: Any, args: Any, kwargs: Any) -> Any:
+        tokens = args[0].shape[1]
+        return args, {**kwargs, "attention_mask": torch.ones(1, 1, tokens, tokens, dtype=torch.bool)}
+
+    hook = decoder.layers[0].register_forward_pre_hook(both_ways, with_kwargs=True)
+    try:
+        with pytest.raises(pv.ModelError, match="visual tokens attend to visual tokens behind them"):
+            prove(lm.adapter)
+    finally:
+        hook.remove()
+    assert decoder.layers[0].forward == forward
+
+
+def test_a_compressed_video_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """VideoLLaMA3's processor leaves out what stands still since the frame before, which may lie in another chunk."""
+    folder = shutil.copytree(folders["video_llama_3"], tmp_path / "model")
+    file = folder / "processor_config.json"
+    file.write_text(file.read_text().replace('"use_token_compression": false', '"use_token_compression": true'))
+    with pytest.raises(pv.ModelError, match="can't be written step by step by the checkpoint's own processor"):
+        pv.load(folder, device="cpu")
+
+
+def test_a_processor_that_cuts_large_frames_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Small frames, with which all else is tried, are never cut."""
+    folder = shutil.copytree(folders["minicpmv4_6"], tmp_path / "model")
+    file = folder / "processor_config.json"
+    content = json.loads(file.read_text())
+    content["video_processor"] |= dict(slice_mode=True, scale_resolution=448)
+    file.write_text(json.dumps(content))
+    with pytest.raises(pv.ModelError, match=r"a step has .* runs of visual tokens, with text between them"):
+        pv.load(folder, device="cpu")
+
+
+def test_a_missing_processor_is_said_before_weights_are_read(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel._load_pretrained_model", read)
+    folder = shutil.copytree(folders["cosmos3_omni"], tmp_path / "model")
+    (folder / "processor_config.json").write_text('{"processor_class": "Qwen3VLProcessor"')
+    with pytest.raises(pv.ModelError, match=r"own processor, and that of .* can't be loaded"):
+        pv.load(folder)
+
+
+def test_limits_for_a_processor_that_takes_none(folders: dict[str, Path]) -> None:
+    with pytest.raises(pv.ConfigError, match="'video_llava' have a processor that takes no limits of pixels"):
+        pv.load(folders["video_llava"], max_pixels=10000)
+
+
+def test_info_needs_no_weights(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders["glm4v"], tmp_path / "model")
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    config, adapter = describe(folder)
+    assert config.model_type == "glm4v" and adapter.frames_per_step == 2
+    assert adapter.grid(64, 96) == (4, 6)  # of 16 x 16 pixels
+    done = CliRunner().invoke(app, ["info", str(folder), "--height", "64", "--width", "96"])
+    assert done.exit_code == 0 and "24 (4 x 6)" in done.stdout
+
+
+@pytest.mark.parametrize("family", ["cosmos3_omni", "cosmos3_edge"])
+def test_limits_of_a_whole_video_are_made_those_of_a_step(
+    folders: dict[str, Path], family: str, tmp_path: Path
+) -> None:
+    lm = pv.load(folders[family], device="cpu")
+    step, most = lm.adapter.frames_per_step, 768 * 16**2
+    assert lm.adapter.pixels.limits == (64, min(2**20 // step, most))
+    # 1080 x 1920 in at most 768 tokens of 16 x 16 pixels a frame, whatever the number of frames
+    assert 700 < (tokens := lm.adapter.grid(1080, 1920))[0] * tokens[1] <= 768
+    for frames in (step, 4 * step):
+        assert lm.adapter.preprocess(video(frames, height=1080, width=1920))[1] == (frames // step, *tokens)
+    small = pv.load(folders[family], device="cpu", max_pixels=4096)
+    folder = shutil.copytree(folders[family], tmp_path / "model")  # without limits of its own
+    content = json.loads((folder / "processor_config.json").read_text())
+    own = content["video_processor"].pop("size")
+    (folder / "processor_config.json").write_text(json.dumps(content))
+    limits = type(lm.adapter.scribe.videos).size["longest_edge"]
+    assert own["longest_edge"] != limits
+    assert describe(folder)[1].pixels.limits[1] == min(limits // step, most)
+    assert small.adapter.grid(1080, 1920)[0] * small.adapter.grid(1080, 1920)[1] <= 16

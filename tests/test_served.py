@@ -1,0 +1,115 @@
+"""Which video models of the installed transformers are served, and why the others are not; needs no torchvision."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import derived
+import derived_hybrid  # noqa: F401  # which adds to derived.PARTS
+import pytest
+import served
+import transformers as tf
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as LOADABLE
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
+from typer.testing import CliRunner
+
+import pdrop_video as pv
+from pdrop_video.cli import app
+from pdrop_video.models import ADAPTERS, families
+from pdrop_video.models.facts import CONDITIONS, KINDS, PROVED, REFUSED, UNRUN
+
+
+@pytest.fixture(scope="module")
+def listed() -> dict[str, families.Family]:
+    return {family.model_type: family for family in families.catalogue()}
+
+
+def test_every_video_type_is_served_or_refused_with_a_reason(listed: dict[str, families.Family]) -> None:
+    """Those whose source makes features of videos, found by reading it, and those that have a video processor."""
+    models = Path(tf.__file__).parent / "models"
+    makers = {
+        re.sub(r"ForConditionalGeneration|Model|_Reasoning_V3", "", name)
+        for file in models.glob("*/modeling_*.py")
+        if "def get_video_features" in (source := file.read_text(encoding="utf-8"))
+        for name in re.findall(r"^class (\w+)\(", source, re.MULTILINE)
+    }
+    takers = {kind for kind, name in LOADABLE.items() if name.replace("ForConditionalGeneration", "") in makers}
+    takers |= {kind for kind in VIDEO_PROCESSOR_MAPPING_NAMES if kind in LOADABLE}
+    assert takers <= listed.keys() and ADAPTERS.keys() <= listed.keys() and len(takers) > 10
+    for family in listed.values():
+        assert family.served in ("own", "derived", None) and family.layers and family.positions
+        assert family.served or len(family.reason) > 20, family
+        assert (family.served == "own") == (family.model_type in ADAPTERS)
+
+
+def test_the_facts_are_those_of_the_tests() -> None:
+    alone = {kind for kind in derived.PARTS if kind not in ADAPTERS and kind not in REFUSED}
+    assert alone == PROVED - ADAPTERS.keys()
+    assert not REFUSED.keys() & (PROVED | UNRUN.keys()) and CONDITIONS.keys() <= PROVED
+
+
+def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
+    for kind, layers in dict(qwen2_5_vl="full", gemma4="full sliding", kimi_k25="latent", qwen3_5="full linear",
+                             nemotron_h_omni="Mamba full", minimax_m3_vl="full indexed").items():  # fmt: skip
+        if kind in listed:
+            assert listed[kind].layers == tuple(layers.split())
+            if kind not in ADAPTERS and not set(listed[kind].layers) <= KINDS:
+                assert listed[kind].served is None
+    assert not listed["qwen2_vl"].audio
+    assert "qwen2_5_omni_thinker" not in listed or listed["qwen2_5_omni_thinker"].audio
+    assert "glm5_next" not in listed or listed["glm5_next"].positions == "none"
+    assert listed["qwen2_vl"].positions == "M-RoPE" and listed["internvl"].positions == "RoPE"
+    assert listed["instructblipvideo"].positions == "learned"
+
+
+def test_a_type_that_nobody_knows_is_judged_by_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all facts were forgotten."""
+    for facts in (REFUSED, UNRUN, ADAPTERS):
+        monkeypatch.setattr(families, next(n for n, v in vars(families).items() if v is facts), {})
+    monkeypatch.setattr(families, "PROVED", frozenset())
+    assert (families.judged("glm4v").served, families.judged("glm4v").reason) == ("derived", "not tried")
+    assert families.judged("internvl").served == "derived"
+    if "qwen3_5" in LOADABLE and "linear" not in KINDS:
+        assert "does not run" in families.judged("qwen3_5").reason and families.judged("qwen3_5").served is None
+    assert (
+        families.judged("instructblip").served is None
+        and "replace_video_token" in families.judged("instructblip").reason
+    )
+
+
+def test_the_command() -> None:
+    done = CliRunner().invoke(app, ["families", "--json"])
+    assert done.exit_code == 0
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    assert {"model_type", "served", "reason", "layers", "audio"} <= rows[0].keys()
+    assert {row["model_type"]: row["served"] for row in rows}["qwen3_vl"] == "own"
+    assert "qwen3_vl" in CliRunner().invoke(app, ["families"]).stdout
+
+
+def test_the_readmes_table_is_the_catalogue() -> None:
+    page = served.PAGE.read_text(encoding="utf-8")
+    if f"of transformers {tf.__version__}:" not in served.table(page):
+        pytest.skip("the table is of another transformers")
+    assert served.written(page) == page, "run `make families`"
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refused_type_is_refused_before_weights_are_read(kind: str, tmp_path: Path) -> None:
+    if kind not in LOADABLE or kind in ADAPTERS:
+        pytest.skip("this transformers does not have it, or a file of its own serves it")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(pv.ModelError) as raised:
+        pv.load(tmp_path)
+    assert str(raised.value) == f"models of type {kind!r} are not supported: {REFUSED[kind]}."
+
+
+def test_missing_torchvision_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdrop_video.models.derived.deriving.is_torchvision_available", lambda: False)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "glm4v"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(pv.ModelError, match=r"^models of type 'glm4v' .* needs torchvision; install the one that fits"):
+        pv.load(tmp_path)

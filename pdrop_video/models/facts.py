@@ -5,7 +5,7 @@ Facts only; what can be read off a configuration or a class is not among them.
 
 from __future__ import annotations
 
-KINDS = frozenset({"full"})
+KINDS = frozenset({"full", "sliding", "linear", "convolution", "Mamba", "latent"})
 """Kinds of decoder layers that the layer loop runs."""
 
 _INDEXED = (
@@ -24,12 +24,6 @@ REFUSED: dict[str, str] = {
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
     "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
     "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
-    "molmo2": "every visual token attends to all others, those behind it included (mm_token_type_ids): a stream would "
-    "have to see the whole video first",
-    "gemma4_unified": "the visual tokens of a frame attend to each other in both directions in every layer "
-    "(use_bidirectional_attention), for which the layer loop has no mask",
-    "minicpmv4_7": "the tokens around a picture (<image>, </image>) have the positions of its corners in M-RoPE, for "
-    "which there is no rule here: it needs an adapter with a `place` of its own",
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
 }
@@ -37,10 +31,8 @@ REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 """By ``model_type``: what would have to change."""
 
 UNRUN: dict[str, str] = {
-    "cohere_compass": "its rotary embedding is asked for each kind of layer by name (layer_type), which the layer loop "
-    "does not say; what enters its decoder is proved",
-    "kimi_k25": "its decoder has latent attention, which the layer loop does not run; and in transformers 5.23 its own "
-    "forward fails on videos: get_image_features splits by t * h * w what its tower has averaged over t",
+    "kimi_k25": "in transformers 5.23 its own forward fails on videos: get_image_features splits by t * h * w what its "
+    "tower has averaged over t",
 }
 """Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
 

@@ -87,7 +87,9 @@ class Decoder:
         """By what layers are told whose RoPE is the same; None of a layer that has none."""
         if self.rotary is None or i in self.without or not self.kinds[i].holds:
             return None
-        return self.names[i] if self.by_name else ""
+        if not self.by_name:
+            return ""
+        return self.names[i] if self.names[i] in getattr(self.rotary, "layer_types", self.names) else None
 
     def rope(self, i: int, hidden: Tensor, positions: Tensor) -> Rope | None:
         """Cos and sin of layer `i` at some positions [batch, rows] or [3, batch, rows]; in the type of `hidden`."""

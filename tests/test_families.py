@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers as tf
 from families import FAMILIES, build, video
+from omni import OMNI
 from packaging.version import Version
 from PIL import Image
 from reference import full_prompt
@@ -51,7 +52,7 @@ QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts wor
 )
 
 
-def trained(family: str) -> Any:
+def trained(family: str, template: str | None = None, named: list[str] | None = None) -> Any:
     """A small byte-pair tokenizer that cuts words as the family's own does, so that merges may cross no other places.
 
     Trained on the very texts, line breaks and all: whatever may merge does.
@@ -67,10 +68,9 @@ def trained(family: str) -> Any:
         raw.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-    named = next(names for start, names in SPECIALS.items() if family.startswith(start))
-    text = (
-        f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
-    )
+    named = named or next(names for start, names in SPECIALS.items() if family.startswith(start))
+    template = template or TEMPLATES[family]
+    text = f"{template} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     text += f"\n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
@@ -79,7 +79,7 @@ def trained(family: str) -> Any:
             single="<s> $A", pair=None, special_tokens=[("<s>", raw.token_to_id("<s>"))]
         )
     fast = tf.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", extra_special_tokens=named)
-    fast.chat_template = TEMPLATES[family]
+    fast.chat_template = template
     return fast
 
 
@@ -330,4 +330,4 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert ADAPTERS.keys() == FAMILIES.keys()
+    assert ADAPTERS.keys() == FAMILIES.keys() | OMNI.keys()

@@ -171,7 +171,7 @@ class Adapter(ABC):
         _, h, w = grid
         text = [tuple(map(self.ids, self.glue(first + i, s))) for i, s in enumerate(times)]
         if not any(before or after for before, after in text):
-            return VisualChunk.plain(embeds, grid, times)
+            return VisualChunk.plain(embeds, grid, times, tuple(deepstack))
         ids, visual = [], []  # a visual token's id does not matter: its embedding is overwritten
         for before, after in text:
             ids += [*before, *[0] * (h * w), *after]

@@ -55,11 +55,13 @@ class VisualChunk:
     whole: tuple[int, ...] | None = None
 
     @classmethod
-    def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+    def plain(
+        cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...], deepstack: tuple[Tensor, ...] = ()
+    ) -> VisualChunk:
         """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
         t, h, w = grid
         visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
-        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t)
+        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t, deepstack)
 
     def __len__(self) -> int:
         return len(self.embeds)

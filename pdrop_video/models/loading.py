@@ -24,15 +24,27 @@ from .llava_onevision import LlavaOneVision
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
+from .qwen2_5_omni import Qwen2_5Omni
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
+from .qwen3_omni import Qwen3Omni
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 
 BUILTIN = Path(__file__).parent.parent / "builtin"
 """The tiny model that ships with the package."""
 
-FAMILIES = (Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM)
+FAMILIES = (
+    Qwen2VL,
+    Qwen2_5VL,
+    Qwen3VL,
+    Qwen2_5Omni,
+    Qwen3Omni,
+    LlavaOneVision,
+    LlavaNextVideo,
+    InternVL,
+    SmolVLM,
+)
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
 
@@ -164,12 +176,14 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
                 "others by loading them in transformers and calling save_pretrained once."
             )
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"no usable model {source!r}: {first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."
         ) from error
+    # of a whole omni checkpoint the part that sees, hears and thinks is loaded alone, without the one that speaks
+    return getattr(config, "thinker_config", None) or config
 
 
 def _pixels(source: str, hub: dict[str, Any]) -> Pixels:

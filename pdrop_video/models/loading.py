@@ -18,9 +18,11 @@ from ..common import checks
 from ..errors import ConfigError, ModelError
 from .arguments import checked_device, checked_dtype, checked_more, checked_source, first_line
 from .base import Adapter
+from .ears import Hearing
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
+from .mel import Mel
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
@@ -120,9 +122,11 @@ def read(
     if "device_map" not in kwargs:
         _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
+    seeing = adapter(model, pixels, tokenizer)
+    _open_ears(seeing, source, hub)
     return Checkpoint(
         model.eval(),
-        adapter(model, pixels, tokenizer),
+        seeing,
         adapter.prompt(tokenizer, template, split_special_tokens=split_special_tokens),
         name="built-in" if name is None else source,
     )
@@ -146,7 +150,9 @@ def describe(name: str | Path | None = None, **hub: Any) -> tuple[Any, Adapter]:
     source, hub = checked_source(name, BUILTIN), checked_more(hub, None)
     config = _config(source, hub, weights=False)
     adapter = adapter_for(config.model_type)
-    return config, adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
+    described = adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
+    _open_ears(described, source, hub)
+    return config, described
 
 
 def adapter_for(model_type: str) -> type[Adapter]:
@@ -207,6 +213,20 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
         )
     pixels = Pixels.of(video or image)
     return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
+
+
+def _open_ears(adapter: Adapter, source: str, hub: dict[str, Any]) -> None:
+    """The numbers of a checkpoint's feature extractor, for a family that hears; they stand in one of two files."""
+    if isinstance(adapter, Hearing):
+        both = _json(source, "processor_config.json", hub)
+        numbers = both.get("feature_extractor") or _json(source, "preprocessor_config.json", hub)
+        bins = adapter.model.config.audio_config.num_mel_bins
+        adapter.mel = Mel.of({"feature_size": bins} | numbers)
+        if adapter.mel.bins != bins:
+            raise ModelError(
+                f"{source!r} makes {adapter.mel.bins} bands of sound for a tower that takes {bins}; fetch its "
+                "preprocessor_config.json again."
+            )
 
 
 def _json(source: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:

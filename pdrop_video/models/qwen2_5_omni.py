@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import ClassVar
 
+from .ears import Ears, Hearing, HearingPositions
 from .pixels import Pixels
-from .positions import MRopePositions, Positions
+from .positions import Positions
 from .qwen2_5_vl import Qwen2_5VL
 
 
-class Qwen2_5Omni(Qwen2_5VL):
+class Qwen2_5Omni(Hearing, Qwen2_5VL):
     """Adapter of ``Qwen2_5OmniThinkerForConditionalGeneration`` (arXiv 2503.20215).
 
     The talker, which speaks, is not part of it: a whole checkpoint is loaded without.
@@ -23,7 +26,23 @@ class Qwen2_5Omni(Qwen2_5VL):
     @property
     def positions(self) -> Positions:
         """M-RoPE at the checkpoint's positions per second, of which a token of sound takes one."""
-        return MRopePositions(self.model.config.position_id_per_seconds)
+        return HearingPositions(self.model.config.position_id_per_seconds, doubled=True)
+
+    @cached_property
+    def ears(self) -> Ears:
+        """Two seconds of pictures, then their sound; the tower looks at the same two seconds alone."""
+        config, mel = self.model.config, self.numbers()
+        window = 2 * config.audio_config.n_window
+        return Ears(
+            mel=mel,
+            stretch=math.lcm(window, config.seconds_per_chunk * mel.rate // mel.hop),
+            chunk=window,
+            tokens=tuple(max(((n - 1) // 2 + 1) // 2, 0) for n in range(window + 1)),
+            together=int(config.position_id_per_seconds * config.seconds_per_chunk),
+            opening="<|audio_bos|>",
+            ending="<|audio_eos|>",
+            doubled=True,
+        )
 
     @classmethod
     def per_frame(cls, pixels: Pixels) -> Pixels:

@@ -22,6 +22,7 @@ from .rank import Rope, distinct_rows, rotate, turned
 from .rows import CACHE, Boundary, Passage, Rows, allowed_columns, count, held_keys, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
+from .sound import Sound
 from .stack import refuse_checkpointing, refuse_other_stacks
 
 
@@ -79,6 +80,7 @@ class LayerLoop:
         cached_valid: list[Tensor | None] | None = None,
         deepstack: list[Tensor] | None = None,
         passage: Passage | None = None,
+        sound: Sound | None = None,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -112,6 +114,8 @@ class LayerLoop:
             Features that Qwen3-VL adds after its first layers.
         passage : Passage, optional
             Where each layer's positions stand, and what happens before it runs.
+        sound : Sound, optional
+            Rows that compete among themselves, for a budget of their own; they are not among the visual ones.
 
         Returns
         -------
@@ -146,7 +150,7 @@ class LayerLoop:
                 # int() of the float64 product with the *original* count, as the released code has it
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
                 assert probe is not None
-                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage)
+                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, sound)
                 memo.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
                     none = rows.boundaries[-1].scores[:, :0]
@@ -183,10 +187,20 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        sound: Sound | None,
     ) -> None:
-        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample."""
-        scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage)
+        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound."""
+        asking = standing(rows, probe)
+        scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage)
         exact = getattr(self.scorer, "exact", False)
+        if sound is not None:
+
+            def rank(kind: Rows, heard: int) -> Tensor:
+                return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage)
+
+            share = dict(zip(self.schedule.layers, self.schedule.sound_ratios, strict=True)).get(i, 1.0)
+            scores, gone = sound.drop(rows, scores, int(sound.number * share), rank, exact)
+            leaving = gone if leaving is None else leaving | gone
         drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, exact=exact)
 
     def _scores(

@@ -144,6 +144,7 @@ def test_the_tower_costs_what_pytorch_counts(family: str) -> None:
 def written(family: str, folder: Path, whole: bool) -> Path:
     """A tiny checkpoint of the thinker alone, or of the whole model as it is published."""
     lm = build(family, dtype=torch.float32)
+    folder.mkdir(exist_ok=True)
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     numbers = dict(patch_size=8, min_pixels=3136, max_pixels=12845056, temporal_patch_size=2, merge_size=2)

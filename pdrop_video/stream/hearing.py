@@ -59,8 +59,8 @@ def check_hearing(adapter: Adapter, state: StreamState, chunk: FrameChunk, *, ga
         return
     if not isinstance(adapter, Hearing):
         raise ConfigError(
-            f"models of type {adapter.model_types[0]!r} have no ears; leave sound out, and give subtitles with "
-            "--subtitles FILE.srt, or stream.tell."
+            f"models of type {adapter.model_types[0]!r} have no ears; leave sound out, and give what is said as "
+            "text, with stream.tell."
         )
     ears = adapter.ears
     if len(adapter.ids(ears.opening)) != 1 or len(adapter.ids(ears.ending)) != 1:

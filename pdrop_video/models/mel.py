@@ -53,7 +53,7 @@ class Mel:
 
         What is more than 80 dB below the loudest of the stretch counts as that.
         """
-        window = torch.hann_window(self.window, device=samples.device)
+        window = torch.hann_window(self.window, dtype=torch.float32, device=samples.device)
         spectrum = torch.stft(samples.float(), self.window, self.hop, window=window, return_complex=True)[..., :-1]
         power = (spectrum.abs() ** 2).contiguous()
         loudness = (_bands(self).to(power) @ power).clamp(min=1e-10).log10()
@@ -75,9 +75,10 @@ def _hertz(mels: Tensor) -> Tensor:
 @cache
 def _bands(mel: Mel) -> Tensor:
     """How much of each frequency [bins, 1 + window // 2] a band takes: triangles of equal area, side by side."""
-    highest = _mels(torch.tensor(_HIGHEST, dtype=torch.float64))
-    corners = _hertz(torch.linspace(0, float(highest), mel.bins + 2, dtype=torch.float64))
-    frequency = torch.linspace(0, mel.rate // 2, 1 + mel.window // 2, dtype=torch.float64)
+    exact: dict[str, Any] = dict(dtype=torch.float64, device="cpu")
+    highest = _mels(torch.tensor(_HIGHEST, **exact))
+    corners = _hertz(torch.linspace(0, float(highest), mel.bins + 2, **exact))
+    frequency = torch.linspace(0, mel.rate // 2, 1 + mel.window // 2, **exact)
     low, middle, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising, falling = (frequency - low) / (middle - low), (high - frequency) / (high - middle)
     return (torch.minimum(rising, falling).clamp(min=0) * 2 / (high - low)).float()

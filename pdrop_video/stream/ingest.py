@@ -254,18 +254,22 @@ class Ingestor:
         tokens = len(embeds)
         self.reach.check_text(tokens)
         state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
+        before = state.place
         self.text(state, embeds)
-        self._note(state, tokens)
+        self._note(state, tokens, self.adapter.positions.text(tokens, before)[0])
         if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps
 
-    def _note(self, state: StreamState, tokens: int) -> None:
-        """Note in the tables the text that was run last."""
+    def _note(self, state: StreamState, tokens: int, positions: Tensor | None = None) -> None:
+        """Note in the tables the text that was run last, one position a token unless they are said."""
         device = self.probe.device
         index = torch.arange(state.rows, state.rows + tokens, device=device)
-        position = torch.arange(state.place.next - tokens, state.place.next, device=device)
-        position = position[:, None].expand(-1, self.loop.axes)
+        if positions is None:
+            positions = torch.arange(state.place.next - tokens, state.place.next, device="cpu").expand(
+                self.loop.axes, 1, -1
+            )
+        position = positions.reshape(-1, tokens).T.to(device)
         state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
         state.rows += tokens
 

@@ -16,6 +16,7 @@ from omni import OMNI, build
 from reference import masked_forward, recorded, stream_masks
 from test_exact import next_logits
 from test_families import processor_of
+from test_one_shot import masks_of
 from torch import Tensor
 
 import pdrop_video as pv
@@ -227,6 +228,24 @@ def test_a_kept_turn_closes_the_sound_and_another_video_begins(family: str) -> N
     inputs["feature_attention_mask"] = torch.ones(2, 200, dtype=torch.long)
     want = masked_forward(lm, inputs | {"use_audio_in_video": True}, None)[-1]
     torch.testing.assert_close(next_logits(stream), want, atol=CLOSE[family], rtol=0)
+
+
+@pytest.mark.parametrize("family", OMNI)
+@torch.no_grad()
+def test_one_shot_drops_pictures_and_leaves_sound(family: str) -> None:
+    """`pyramid_drop` on the thinker itself, with a video and its sound; greedy generation as by masks."""
+    lm = build(family)
+    inputs = whole_inputs(lm, video(8), noise(4))
+    visual = inputs["input_ids"][0] == lm.model.config.video_token_id
+    with pv.pyramid_drop(lm.model, pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25))) as trace:
+        got = lm.model(**inputs, use_cache=False).logits[0, -1]
+        ids = lm.model.generate(**inputs, max_new_tokens=2, do_sample=False)[0, -2:]
+    assert [len(kept[0]) for kept in trace.kept] == [18, 9]
+    want = masked_forward(lm, inputs, masks_of(trace, visual, lm.num_layers))[-1]
+    torch.testing.assert_close(got, want, atol=CLOSE[family], rtol=0)
+    assert int(ids[0]) == int(want.argmax())
+    with pytest.raises(pv.ConfigError, match="is for streams"):
+        pv.pyramid_drop(lm.model, pv.Pyramid(sound=0.5))
 
 
 @pytest.mark.parametrize(("bins", "samples"), [(128, 32000), (80, 5000), (16, 201)])

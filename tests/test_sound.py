@@ -21,6 +21,7 @@ from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video.models.mel import Mel
+from pdrop_video.pyramid.scorers import scorer_named
 
 QUESTION = "what is shown first ?"
 CLOSE = {"qwen2_5_omni_thinker": 1e-9, "qwen3_omni_moe_thinker": 1e-6}  # a router takes its softmax in float32
@@ -160,6 +161,29 @@ def test_sound_is_dropped_by_ratios_of_its_own(family: str) -> None:
     same = build(family).stream(pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25)), pv.Memory(tokens=None))
     push_all(same, frames, noise(4), [8])
     assert int(same.held(1).sound.sum()) == int(2 * heard * 0.5)
+
+
+def test_what_is_usual_of_sound_is_learned_from_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scorer that learns gets, of each kind, what it gave for that kind before; and a saved stream has both."""
+    contrast = type(scorer_named("contrast"))
+    given: list[tuple[int, Tensor | None]] = []
+    learned: dict[int, list[Tensor]] = {}
+    learn = contrast.learn
+
+    def learning(self: Any, ranking: Any) -> Tensor:
+        made = learn(self, ranking)
+        given.append((ranking.layout.places, ranking.usual))
+        learned.setdefault(ranking.layout.places, []).append(made)
+        return made
+
+    monkeypatch.setattr(contrast, "learn", learning)
+    stream = build_once("qwen2_5_omni_thinker").stream(pv.Pyramid(stages=2), pv.Memory(tokens=None))
+    push_all(stream, video(12), noise(6), [4, 4, 4])
+    for places in (9, 1):  # of a picture, and of a moment of sound
+        usual = [each for of, each in given if of == places]
+        assert usual[0] is None and len(usual) == 3
+        assert all(got is want for got, want in zip(usual[1:], learned[places], strict=False))
+    assert {i: usual.shape[1] for i, usual in stream._state.usual.items()} == {3: 10, ~3: 2}
 
 
 @pytest.mark.parametrize("family", OMNI)

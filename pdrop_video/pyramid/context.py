@@ -92,8 +92,8 @@ def pyramid_drop(
         instance("pyramid", pyramid, Pyramid, "for example Pyramid(ratio=0.5)")
         if pyramid.sound is not None:
             raise ConfigError(
-                f"sound={pyramid.sound} is for streams, which hear; a prompt's tokens of sound stay, as text does. Leave "
-                "sound out."
+                f"sound={pyramid.sound} is for streams, which hear; a prompt's tokens of sound stay, as text does. "
+                "Leave sound out."
             )
     if visual is not None:
         _check_mask(visual)

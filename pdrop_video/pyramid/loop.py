@@ -192,16 +192,18 @@ class LayerLoop:
         """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound."""
         asking = standing(rows, probe)
         scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage)
-        exact = getattr(self.scorer, "exact", False)
+        exact, left = getattr(self.scorer, "exact", False), None
         if sound is not None:
 
             def rank(kind: Rows, heard: int) -> Tensor:
                 return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage)
 
             share = dict(zip(self.schedule.layers, self.schedule.sound_ratios, strict=True)).get(i, 1.0)
-            scores, gone = sound.drop(rows, scores, int(sound.number * share), rank, exact)
+            heard = int(sound.number * share)
+            scores, gone = sound.drop(rows, scores, heard, rank, exact)
+            left = [sound.number - heard] * len(wanted) if leaving is None else None
             leaving = gone if leaving is None else leaving | gone
-        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, exact=exact)
+        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, left=left, exact=exact)
 
     def _scores(
         self,

@@ -37,7 +37,7 @@ def chunk_table(
     position = positions.reshape(-1, count).T
     heard = piece.visual
     if piece.sound is not None:  # it has the step whose time it shares, a second of its own, and no place in a picture
-        at = piece.sound.mask.nonzero()[:, 0]
+        at = piece.sound.mask.long().argsort(descending=True, stable=True)[: len(piece.sound)]  # no device waits
         times = torch.tensor([s - since for s in piece.sound.seconds], dtype=seconds.dtype, device=device)
         number = number.index_copy(0, at, torch.tensor(piece.sound.sharing, dtype=number.dtype, device=device))
         seconds, until = (column.index_copy(0, at, times) for column in (seconds, until))

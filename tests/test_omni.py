@@ -19,7 +19,9 @@ from test_families import CHATML, processor_of, trained
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
+from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.models import Pixels, adapter_for, describe
+from pdrop_video.pyramid import LayerLoop
 
 QUESTION = "what is shown first ?"
 CLOSE = {"qwen2_5_omni_thinker": 1e-9, "qwen3_omni_moe_thinker": 1e-6}  # a router takes its softmax in float32
@@ -174,6 +176,36 @@ def test_a_checkpoint_loads_the_thinker_alone(family: str, whole: bool, tmp_path
     assert config.model_type == family and adapter.positions.tokens_per_second == config.position_id_per_seconds
     factor = 28 if "qwen2" in family else 32
     assert adapter.pixels.limits == (128 * factor**2, 768 * factor**2)
+
+
+QWEN7 = dict(hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, vocab_size=152064)
+QWEN30 = dict(hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4, head_dim=128)
+QWEN30 |= dict(moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8, vocab_size=152064)
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "kv_bytes", "heard"),
+    [
+        (lambda: tf.Qwen2_5OmniThinkerConfig(text_config=QWEN7), (7, 14, 21), 57_344, (2.0, 50, 25)),
+        (
+            lambda: tf.Qwen3OmniMoeThinkerConfig(text_config=QWEN30, position_id_per_seconds=13),
+            (12, 24, 36),
+            98_304,
+            (8.0, 104, 13),
+        ),
+    ],
+    ids=["Qwen2.5-Omni-7B", "Qwen3-Omni-30B-A3B"],
+)
+def test_true_sizes(config: Any, layers: tuple[int, ...], kv_bytes: int, heard: tuple[float, int, int]) -> None:
+    """Boundaries, bytes of a token, and the stretch that is heard at once: seconds, tokens, tokens a second."""
+    made = config()
+    with torch.device("meta"):
+        model = tf.AutoModelForImageTextToText.from_config(made)
+    assert LayerLoop(model.get_decoder(), pv.Pyramid()).schedule.layers == layers
+    assert DecoderShape.of(made).kv_bytes_per_token() == kv_bytes
+    ears = adapter_for(made.model_type)(model, Pixels()).ears
+    assert (ears.seconds, ears.count(ears.unit), ears.rate) == heard
+    assert ears.rate == made.position_id_per_seconds  # a token of sound takes one position
 
 
 @pytest.mark.processors

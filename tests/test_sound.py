@@ -235,21 +235,23 @@ def test_a_kept_turn_closes_the_sound_and_another_video_begins(family: str) -> N
     """Two videos with sound around a kept turn equal one forward, with the positions that the model makes itself."""
     lm, frames, sound = build(family), video(8), noise(2)
     stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
-    push_all(stream, frames[:4], sound, [4])
+    push_all(stream, frames[:4], sound[:27200], [4])  # the question comes in the middle of a stretch
     answer = stream.ask(QUESTION, 4, keep=True)
     stream.push(frames[4:], [2.0, 2.5, 3.0, 3.5], sound=sound, rate=RATE)
-    first = whole_inputs(lm, frames[:4], sound)
+    first = whole_inputs(lm, frames[:4], sound[:27200])
     second = whole_inputs(lm, frames[4:], sound)
     cut = len(lm.prompt.before())
     again = lm.prompt.again()
     ids = [*first["input_ids"][0].tolist(), *answer.token_ids, *again, *second["input_ids"][0, cut:].tolist()]
     inputs = {
         name: torch.cat([first[name], second[name]])
-        for name in ("pixel_values_videos", "video_grid_thw", "video_second_per_grid", "input_features")
+        for name in ("pixel_values_videos", "video_grid_thw", "video_second_per_grid")
     }
+    short = torch.nn.functional.pad(first["input_features"], (0, 30))
+    inputs["input_features"] = torch.cat([short, second["input_features"]])
     inputs["input_ids"] = torch.tensor([ids])
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    inputs["feature_attention_mask"] = torch.ones(2, 200, dtype=torch.long)
+    inputs["feature_attention_mask"] = (torch.arange(200) < torch.tensor([[170], [200]])).long()
     want = masked_forward(lm, inputs | {"use_audio_in_video": True}, None)[-1]
     torch.testing.assert_close(next_logits(stream), want, atol=CLOSE[family], rtol=0)
 

@@ -124,7 +124,7 @@ class Pyramid:
     Examples
     --------
     >>> Pyramid().resolve(32)
-    Schedule(num_layers=32, layers=(8, 16, 24), ratios=(0.5, 0.25, 0.125))
+    Schedule(num_layers=32, layers=(8, 16, 24), ratios=(0.5, 0.25, 0.125), sound=None)
     >>> Pyramid(layers=(10, 20), ratios=(0.5, 0.25)).resolve(32).counts(576)
     (576, 288, 144)
     """

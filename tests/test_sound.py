@@ -13,6 +13,7 @@ import torch
 import transformers as tf
 from families import cases, video
 from omni import OMNI, build
+from rawkeys import Raw
 from reference import masked_forward, recorded, stream_masks
 from test_exact import next_logits
 from test_families import processor_of
@@ -20,6 +21,8 @@ from test_one_shot import masks_of
 from torch import Tensor
 
 import pdrop_video as pv
+from pdrop_video.memory import EVICTORS
+from pdrop_video.memory.evictors.base import Merger
 from pdrop_video.models.mel import Mel
 from pdrop_video.pyramid.scorers import scorer_named
 
@@ -145,6 +148,21 @@ def test_drops_and_evictions_equal_masks(
     assert (got - masked_forward(lm, inputs, allowed.roll(1, 0))[-1]).abs().max() > 1e-3  # the control
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("evictor", [name for name, each in EVICTORS.items() if not isinstance(each, Merger)])
+@pytest.mark.parametrize("family", OMNI)
+def test_every_evictor_forgets_sound(family: str, evictor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That merges nothing: equal to masks, as without sound."""
+    lm, frames, sound = build(family), video(13), noise(6.7)
+    inputs = whole_inputs(lm, frames, sound)
+    snapshots = recorded(monkeypatch, 120)
+    stream = lm.stream(SHARES[1], pv.Memory(tokens=120, evictor=evictor, positions="original"))
+    push_all(stream, frames, sound, [4, 3, 2, 4])
+    got = next_logits(stream)
+    allowed = stream_masks(snapshots, len(lm.prompt.before()), inputs["input_ids"].shape[1], snapshots[-1])
+    torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=CLOSE[family], rtol=0)
+
+
 @pytest.mark.parametrize("family", OMNI)
 def test_sound_is_dropped_by_ratios_of_its_own(family: str) -> None:
     """Of every piece each stage keeps so much of pictures and so much of sound, in the tables as in the counts."""
@@ -198,6 +216,30 @@ def test_sound_is_forgotten_with_its_seconds(family: str) -> None:
     assert torch.equal(shared.long(), table.step[table.sound])
     begins = (table.position[:, 1] - table.row)[table.pictured][0]  # where the video's height begins, and its time
     assert torch.allclose((table.position[table.sound][:, 0] - begins).double() / rate, sounds)
+
+
+@pytest.mark.parametrize("family", OMNI)
+def test_positions_of_sound_stay_in_the_trained_range(family: str) -> None:
+    """Far past it every key is one rotation, by the model, of its un-rotated self; sound moves with its pictures."""
+    lm = build(family)
+    trained = 400 if "qwen2" in family else 160
+    lm.model.config.get_text_config().max_position_embeddings = trained
+    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=260 if "qwen2" in family else 130))
+    raw, prefix = Raw(stream), len(lm.prompt.before())
+    for keys, layer in zip(raw.keys, stream._state.cache.layers, strict=True):  # the prompt never moves
+        keys |= {n: torch.zeros_like(layer.keys[0, :, n]) for n in range(prefix)}
+    for i in range(12):
+        times = [2.0 * i + j / 2 for j in range(4)]
+        stream.push(video(4, seed=i), times, sound=noise(2, seed=i), rate=RATE)
+        raw.note()
+    assert stream._state.place.next > 1.4 * trained
+    for j, layer in enumerate(stream._state.cache.layers):
+        held = stream._state.cache.tables[j]
+        rows = held.index >= prefix
+        torch.testing.assert_close(layer.keys[0][:, rows], raw.expected(j)[:, rows], atol=2e-5, rtol=0)
+        assert int(held.now.max()) < trained and torch.equal(held.now[held.sound][:, 0], held.now[held.sound][:, 2])
+        newest = held.visual & (held.chunk == held.chunk.max())
+        assert len((held.position - held.now)[newest][:, 0].unique()) == 1 and int(held.sound.sum()) > 25
 
 
 def tables(stream: pv.VideoStream) -> list[Tensor]:

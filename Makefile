@@ -59,7 +59,8 @@ test-browser: .venv/ready  ## the page in headless Chromium (Debian: apt-get ins
 
 test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
 	@echo "[test-processors] pytest"
-	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py tests/test_derived.py
+	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py tests/test_hybrid_processors.py \
+		tests/test_derived.py tests/test_omni.py
 
 test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsandbytes
 	@echo "[test-quantized] pytest"

@@ -12,6 +12,7 @@ import torch
 import transformers as tf
 from families import FAMILIES, build, video
 from more_families import BUILDERS, GLM_TOKENS, MOLMO_TOKENS
+from omni import OMNI
 from packaging.version import Version
 from PIL import Image
 from reference import full_prompt
@@ -21,7 +22,7 @@ from true_hybrids import TRUE_HYBRIDS
 import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for
 
-OTHERS = [family for family in ADAPTERS if family not in FAMILIES and family in tf.CONFIG_MAPPING]
+OTHERS = [each for each in ADAPTERS if each not in FAMILIES.keys() | OMNI.keys() and each in tf.CONFIG_MAPPING]
 QUESTION = "What is shown\n\nfirst, at 00:07?"
 
 # -- text: token for token what the family's processor writes ---------------------------------------------------------
@@ -74,7 +75,7 @@ QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts wor
 )
 
 
-def trained(family: str) -> Any:
+def trained(family: str, template: str | None = None, named: list[str] | None = None) -> Any:
     """A small byte-pair tokenizer that cuts words as the family's own does, so that merges may cross no other places.
 
     Trained on the very texts, line breaks and all: whatever may merge does.
@@ -96,10 +97,9 @@ def trained(family: str) -> Any:
         raw.pre_tokenizer = pre_tokenizers.Sequence(
             [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )
-    named = next(names for start, names in SPECIALS.items() if family.startswith(start))
-    text = (
-        f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
-    )
+    named = named or next(names for start, names in SPECIALS.items() if family.startswith(start))
+    template = template or TEMPLATES[family]
+    text = f"{template} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     text += " 00:01 Time: 0.0s " * family.startswith(("gemma4", "muse"))
     text += "\n0.5 0.0 10.0 20.0 " * (family == "molmo2")
     text += "Time 0.5s:,Time 10.0s:" * family.startswith("video_llama")
@@ -111,7 +111,7 @@ def trained(family: str) -> Any:
             single="<s> $A", pair=None, special_tokens=[("<s>", raw.token_to_id("<s>"))]
         )
     fast = tf.PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", extra_special_tokens=named)
-    fast.chat_template = TEMPLATES[family]
+    fast.chat_template = template
     return fast
 
 
@@ -398,5 +398,5 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 def test_every_family_is_tested() -> None:
     hybrids = {size.config.model_type for size in TRUE_HYBRIDS.values()}
-    built = FAMILIES.keys() | {made.__name__ for made in BUILDERS} | hybrids
+    built = FAMILIES.keys() | {made.__name__ for made in BUILDERS} | hybrids | OMNI.keys()
     assert {family for family in ADAPTERS if family in tf.CONFIG_MAPPING} <= built  # an older transformers lacks some

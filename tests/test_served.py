@@ -109,7 +109,9 @@ def test_a_refused_type_is_refused_before_weights_are_read(kind: str, tmp_path: 
 
 def test_missing_torchvision_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pdrop_video.models.derived.deriving.is_torchvision_available", lambda: False)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "glm4v"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "hyperclovax_vision_v2"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(pv.ModelError, match=r"^models of type 'glm4v' .* needs torchvision; install the one that fits"):
+    with pytest.raises(
+        pv.ModelError, match=r"^models of type 'hyperclovax_vision_v2' .* needs torchvision; install the one that fits"
+    ):
         pv.load(tmp_path)

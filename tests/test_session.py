@@ -310,7 +310,7 @@ def test_a_stream_saved_before_gates_goes_on_bit_for_bit(tmp_path: Path) -> None
     (was, before), (now, after) = saved.read(old), saved.read(tmp_path / "new.pdrop")
     assert before.keys() < after.keys()
     assert all(torch.equal(tensor.nan_to_num(-1), after[name].nan_to_num(-1)) for name, tensor in before.items())
-    grown = ("state", "memory")  # which say more now
+    grown = ("state", "memory", "place")  # which say more now
     assert {name: now[name] for name in was if name not in grown} == {n: was[n] for n in was if n not in grown}
     assert all(was[name].items() <= now[name].items() for name in grown)
     logits = stream.next_logits("What colour is shown first in the video?").float()

@@ -16,7 +16,7 @@ from .. import plots
 from ..costs.decoder import DecoderShape
 from ..memory import EVICTORS
 from ..memory.storages import STORAGES
-from ..models import describe
+from ..models import Hearing, describe
 from ..plots import Album
 from ..pyramid import ALLOCATORS, SCORERS
 from ..stream.asking import checked_for_asking
@@ -58,6 +58,7 @@ def ask(
     start: Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)] = None,
     end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
     decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
+    sound: Annotated[bool, typer.Option("--sound", help="Hear the video as well, with a model that can.")] = False,
     timeout: Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")] = 10.0,
     retries: Annotated[int, _away("Attempts to make a lost connection again.")] = 6,
     policy: Annotated[
@@ -133,7 +134,13 @@ def ask(
         Address.of(video, None, protocols)
         if save_plots is not None:
             plots.check_folder(save_plots)
-        layers = DecoderShape.of(describe(model)[0]).layers
+        config, adapter = describe(model)
+        if sound and not isinstance(adapter, Hearing):
+            raise pv.ConfigError(
+                f"--sound: models of type {config.model_type!r} have no ears; leave it out, or choose one that "
+                "hears, such as Qwen/Qwen2.5-Omni-7B."
+            )
+        layers = DecoderShape.of(config).layers
         for each in (opened.pyramid, asking or opened.pyramid):
             each.resolve(layers)
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
@@ -153,6 +160,7 @@ def ask(
             policy=cast(Any, policy),
             protocols=protocols,
             connection=patience,
+            sound=sound,
         ) as reader:
             with until_interrupted(live=reader.info.duration is None):
                 for part in reader if as_json else progress(reader, lm):

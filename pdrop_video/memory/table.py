@@ -75,11 +75,11 @@ class TokenTable(_Housed):
         Its step of time in the stream, counted from 0; -1 for the prefix. Glue has that of its frame, a kept turn of
         question and answer one of its own.
     row, column : Tensor [tokens], int64
-        Its place in the picture, in visual tokens; -1 for text.
+        Its place in the picture, in visual tokens; -1 for text and for sound.
     score : Tensor [tokens], float32
         What it scored when it was last ranked; 0 if never.
     visual : Tensor [tokens], bool
-        False for text.
+        False for text; what was heard counts as what was seen.
     position : Tensor [tokens, axes], int64
         Its position in the stream: (t, h, w) for M-RoPE, one number otherwise. Never changes.
     entered, now : Tensor [tokens, axes], int64
@@ -130,6 +130,16 @@ class TokenTable(_Housed):
 
     def __len__(self) -> int:
         return self.index.shape[0]
+
+    @property
+    def pictured(self) -> Tensor:
+        """What is of a picture [tokens], bool."""
+        return self.visual & (self.row >= 0)
+
+    @property
+    def sound(self) -> Tensor:
+        """What is of sound [tokens], bool."""
+        return self.visual & (self.row < 0)
 
     def columns(self) -> list[Tensor]:
         """All of its columns."""

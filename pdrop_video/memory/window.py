@@ -141,7 +141,7 @@ class Window:
         if now.shape[1] > 1:
             start = table.position[:, 1] - table.row
             place = table.position[:, 1:] - start[:, None] + start_now(start)[:, None]
-            now[:, 1:] = torch.where(table.visual[:, None], place, now[:, 1:])
+            now[:, 1:] = torch.where(table.pictured[:, None], place, now[:, 1:])
         text = ahead.first - coming
         if ahead.start is None or ahead.reach is None:
             return now, Shift(text, text)

@@ -6,7 +6,6 @@ Knows transformers. Refuses to know streams, budgets and stages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -211,7 +210,7 @@ class Adapter(ABC):
         _, h, w = grid
         text = [tuple(map(self.ids, said)) for said in self.wording(seconds, first)]
         if not any(before or after for before, after in text):
-            return replace(VisualChunk.plain(embeds, grid, times), deepstack=tuple(deepstack))
+            return VisualChunk.plain(embeds, grid, times, tuple(deepstack))
         ids, visual, token = [], [], self.stands_for  # whose embedding is overwritten
         for before, after in text:
             ids += [*before, *[token or 0] * (h * w), *after]

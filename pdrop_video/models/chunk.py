@@ -13,6 +13,38 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class SoundRows:
+    """The tokens of sound among those of a chunk.
+
+    Attributes
+    ----------
+    mask : Tensor [tokens], bool
+        Which they are.
+    steps : tuple of int
+        How many stand among the tokens of each step.
+    seconds : tuple of float
+        Time of each.
+    sharing : tuple of int
+        The step of the chunk whose time each shares, with which it is forgotten; below 0 if that came before the chunk.
+    """
+
+    mask: Tensor
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...]
+    sharing: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def split(self, first: int, last: int, rows: slice) -> SoundRows:
+        """Those among the steps from `first` to `last`, whose tokens are `rows`."""
+        begin = sum(self.steps[:first])
+        end = begin + sum(self.steps[first:last])
+        sharing = tuple(step - first for step in self.sharing[begin:end])
+        return SoundRows(self.mask[rows], self.steps[first:last], self.seconds[begin:end], sharing)
+
+
+@dataclass(frozen=True, slots=True)
 class VisualChunk:
     """Tokens of one chunk, as they enter the language model: visual ones, and the text glue between them.
 
@@ -43,6 +75,8 @@ class VisualChunk:
         Tokens of each step before any was left out.
     ids : Tensor [tokens], int64, optional
         Token ids, for a decoder that reads them beside the embeddings (Gemma 4).
+    sound : SoundRows, optional
+        Tokens of sound, which are neither visual nor glue.
     """
 
     embeds: Tensor
@@ -56,13 +90,16 @@ class VisualChunk:
     origin: Tensor | None = None
     whole: tuple[int, ...] | None = None
     ids: Tensor | None = None
+    sound: SoundRows | None = None
 
     @classmethod
-    def plain(cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...]) -> VisualChunk:
+    def plain(
+        cls, embeds: Tensor, grid: tuple[int, int, int], seconds: tuple[float, ...], deepstack: tuple[Tensor, ...] = ()
+    ) -> VisualChunk:
         """A chunk without glue: `embeds` [t * h * w, hidden] on a (t, h, w) grid."""
         t, h, w = grid
         visual = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
-        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t)
+        return cls(embeds, visual, (h * w,) * t, seconds, (h, w), (0,) * t, deepstack)
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -80,12 +117,24 @@ class VisualChunk:
     @property
     def glue_steps(self) -> tuple[int, ...]:
         """Tokens of glue of each step."""
-        return tuple(tokens - self.places for tokens in self.whole_steps)
+        others = (tokens - self.places for tokens in self.whole_steps)
+        return tuple(n - heard for n, heard in zip(others, self.sound_steps, strict=True))
+
+    @property
+    def sound_steps(self) -> tuple[int, ...]:
+        """Tokens of sound among those of each step."""
+        return (0,) * len(self.steps) if self.sound is None else self.sound.steps
+
+    @property
+    def sound_tokens(self) -> int:
+        """How many tokens are sound."""
+        return sum(self.sound_steps)
 
     @property
     def visual_steps(self) -> tuple[int, ...]:
         """Visual tokens of each step."""
-        return tuple(tokens - glue for tokens, glue in zip(self.steps, self.glue_steps, strict=True))
+        others = zip(self.glue_steps, self.sound_steps, strict=True)
+        return tuple(tokens - glue - heard for tokens, (glue, heard) in zip(self.steps, others, strict=True))
 
     @property
     def visual_tokens(self) -> int:
@@ -133,11 +182,15 @@ class VisualChunk:
             self,
             embeds=embeds,
             visual=self.visual[rows],
-            steps=tuple(glue + int(n) for glue, n in zip(self.glue_steps, per_step, strict=True)),
+            steps=tuple(
+                glue + heard + int(n)
+                for glue, heard, n in zip(self.glue_steps, self.sound_steps, per_step, strict=True)
+            ),
             deepstack=tuple(deepstack),
             origin=rows if self.origin is None else self.origin[rows],
             whole=self.whole_steps,
             ids=None if self.ids is None else self.ids[rows],
+            sound=None if self.sound is None else replace(self.sound, mask=self.sound.mask[rows]),
         )
 
     def split(self, steps: int) -> list[VisualChunk]:
@@ -160,6 +213,7 @@ class VisualChunk:
                     None if self.origin is None else self.origin[start:end] - before,
                     None if self.whole is None else self.whole[first:last],
                     None if self.ids is None else self.ids[start:end],
+                    None if self.sound is None else self.sound.split(first, last, slice(start, end)),
                 )
             )
         return chunks

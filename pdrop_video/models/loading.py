@@ -21,6 +21,7 @@ from .arguments import checked_device, checked_dtype, checked_more, checked_sour
 from .base import Adapter
 from .cosmos3_edge import Cosmos3Edge
 from .derived import Derived, derive, prove
+from .ears import Hearing
 from .exaone4_5 import Exaone4_5
 from .facts import REFUSED
 from .gemma4 import Gemma4, Gemma4Unified
@@ -28,6 +29,7 @@ from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
+from .mel import Mel
 from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
 from .molmo2 import Molmo2
 from .muse import Muse
@@ -35,9 +37,11 @@ from .perception_lm import PerceptionLM
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
+from .qwen2_5_omni import Qwen2_5Omni
 from .qwen2_5_vl import Qwen2_5VL
 from .qwen2_vl import Qwen2VL
 from .qwen3_5 import Qwen3_5
+from .qwen3_omni import Qwen3Omni
 from .qwen3_vl import Qwen3VL
 from .smolvlm import SmolVLM
 from .video_llama_3 import VideoLlama3
@@ -49,7 +53,7 @@ BUILTIN = Path(__file__).parent.parent / "builtin"
 FAMILIES = (
     *(Qwen2VL, Qwen2_5VL, Qwen3VL, LlavaOneVision, LlavaNextVideo, InternVL, SmolVLM),
     *(Glm4v, Glm46V, GlmOcr, VideoLlama3, PerceptionLM, Cosmos3Edge, Molmo2, VideoLlava),
-    *(Qwen3_5, MiniCPMV4_6, MiniCPMV4_7, Gemma4, Gemma4Unified, Exaone4_5, Muse),
+    *(Qwen3_5, MiniCPMV4_6, MiniCPMV4_7, Gemma4, Gemma4Unified, Exaone4_5, Muse, Qwen2_5Omni, Qwen3Omni),
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
@@ -128,6 +132,7 @@ def read(
         _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
     template = _json(source, "chat_template.json", hub).get("chat_template")
     family = adapter(model.eval(), pixels, tokenizer)
+    _open_ears(family, source, hub)
     if isinstance(family, Derived):
         prove(family)
     return Checkpoint(
@@ -156,7 +161,9 @@ def describe(name: str | Path | None = None, **hub: Any) -> tuple[Any, Adapter]:
     source, hub = checked_source(name, BUILTIN), checked_more(hub, None)
     config = _config(source, hub, weights=False)
     adapter = _serving(source, config, hub)
-    return config, adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
+    described = adapter(SimpleNamespace(config=config), adapter.per_frame(_pixels(source, hub)))
+    _open_ears(described, source, hub)
+    return config, described
 
 
 def adapter_for(model_type: str) -> type[Adapter]:
@@ -196,12 +203,14 @@ def _config(source: str, hub: dict[str, Any], weights: bool = True) -> Any:
                 "others by loading them in transformers and calling save_pretrained once."
             )
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"no usable model {source!r}: {first_line(error)} Expected a local folder, a name on the hub such as "
             "'Qwen/Qwen2.5-VL-7B-Instruct', or nothing for the built-in model."
         ) from error
+    # of a whole omni checkpoint the part that sees, hears and thinks is loaded alone, without the one that speaks
+    return getattr(config, "thinker_config", None) or config
 
 
 def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
@@ -230,6 +239,20 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
     )
     pixels.said["processor_class"] = next(filter(None, named), None)  # looked for where transformers looks
     return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
+
+
+def _open_ears(adapter: Adapter, source: str, hub: dict[str, Any]) -> None:
+    """The numbers of a checkpoint's feature extractor, for a family that hears; they stand in one of two files."""
+    if isinstance(adapter, Hearing):
+        both = _json(source, "processor_config.json", hub)
+        numbers = both.get("feature_extractor") or _json(source, "preprocessor_config.json", hub)
+        bins = adapter.model.config.audio_config.num_mel_bins
+        adapter.mel = Mel.of({"feature_size": bins} | numbers)
+        if adapter.mel.bins != bins:
+            raise ModelError(
+                f"{source!r} makes {adapter.mel.bins} bands of sound for a tower that takes {bins}; fetch its "
+                "preprocessor_config.json again."
+            )
 
 
 def _json(source: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:

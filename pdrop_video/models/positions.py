@@ -30,6 +30,8 @@ class Place:
         Grids of the running video so far, where the family counts them.
     reach : int
         The end of the running video's height and width, where they have numbers of their own; else 0.
+    sound : int
+        In a video with sound 1 and its tokens of sound so far; else 0.
     """
 
     next: int = 0
@@ -37,6 +39,7 @@ class Place:
     since: float = 0.0
     steps: int = 0
     reach: int = 0
+    sound: int = 0
 
 
 class Positions(Protocol):
@@ -107,7 +110,7 @@ class MRopePositions:
         h, w = (torch.arange(start, start + side, device="cpu") for side in (height, width))
         ids = torch.stack([axis.flatten() for axis in torch.meshgrid(t, h, w, indexing="ij")])
         reach = start + max(height, width)
-        return ids[:, None], Place(max(place.next, int(t[-1]) + 1, reach), start, since, reach=reach)
+        return ids[:, None], Place(max(place.next, int(t[-1]) + 1, reach), start, since, reach=reach, sound=place.sound)
 
 
 class StepPositions(MRopePositions):

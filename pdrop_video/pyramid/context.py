@@ -90,6 +90,11 @@ def pyramid_drop(
     instance("model", model, nn.Module, "give what from_pretrained gives; of a VideoLM, lm.model")
     if pyramid is not None:
         instance("pyramid", pyramid, Pyramid, "for example Pyramid(ratio=0.5)")
+        if pyramid.sound is not None:
+            raise ConfigError(
+                f"sound={pyramid.sound} is for streams, which hear; a prompt's tokens of sound stay, as text does. "
+                "Leave sound out."
+            )
     if visual is not None:
         _check_mask(visual)
     return _block(_transformers_model(model), pyramid or Pyramid(), visual)

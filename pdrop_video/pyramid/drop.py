@@ -62,6 +62,7 @@ def drop(
     n_text: list[int],
     *,
     leaving: Tensor | None = None,
+    left: list[int] | None = None,
     exact: bool = False,
 ) -> None:
     """Keep the best visual rows of each sample, gather everything, and note the boundary.
@@ -76,6 +77,8 @@ def drop(
         How many visual rows stay, and how many rows of text there are, of each sample.
     leaving : Tensor [batch, rows that entered], bool, optional
         Text that leaves here.
+    left : list of int, optional
+        How many of these rows there are, where it is known on the host.
     exact : bool
         Whether scores are the same on every processor, and compared as they are.
     """
@@ -89,7 +92,8 @@ def drop(
     staying = ~rows.visual & real
     if leaving is not None:
         gone = leaving.gather(1, rows.origin)
-        staying, n_text = staying & ~gone, [n - m for n, m in zip(n_text, leaving.sum(1).tolist(), strict=True)]
+        left = leaving.sum(1).tolist() if left is None else left
+        staying, n_text = staying & ~gone, [n - m for n, m in zip(n_text, left, strict=True)]
     totals = [v + t for v, t in zip(wanted, n_text, strict=True)]
     index, valid = keep_best(priority, candidates, staying, totals, turn)
     before = rows.origin.masked_fill(~real, -1)

@@ -27,6 +27,7 @@ from .rank import distinct_rows
 from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
 from .schedule import Pyramid, Schedule
 from .scorers import Layout, Learner, Ranking, scorer_named
+from .sound import Sound
 from .stack import refuse_checkpointing
 from .states import run_states
 
@@ -91,6 +92,7 @@ class LayerLoop:
         cached_valid: list[Tensor | None] | None = None,
         deepstack: list[Tensor] | None = None,
         passage: Passage | None = None,
+        sound: Sound | None = None,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -126,6 +128,8 @@ class LayerLoop:
             Features that Qwen3-VL adds after its first layers.
         passage : Passage, optional
             Where each layer's positions stand, and what happens before it runs.
+        sound : Sound, optional
+            Rows that compete among themselves, for a budget of their own; they are not among the visual ones.
 
         Returns
         -------
@@ -165,7 +169,7 @@ class LayerLoop:
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
                 assert probe is not None
                 lent = lenders.lent(i, rows, passage)
-                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, lent)
+                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, sound, lent)
                 fleeting = fleeting if leaving is None else 0
                 memo.clear()
                 masks.clear()
@@ -205,12 +209,24 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        sound: Sound | None = None,
         lent: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample."""
-        scores = self._scores(rows, i, wanted, standing(rows, probe), cache, past_valid, passage, lent)
-        exact = getattr(self.scorer, "exact", False)
-        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, exact=exact)
+        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound."""
+        asking = standing(rows, probe)
+        scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage, lent)
+        exact, left = getattr(self.scorer, "exact", False), None
+        if sound is not None:
+
+            def rank(kind: Rows, heard: int) -> Tensor:
+                return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage, lent)
+
+            share = dict(zip(self.schedule.layers, self.schedule.sound_ratios, strict=True)).get(i, 1.0)
+            heard = int(sound.number * share)
+            scores, gone = sound.drop(rows, scores, heard, rank, exact)
+            left = [sound.number - heard] * len(wanted) if leaving is None else None
+            leaving = gone if leaving is None else leaving | gone
+        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, left=left, exact=exact)
 
     def _scores(
         self,

@@ -36,15 +36,24 @@ class Schedule:
         stage 0 is all that entered: it is counted, but no layer runs it, and nothing remembers it.
     ratios : tuple of float
         Share of the *original* visual tokens that is left after each boundary.
+    sound : tuple of float, optional
+        The same of tokens of sound; as of visual ones where left out.
     """
 
     num_layers: int
     layers: tuple[int, ...]
     ratios: tuple[float, ...]
+    sound: tuple[float, ...] | None = None
 
-    def counts(self, visual: int) -> tuple[int, ...]:
-        """Visual tokens in each stage, the first included: ``(n, int(n * ratios[0]), ...)``."""
-        return (visual, *(int(visual * ratio) for ratio in self.ratios))
+    @property
+    def sound_ratios(self) -> tuple[float, ...]:
+        """Share of the original tokens of sound that is left after each boundary."""
+        return self.ratios if self.sound is None else self.sound
+
+    def counts(self, visual: int, sound: int = 0) -> tuple[int, ...]:
+        """Visual tokens, and those of sound, in each stage, the first included: ``(n, int(n * ratios[0]), ...)``."""
+        shares = zip(self.ratios, self.sound_ratios, strict=True)
+        return (visual + sound, *(int(visual * share) + int(sound * other) for share, other in shares))
 
     def stage(self, layer: int) -> int:
         """The stage that decoder layer `layer` belongs to, counted from 0."""
@@ -55,9 +64,9 @@ class Schedule:
         """The decoder layers of each stage; none of stage 0 where a boundary stands before layer 0."""
         return tuple(range(first, end) for first, end in pairwise((0, *self.layers, self.num_layers)))
 
-    def per_layer(self, visual: int) -> list[int]:
-        """Visual tokens that enter each decoder layer."""
-        counts = self.counts(visual)
+    def per_layer(self, visual: int, sound: int = 0) -> list[int]:
+        """Visual tokens, and those of sound, that enter each decoder layer."""
+        counts = self.counts(visual, sound)
         return [counts[self.stage(layer)] for layer in range(self.num_layers)]
 
     def per_layer_shares(self) -> list[float]:
@@ -100,6 +109,9 @@ class Pyramid:
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.
+    sound : float or tuple of float, optional
+        Shares of the original tokens of sound after each boundary, in (0, 1], never rising, ranked among themselves;
+        one number s stands for s, s ** 2, ... As for visual tokens where left out.
 
     Raises
     ------
@@ -109,7 +121,7 @@ class Pyramid:
     Examples
     --------
     >>> Pyramid().resolve(32)
-    Schedule(num_layers=32, layers=(8, 16, 24), ratios=(0.5, 0.25, 0.125))
+    Schedule(num_layers=32, layers=(8, 16, 24), ratios=(0.5, 0.25, 0.125), sound=None)
     >>> Pyramid(layers=(10, 20), ratios=(0.5, 0.25)).resolve(32).counts(576)
     (576, 288, 144)
     """
@@ -122,6 +134,7 @@ class Pyramid:
     average: float | None = None
     scorer: str | Scorer | None = None
     allocator: str | Allocator = "joint"
+    sound: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         given: dict[str, Callable[[str, Any], Any]] = {  # lists are welcome, stored as tuples: hashable
@@ -130,6 +143,7 @@ class Pyramid:
             "layers": partial(checks.several, each=partial(checks.whole, least=0)),
             "ratios": partial(checks.several, each=checks.share),
             "average": checks.share,
+            "sound": _sound_shares,
         }
         for name, plain in given.items():
             if (value := getattr(self, name)) is not None:
@@ -144,6 +158,8 @@ class Pyramid:
             raise ConfigError(f"both ratio={self.ratio} and ratios={self.ratios} were given; give one of them.")
         if self.ratios is not None and any(b > a for a, b in pairwise(self.ratios)):
             raise ConfigError(f"ratios={self.ratios} rise; a token that was dropped can't come back: let them fall.")
+        if isinstance(self.sound, tuple) and any(b > a for a, b in pairwise(self.sound)):
+            raise ConfigError(f"sound={self.sound} rises; a token that was dropped can't come back: let it fall.")
         if self.layers is not None and any(b <= a for a, b in pairwise(self.layers)):
             raise ConfigError(f"layers={self.layers} are not strictly increasing; sort them and remove repeats.")
         self._check_stages()
@@ -247,8 +263,10 @@ class Pyramid:
             raise ConfigError(
                 f"{stages} stages were asked of a model with {num_layers} layers; use at most {num_layers}."
             )
+        sound = self._sound(stages - 1)
         if self.average is not None:
-            return Schedule(num_layers, *for_mean(self.average, stages, num_layers, rank_at))
+            layers, ratios = for_mean(self.average, stages, num_layers, rank_at)
+            return Schedule(num_layers, layers, ratios, None if sound is None else sound[: len(layers)])
         layers = tuple(self.layers) if self.layers is not None else even_layers(num_layers, stages)
         if layers and layers[-1] >= num_layers:
             raise ConfigError(
@@ -257,14 +275,25 @@ class Pyramid:
             )
         ratio = 0.5 if self.ratio is None else self.ratio
         ratios = tuple(self.ratios) if self.ratios is not None else tuple(ratio**s for s in range(1, stages))
-        last = dict(zip(moved(layers, rank_at, strict=self.layers is not None), ratios, strict=False))
-        return Schedule(num_layers, tuple(last), tuple(last.values()))
+        places = moved(layers, rank_at, strict=self.layers is not None)
+        last = dict(zip(places, ratios, strict=False))
+        heard = None if sound is None else tuple(dict(zip(places, sound, strict=False)).values())
+        return Schedule(num_layers, tuple(last), tuple(last.values()), heard)
+
+    def _sound(self, boundaries: int) -> tuple[float, ...] | None:
+        """Shares of sound after each of so many boundaries."""
+        if self.sound is None or isinstance(self.sound, tuple):
+            return self.sound
+        assert isinstance(self.sound, float)
+        return tuple(self.sound**s for s in range(1, boundaries + 1))
 
     def _num_stages(self) -> int:
         if self.ratios is not None:
             return len(self.ratios) + 1
         if self.layers is not None:
             return len(self.layers) + 1
+        if self.stages is None and isinstance(self.sound, tuple):
+            return len(self.sound) + 1
         return 4 if self.stages is None else self.stages
 
     def _check_stages(self) -> None:
@@ -274,9 +303,17 @@ class Pyramid:
                 ("stages", self.stages, 0),
                 ("layers", None if self.layers is None else len(self.layers), 1),
                 ("ratios", None if self.ratios is None else len(self.ratios), 1),
+                ("sound", len(self.sound) if isinstance(self.sound, tuple) else None, 1),
             )
             if count is not None
         }
         if len(set(given.values())) > 1:
             said = ", ".join(f"{name} make {count}" for name, count in given.items())
             raise ConfigError(f"the number of stages is contradictory: {said}; n boundaries make n + 1 stages.")
+
+
+def _sound_shares(name: str, given: Any) -> Any:
+    """One share or several."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return checks.several(name, given, each=checks.share)
+    return checks.share(name, given)

@@ -118,9 +118,9 @@ class Pushed:
     Attributes
     ----------
     frames : int
-        Frames taken, one that waits for its partner included.
+        Frames taken, those that wait included.
     waiting : int
-        Frames (0 or 1) that wait for the next push.
+        Frames that wait for the next push: an odd one for its partner, or more of them for the rest of their sound.
     visual_tokens : int
         Visual tokens that entered the language model.
     kept : tuple of int
@@ -129,6 +129,8 @@ class Pushed:
         Wall-clock time.
     skipped : int
         Frames that the gate left out.
+    sound_tokens : int
+        Tokens of sound that entered the language model.
     """
 
     frames: int
@@ -137,6 +139,7 @@ class Pushed:
     kept: tuple[int, ...]
     seconds: float
     skipped: int = 0
+    sound_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

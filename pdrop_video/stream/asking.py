@@ -44,6 +44,7 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
         "scorer": pyramid.scorer is not None and scorer_named(pyramid.scorer) != SCORERS["relevance"],
         "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
         "positions": pyramid.positions != "original",
+        "sound": pyramid.sound is not None,
     }
     for name, is_unused in unused.items():
         if is_unused:
@@ -95,7 +96,7 @@ class Question:
         self.retrieve, self.options = retrieve, options or []
         self.answer_prefix = answer_prefix
         self.ids = question_ids(lm, origin, text, answer_prefix)
-        self.tokens = len(self.ids) + (len(lm.adapter.closing()) if origin.answered is None else 0)
+        self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
         ingest.reach.check_question(origin, self.tokens + max((len(option) - 1 for option in self.options), default=0))
         with lasting():
             self.state = origin.fork()
@@ -117,11 +118,11 @@ class Question:
             # measured before the question: what the answer could rest on
             self.cache_tokens, self.cache_bytes = tuple(map(len, cache.tables)), cache.nbytes
             anchors = ingest.loop.anchors
-            self.kept = tuple(0 if at is None else int(cache.tables[at].visual.sum()) for at in anchors)
+            self.kept = tuple(0 if at is None else int(cache.tables[at].pictured.sum()) for at in anchors)
             cache.widen(ingest.trained)
             ahead = ingest.room_for_text(state, self.tokens)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
-            hidden = ingest.text(state, question_rows(self.lm, state, self.ids), passage)
+            hidden = ingest.text(state, question_rows(self.lm, ingest, state, self.ids), passage)
             self.evidence = tuple(_evidence(each, state.told_times(each.table.seconds)) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
 

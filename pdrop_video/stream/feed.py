@@ -6,6 +6,7 @@ Knows chunks of frames and how to push them. Refuses to know what a push does.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from os import getpid
 from threading import Condition, Thread, current_thread
 from typing import Any, Literal, NoReturn, Protocol, get_args
@@ -66,14 +67,14 @@ class Feed:
             "and open another with VideoStream.feed."
         )
 
-    def put(self, frames: FrameChunk | Any, seconds: Any = None) -> None:
+    def put(self, frames: FrameChunk | Any, seconds: Any = None, *, sound: Any = None, rate: int | None = None) -> None:
         """Let frames be pushed as soon as the stream gets to them; they are copied, so that a buffer can be used again.
 
         Where the queue is full, "block" waits for room, and "drop_oldest" drops the chunk that waits longest.
 
         Parameters
         ----------
-        frames, seconds
+        frames, seconds, sound, rate
             As for `VideoStream.push`.
 
         Raises
@@ -85,8 +86,8 @@ class Feed:
         PDropError
             What an earlier push raised; these frames were not taken.
         """
-        chunk = FrameChunk.checked(frames, seconds)
-        self._line.put(FrameChunk(chunk.frames.clone(), chunk.seconds, chunk.source, chunk.lost))
+        chunk = FrameChunk.checked(frames, seconds, sound, rate)
+        self._line.put(replace(chunk, frames=chunk.frames.clone()))
 
     def flush(self) -> None:
         """Wait until all that was put is watched or dropped.

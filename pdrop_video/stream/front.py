@@ -14,9 +14,10 @@ from torch import Tensor
 from ..common.checks import shown
 from ..errors import ConfigError
 from ..gate import Gate, Watched
-from ..models import Adapter, VisualChunk
+from ..models import Adapter, Hearing, VisualChunk
 from ..reduce import Reducer, Tokens
 from ..video import FrameChunk
+from . import hearing
 from .state import Seen, StreamState
 
 GATE, REDUCER = "gate", "reducer"
@@ -49,6 +50,25 @@ class Front:
             )
 
     # -- before the tower -------------------------------------------------------------------------------------------
+
+    def check(self, state: StreamState, chunk: FrameChunk) -> None:
+        """Refuse sound that can't go in, before anything is done; see `hearing.check_hearing`."""
+        hearing.check_hearing(self.adapter, state, chunk, gated=self.gate is not None)
+
+    def take(self, state: StreamState, chunk: FrameChunk) -> list[hearing.Taken]:
+        """What of a chunk, its sound included, can go in; what is left over waits in `state`."""
+        if chunk.sound is not None:
+            assert isinstance(self.adapter, Hearing)
+            return hearing.admit(self.adapter, state, chunk)
+        return [hearing.Taken(seen, ()) for seen in self.admit(state, chunk)]
+
+    def rest(self, state: StreamState) -> list[hearing.Taken]:
+        """All that waits, to go in without what it waits for."""
+        if state.heard is not None:
+            assert isinstance(self.adapter, Hearing)
+            return hearing.rest(self.adapter, state)
+        waiting, state.waiting = state.waiting, None
+        return [] if waiting is None else [hearing.Taken(waiting, ())]
 
     def admit(self, state: StreamState, chunk: FrameChunk) -> list[Seen]:
         """Runs of frames that make whole steps; what is left over waits in `state`.
@@ -121,15 +141,32 @@ class Front:
 
     # -- behind the tower -------------------------------------------------------------------------------------------
 
+    def perceive(self, state: StreamState, taken: hearing.Taken) -> VisualChunk:
+        """The tokens that enter the language model: of pictures, and of sound where there is any."""
+        if state.heard is None:
+            assert taken.seen is not None
+            return self.look(state, taken.seen)
+        assert isinstance(self.adapter, Hearing)
+        pictures = None
+        if taken.seen is not None:
+            pictures = self._seen(state, taken.seen)
+        chunk = hearing.hear(self.adapter, state, pictures, taken.units)
+        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+
     def look(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The visual tokens that enter the language model, as family, gate and reducer make them of whole steps."""
+        chunk = self._seen(state, seen)
+        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+
+    def _seen(self, state: StreamState, seen: Seen) -> VisualChunk:
+        """The same before the reducer."""
         chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step)
         step = self.adapter.frames_per_step
         chunk = replace(chunk, until=tuple(seen.until[min(i + step, len(seen)) - 1] for i in range(0, len(seen), step)))
         if seen.worth is not None:
             worth = torch.stack([part.any(0) for part in seen.worth.split(step)]).flatten()
             chunk = chunk.keep(worth.nonzero()[:, 0].to(chunk.embeds.device))
-        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+        return chunk
 
     def _reduced(self, state: StreamState, chunk: VisualChunk) -> VisualChunk:
         assert self.reducer is not None

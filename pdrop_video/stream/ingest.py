@@ -19,10 +19,11 @@ from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
 from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
-from ..models import Place, VisualChunk
+from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
+from ..pyramid.sound import Sound
 from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, state_bytes, steps_at_once
 from .passage import MemoryPassage
@@ -80,7 +81,9 @@ class Ingestor:
         self.glue = adapter.longest_glue()
         self.archive = archive_of(loop, memory, rope)
         closing = adapter.closing()
-        text = len(prefix) + (len(closing) + len(probe)) * asks
+        hush = adapter.ids(adapter.ears.ending) if isinstance(adapter, Hearing) else []
+        self.hush = adapter.rows(hush)
+        text = len(prefix) + (len(hush) + len(closing) + len(probe)) * asks
         self.reach = Reach(memory, self.limits, self.trained, len(prefix), text)
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.rows(probe)]) if asks else adapter.rows([])
@@ -117,28 +120,38 @@ class Ingestor:
 
         `between` is called before each piece, when the cache is whole.
         """
-        for piece in chunk.split(self._steps_at_once(chunk, state.place)):
+        for piece in chunk.split(self._steps_at_once(chunk, state)):
             between()
             self._prefill(state, piece)
         state.chunks += 1
 
-    def _steps_at_once(self, chunk: VisualChunk, place: Place) -> int:
+    def closing_of(self, state: StreamState) -> Tensor:
+        """Embeddings [tokens, hidden] that end the running video, and its sound with it."""
+        closing = self.adapter.closing()
+        return closing if state.heard is None else torch.cat([self.hush, closing])
+
+    def _probe(self, state: StreamState) -> Tensor:
+        """Rows that follow a piece and rank it."""
+        return self.probe if state.heard is None or not len(self.probe) else torch.cat([self.hush, self.probe])
+
+    def _steps_at_once(self, chunk: VisualChunk, state: StreamState) -> int:
         """How many steps of a chunk may be in flight together."""
         limits, steps = self.limits.moved, len(chunk.steps)
-        visual, most = max(chunk.visual_steps), max(chunk.glue_steps)
+        visual, most, sound = max(chunk.visual_steps), max(chunk.glue_steps), max(chunk.sound_steps)
+        place, asked = state.place, len(self._probe(state))
         # later steps have longer numbers and times, and perhaps all of their tokens, and must fit as well
         longest, whole = max(most, self.glue), chunk.places
 
         def fits(steps: int, share: float, visual: int = visual, glue: int = most) -> bool:
             """Whether so many steps take at most `share` of the room of every layer."""
-            incoming = self._incoming(steps * visual, steps * glue)
+            incoming = self._incoming(steps * visual, steps * glue, steps * sound, asked)
             text = len(self.prefix)
             return limits is None or all(n <= (b - text) * share for n, b in zip(incoming, limits, strict=True))
 
         if not fits(1, 1.0, whole, longest):
             said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {whole + longest} tokens{said} beside "
+                f"{self.memory} can't hold one step of {whole + longest + sound} tokens{said} beside "
                 f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:
@@ -149,20 +162,19 @@ class Ingestor:
         return steps_at_once(steps, fits)
 
     def fill_up(self, state: StreamState) -> None:
-        """Let an odd frame that waits be seen without its partner."""
-        if state.waiting is not None:
-            waiting, state.waiting = state.waiting, None
-            self.visual(state, self.front.look(state, waiting))
+        """Let what waits be seen and heard as it is: an odd frame without its partner, sound without its rest."""
+        for taken in self.front.rest(state):
+            self.visual(state, self.front.perceive(state, taken))
 
-    def _incoming(self, visual: int, glue: int) -> list[int]:
-        """Columns that each layer takes while so many tokens are in flight, the probe included."""
+    def _incoming(self, visual: int, glue: int, sound: int, asked: int) -> list[int]:
+        """Columns that each layer takes while so many tokens are in flight, a probe of `asked` included."""
         last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.ranks_at, default=0)
-        asked = [len(self.probe) if i < last else 0 for i in range(self.loop.schedule.num_layers)]
-        return [n + more for n, more in zip(self._columns(visual, glue), asked, strict=True)]
+        per_row = [asked if i < last else 0 for i in range(self.loop.schedule.num_layers)]
+        return [n + more for n, more in zip(self._columns(visual, glue, sound), per_row, strict=True)]
 
-    def _columns(self, visual: int, glue: int) -> list[int]:
+    def _columns(self, visual: int, glue: int, sound: int) -> list[int]:
         """Columns that each layer holds of so many tokens."""
-        per_layer = self.loop.schedule.per_layer(visual)
+        per_layer = self.loop.schedule.per_layer(visual, sound)
         return [n + glue if kind.holds else 0 for kind, n in zip(self.loop.kinds, per_layer, strict=True)]
 
     def _prefill(self, state: StreamState, piece: VisualChunk) -> None:
@@ -171,14 +183,15 @@ class Ingestor:
         if not len(piece):  # a gate found nothing in it; time goes on all the same
             state.place, state.steps = place, state.steps + len(piece.steps)
             return
-        count, asked, device = len(piece), len(self.probe), piece.embeds.device
-        schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens
-        per_layer = self._columns(piece.visual_tokens, glue)
+        probe, heard = self._probe(state), piece.sound_tokens
+        count, asked, device = len(piece), len(probe), piece.embeds.device
+        schedule, cache, glue = self.loop.schedule, state.cache, count - piece.visual_tokens - heard
+        per_layer = self._columns(piece.visual_tokens, glue, heard)
         entering = piece.embeds if piece.ids is None else self.adapter.beside(piece.embeds, piece.ids)
-        hidden = torch.cat([entering, self.probe.to(entering)])
+        hidden = torch.cat([entering, probe.to(entering)])
         asking, end = self.adapter.positions.text(asked, place)
         ahead = ahead_of(state.place, int(positions[0].min()), place.next, end)
-        cache.make_room(self._incoming(piece.visual_tokens, glue), ahead)
+        cache.make_room(self._incoming(piece.visual_tokens, glue, heard, asked), ahead)
         self.range.heed(ahead.end - min(shift.text for shift in cache.stood))
         positions = torch.cat([positions, asking], dim=-1).to(device)
         numbers = dict(index=state.rows, step=state.steps, chunk=state.chunks)
@@ -192,7 +205,7 @@ class Ingestor:
             positions,
             F.pad(piece.visual, (0, asked))[None],
             probe=row[:, -1:],
-            question=row >= count + self.closing,
+            question=row >= count + asked - len(self.probe) + self.closing,
             transient=None if asks else row >= count,
             fleeting=asked,
             layout=_layout(table, piece, state.steps, asked),
@@ -200,15 +213,16 @@ class Ingestor:
             cache=cache,
             deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
             passage=passage,
+            sound=_sound(piece, state.sound_tokens, asked),
         )
         cache.queries = passage.queries
         state.usual = rows.usual
         cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
-        cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, cache.shifts))
+        cache.record(stage_tables(table, rows, schedule, piece.visual_tokens, heard, cache.shifts))
         cache.slide()
         state.place, state.rows, state.steps = place, state.rows + count, state.steps + len(piece.steps)
-        state.visual_tokens += piece.visual_tokens
-        state.pieces += ((piece.visual_tokens, glue),)
+        state.visual_tokens, state.sound_tokens = state.visual_tokens + piece.visual_tokens, state.sound_tokens + heard
+        state.pieces += ((piece.visual_tokens + heard, glue),)
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
 
@@ -261,21 +275,32 @@ class Ingestor:
         tokens = len(embeds)
         self.reach.check_text(tokens)
         state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
+        before = state.place
         self.text(state, embeds)
-        self._note(state, tokens)
+        self._note(state, tokens, self.adapter.positions.text(tokens, before)[0])
         state.cache.slide()
         if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps
 
-    def _note(self, state: StreamState, tokens: int) -> None:
-        """Note in the tables the text that was run last."""
+    def _note(self, state: StreamState, tokens: int, positions: Tensor | None = None) -> None:
+        """Note in the tables the text that was run last, one position a token unless they are said."""
         device = self.probe.device
         index = torch.arange(state.rows, state.rows + tokens, device=device)
-        position = torch.arange(state.place.next - tokens, state.place.next, device=device)
-        position = position[:, None].expand(-1, self.loop.axes)
+        if positions is None:
+            positions = torch.arange(state.place.next - tokens, state.place.next, device="cpu").expand(
+                self.loop.axes, 1, -1
+            )
+        position = positions.reshape(-1, tokens).T.to(device)
         state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
         state.rows += tokens
+
+
+def _sound(piece: VisualChunk, before: int, text: int) -> Sound | None:
+    """The rows of sound of a piece that so many came before, and text comes behind."""
+    if piece.sound is None or not len(piece.sound):
+        return None
+    return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:

@@ -35,6 +35,13 @@ def chunk_table(
         for times in (piece.seconds, piece.seconds if piece.until is None else piece.until)
     )
     position = positions.reshape(-1, count).T
+    heard = piece.visual
+    if piece.sound is not None:  # it has the step whose time it shares, a second of its own, and no place in a picture
+        at = piece.sound.mask.long().argsort(descending=True, stable=True)[: len(piece.sound)]  # no device waits
+        times = torch.tensor([s - since for s in piece.sound.seconds], dtype=seconds.dtype, device=device)
+        number = number.index_copy(0, at, torch.tensor(piece.sound.sharing, dtype=number.dtype, device=device))
+        seconds, until = (column.index_copy(0, at, times) for column in (seconds, until))
+        heard = heard | piece.sound.mask
     return TokenTable(
         index=torch.arange(index, index + count, device=device),
         seconds=seconds,
@@ -44,7 +51,7 @@ def chunk_table(
         row=torch.where(piece.visual, place // width, -1),
         column=torch.where(piece.visual, place % width, -1),
         score=torch.zeros(count, dtype=torch.float32, device=device),
-        visual=piece.visual,
+        visual=heard,
         position=position,
         entered=position,
         now=position,
@@ -52,12 +59,13 @@ def chunk_table(
 
 
 def stage_tables(
-    whole: TokenTable, rows: Rows, schedule: Schedule, visual_tokens: int, shifts: list[Shift]
+    whole: TokenTable, rows: Rows, schedule: Schedule, visual_tokens: int, sound_tokens: int, shifts: list[Shift]
 ) -> list[TokenTable]:
     """What each layer now holds more: the rows of its stage, with the score of the stage's closing boundary."""
     count, stages = len(whole), len(schedule.layers) + 1
     alive, score = torch.arange(count, device=whole.index.device), whole.score
-    held = [n + count - visual_tokens for n in schedule.counts(visual_tokens)]
+    glue = count - visual_tokens - sound_tokens
+    held = [n + glue for n in schedule.counts(visual_tokens, sound_tokens)]
     tables = []
     for stage in range(stages):
         if stage > 0:  # the chunk's rows came before the probe, so they are still the first of what was kept
@@ -79,6 +87,6 @@ def _per_layer(tables: list[TokenTable], shifts: list[Shift]) -> list[TokenTable
     made: dict[tuple[int, Shift], TokenTable] = {}
     for table, shift in zip(tables, shifts, strict=True):
         if (id(table), shift) not in made:
-            now = shift.move(table.position, table.visual)
+            now = shift.move(table.position, table.pictured)
             made[id(table), shift] = replace(table, entered=now, now=now)
     return [made[id(table), shift] for table, shift in zip(tables, shifts, strict=True)]

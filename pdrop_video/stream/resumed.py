@@ -20,9 +20,9 @@ from ..memory.table import time_dtype
 from ..models import Place
 from ..video import FrameChunk
 from .ingest import Ingestor
-from .state import Seen, StreamState
+from .state import Heard, Seen, StreamState
 
-_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "skipped")
+_COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "sound_tokens", "skipped")
 _TUPLES = ("span", "told", "answered")
 PLAIN = (*_COUNTS, *_TUPLES)
 """Fields of a state that stand in the header as they are."""
@@ -93,7 +93,19 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
         state.waiting = Seen(
             waiting.frames, waiting.seconds, until, _worth(tensors.get("waiting_worth"), waiting, until)
         )
+    if (heard := header.get("heard")) is not None:
+        state.heard = _heard(heard, tensors["heard"])
     return state
+
+
+def _heard(given: dict[str, Any], samples: Tensor) -> Heard:
+    """How far a video was heard."""
+    if samples.dtype != torch.float32 or samples.ndim != 1:
+        raise ValueError(f"sound that waits is {samples.dtype} {tuple(samples.shape)}")
+    height, width = (whole("size", side, 1, _SIDE) for side in given["size"])
+    return Heard(
+        samples.cpu(), real("begun", given["begun"]), whole("taken", given["taken"], 0, _MOST), (height, width)
+    )
 
 
 def _worth(worth: Tensor | None, waiting: FrameChunk, until: tuple[float, ...]) -> Tensor | None:
@@ -133,7 +145,10 @@ def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torc
 
 def _plain_values(given: dict[str, Any], vocabulary: int) -> dict[str, Any]:
     """Those fields of a state that are no tensors, each of its own kind."""
-    given = {"skipped": 0} | given  # a version without gates left nothing out
+    given = {
+        "skipped": 0,
+        "sound_tokens": 0,
+    } | given  # a version without gates left nothing out, one without ears heard none
     plain: dict[str, Any] = {name: whole(name, given[name], 0, _MOST) for name in _COUNTS}
     span, told, answered = (given[name] for name in _TUPLES)
     if span is not None:

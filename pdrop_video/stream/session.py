@@ -73,12 +73,17 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors["waiting"] = state.waiting.frames
         if state.waiting.worth is not None:
             tensors["waiting_worth"] = state.waiting.worth
+    heard = None
+    if state.heard is not None:
+        tensors["heard"] = state.heard.samples
+        heard = {"begun": state.heard.begun, "taken": state.heard.taken, "size": state.heard.size}
     header = {
         "format": _FORMAT,
         "fingerprint": fingerprint(stream.lm),
         "pyramid": {
             "layers": schedule.layers,
             "ratios": schedule.ratios,
+            **({} if schedule.sound is None else {"sound": schedule.sound}),
             "scorer": name_of(SCORERS, stream.loop.scorer),
             "allocator": name_of(ALLOCATORS, stream.loop.allocator),
         },
@@ -99,6 +104,7 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
         "waiting_seconds": None if state.waiting is None else state.waiting.seconds,
         "waiting_until": None if state.waiting is None else state.waiting.until,
+        "heard": heard,
         "push_seconds": state.push_seconds,
         "since": state.since,
         "place": asdict(state.place),

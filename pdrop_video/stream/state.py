@@ -54,6 +54,32 @@ class Seen:
         return Seen(frames.clone() if clone else frames, self.seconds[first:last], self.until[first:last], worth)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """How far the running video was heard.
+
+    Attributes
+    ----------
+    samples : Tensor [samples], float32
+        Sound that waits for the rest of its stretch.
+    begun : float
+        When the video began.
+    taken : int
+        Samples that went in.
+    size : (h, w)
+        The grid of its latest pictures.
+    """
+
+    samples: Tensor
+    begun: float
+    taken: int = 0
+    size: tuple[int, int] = (1, 1)
+
+    def until(self, rate: int) -> float:
+        """Up to when there was sound."""
+        return self.begun + (self.taken + len(self.samples)) / rate
+
+
 @dataclass(slots=True)
 class StreamState:
     """What a stream has come to; a fork of it can be changed without touching the original.
@@ -66,13 +92,15 @@ class StreamState:
     rows : int
         Tokens that entered so far, which is the next token's number in the stream.
     waiting : Seen or None
-        Frames that wait for the rest of their step: an odd one for its partner.
+        Frames that wait for the rest of their step, an odd one for its partner, or for that of their sound.
+    heard : Heard or None
+        The running video's sound; None without.
     told : tuple of str
         Text that goes in front of the next frame.
     answered : tuple of int or None
         After a turn that was kept, and until something follows it: those last tokens of the answer that the cache
         does not hold yet.
-    chunks, steps, frames, visual_tokens : int
+    chunks, steps, frames, visual_tokens, sound_tokens : int
         What entered so far; a kept turn counts as a chunk and a step, and a frame that a gate left out as a frame.
     skipped : int
         Frames that a gate left out.
@@ -89,7 +117,7 @@ class StreamState:
     kept : list of int
         How many visual tokens each stage kept of those that the running push brought.
     pieces : tuple of (int, int)
-        Visual tokens and glue of each piece in which that push was run.
+        Visual tokens, with those of sound, and glue of each piece in which that push was run.
     reduced : tuple of int
         Visual tokens that the reducer was given in it, time by time.
     """
@@ -98,12 +126,14 @@ class StreamState:
     place: Place
     rows: int
     waiting: Seen | None = None
+    heard: Heard | None = None
     told: tuple[str, ...] = ()
     answered: tuple[int, ...] | None = None
     chunks: int = 0
     steps: int = 0
     frames: int = 0
     visual_tokens: int = 0
+    sound_tokens: int = 0
     skipped: int = 0
     first_step: int = 0
     span: tuple[float, float] | None = None

@@ -28,10 +28,10 @@ def question_ids(lm: SharedModel, state: StreamState, question: str, answer_pref
     return asked + (prompt.words(answer_prefix) if answer_prefix else [])
 
 
-def question_rows(lm: SharedModel, state: StreamState, ids: list[int]) -> Tensor:
+def question_rows(lm: SharedModel, ingest: Ingestor, state: StreamState, ids: list[int]) -> Tensor:
     """The rows of a question's ids, with what closes the video [rows, hidden]."""
     rows = lm.adapter.rows(ids)
-    return rows if state.answered is not None else torch.cat([lm.adapter.closing(), rows])
+    return rows if state.answered is not None else torch.cat([ingest.closing_of(state), rows])
 
 
 def check_told(lm: SharedModel, ingest: Ingestor, told: tuple[str, ...]) -> None:
@@ -77,7 +77,7 @@ def keep_turn(
 ) -> None:
     """Let a question and its answer (token ids) into the memory."""
     ingest.fill_up(state)
-    rows = question_rows(lm, state, question_ids(lm, state, question, prefix))
-    state.told = ()
+    rows = question_rows(lm, ingest, state, question_ids(lm, state, question, prefix))
+    state.told, state.heard = (), None
     ingest.remember(state, torch.cat([rows, lm.adapter.rows(answer[:-1])]))
     state.answered = tuple(answer[-1:])

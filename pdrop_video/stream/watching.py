@@ -108,8 +108,10 @@ class Watching:
 
     # -- pushing ----------------------------------------------------------------------------------------------------
 
-    def push(self, frames: FrameChunk | Any, seconds: Any = None) -> Pushed:
-        """Watch some more frames.
+    def push(
+        self, frames: FrameChunk | Any, seconds: Any = None, *, sound: Any = None, rate: int | None = None
+    ) -> Pushed:
+        """Watch some more frames, and hear their sound.
 
         Parameters
         ----------
@@ -117,6 +119,11 @@ class Watching:
             RGB. Frames at irregular times are welcome.
         seconds : sequence of float, optional
             The time of each frame; only, and always, with an array.
+        sound : array or Tensor [samples] or [channels, samples], optional
+            What is to be heard from the first of these frames up to the first of the next push, int16 or floating point
+            from -1 to 1; for models that hear. A video has sound from its first push on, or none.
+        rate : int, optional
+            Samples a second, which must be the model's; only, and always, with sound.
 
         Returns
         -------
@@ -125,32 +132,38 @@ class Watching:
         Raises
         ------
         FrameError
-            If dtype, shape or times are wrong, or times go back. The stream stays as it was.
+            If dtype, shape or times are wrong, or times go back; if sound and frames do not fit each other. The stream
+            stays as it was.
         ConfigError
-            If a single step of frames does not fit into the budget. The stream stays as it was.
+            If a single step of frames does not fit into the budget; if there is sound and the model has no ears. The
+            stream stays as it was.
 
         Notes
         -----
         A family that merges frames in pairs holds an odd last frame over to the next push; `ask` sees it meanwhile.
+        Sound, and the frames with it, wait likewise until a stretch is whole that the model hears at once: 2 seconds
+        for Qwen2.5-Omni, 8 for Qwen3-Omni.
         """
         begun = perf_counter()
-        chunk = FrameChunk.checked(frames, seconds)
+        chunk = FrameChunk.checked(frames, seconds, sound, rate)
         with self._access.whole():
             self._check_times(chunk)
             before = self._state
+            self._ingest.front.check(before, chunk)
             with self._changing(replace(before, kept=[0] * self._ingest.stages, pieces=(), reduced=())) as state:
                 state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
                 state.frames += len(chunk)
-                runs = self._ingest.front.admit(state, chunk)
+                runs = self._ingest.front.take(state, chunk)
                 if runs or state.waiting is not None:
                     follow_up(self.lm, self._ingest, state)
-                for seen in runs:
-                    self._ingest.visual(state, self._ingest.front.look(state, seen), self._access.give_way)
-                taken = perf_counter() - begun
-                state.push_seconds += taken
+                for taken in runs:
+                    self._ingest.visual(state, self._ingest.front.perceive(state, taken), self._access.give_way)
+                spent = perf_counter() - begun
+                state.push_seconds += spent
         waiting = 0 if state.waiting is None else len(state.waiting)
         entered, skipped = state.visual_tokens - before.visual_tokens, state.skipped - before.skipped
-        return Pushed(len(chunk), waiting, entered, tuple(state.kept), taken, skipped)
+        heard = state.sound_tokens - before.sound_tokens
+        return Pushed(len(chunk), waiting, entered, tuple(state.kept), spent, skipped, heard)
 
     def tell(self, text: str) -> None:
         """Let text, such as a subtitle, into the stream between the frames before and those to come.
@@ -169,6 +182,11 @@ class Watching:
         """
         checks.text("text", text)
         with self._access.serial():
+            if self._state.heard is not None:
+                raise ConfigError(
+                    "text can't be told in the middle of a video with sound, which stands in one piece; tell it before "
+                    "the first frame, or ask with keep=True."
+                )
             told = (*self._state.told, text)
             check_told(self.lm, self._ingest, told)
             self._state = replace(self._state, told=told)

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from ..common.checks import real, shown, whole
 from ..errors import ConfigError, FrameError
+from .sound import as_sound
 
 Frames: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
+Samples: TypeAlias = "torch.Tensor | NDArray[np.int16] | NDArray[np.floating]"
 Seconds: TypeAlias = "Iterable[float] | NDArray[np.floating] | torch.Tensor"
 
 
@@ -38,6 +40,11 @@ class FrameChunk:
         Where the frames came from, for messages (a path, or empty).
     lost : int
         Packets and frames that the source could not deliver intact so far, up to and including this chunk.
+    sound : torch.Tensor, optional
+        What is to be heard from the first frame on, up to the first of the next chunk: one channel, float32 from -1 to
+        1, `[samples]`.
+    rate : int
+        Samples a second; 0 without sound.
 
     Raises
     ------
@@ -51,6 +58,8 @@ class FrameChunk:
     seconds: tuple[float, ...]
     source: str = ""
     lost: int = 0
+    sound: torch.Tensor | None = None
+    rate: int = 0
 
     def __post_init__(self) -> None:
         """Check the rules that everything after this point relies on."""
@@ -59,13 +68,24 @@ class FrameChunk:
         if not isinstance(self.source, str):
             raise FrameError(f"source is {shown(self.source)}; expected text that says where the frames came from.")
         whole("lost", self.lost, 0)
+        if self.sound is not None:
+            samples, _ = as_sound(self.sound, self.rate or None)
+            object.__setattr__(self, "sound", samples)
 
     def __len__(self) -> int:
         """Count the frames."""
         return len(self.frames)
 
     @classmethod
-    def of(cls, frames: Frames, seconds: Seconds, source: str = "", lost: int = 0) -> FrameChunk:
+    def of(
+        cls,
+        frames: Frames,
+        seconds: Seconds,
+        source: str = "",
+        lost: int = 0,
+        sound: Samples | None = None,
+        rate: int | None = None,
+    ) -> FrameChunk:
         """Make a chunk from a numpy array or a tensor, without a copy wherever that is safe.
 
         Parameters
@@ -79,6 +99,10 @@ class FrameChunk:
             Where the frames came from.
         lost : int
             What the source could not deliver intact so far.
+        sound : numpy.ndarray or torch.Tensor, optional
+            Samples of int16 or floating point, `[samples]` or `[channels, samples]`, from the first frame on.
+        rate : int, optional
+            Samples a second; only, and always, with sound.
 
         Returns
         -------
@@ -91,10 +115,21 @@ class FrameChunk:
         """
         pictures = _as_tensor(frames)
         _check_frames(pictures)
-        return cls(pictures, _as_seconds(seconds, most=len(pictures)), source, lost)
+        times = _as_seconds(seconds, most=len(pictures))
+        if sound is None:
+            if rate is not None:
+                raise FrameError(f"a rate of {shown(rate)} came without sound; give both, or none.")
+            return cls(pictures, times, source, lost)
+        return cls(pictures, times, source, lost, *as_sound(sound, rate))
 
     @classmethod
-    def checked(cls, frames: FrameChunk | Frames, seconds: Seconds | None = None) -> FrameChunk:
+    def checked(
+        cls,
+        frames: FrameChunk | Frames,
+        seconds: Seconds | None = None,
+        sound: Samples | None = None,
+        rate: int | None = None,
+    ) -> FrameChunk:
         """Take what a caller hands over: a chunk, or frames and their times, as for `of`.
 
         Raises
@@ -105,12 +140,17 @@ class FrameChunk:
         if isinstance(frames, FrameChunk):
             if seconds is not None:
                 raise FrameError("seconds were given beside a FrameChunk, which has its own; leave them out.")
+            if sound is not None or rate is not None:
+                raise FrameError(
+                    "sound was given beside a FrameChunk, which has its own or none; make the chunk with "
+                    "FrameChunk.of(..., sound=samples, rate=hz)."
+                )
             return frames
         if seconds is None:
             raise FrameError(
                 "frames came without seconds; give push(frames, seconds) one time in seconds for each frame."
             )
-        return cls.of(frames, seconds)
+        return cls.of(frames, seconds, sound=sound, rate=rate)
 
 
 def _as_tensor(frames: object) -> torch.Tensor:

@@ -64,6 +64,11 @@ class FileFrames:
         refuse_beyond_end(sampling, self._times, self.info.duration, address.name)
 
     @property
+    def origin(self) -> Fraction:
+        """The video's start on the container's own clock, in seconds."""
+        return self._track.origin
+
+    @property
     def frames_decoded(self) -> int:
         """Frames decoded so far."""
         return self._track.decoded

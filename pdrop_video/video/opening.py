@@ -16,7 +16,11 @@ from .file import FileFrames, known_times
 from .live import LiveFrames
 from .reader import VideoReader
 from .sampling import Rule, Sampling
+from .soundtrack import SoundTrack
 from .track import Track
+
+_HEARD = 16_000
+"""Samples a second that models hear."""
 
 
 def open_video(
@@ -34,6 +38,7 @@ def open_video(
     format: str | None = None,
     protocols: str | None = None,
     connection: Connection | None = None,
+    sound: bool | int = False,
 ) -> VideoReader:
     """Open a video file, a stream on the network or a camera for reading in chunks of sampled frames.
 
@@ -75,6 +80,9 @@ def open_video(
         lists other files is refused unless this is given.
     connection : Connection or None
         Time-outs, attempts to connect again, and options for FFmpeg; None for the usual ones.
+    sound : bool or int
+        Whether chunks carry their sound, from their first frame up to the first of the next, for models that hear: of
+        one channel, at the 16,000 samples a second that they hear, or at so many. Of files, read with PyAV.
 
     Returns
     -------
@@ -104,9 +112,15 @@ def open_video(
     _check(decoder, ahead, policy)
     address = Address.of(source, format, protocols)
     patience = Connection() if connection is None else instance("connection", connection, Connection, "Connection()")
+    rate = _rate(sound, decoder)
     drawn = _open(address, patience, sampling, decoder)
     latest = isinstance(drawn, LiveFrames) if policy is None else policy == "latest"
-    return VideoReader(drawn, address.name, sampling, ahead=ahead, latest=latest)
+    try:
+        track = None if rate is None else _sound(drawn, address, patience, rate, latest=latest)
+    except BaseException:
+        drawn.close()
+        raise
+    return VideoReader(drawn, address.name, sampling, ahead=ahead, latest=latest, sound=track)
 
 
 def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None) -> tuple[float, ...]:
@@ -161,6 +175,26 @@ def _open(address: Address, connection: Connection, sampling: Sampling, decoder:
     except BaseException:
         track.close()
         raise
+
+
+def _rate(sound: object, decoder: str) -> int | None:
+    """Samples a second of the sound that is wanted; None for none."""
+    if sound is False:
+        return None
+    if decoder != "pyav":
+        raise ConfigError(f"sound is read with decoder='pyav' alone; leave decoder={decoder!r} out.")
+    return _HEARD if sound is True else whole("sound", sound, 1000, 10**6)
+
+
+def _sound(drawn: Drawn, address: Address, connection: Connection, rate: int, *, latest: bool) -> SoundTrack:
+    if not isinstance(drawn, FileFrames):
+        raise ConfigError(
+            f"sound is read from files alone, and {address.name} is live; leave sound out, or push frames "
+            "with sound of your own."
+        )
+    if latest:
+        raise ConfigError("with sound no frames can be dropped; leave policy='latest' out.")
+    return SoundTrack(address, connection, rate, drawn.origin)
 
 
 def _is_live(address: Address, track: Track) -> bool:

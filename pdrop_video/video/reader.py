@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from types import TracebackType
 
 import numpy as np
@@ -21,6 +22,7 @@ from .decode import counted
 from .drawn import Drawn, Shot
 from .live import LiveFrames
 from .sampling import Sampling
+from .soundtrack import SoundTrack
 
 
 class VideoReader:
@@ -40,12 +42,23 @@ class VideoReader:
         Frames handed out so far.
     """
 
-    def __init__(self, drawn: Drawn, source: str, sampling: Sampling, *, ahead: int = 0, latest: bool = False) -> None:
+    def __init__(
+        self,
+        drawn: Drawn,
+        source: str,
+        sampling: Sampling,
+        *,
+        ahead: int = 0,
+        latest: bool = False,
+        sound: SoundTrack | None = None,
+    ) -> None:
         self.info = drawn.info
         self.source = source
         self.frames_read = 0
         self._drawn = drawn
         self._sampling = sampling
+        self._sound = sound
+        self._next: Shot | None = None  # the first of the next chunk, where this one's sound ends
         self._closed = self._exhausted = False
         self._process = os.getpid()
         live = isinstance(drawn, LiveFrames)
@@ -113,9 +126,10 @@ class VideoReader:
             )
         if self._exhausted:
             raise StopIteration
-        shots: list[Shot] = []
+        shots: list[Shot] = [] if self._next is None else [self._next]
+        room = self._sampling.chunk + (self._sound is not None)
         try:
-            while not self._closed and len(shots) < self._sampling.chunk:
+            while not self._closed and len(shots) < room:
                 shots.append(next(self._shots))
         except StopIteration:
             self._exhausted = not self._closed
@@ -124,6 +138,7 @@ class VideoReader:
             raise
         if self._closed:
             raise VideoError(f"the reader of {self.source} is closed; open the video again with open_video to read it.")
+        sound, rate = self._heard(shots)
         if self._exhausted:
             self._finish(frames=len(shots))
         if not shots:
@@ -131,7 +146,20 @@ class VideoReader:
         self.frames_read += len(shots)
         lost = self.lost if self._exhausted else shots[-1].lost
         pictures = torch.from_numpy(np.stack([shot.picture for shot in shots]))
-        return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost)
+        return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost, sound, rate)
+
+    def _heard(self, shots: list[Shot]) -> tuple[torch.Tensor | None, int]:
+        """The sound of a chunk, up to the first frame of the next one, which is taken out of `shots` and kept."""
+        if self._sound is None or not shots:
+            return None, 0
+        self._next = shots.pop() if len(shots) > self._sampling.chunk else None
+        first, last, end = shots[0].time, shots[-1].time, self._sampling.end
+        if self._next is not None:
+            until = self._next.time
+        else:  # the last frames are on screen for as long as those before
+            apart = last - shots[-2].time if len(shots) > 1 else 1 / (self._sampling.fps or Fraction(1))
+            until = last + apart if end is None else min(last + apart, end)
+        return self._sound.take(first, until, fill=True), self._sound.rate
 
     def __enter__(self) -> VideoReader:
         """Use the reader as a context manager that closes the source."""
@@ -149,6 +177,8 @@ class VideoReader:
         self._closed = True
         if self._process != os.getpid():  # what was opened is still in use where it was opened
             return
+        if self._sound is not None:
+            self._sound.close()
         if self._ahead is not None:
             self._ahead.close()
         else:

@@ -52,6 +52,8 @@ class Track:
         The first frame; the display matrix comes with the frames.
     began : Fraction
         Its time in seconds from the start of the video.
+    origin : Fraction
+        That start on the container's own clock, in seconds.
     clock : Clock
         What it says of the times so far.
     step : Fraction
@@ -95,6 +97,8 @@ class Track:
                     "the file plays, or convert it."
                 )
             self.first, self.began = self._pending
+            stated = start_seconds(self.stream)
+            self.origin = (self._seconds(self.first.pts) or Fraction(0)) if stated is None else stated
         except BaseException:
             self.container.close()
             raise

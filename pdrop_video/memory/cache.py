@@ -22,7 +22,7 @@ from .evictors import Evictor, Held, Merger
 from .layer import KeyValueLayer
 from .limits import Limits
 from .room import Arrangement
-from .sliding import LatentLayer, SlidingLayer, newest, shared
+from .sliding import LatentLayer, SlidingLayer, shared, slide
 from .states import StateLayer
 from .storages import STORAGES, Storage
 from .table import TokenTable
@@ -168,20 +168,7 @@ class StreamCache(Cache):
 
     def slide(self) -> None:
         """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""
-        done: dict[tuple[int, int], tuple[Any, ...]] = {}
-        shares: dict[Any, tuple[Tensor, Tensor]] = {}
-        for i, kind in enumerate(self.kinds):
-            table, layer = self.tables[i], self.layers[i]
-            if kind.window is None or len(table) <= kind.window:
-                continue
-            key = id(table), kind.window
-            if key not in done:
-                move = Arrangement.of(newest(table.index, kind.window), len(table))
-                done[key] = move, table.take(move.order), table
-            move, self.tables[i], _ = done[key]
-            before = layer.positions
-            layer.keep(move)
-            layer.positions = shared(shares, before, layer.positions, *key)
+        slide(self.kinds, self.layers, self.tables)
 
     # -- making room ------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,20 @@
 """Layers whose columns are of a kind of their own: a sliding window's, and latents.
 
-Knows the interface of a transformers cache layer. Refuses to know what the tokens are.
+Knows the interface of a transformers cache layer, and in which order tokens came. Refuses to know what they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..common.kinds import LayerKind
 from .layer import KeyValueLayer
 from .room import Arrangement
+from .table import TokenTable
 
 
 class SlidingLayer(KeyValueLayer):
@@ -85,6 +88,20 @@ def shared(done: dict[Any, tuple[Tensor, Tensor]], before: Tensor | None, now: T
     return done.setdefault((id(before), *key), (now, before))[0]
 
 
-def newest(index: Tensor, window: int) -> Tensor:
-    """Ascending numbers of the `window` newest of columns, by the order in which they came [columns]."""
-    return torch.topk(index, window, sorted=False).indices.sort().values
+def slide(kinds: Sequence[LayerKind], layers: Sequence[Any], tables: list[TokenTable]) -> None:
+    """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""
+    done: dict[tuple[int, int], tuple[Any, ...]] = {}
+    shares: dict[Any, tuple[Tensor, Tensor]] = {}
+    for i, (kind, layer) in enumerate(zip(kinds, layers, strict=True)):
+        table = tables[i]
+        if kind.window is None or len(table) <= kind.window:
+            continue
+        key = id(table), kind.window
+        if key not in done:
+            newest = torch.topk(table.index, kind.window, sorted=False).indices.sort().values
+            move = Arrangement.of(newest, len(table))
+            done[key] = move, table.take(move.order), table
+        move, tables[i], _ = done[key]
+        before = layer.positions
+        layer.keep(move)
+        layer.positions = shared(shares, before, layer.positions, *key)

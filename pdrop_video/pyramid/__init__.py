@@ -4,8 +4,9 @@ from .allocators import ALLOCATORS
 from .context import pyramid_drop
 from .loop import LayerLoop
 from .rows import Boundary, Rows
-from .schedule import Pyramid, Schedule
+from .schedule import Pyramid
 from .scorers import SCORERS, Layout
+from .stages import Schedule
 from .trace import Trace
 
 __all__ = [

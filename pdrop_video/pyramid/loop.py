@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -22,13 +21,14 @@ from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
 from .heads import Rope, attention_of, held_keys, rotate_held, turned
 from .lending import Lenders
-from .masks import Masks
+from .masks import Masks, steps_of
 from .rank import distinct_rows
 from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
-from .schedule import Pyramid, Schedule
+from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .sound import Sound
 from .stack import refuse_checkpointing
+from .stages import Schedule
 from .states import run_states
 
 
@@ -149,7 +149,7 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         competes = nothing if visual is None or not drops else visual
-        together = _steps(visual, layout) if any(kind.mutual for kind in self.kinds) else None
+        together = steps_of(visual, layout) if any(kind.mutual for kind in self.kinds) else None
         layout = layout or Layout.one_picture(competes)
         rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together)
         n_visual, n_text = count(rows) if drops else ([], [])
@@ -303,11 +303,3 @@ class LayerLoop:
         cos, sin = turned(rope)
         rope = cos.index_select(-2, which), sin.index_select(-2, which)
         return rotate_held(attention_of(self.decoder.layers[layer]), states, rope)[0].to(keys)
-
-
-def _steps(visual: Tensor | None, layout: Layout | None) -> Tensor | None:
-    """The step of each visual row [batch, rows], -1 of text; where no layout says it, what stands together is one."""
-    if visual is None or layout is not None:
-        return None if layout is None else layout.frame
-    begins = visual & ~F.pad(visual, (1, 0))[:, :-1]
-    return begins.long().cumsum(1).masked_fill(~visual, 0) - 1

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
@@ -18,6 +19,7 @@ from transformers.masking_utils import create_causal_mask
 from ..common.kinds import LayerKind
 from ..errors import ModelError
 from .rows import CACHE, Rows, allowed_columns, past_columns
+from .scorers import Layout
 
 
 class Masks:
@@ -95,3 +97,11 @@ def _together(groups: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: 
 def _within(columns: Tensor, window: int, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Whether a column lies in the window of a row, for ``create_causal_mask``."""
     return columns[batch, row] - columns[batch, column] < window
+
+
+def steps_of(visual: Tensor | None, layout: Layout | None) -> Tensor | None:
+    """The step of each visual row [batch, rows], -1 of text; where no layout says it, what stands together is one."""
+    if visual is None or layout is not None:
+        return None if layout is None else layout.frame
+    begins = visual & ~F.pad(visual, (1, 0))[:, :-1]
+    return begins.long().cumsum(1).masked_fill(~visual, 0) - 1

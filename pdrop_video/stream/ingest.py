@@ -20,7 +20,7 @@ from ..memory.evictors import evictor_named
 from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
 from ..models import Hearing, Place, VisualChunk
-from ..pyramid import LayerLoop, Layout
+from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from ..pyramid.sound import Sound
@@ -28,7 +28,7 @@ from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
-from .records import chunk_table, stage_tables, text_tables
+from .records import chunk_table, layout_of, stage_tables, text_tables
 from .state import StreamState
 
 
@@ -208,7 +208,7 @@ class Ingestor:
             question=row >= count + asked - len(self.probe) + self.closing,
             transient=None if asks else row >= count,
             fleeting=asked,
-            layout=_layout(table, piece, state.steps, asked),
+            layout=layout_of(table, piece, state.steps, asked),
             usual=state.usual,
             cache=cache,
             deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
@@ -301,11 +301,3 @@ def _sound(piece: VisualChunk, before: int, text: int) -> Sound | None:
     if piece.sound is None or not len(piece.sound):
         return None
     return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)
-
-
-def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
-    """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
-    frame = torch.where(piece.visual, table.step - first, -1)
-    place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
-    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
-    return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first)

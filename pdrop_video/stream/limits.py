@@ -65,6 +65,11 @@ class Sizes:
         """Of one token in one of the layers `kept`, on average."""
         return sum(self.token[i] for i in kept) // len(kept)
 
+    def bound(self, kept: tuple[int, ...], limits: tuple[int, ...], moved: list[bool]) -> int:
+        """Of all layers, where those in `kept` hold so many tokens."""
+        budget = sum(limits[i] * (self.moved if moved[i] else self.token)[i] for i in kept)
+        return budget + sum(self.outside)
+
 
 def state_bytes(loop: LayerLoop) -> tuple[int, ...]:
     """Bytes of each layer's state, whatever it has seen: measured on one row."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory import Shift, TokenTable
 from ..memory.table import time_dtype
 from ..models import VisualChunk
-from ..pyramid import Rows, Schedule
+from ..pyramid import Layout, Rows, Schedule
 
 
 def chunk_table(
@@ -90,3 +91,11 @@ def _per_layer(tables: list[TokenTable], shifts: list[Shift]) -> list[TokenTable
             now = shift.move(table.position, table.pictured)
             made[id(table), shift] = replace(table, entered=now, now=now)
     return [made[id(table), shift] for table, shift in zip(tables, shifts, strict=True)]
+
+
+def layout_of(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
+    """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
+    frame = torch.where(piece.visual, table.step - first, -1)
+    place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
+    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
+    return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first)

@@ -279,13 +279,8 @@ class Watching:
         """Most bytes that `cache_bytes` can reach while frames are pushed; None for no limit."""
         if self.memory.bytes is not None:
             return self.memory.bytes
-        limits, layers = self._ingest.limits.moved, self._state.cache.layers
-        if limits is None:
-            return None
-        sizes, bound = self._ingest.sizes, sum(self._ingest.sizes.outside)
-        for i in self.loop.rank_at:
-            bound += limits[i] * (sizes.moved if layers[i].moved else sizes.token)[i]
-        return bound
+        limits, moved = self._ingest.limits.moved, [layer.moved for layer in self._state.cache.layers]
+        return None if limits is None else self._ingest.sizes.bound(self.loop.rank_at, limits, moved)
 
     @property
     def visual_tokens(self) -> int:

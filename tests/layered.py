@@ -138,7 +138,8 @@ def layered_stack(
             else:
                 if frame is not None and getattr(config, "use_bidirectional_attention", None) == "vision":
                     seen = seen | ((frame[:, None] == frame) & (frame >= 0))
-                seen &= at > at[:, None] - window
+                where = positions.flatten()  # counted in positions, which a reducer leaves gaps in
+                seen &= where > where[:, None] - window
             given["attention_mask"] = seen[rows][:, rows][None, None]
         rates = getattr(config, "layer_rope_theta", None)
         if rates and not rates[i]:

@@ -20,8 +20,8 @@ from eval.runner.config import RunConfig
 from eval.runner.execute import execute
 from eval.stats.record import Record
 from eval.tasks import Item, task_named
-from eval.tasks.subtitles import Cue, load_srt
 from eval.tasks.videomme import official_results
+from pdrop_video.video.subtitles import Cue, load_srt
 
 
 def scored_officially(path: Path, durations: tuple[str, ...] = ("short", "medium", "long")) -> dict[str, Any]:

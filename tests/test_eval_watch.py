@@ -9,7 +9,7 @@ import torch
 
 import pdrop_video as pv
 from eval.runner.watch import Due, Pass
-from eval.tasks.subtitles import Cue
+from pdrop_video.video.subtitles import Cue
 
 
 class Notes:

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import pdrop_video as pv
-
-from ..tasks.subtitles import Cue
+from pdrop_video.video.subtitles import Cue
 
 Asker = TypeVar("Asker")
 

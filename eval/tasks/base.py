@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from eval.stats.record import Record, Turn
-
-from .subtitles import Cue
+from pdrop_video.video.subtitles import Cue
 
 
 @dataclass(frozen=True, slots=True)

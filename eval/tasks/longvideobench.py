@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 import pdrop_video as pv
 from eval.stats.record import Record, Turn
+from pdrop_video.video.subtitles import Cue
 
 from .base import Ask, Item, Mark, Task
 from .files import required
 from .letters import letter
 from .options import first_letter, letter_at, lettered
 from .rows import Clock, Count, Label, Options, Row, Seconds, Text, load_rows, seconds_of, unique
-from .subtitles import Cue
 
 _HOW = 'download the dataset "longvideobench/LongVideoBench" of the hub and unpack videos.tar and subtitles.tar in it'
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."

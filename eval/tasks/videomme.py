@@ -13,12 +13,13 @@ from pydantic import BeforeValidator, model_validator
 
 import pdrop_video as pv
 from eval.stats.record import Record, Turn
+from pdrop_video.video.subtitles import Cue, load_srt
 
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
 from .letters import letter
 from .rows import Options, Row, Text, has_option, parse_rows, unique
-from .subtitles import Cue, covering, load_srt
+from .subtitles import covering
 
 QUESTIONS = "videomme/test-00000-of-00001.parquet"
 _INSTRUCTION = (

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 from pydantic import model_validator
 
 from eval.stats.record import Turn
+from pdrop_video.video.subtitles import Cue, load_srt
 
 from .base import Ask, Item, Mark, Task
 from .files import load_json, required, video_file
 from .letters import letter
 from .options import bare
 from .rows import Options, Row, Text, has_option, parse_rows, unique
-from .subtitles import Cue, covering, load_srt
+from .subtitles import covering
 from .videomme import official_letter
 
 _HOW = 'download the dataset "honglyhly/WorldSense" of the hub and unpack its videos into videos/'

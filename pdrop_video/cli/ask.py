@@ -23,6 +23,7 @@ from ..stream.asking import checked_for_asking
 from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling
+from ..video.subtitles import interleaved, load_srt
 from .arguments import Gate, Model, Ratios, RecipeFile, Reducer
 from .console import ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
 from .options import check_choice, check_questions, pyramid_of, recipe_of
@@ -38,7 +39,7 @@ EXAMPLES = """
 
   pdrop-video ask rtsp://camera/stream "Has anybody come in?" --end 600 --gate static --timeout 30 --retries 20
 
-  pdrop-video ask film.mkv "How does it end?" --start 5400 --frames 64
+  pdrop-video ask film.mkv "How does it end?" --start 5400 --frames 64 --subtitles film.srt
 """
 
 
@@ -59,6 +60,9 @@ def ask(
     end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
     decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
     sound: Annotated[bool, typer.Option("--sound", help="Hear the video as well, with a model that can.")] = False,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="An srt file; what is said is told to the model at its moments, as text.")
+    ] = None,
     timeout: Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")] = 10.0,
     retries: Annotated[int, _away("Attempts to make a lost connection again.")] = 6,
     policy: Annotated[
@@ -134,11 +138,14 @@ def ask(
         Address.of(video, None, protocols)
         if save_plots is not None:
             plots.check_folder(save_plots)
+        cues = [] if subtitles is None else load_srt(subtitles)
+        if cues and sound:
+            raise pv.ConfigError("--subtitles and --sound were both given; the model hears what is said, or reads it.")
         config, adapter = describe(model)
         if sound and not isinstance(adapter, Hearing):
             raise pv.ConfigError(
-                f"--sound: models of type {config.model_type!r} have no ears; leave it out, or choose one that "
-                "hears, such as Qwen/Qwen2.5-Omni-7B."
+                f"--sound: models of type {config.model_type!r} have no ears; leave it out, give what is said "
+                "with --subtitles FILE.srt, or choose one that hears, such as Qwen/Qwen2.5-Omni-7B."
             )
         layers = DecoderShape.of(config).layers
         for each in (opened.pyramid, asking or opened.pyramid):
@@ -163,7 +170,11 @@ def ask(
             sound=sound,
         ) as reader:
             with until_interrupted(live=reader.info.duration is None):
-                for part in reader if as_json else progress(reader, lm):
+                watched = reader if as_json else progress(reader, lm)
+                for part in interleaved(watched, cues) if cues else watched:
+                    if isinstance(part, str):
+                        stream.tell(part)
+                        continue
                     stream.push(part)
                     if save_plots is not None:
                         album.add(stream, part)

@@ -45,7 +45,7 @@ class Lenders:
         if (source := self.kinds[i].source) is None:
             return None
         *states, origin = self._known[source]
-        at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None]
+        at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None].to(states[0].device)
         keys, values = (each.take_along_dim(at, 2) for each in states)
         if passage is not None and passage.where(i) != passage.where(source):
             by = passage.positions(i, rows) - passage.positions(source, rows)

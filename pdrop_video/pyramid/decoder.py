@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..common.kinds import kinds_of
-from .heads import Rope, attention_of, is_latent
+from .heads import Rope, attention_of, is_latent, rotate_held, turned
+from .rank import distinct_rows
 from .rows import CACHE
 from .stack import refuse_other_stacks
 
@@ -97,6 +98,20 @@ class Decoder:
             return None
         assert self.rotary is not None
         return self.rotary(hidden, positions, name) if self.by_name else self.rotary(hidden, positions)
+
+    def turn(self, layer: int, keys: Tensor, by: Tensor) -> Tensor:
+        """Keys of a layer [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes]: one rotation.
+
+        In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
+        """
+        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
+        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
+        delta = distinct.T[:, None] if self.axes == 3 else distinct.T
+        if (rope := self.rope(layer, states, delta)) is None:
+            return keys
+        cos, sin = turned(rope)
+        rope = cos.index_select(-2, which), sin.index_select(-2, which)
+        return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
 
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------
 

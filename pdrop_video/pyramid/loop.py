@@ -19,10 +19,9 @@ from ..errors import ConfigError
 from .allocators import allocator_named
 from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
-from .heads import Rope, attention_of, held_keys, rotate_held, turned
+from .heads import Rope, held_keys
 from .lending import Lenders
 from .masks import Masks, steps_of
-from .rank import distinct_rows
 from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
 from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, scorer_named
@@ -53,7 +52,7 @@ class LayerLoop:
     def __init__(self, text: Any, pyramid: Pyramid) -> None:
         self.decoder = Decoder(stack_of(text))
         self.text, self.axes, self.kinds = self.decoder.text, self.decoder.axes, self.decoder.kinds
-        self.rank_at = rank_at(self.kinds)
+        self.turn, self.rank_at = self.decoder.turn, rank_at(self.kinds)
         self.schedule: Schedule = pyramid.resolve(len(self.kinds), self.rank_at)
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
         self.ranks_at: tuple[int, ...] = self.schedule.layers
@@ -289,17 +288,3 @@ class LayerLoop:
                 positions = positions + before
             memo[key] = self.decoder.rope(i, rows.hidden, positions)
         return memo[key]
-
-    def turn(self, layer: int, keys: Tensor, by: Tensor) -> Tensor:
-        """Keys of a layer [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes]: one rotation.
-
-        In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
-        """
-        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
-        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
-        delta = distinct.T[:, None] if self.axes == 3 else distinct.T
-        if (rope := self.decoder.rope(layer, states, delta)) is None:
-            return keys
-        cos, sin = turned(rope)
-        rope = cos.index_select(-2, which), sin.index_select(-2, which)
-        return rotate_held(attention_of(self.decoder.layers[layer]), states, rope)[0].to(keys)

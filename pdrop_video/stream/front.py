@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ..common.checks import shown
-from ..errors import ConfigError
+from ..errors import ConfigError, FrameError
 from ..gate import Gate, Watched
 from ..models import Adapter, Hearing, VisualChunk
+from ..models.base import LATEST
 from ..reduce import Reducer, Tokens
 from ..video import FrameChunk
 from . import hearing
@@ -213,3 +214,17 @@ def _carry(state: StreamState, slot: str, carried: Mapping[str, Tensor], method:
         )
     others = {name: held for name, held in state.carried.items() if name != slot}
     state.carried = {**others, slot: dict(carried)} if carried else others
+
+
+def check_times(chunk: FrameChunk, span: tuple[float, float] | None) -> None:
+    """Refuse frames whose times are none, or that were pushed already; `span` is that of the frames before."""
+    if max(abs(chunk.seconds[0]), abs(chunk.seconds[-1])) >= LATEST:
+        raise FrameError(
+            f"a chunk runs from {chunk.seconds[0]:g} to {chunk.seconds[-1]:g} s; expected times in seconds, below "
+            f"{LATEST:g}, as Unix time is. Milliseconds are divided by 1e3, nanoseconds by 1e9."
+        )
+    if span is not None and chunk.seconds[0] <= span[1]:
+        raise FrameError(
+            f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
+            f"{span[1]:g} s were pushed already; push frames in the order of their times, each once."
+        )

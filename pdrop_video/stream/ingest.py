@@ -17,7 +17,6 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
-from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
 from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
@@ -25,7 +24,7 @@ from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from ..pyramid.sound import Sound
 from .front import Front
-from .limits import Sizes, archive_of, fixed_rope, limits_of, state_bytes, steps_at_once
+from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import chunk_table, layout_of, stage_tables, text_tables
@@ -69,11 +68,7 @@ class Ingestor:
         shape = DecoderShape.of(model.config)
         self.storage = storage_named(memory.storage)
         self.sizes = Sizes.of(self.storage, shape, model.dtype, state_bytes(loop))
-        if loop.decoder.latent and (self.evictor.uses_query or isinstance(self.evictor, Merger)):
-            raise ConfigError(
-                f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
-                'tokens, such as "pyramid" or "oldest".'
-            )
+        refuse_latent(loop, memory, self.evictor)
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
         self.limits = limits_of(loop, memory, self.sizes, self.trained, rope)

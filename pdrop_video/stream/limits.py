@@ -13,6 +13,8 @@ from transformers.cache_utils import Cache
 from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import UNBOUNDED, Archive, Limits, Memory, Window, lasting
+from ..memory.evictors import Evictor
+from ..memory.evictors.base import Merger
 from ..memory.states import StateLayer
 from ..memory.storages import Storage, column_bytes
 from ..pyramid import LayerLoop
@@ -128,6 +130,20 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
         tokens, moved = (of and tuple(n if n == UNBOUNDED else min(n, limit) for n in of) for of in (tokens, moved))
     window = Window(limit, loop.turn, always=memory.positions == "compact")
     return Limits(tokens, moved, window)
+
+
+def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
+    """Refuse an evictor that looks at keys where layers hold latents.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if loop.decoder.latent and (evictor.uses_query or isinstance(evictor, Merger)):
+        raise ConfigError(
+            f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
+            'tokens, such as "pyramid" or "oldest".'
+        )
 
 
 def archive_of(loop: LayerLoop, memory: Memory, rope: str | None) -> Archive | None:

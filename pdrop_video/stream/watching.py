@@ -14,17 +14,16 @@ from typing import Any
 from typing_extensions import Self
 
 from ..common import checks
-from ..errors import ConfigError, FrameError
+from ..errors import ConfigError
 from ..gate import Gate
 from ..memory import Memory, TokenTable, lasting
-from ..models.base import LATEST
 from ..pyramid import LayerLoop
 from ..pyramid.acceptance import accept
 from ..reduce import Reducer
 from ..video import FrameChunk
 from .answer import Pushed, Status
 from .feed import Feed, Policy
-from .front import Front
+from .front import Front, check_times
 from .ingest import Ingestor
 from .shared import SharedModel
 from .state import StreamState
@@ -147,7 +146,7 @@ class Watching:
         begun = perf_counter()
         chunk = FrameChunk.checked(frames, seconds, sound, rate)
         with self._access.whole():
-            self._check_times(chunk)
+            check_times(chunk, self._state.span)
             before = self._state
             self._ingest.front.check(before, chunk)
             with self._changing(replace(before, kept=[0] * self._ingest.stages, pieces=(), reduced=())) as state:
@@ -215,18 +214,6 @@ class Watching:
             feed = Feed(self, queue, policy)
             self._access.dependents.add(feed)
         return feed
-
-    def _check_times(self, chunk: FrameChunk) -> None:
-        if max(abs(chunk.seconds[0]), abs(chunk.seconds[-1])) >= LATEST:
-            raise FrameError(
-                f"a chunk runs from {chunk.seconds[0]:g} to {chunk.seconds[-1]:g} s; expected times in seconds, below "
-                f"{LATEST:g}, as Unix time is. Milliseconds are divided by 1e3, nanoseconds by 1e9."
-            )
-        if self._state.span is not None and chunk.seconds[0] <= self._state.span[1]:
-            raise FrameError(
-                f"times go back: the chunk starts at {chunk.seconds[0]:g} s, but frames up to "
-                f"{self._state.span[1]:g} s were pushed already; push frames in the order of their times, each once."
-            )
 
     # -- remembering ------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def test_bare_products_are_a_prefills(family: str) -> None:
             run()
         return counter.get_total_flops()
 
-    whole = sum(layer_flops(shape, n, causal=False) for n in rows)
+    whole = sum(layer_flops(shape, i, n, causal=False) for i, n in enumerate(rows))
     squares = sum(4 * n * n * shape.heads * shape.head_dim for n in rows)
     assert counted(bare_attention(model, rows)) == squares
     assert counted(bare_linear(model, rows)) == whole - squares + 2 * shape.hidden * shape.vocabulary

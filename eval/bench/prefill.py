@@ -109,10 +109,10 @@ def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int
         with pv.pyramid_drop(model, pyramid, visual=mask):
             return generate()
 
-    schedules = {"full": WHOLE.resolve(shape.layers)}
+    schedules = {"full": WHOLE.resolve(shape.layers, shape.rank_at)}
     runs: dict[str, Callable[[], Any]] = {"full": generate, "ratio1": partial(under, WHOLE)}
     for name, pyramid in PYRAMIDS.items():
-        schedules[name] = pyramid.resolve(shape.layers)
+        schedules[name] = pyramid.resolve(shape.layers, shape.rank_at)
         runs[name] = partial(under, replace(pyramid, scorer=scorers[name]))
     for name, schedule in schedules.items():
         per_layer = [n + TEXT_TOKENS for n in schedule.per_layer(visual)]

@@ -133,9 +133,9 @@ def ask(
         Address.of(video, None, protocols)
         if save_plots is not None:
             plots.check_folder(save_plots)
-        layers = DecoderShape.of(describe(model)[0]).layers
+        shape = DecoderShape.of(describe(model)[0])
         for each in (opened.pyramid, asking or opened.pyramid):
-            each.resolve(layers)
+            each.resolve(shape.layers, shape.rank_at)
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)

@@ -5,9 +5,11 @@ Eight layers each, full attention at 3 and 7, so that a schedule has a boundary 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 import transformers as tf
@@ -121,21 +123,47 @@ def exaone4_5() -> Built:
     return tf.Exaone4_5_ForConditionalGeneration(config), tokenizer(QWEN_TOKENS, QWEN_TEMPLATE), QWEN_PIXELS
 
 
-HYBRIDS: dict[str, Callable[[], Built]] = {
-    family.__name__: family
-    for family in (
-        qwen3_5,
-        qwen3_5_moe,
-        minicpmv4_6,
-        minicpmv4_6_4x,
-        minicpmv4_7,
-        gemma4,
-        gemma4_moe,
-        gemma4_unified,
-        exaone4_5,
+MUSE_TOKENS = ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>", "<|audio|>", "Time"]
+MUSE_PIXELS = dict(max_video_frame_tokens=9, resample=1, **SIGLIP)
+
+
+def _muse(config: Any, model: Any, text: dict[str, Any], **more: Any) -> Built:
+    vision = dict(TOWER, num_hidden_layers=4, patch_size=8, pos_emb_height=4, pos_emb_width=4)
+    tokens = dict(image_token_id=190, video_token_id=191, out_hidden_size=128, projector_hidden_size=48)
+    text = dict(SIZES, sliding_window=24, **text)
+    made = model(config(text_config=text, vision_config=vision, **tokens, **more))
+    return made, tokenizer(MUSE_TOKENS, GEMMA_TEMPLATE), MUSE_PIXELS
+
+
+def muse_glimmer() -> Built:
+    return _muse(tf.MuseGlimmerConfig, tf.MuseGlimmerForConditionalGeneration, {})
+
+
+def muse_spark_moe() -> Built:
+    experts = dict(num_local_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, moe_hidden_size=32)
+    sound = dict(patch_sizes=[4], hidden_sizes=[8], depths=[1], num_hidden_layers=1, out_hidden_size=64)
+    sound |= dict(hidden_act="gelu")
+    return _muse(
+        tf.MuseSparkConfig, tf.MuseSparkForConditionalGeneration, experts, audio_config=sound, audio_token_id=195
     )
-    if family.__name__.replace("_4x", "").replace("4_moe", "4") in tf.CONFIG_MAPPING  # older transformers lack some
+
+
+KINDS: dict[Callable[[], Built], str] = {
+    qwen3_5: "qwen3_5",
+    qwen3_5_moe: "qwen3_5_moe",
+    minicpmv4_6: "minicpmv4_6",
+    minicpmv4_6_4x: "minicpmv4_6",
+    minicpmv4_7: "minicpmv4_7",
+    gemma4: "gemma4",
+    gemma4_moe: "gemma4",
+    gemma4_unified: "gemma4_unified",
+    exaone4_5: "exaone4_5",
+    muse_glimmer: "muse_glimmer",
+    muse_spark_moe: "muse_spark",
 }
+HYBRIDS = {
+    family.__name__: family for family, kind in KINDS.items() if kind in tf.CONFIG_MAPPING
+}  # older ones lack some
 
 
 def adapted(name: str, seed: int = 0, dtype: torch.dtype = torch.float64, attn: str = "sdpa") -> tuple[Any, Any]:
@@ -174,13 +202,15 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
         ids += [*adapter.ids(before), *[token] * (h * w), *adapter.ids(after)]
     ids += lm.prompt.after(question)
     given = {"input_ids": torch.tensor([ids]), "pixel_values_videos": values.to(model.dtype)}
-    if family not in ("minicpmv4_6", "exaone4_5"):
+    if family not in ("minicpmv4_6", "exaone4_5", "muse_glimmer", "muse_spark"):
         given["mm_token_type_ids"] = (given["input_ids"] == token).int() * 2
     if family in ("qwen3_5", "qwen3_5_moe", "exaone4_5"):
         merge = model.config.vision_config.spatial_merge_size
         given["video_grid_thw"] = torch.tensor([[t, h * merge, w * merge]])
     elif "minicpm" in family:
         given["target_sizes_videos"] = torch.tensor([[h * adapter.merge, w * adapter.merge]] * t, dtype=torch.int32)
+    elif "muse" in family:
+        given["video_grid_thw"] = torch.tensor([[t, 2 * h, 2 * w]])
     else:
         pool = 1 if family == "gemma4_unified" else model.config.vision_config.pooling_kernel_size
         places = torch.tensor([[x, y] for y in range(h * pool) for x in range(w * pool)]).expand(t, -1, -1)
@@ -194,3 +224,42 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
             how["mm_token_type_ids"] = given["mm_token_type_ids"]
             given["attention_mask"] = model.create_masks_for_generate(model.config, blank, **how)
     return given
+
+
+def plain_rule(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The gated delta rule, row by row in the type of its input; transformers' own computes in float32.
+
+    Queries and keys [batch, rows, key heads, numbers], values [batch, rows, heads, numbers], decay and rate [batch,
+    rows, heads]; the state is [batch, heads, key's numbers, value's numbers].
+    """
+    share = value.shape[2] // key.shape[2]
+    unit = [x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt() for x in (query, key)]
+    q, k = (x.repeat_interleave(share, 2) for x in unit)
+    shape = (len(value), value.shape[2], key.shape[3], value.shape[3])
+    state = value.new_zeros(shape) if initial_state is None else initial_state.to(value)
+    out = []
+    for i in range(value.shape[1]):
+        state = state * g[:, i, :, None, None].to(state).exp()
+        known = torch.einsum("bhkv,bhk->bhv", state, k[:, i])
+        new = (value[:, i] - known) * beta[:, i, :, None]
+        state = state + torch.einsum("bhk,bhv->bhkv", k[:, i], new)
+        out.append(torch.einsum("bhkv,bhk->bhv", state, q[:, i]) / q.shape[-1] ** 0.5)
+    return torch.stack(out, 1), state if output_final_state else None
+
+
+def exact_linear_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let linear attention compute in float64 where a model does, so that chunks of any size give the same numbers."""
+    for family in ("qwen3_5", "qwen3_5_moe"):  # MiniCPM's text part is the first
+        module = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+        for name in ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule"):
+            monkeypatch.setattr(module, name, plain_rule)

@@ -86,12 +86,34 @@ def layered_forward(
         By layer, what the question attends to; all that is held by default.
     """
     text, (hidden, positions, beside) = lm.model.get_decoder(), entering(lm, inputs)
-    total, config = hidden.shape[1], lm.model.config.get_text_config()
-    names, window = config.layer_types, getattr(config, "sliding_window", None)
-    shown = record.held[-1] if shown is None else shown
-    ids = inputs["input_ids"][0]
-    visual = ids == lm.model.config.video_token_id
+    config = lm.model.config.get_text_config()
+    visual = inputs["input_ids"][0] == lm.model.config.video_token_id
     frame = (visual & ~visual.roll(1)).cumsum(0).masked_fill(~visual, -1)
+    hidden = layered_stack(text, hidden, positions, record, prefix, frame=frame, beside=beside, shown=shown)
+    logits = lm.model.get_output_embeddings()(text.norm(hidden[:, -1:]))[0, 0] * getattr(config, "output_multiplier", 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * (logits / cap).tanh()
+
+
+def layered_stack(
+    text: Any,
+    hidden: Tensor,
+    positions: Tensor,
+    record: Record,
+    prefix: int,
+    *,
+    frame: Tensor | None = None,
+    beside: Tensor | None = None,
+    shown: list[Tensor] | None = None,
+) -> Tensor:
+    """Rows [1, tokens, hidden] through a stack's layers, each run on what reached it.
+
+    `frame` [tokens] is the frame of each visual token, -1 of text; `beside` what layers get beside their rows.
+    """
+    total, config = hidden.shape[1], text.config
+    names = getattr(config, "layer_types", None) or ["full_attention"] * len(text.layers)
+    window = getattr(config, "sliding_window", None)
+    shown = record.held[-1] if shown is None else shown
     at = torch.arange(total)
     lent: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for i, layer in enumerate(text.layers):
@@ -114,14 +136,18 @@ def layered_forward(
                 held[done:, done:] = True
                 seen &= held | torch.eye(total, dtype=torch.bool)
             else:
-                if getattr(config, "use_bidirectional_attention", None) == "vision":
+                if frame is not None and getattr(config, "use_bidirectional_attention", None) == "vision":
                     seen = seen | ((frame[:, None] == frame) & (frame >= 0))
                 seen &= at > at[:, None] - window
             given["attention_mask"] = seen[rows][:, rows][None, None]
-        if hasattr(text, "rotary_emb"):
+        rates = getattr(config, "layer_rope_theta", None)
+        if rates and not rates[i]:
+            given["position_embeddings"] = None
+        elif hasattr(text, "rotary_emb"):
             angles = (hidden[:, rows], positions[..., rows])
             named = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
-            given["position_embeddings"] = text.rotary_emb(*angles, *[names[i]] * named)
+            if names[i] in getattr(text.rotary_emb, "layer_types", names):
+                given["position_embeddings"] = text.rotary_emb(*angles, *[names[i]] * named)
         if getattr(config, "num_kv_shared_layers", 0):
             given["shared_kv_states"] = {}
             if layer.self_attn.is_kv_shared_layer:
@@ -133,6 +159,4 @@ def layered_forward(
         if getattr(config, "num_kv_shared_layers", 0) and not layer.self_attn.is_kv_shared_layer:
             for name, (keys, values) in given["shared_kv_states"].items():
                 lent[name] = keys, values, rows
-    logits = lm.model.get_output_embeddings()(text.norm(hidden[:, -1:]))[0, 0]
-    cap = getattr(config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * (logits / cap).tanh()
+    return hidden

@@ -24,7 +24,8 @@ from pdrop_video.pyramid import acceptance
 from pdrop_video.pyramid.acceptance import accept
 
 SERVED = """
-    arcee aria_text cohere ernie4_5 ernie4_5_moe gemma glm4 helium hy_v3 llama mixtral nemotron olmo phimoe qwen2
+    arcee aria_text cohere ernie4_5 ernie4_5_moe exaone4 gemma gemma3_text glm4 helium hy_v3 llama mixtral nemotron olmo
+    phimoe qwen2
     qwen2_moe qwen3 qwen3_moe seed_oss starcoder2
 """.split()  # noqa: SIM905
 REFUSED = {  # what is said of each
@@ -41,14 +42,11 @@ REFUSED = {  # what is said of each
     "diffllama": "values of layer 0 differ",
     "ministral3": "can't be run one by one",
     "minimax_m2": "can't be run one by one",  # a norm over all heads
-    "olmo2": "input_layernorm",
-    "exaone4": "input_layernorm",
-    "apertus": "input_layernorm",
+    "olmo2": "can't be run one by one",  # a norm over all heads
+    "apertus": "queries of layer 0 differ",  # an input norm of another name
     "stablelm": "can't be run one by one",  # partial RoPE
-    "gemma3_text": "layer_type",
-    "qwen3_5_text": "linear_attention",
     "phi3": "no self_attn with q_proj",
-    "llama4_text": "no `layers`",
+    "llama4_text": "chunked_attention",
     "gpt2": "no `layers`",
     "opt": "no `norm`",
 }

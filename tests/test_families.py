@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 import pdrop_video as pv
 from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for
 
-OTHERS = [family for family in ADAPTERS if family not in FAMILIES]
+OTHERS = [family for family in ADAPTERS if family not in FAMILIES and family in tf.CONFIG_MAPPING]
 QUESTION = "What is shown\n\nfirst, at 00:07?"
 
 # -- text: token for token what the family's processor writes ---------------------------------------------------------
@@ -43,6 +43,7 @@ TEMPLATES = {  # of the checkpoints' kind; SmolVLM's comes from its processor
 TEMPLATES["qwen2_5_vl"] = TEMPLATES["qwen3_vl"] = TEMPLATES["qwen3_5"] = TEMPLATES["qwen2_vl"]
 TEMPLATES["exaone4_5"] = TEMPLATES["qwen3_5_moe"] = TEMPLATES["qwen2_vl"]
 TEMPLATES["minicpmv4_6"] = TEMPLATES["minicpmv4_7"] = CHATML.replace("VIDEO", "<|video_pad|>\n")
+TEMPLATES["muse_glimmer"] = TEMPLATES["muse_spark"] = CHATML.replace("VIDEO", "<|video|>")
 TEMPLATES["gemma4"] = TEMPLATES["gemma4_unified"] = "<s>" + CHATML.replace("VIDEO", "\n\n<|video|>\n\n")
 SPECIALS = {
     "qwen": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
@@ -51,6 +52,7 @@ SPECIALS = {
     "smol": ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"],
     "exaone": ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"],
     "minicpm": ["<|video_pad|>", "<|image_pad|>", "<image>", "</image>", "<slice>", "</slice>"],
+    "muse": ["<|patch|>", "<|video|>", "<|vid_start|>", "<|vid_end|>", "<|vid_frame_separator|>"],
     "gemma4": ["<|image|>", "<|image>", "<image|>"],  # the video's is added by the processor
 }
 QWEN_WORDS = (  # how the pre-tokenizer of Qwen2's, and so InternVL3's, cuts words
@@ -82,7 +84,9 @@ def trained(family: str) -> Any:
     text = (
         f"{TEMPLATES[family]} User: You are provided the following series of frames from a video.\n\n\nFrame from 01:"
     )
-    text += f" 00:01 \n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
+    text += (
+        f" 00:01 Time: 0.0s \n\n\n{QUESTION} \nFrame1: user\nFrame2: user\n<0.5 seconds>USER: \n Assistant: ASSISTANT:"
+    )
     raw.train_from_iterator([text] * 9, trainers.BpeTrainer(vocab_size=700, show_progress=False))
     raw.add_special_tokens([AddedToken(t, normalized=False) for t in ("<s>", "<|im_start|>", "<|im_end|>", *named)])
     if family == "llava_next_video":
@@ -122,7 +126,9 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
     processor = processor_of(
         family,
         words,
-        video_processor=SimpleNamespace(merge_size=2, temporal_patch_size=2),
+        video_processor=SimpleNamespace(
+            merge_size=2, temporal_patch_size=2, frame_timestamp_format="Time: {timestamp:.1f}s"
+        ),
         video_token=adapter_for(family).video_token if family not in ("internvl", "smolvlm") else "<video>",
         vision_start_token="<|vision_start|>",
         vision_end_token="<|vision_end|>",
@@ -136,6 +142,9 @@ def written(family: str, words: Any, frames: int, fps: float) -> str:
         image_seq_len=4,
         image_end_token="</image>",
         video_slice_mode=True,
+        video_start_token="<|vid_start|>",
+        video_sep_token="<|vid_frame_separator|>",
+        video_end_token="<|vid_end|>",
         boi_token="<|image>",
         eoi_token="<image|>",
         fake_image_token="<fake_token_around_image>",
@@ -163,7 +172,7 @@ def test_text_is_the_processors(family: str, frames: int, fps: float) -> None:
     words, kind = trained(family), adapter_for(family)
     adapter, prompt = kind(SimpleNamespace(config=None), Pixels(), words), kind.prompt(words)
     visual = words.convert_tokens_to_ids(adapter.video_token)
-    size = 6 if family.startswith(("qwen", "exaone")) else 4
+    size = 6 if family.startswith(("qwen", "exaone", "muse")) else 4
     got = prompt.before()
     for number, second in enumerate(adapter.times(tuple(i / fps for i in range(frames)))):
         before, after = adapter.glue(number, second)
@@ -351,4 +360,4 @@ def test_qwen3_limits_are_a_frames() -> None:
 
 
 def test_every_family_is_tested() -> None:
-    assert ADAPTERS.keys() == FAMILIES.keys() | OTHERS
+    assert {family for family in ADAPTERS if family in tf.CONFIG_MAPPING} == FAMILIES.keys() | OTHERS

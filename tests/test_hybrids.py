@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers as tf
-from families import video
-from hybrids import HYBRIDS, build, inputs_of
+from families import tokenizer, video
+from hybrids import HYBRIDS, build, inputs_of, plain_rule
 from test_flops_tower import SIZES, counted
 from torch import Tensor
 from true_hybrids import TRUE_HYBRIDS
 
+import pdrop_video as pv
 from pdrop_video import Pyramid, VideoLM
-from pdrop_video.models import ADAPTERS, Place, describe
+from pdrop_video.models import ADAPTERS, Pixels, Place, adapter_for, describe
 from pdrop_video.pyramid import LayerLoop
 from pdrop_video.pyramid.decoder import Decoder
 
@@ -39,8 +42,8 @@ def entering(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings [tokens, hidden], positions [3 or 1, tokens] and ids of a stream of chunks of so many steps."""
+def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Embeddings [tokens, hidden], positions [3 or 1, tokens], ids and ends of a stream of chunks of so many steps."""
     adapter, before, after = lm.adapter, lm.prompt.before(), lm.prompt.after(QUESTION)
     embeds, ids = [adapter.embed(before)], [torch.tensor(before)]
     placed, place = adapter.positions.text(len(before), Place())
@@ -54,18 +57,19 @@ def rows(lm: VideoLM, frames: Tensor, seconds: list[float], steps: int) -> tuple
         ids.append(torch.zeros(len(chunk), dtype=torch.long) if chunk.ids is None else chunk.ids)
     positions.append(adapter.positions.text(len(after), place)[0])
     whole = torch.cat(positions, -1)
-    rows = torch.cat([*embeds, adapter.embed(after)]), whole.view(-1, whole.shape[-1])
-    return *rows, torch.cat([*ids, torch.tensor(after)])
+    embeds.append(adapter.embed(after))
+    ends = list(itertools.accumulate(map(len, embeds)))
+    return torch.cat(embeds), whole.view(-1, whole.shape[-1]), torch.cat([*ids, torch.tensor(after)]), ends
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
 def test_tokens_and_positions_are_the_models_own(family: str) -> None:
     """Nine frames, the last of them alone, in chunks of any size: what enters the layers of the unmodified model."""
-    lm, frames, seconds = build(family), video(9), [0.5 * i for i in range(9)]
+    lm, frames, seconds = build(family), video(9, width=120), [0.5 * i for i in range(9)]
     own = entering(lm, inputs_of(lm, frames, seconds, QUESTION))
     exact = dict(atol=1e-5 if family.startswith("gemma4") else 1e-12, rtol=0)  # Gemma pools in float32
     for steps in (1, 2, 5, 9):
-        embeds, positions, ids = rows(lm, frames, seconds, steps)
+        embeds, positions, ids, _ = rows(lm, frames, seconds, steps)
         torch.testing.assert_close(embeds, own["inputs_embeds"][0], **exact)
         want = own["position_ids"]  # none where the decoder itself counts
         count = torch.arange(len(embeds))
@@ -94,7 +98,10 @@ def masks(lm: VideoLM, inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {kind: mask[0, 0] == 0 for kind, mask in made.items()}
 
 
-@pytest.mark.parametrize("family", ["gemma4", "gemma4_moe", "gemma4_unified", "exaone4_5"])
+SLIDING = ("gemma4", "gemma4_moe", "gemma4_unified", "exaone4_5", "muse_glimmer")
+
+
+@pytest.mark.parametrize("family", [family for family in SLIDING if family in HYBRIDS])
 def test_whose_tokens_see_each_other(family: str) -> None:
     """With frames that are longer than the window."""
     lm, window = build(family, attn="eager"), 4
@@ -117,12 +124,36 @@ def test_whose_tokens_see_each_other(family: str) -> None:
     assert not kinds["full_attention"].mutual
 
 
+def test_the_plain_rule_is_transformers() -> None:
+    from transformers.models.qwen3_5.modeling_qwen3_5 import torch_chunk_gated_delta_rule
+
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 70, 2, 8), torch.randn(2, 70, 2, 8), torch.randn(2, 70, 4, 6)
+    more = dict(g=-torch.rand(2, 70, 4), beta=torch.rand(2, 70, 4), output_final_state=True)
+    first = torch.randn(2, 4, 8, 6)
+    want = torch_chunk_gated_delta_rule(q, k, v, **more, initial_state=first, use_qk_l2norm_in_kernel=True)
+    torch.testing.assert_close(plain_rule(q, k, v, **more, initial_state=first), want, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("family", HYBRIDS)
 def test_towers_cost_what_pytorch_counts(family: str) -> None:
     lm = build(family, attn="eager", dtype=torch.float32)
     for frames, height, width in SIZES[:2]:
         want, got = counted(lm, frames, height, width)
         assert got == want, (frames, height, width)
+
+
+@pytest.mark.parametrize("family", [family for family in ("minicpmv4_6", "exaone4_5") if family in HYBRIDS])
+def test_a_tokenizer_may_name_the_token_of_a_video(family: str) -> None:
+    _, words, _ = HYBRIDS[family]()
+    other = tokenizer(["<other>", "<begin>", "<end>"], words.chat_template.replace("<|video_pad|>", "<other>"))
+    with pytest.raises(pv.ModelError, match="does not know"):
+        adapter_for(family).prompt(other)
+    other.video_token, other.image_start_token, other.image_end_token = "<other>", "<begin>", "<end>"
+    kind = adapter_for(family)
+    assert len(kind.prompt(other).before()) == len(kind.prompt(words).before())
+    if family == "minicpmv4_6":
+        assert kind(SimpleNamespace(config=None), Pixels(), other).glue(3, 1.0) == ("<begin>", "<end>")
 
 
 @pytest.mark.parametrize("name", TRUE_HYBRIDS)

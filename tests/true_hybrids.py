@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import transformers as tf
 from true_sizes import BOTH, HALF, ONE, QWEN3_IMAGE, QWEN3_VIDEO, QWEN_PATCHES, TWO, TrueSize
 
@@ -35,6 +37,13 @@ EXAONE = dict(model_type="exaone4", hidden_size=5120, intermediate_size=27392, n
 EXAONE |= dict(num_attention_heads=40, num_key_value_heads=8, head_dim=128, vocab_size=153600, sliding_window=4096)
 EXAONE |= dict(max_position_embeddings=262144, sliding_window_pattern=4)
 EXAONE_TOWER = dict(hidden_size=2048, intermediate_size=5120, depth=28, out_hidden_size=5120)
+MUSE = dict(HALF, patch_size=14, merge_size=2, temporal_patch_size=2, resample=1, max_video_frame_tokens=144)
+MUSE |= dict(video_processor_type="MuseGlimmerVideoProcessor", do_resize=True, do_rescale=True, do_normalize=True)
+
+
+def _config(name: str, **sizes: Any) -> Any:
+    """None where transformers is too old for it."""
+    return getattr(tf, name)(**sizes) if hasattr(tf, name) else None
 
 
 def _gemma(kind: str) -> dict[str, dict[str, object]]:
@@ -45,9 +54,14 @@ def _gemma(kind: str) -> dict[str, dict[str, object]]:
     return {BOTH: dict(parts, processor_class=f"{kind}Processor")}
 
 
-TRUE_HYBRIDS = {
+def _muse(**more: object) -> dict[str, dict[str, object]]:
+    image = dict(HALF, image_processor_type="MuseGlimmerImageProcessor")
+    return {BOTH: dict(image_processor=image, video_processor=MUSE, **more)}
+
+
+_ALL = {
     "Qwen3.5-9B": TrueSize(
-        tf.Qwen3_5Config(text_config=QWEN9, vision_config=dict(out_hidden_size=4096)),
+        _config("Qwen3_5Config", text_config=QWEN9, vision_config=dict(out_hidden_size=4096)),
         {ONE: QWEN3_IMAGE, TWO: QWEN3_VIDEO},
         boundaries=(11, 19, 27),  # a quarter of 32 layers each, moved on to the next full attention
         tokens=(20, 36),
@@ -57,7 +71,7 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "Qwen3.5-35B-A3B": TrueSize(
-        tf.Qwen3_5MoeConfig(text_config=QWEN35, vision_config=dict(out_hidden_size=2048)),
+        _config("Qwen3_5MoeConfig", text_config=QWEN35, vision_config=dict(out_hidden_size=2048)),
         {ONE: QWEN3_IMAGE, TWO: QWEN3_VIDEO},
         boundaries=(11, 23, 31),
         tokens=(20, 36),
@@ -67,7 +81,7 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "MiniCPM-V-4.6": TrueSize(
-        tf.MiniCPMV4_6Config(text_config=QWEN1, vision_config=SIGLIP2, **MINICPM_IDS),
+        _config("MiniCPMV4_6Config", text_config=QWEN1, vision_config=SIGLIP2, **MINICPM_IDS),
         {ONE: MINICPM},
         boundaries=(7, 15, 19),
         tokens=(6, 11),  # 448 / sqrt(16 / 9) = 336 -> 6 * 56, 597 -> 11 * 56
@@ -77,7 +91,8 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "MiniCPM-V-4.7": TrueSize(
-        tf.MiniCPMV4_7Config(
+        _config(
+            "MiniCPMV4_7Config",
             text_config=QWEN1,
             vision_config=SIGLIP2,
             **MINICPM_IDS,
@@ -96,7 +111,7 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "gemma-4-E4B": TrueSize(
-        tf.Gemma4Config(text_config=E4B, vision_config=dict(), audio_config=None),
+        _config("Gemma4Config", text_config=E4B, vision_config=dict(), audio_config=None),
         _gemma("Gemma4"),
         boundaries=(11, 23, 35),
         tokens=(6, 11),  # 630 patches: 720 * 0.4182 = 301 -> 6 * 48, 1280 * 0.4182 = 535 -> 11 * 48
@@ -106,7 +121,7 @@ TRUE_HYBRIDS = {
         positions=131072,
     ),
     "gemma-4-26B-A4B": TrueSize(
-        tf.Gemma4Config(text_config=A4B, vision_config=GEMMA_TOWER, audio_config=None),
+        _config("Gemma4Config", text_config=A4B, vision_config=GEMMA_TOWER, audio_config=None),
         _gemma("Gemma4"),
         boundaries=(11, 17, 23),
         tokens=(6, 11),
@@ -116,7 +131,7 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "gemma-4-12B": TrueSize(
-        tf.Gemma4UnifiedConfig(text_config=G12B, vision_config=dict(), audio_config=None),
+        _config("Gemma4UnifiedConfig", text_config=G12B, vision_config=dict(), audio_config=None),
         _gemma("Gemma4Unified"),
         boundaries=(17, 29, 41),
         tokens=(6, 11),
@@ -126,7 +141,7 @@ TRUE_HYBRIDS = {
         positions=262144,
     ),
     "EXAONE-4.5-33B": TrueSize(
-        tf.Exaone4_5_Config(text_config=EXAONE, vision_config=EXAONE_TOWER),
+        _config("Exaone4_5_Config", text_config=EXAONE, vision_config=EXAONE_TOWER),
         {ONE: dict(QWEN_PATCHES, patch_size=14, min_pixels=3136, max_pixels=12845056, **HALF)},
         boundaries=(19, 35, 51),
         tokens=(20, 36),
@@ -135,4 +150,25 @@ TRUE_HYBRIDS = {
         minute=43200,
         positions=262144,
     ),
+    "Muse-Glimmer-30B": TrueSize(
+        _config("MuseGlimmerConfig"),
+        _muse(),
+        boundaries=(15, 27, 39),
+        tokens=(9, 16),  # 144 tokens in 16 : 9
+        kv_bytes=53248,  # 2 * 52 * 2 * 128 * 2
+        billions=29.78,
+        minute=8640,
+        positions=131072,
+    ),
+    "Muse-Spark-816B-A42B": TrueSize(
+        _config("MuseSparkConfig"),
+        _muse(feature_extractor=dict(feature_extractor_type="MuseSparkFeatureExtractor")),
+        boundaries=(17, 33, 49),
+        tokens=(9, 16),
+        kv_bytes=253952,  # 2 * 62 * 16 * 64 * 2
+        billions=822.04,
+        minute=8640,
+        positions=1048576,
+    ),
 }
+TRUE_HYBRIDS = {name: size for name, size in _ALL.items() if size.config is not None}

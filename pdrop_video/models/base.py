@@ -51,6 +51,8 @@ class Adapter(ABC):
         Frames per second that the family was trained at.
     keeps_shape : bool
         Whether frames are resized to within limits of pixels, keeping their shape, and not to one size.
+    names : bool
+        Whether the family's processor asks the tokenizer which token `video_token` is.
     knows : tuple of str
         What of its vision tower the family can hand over to a reducer that asks for it.
     """
@@ -64,6 +66,7 @@ class Adapter(ABC):
     template: ClassVar[str | None] = None
     fps: ClassVar[float] = 2.0
     keeps_shape: ClassVar[bool] = False
+    names: ClassVar[bool] = False
     knows: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, model: Any, pixels: Pixels, tokenizer: Any = None) -> None:
@@ -157,6 +160,11 @@ class Adapter(ABC):
         whole = pooled if isinstance(pooled, Tensor) else torch.cat(tuple(pooled))
         return whole.reshape(-1, whole.shape[-1])
 
+    @staticmethod
+    def named(tokenizer: Any, name: str, usual: str) -> str:
+        """A token that the tokenizer may call by a name, as the family's processor asks it; else the usual one."""
+        return getattr(tokenizer, name, None) or usual
+
     # -- what follows from it ---------------------------------------------------------------------------------------
 
     @classmethod
@@ -164,7 +172,7 @@ class Adapter(ABC):
         """The family's prompt around a video; `template` stands in for the tokenizer's own chat template."""
         return Prompt(
             tokenizer,
-            cls.video_token,
+            cls.named(tokenizer, "video_token", cls.video_token) if cls.names else cls.video_token,
             cls.template or template,
             placeholder=cls.placeholder,
             opening=cls.opening,

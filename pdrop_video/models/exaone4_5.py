@@ -18,6 +18,7 @@ class Exaone4_5(Qwen2_5VL):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("exaone4_5",)
+    names: ClassVar[bool] = True
 
     @property
     def positions(self) -> Positions:

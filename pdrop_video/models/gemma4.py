@@ -93,15 +93,14 @@ class Gemma4(Adapter):
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Minutes and seconds, rounded down, and a picture's two marks."""
         stamp = f"{int(seconds // 60):02d}:{int(seconds % 60):02d}"
-        begins, ends = (getattr(self.tokenizer, name, None) for name in ("boi_token", "eoi_token"))
-        return f"{' ' if number else ''}{stamp} {begins or '<|image>'}", ends or "<image|>"
+        begins = self.named(self.tokenizer, "boi_token", "<|image>")
+        return f"{' ' if number else ''}{stamp} {begins}", self.named(self.tokenizer, "eoi_token", "<image|>")
 
     @classmethod
     def prompt(cls, tokenizer: Any, template: str | None = None, *, split_special_tokens: bool = True) -> Prompt:
         """As everywhere; but the token that stands for a visual one is special only once a processor has said so."""
-        if tokenizer(cls.video_token, add_special_tokens=False)["input_ids"] != [
-            tokenizer.convert_tokens_to_ids(cls.video_token)
-        ]:
+        known = tokenizer.get_vocab().get(cls.video_token)
+        if known is None or tokenizer(cls.video_token, add_special_tokens=False)["input_ids"] != [known]:
             tokenizer.add_tokens([AddedToken(cls.video_token, normalized=False, special=True)], special_tokens=True)
         return super().prompt(tokenizer, template, split_special_tokens=split_special_tokens)
 

@@ -24,6 +24,7 @@ from .internvl import InternVL
 from .llava_next_video import LlavaNextVideo
 from .llava_onevision import LlavaOneVision
 from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
+from .muse import Muse
 from .pixels import Pixels
 from .progress import late_bars
 from .prompt import Prompt
@@ -50,6 +51,7 @@ FAMILIES = (
     Gemma4,
     Gemma4Unified,
     Exaone4_5,
+    Muse,
 )
 _LOADING = Lock()
 """transformers loads with functions of torch's replaced for all threads: two that load at once miss weights."""
@@ -92,8 +94,8 @@ def read(
     if min_pixels is not None or max_pixels is not None:
         if not adapter.keeps_shape:
             raise ConfigError(
-                f"models of type {config.model_type!r} resize every frame to one size; leave min_pixels and max_pixels "
-                "out."
+                f"models of type {config.model_type!r} resize every frame to one size, or by their own rule; leave "
+                "min_pixels and max_pixels out."
             )
         pixels = pixels.within(min_pixels, max_pixels)
     try:

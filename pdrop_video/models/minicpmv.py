@@ -27,6 +27,7 @@ class MiniCPMV4_6(Adapter):
 
     model_types: ClassVar[tuple[str, ...]] = ("minicpmv4_6",)
     video_token: ClassVar[str] = "<|video_pad|>"
+    names: ClassVar[bool] = True
     fps: ClassVar[float] = 1.0
 
     @property
@@ -85,7 +86,9 @@ class MiniCPMV4_6(Adapter):
 
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """A picture's two marks."""
-        return "<image>", "</image>"
+        return self.named(self.tokenizer, "image_start_token", "<image>"), self.named(
+            self.tokenizer, "image_end_token", "</image>"
+        )
 
 
 class CanvasPositions(MRopePositions):

@@ -84,7 +84,8 @@ def _tried(text: Any, model: Any) -> type:
     if model is not None:
         with _refusing(text, f"{type(model).__name__} can't be run on embeddings alone"):
             logits, made = model.forward(**given).logits, logits_of(model, ours.end)
-        _refuse_difference(text, "logits that its output embeddings give", logits, made, _tolerance([embeds, made]))
+        what, tolerance = "logits that its output embeddings give", _tolerance([embeds, made, logits])
+        _refuse_difference(text, what, logits, made, tolerance)
     return type(output)
 
 
@@ -135,8 +136,8 @@ def _refuse_difference(text: Any, what: str, own: Tensor, ours: Tensor, toleranc
             f"differ from the model's own by {figure:.2g} of their size, where rounding makes at most {tolerance:.1g}"
         )
     raise ModelError(
-        f"{type(text).__name__} is not supported: with nothing dropped, the {what} {difference}. Only decoders whose "
-        "layers are plain full attention with RoPE, such as those of Llama, Qwen2 and Qwen3, are computed right."
+        f"{type(text).__name__} is not supported: with nothing dropped, the {what} {difference}. Only decoders that "
+        "are built as Llama's, Qwen's or Gemma's, of layers that attend, slide or carry a state, are computed right."
     )
 
 

@@ -33,8 +33,11 @@ def embeddings_of(text: Any) -> Any:
 
 def logits_of(model: Any, normed: Tensor) -> Tensor:
     """Logits [..., vocabulary] of rows that left a model's last norm."""
+    text = model.config.get_text_config()
     logits: Tensor = model.get_output_embeddings()(normed)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    if (scale := getattr(text, "output_multiplier", None)) is not None:
+        logits = logits * scale
+    cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else cap * (logits / cap).tanh()
 
 

@@ -188,7 +188,8 @@ class Call:
         if visual is not None:
             with self.recording:
                 self._call.rows = self.trace.record(rows, visual)
-        return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
+        wanted = kwargs.get("logits_to_keep") or 0  # Gemma 4 leaves it to its stack, and takes fewer rows for sliced
+        return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden[:, -wanted:]), **{CACHE: cache})
 
     def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None) -> Tensor:
         """Rows with what layers get of them beside their hidden states, if they get anything."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from families import budget
+from families import budget, video
 from hybrids import HYBRIDS, build
+from rich.console import Console
 from test_flops_stream import Watch, counting
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from true_hybrids import TRUE_HYBRIDS
+from typer.testing import CliRunner
 
 import pdrop_video as pv
+from eval.runner.clock import Clock
+from eval.runner.metered import Metered
+from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape, decode_flops, logits_flops, prefill_flops
 from pdrop_video.costs.mixers import Attention
+from pdrop_video.search.budget import Costs
+from pdrop_video.search.search import _neighbour, _random, boundaries, enough
 from pdrop_video.stream.limits import state_bytes
 
 SIZES: dict[str, Any] = dict(
@@ -141,6 +151,79 @@ def test_a_whole_stream(family: str) -> None:
 def test_bytes_of_states_follow_from_sizes(family: str) -> None:
     lm = build(family, dtype=torch.bfloat16)
     assert DecoderShape.of(lm.model.config).state_bytes() == state_bytes(lm.stream().loop)
+
+
+@pytest.mark.parametrize("family", [name for name in ("qwen3_5", "gemma4") if name in HYBRIDS])
+def test_what_a_run_records(family: str) -> None:
+    """Pushes that the budget cuts up, told text, and a question over a memory that it narrows at other layers."""
+    lm = build(family, attn="eager", dtype=torch.float32)
+    stream = lm.stream(pv.Pyramid(), pv.Memory(tokens=budget(lm, 4)), standing_question="how many red")
+    metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
+    pictures = video(21)
+    with counting() as watched:
+        for first, last in ((0, 3), (3, 21)):
+            metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
+            metered.tell("red blue .")
+        metered.push(pv.FrameChunk(pictures[:2], (11.0, 11.5)))
+    assert watched.total == metered.flops + metered.tower
+    assert [visual + text for visual, text in metered.attended()] == list(stream.cache_tokens)
+    pyramid = pv.Pyramid(layers=(1, 6), ratios=(0.5, 0.2))
+    with counting() as asked:
+        answer = stream.ask("what is shown", 3, pyramid=pyramid)
+    tokens = len(answer.token_ids) + answer.finished
+    flops = metered.asking_flops(metered.rows("what is shown"), tokens, pyramid)
+    assert asked.total == flops + (metered.asking_tower() or 0)  # for pairs of frames, one waits for its partner
+
+
+def test_schedules_are_searched_among_layers_that_can_rank() -> None:
+    config = CONFIG_MAPPING["qwen3_5_text"](**SIZES | LINEAR | dict(num_hidden_layers=16, layer_types=None))
+    shape, rng = DecoderShape.of(config), random.Random(0)
+    assert shape.rank_at == (3, 7, 11, 15) and boundaries(shape) == [3, 7, 11, 15]
+    costs = Costs(shape, 1000)
+    paper = costs.paper(pv.Pyramid(), 4, 0.6)  # at 4, 8 and 12, moved on
+    assert paper is not None and paper.layers == (7, 11, 15) and 0.59 < costs.share(paper) <= 0.6
+    drawn = list(_random(rng, costs, pv.Pyramid(), 3, 0.6, 20))
+    moved = [found for each in drawn * 3 if (found := _neighbour(rng, costs, each, 0.6)) is not None]
+    assert len({each.layers for each in drawn}) > 3 and len(moved) > 20
+    for pyramid in (*drawn, *moved):
+        assert pyramid.layers is not None and set(pyramid.layers) <= set(shape.rank_at)
+    with pytest.raises(pv.ConfigError, match="only layers 3, 7, 11, 15 of 16 can rank tokens; use at most 5"):
+        enough(shape, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "Qwen3.5-9B",
+            {
+                "decoder layers": "32: 24 linear attention, 8 full",
+                "drops before layers": "11, 19, 27; asked for 8, 16, 24: moved on to layers that can rank",
+                "KV cache per token (16 bit)": "32,768 bytes",
+                # 24 layers: four columns of 16 * 2 heads of keys and 32 of values, and a matrix each of 32 in float32
+                "states, whatever was seen (16 bit)": f"{24 * (2 * 4 * 64 * 128 + 4 * 32 * 128 * 128):,} bytes",
+            },
+        ),
+        (
+            "gemma-4-E4B",
+            {
+                "decoder layers": "42: 35 with a window of 512, 7 full; 18 attend to keys of others",
+                "drops before layers": "11, 23, 35; asked for 10, 21, 31: moved on to layers that can rank",
+                "KV cache per token (16 bit)": f"{7 * 2 * 2 * 512 * 2:,} bytes",
+                "windows, at most (16 bit)": f"{35 * 512 * 2 * 2 * 256 * 2:,} bytes",
+            },
+        ),
+    ],
+)
+def test_info(name: str, said: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name not in TRUE_HYBRIDS:
+        pytest.skip("this transformers is too old for it")
+    monkeypatch.setattr("pdrop_video.cli.info.CONSOLE", Console(width=200))
+    done = CliRunner().invoke(cli.app, ["info", str(TRUE_HYBRIDS[name].write(tmp_path))])
+    assert done.exit_code == 0, done.output
+    rows = [line.strip("│┃ ").split("│") for line in done.stdout.splitlines() if line.count("│") == 3]
+    told = {key.strip(): value.strip() for key, value in rows}
+    assert said.items() <= told.items() and "not counted" not in done.stdout
 
 
 def test_a_row_sees_what_its_window_holds() -> None:

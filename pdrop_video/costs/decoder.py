@@ -145,9 +145,18 @@ class DecoderShape:
         return mixer
 
     def kv_bytes_per_token(self, bytes_per_number: int = 2) -> int:
-        """Bytes of keys and values that one token takes in all layers together, those with a window included."""
-        each = (self.column(i) for i in range(self.layers) if self.kind(i).holds)
-        return sum(heads * (key + value) for heads, key, value in each) * bytes_per_number
+        """Bytes of keys and values that one token takes in all layers together that forget by a budget alone."""
+        return sum(self._numbers(i) for i in self.rank_at) * bytes_per_number
+
+    def window_bytes(self, bytes_per_number: int = 2) -> int:
+        """Most bytes of keys and values in all layers together whose window forgets by itself."""
+        windows = ((i, self.kind(i).window or 0) for i in range(self.layers))
+        return sum(window * self._numbers(i) for i, window in windows) * bytes_per_number
+
+    def _numbers(self, layer: int) -> int:
+        """That a layer holds of one token."""
+        heads, key, value = self.column(layer)
+        return heads * (key + value)
 
     def state_bytes(self, bytes_per_number: int = 2) -> tuple[int, ...]:
         """Bytes of each layer's state, whatever it has seen; 0 of layers without, and where it is not known."""

@@ -179,7 +179,7 @@ class LayerLoop:
                 passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
-            beside = None if extra is None else extra[:, :, i].take_along_dim(rows.origin[..., None], 1)
+            beside = None if extra is None else _still_here(extra[:, :, i], rows)
             lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
             run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
             if kind.name == "state" and cache is not None:
@@ -191,7 +191,7 @@ class LayerLoop:
             if cached_valid is not None and kind.holds:
                 cached_valid[i] = allowed
             if deepstack is not None and i < len(deepstack):
-                rows.hidden = rows.hidden + deepstack[i].take_along_dim(rows.origin[..., None], 1)
+                rows.hidden = rows.hidden + _still_here(deepstack[i], rows)
         return rows
 
     def _drop(
@@ -287,6 +287,15 @@ class LayerLoop:
         cos, sin = turned(rope)
         rope = cos.index_select(-2, which), sin.index_select(-2, which)
         return rotate_held(attention_of(self.decoder.layers[layer]), states, rope)[0].to(keys)
+
+
+def _still_here(entered: Tensor, rows: Rows) -> Tensor:
+    """Of what entered [batch, rows, numbers] that which is left, in the rows' order."""
+    if not rows.boundaries:
+        return entered
+    if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
+        return entered.index_select(1, rows.origin[0])
+    return entered.take_along_dim(rows.origin[..., None], 1)
 
 
 def _steps(visual: Tensor | None, layout: Layout | None) -> Tensor | None:

@@ -1,6 +1,6 @@
-"""Random decoders of the families that a benchmark can be told, about 0.5 B of weights active in each.
+"""Random decoders of the families that a benchmark can be told: about 0.5 B of weights active in each, or tiny.
 
-Knows configurations. Refuses to know what is measured. Their vision towers are tiny and not meant to be used.
+Knows configurations. Refuses to know what is measured. The large ones' vision towers are not meant to be used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 import transformers
+
+from pdrop_video import VideoLM, load
+from pdrop_video.models import Pixels, adapter_for
 
 TEXT: dict[str, Any] = dict(vocab_size=151_936, hidden_size=1024, num_hidden_layers=24)
 VISION: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_heads=2)
@@ -57,3 +60,30 @@ def random_of(family: str, dtype: torch.dtype = torch.bfloat16) -> Any:
     torch.manual_seed(0)
     config = FAMILIES[family]()
     return transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+
+
+def _tiny_qwen3_5(ids: dict[str, Any], vocabulary: int) -> Any:
+    """Eight layers, of which two attend to everything."""
+    rope = dict(rope_type="default", rope_theta=1e6, mrope_section=[2, 1, 1], partial_rotary_factor=0.25)
+    text: dict[str, Any] = dict(
+        vocab_size=vocabulary, hidden_size=128, intermediate_size=352, num_hidden_layers=8, head_dim=32
+    )
+    text |= dict(num_attention_heads=4, num_key_value_heads=2, linear_num_key_heads=4, linear_num_value_heads=4)
+    text |= dict(linear_key_head_dim=16, linear_value_head_dim=16, rope_parameters=rope, eos_token_id=2)
+    vision = dict(VISION, depth=2, hidden_size=64, intermediate_size=128, out_hidden_size=128)
+    return transformers.Qwen3_5Config(text_config=text, vision_config=vision, **ids)
+
+
+TINY: Mapping[str, Callable[[dict[str, Any], int], Any]] = {"qwen3_5": _tiny_qwen3_5}
+
+
+def tiny_of(family: str) -> VideoLM:
+    """A tiny random model with the built-in model's words, for streams whose answers mean nothing."""
+    lm = load()
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    torch.manual_seed(0)
+    config = TINY[family]({name: getattr(lm.model.config, name) for name in names}, len(lm.tokenizer))
+    model: Any = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
+    adapter = adapter_for(family)
+    pixels = Pixels(size={"shortest_edge": 1, "longest_edge": 1 << 40})  # frames are taken in the size they come in
+    return VideoLM(model, adapter(model, pixels, lm.tokenizer), adapter.prompt(lm.tokenizer), f"tiny random {family}")

@@ -110,7 +110,7 @@ def measure(
     With `bare`, the bare products are measured, too.
     """
     shape, rows = DecoderShape.of(model.config), visual + TEXT_TOKENS
-    ids = torch.randint(1000, (1, rows))  # far below the tokens that stand for pictures
+    ids = torch.randint(16, min(1000, shape.vocabulary), (1, rows))  # none of the tokens that stand for pictures
     places = torch.arange(rows)
     mask = ((places >= 4) & (places < 4 + visual))[None]
     scorers = {name: TimedRelevance() for name in PYRAMIDS}

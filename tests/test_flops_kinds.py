@@ -104,6 +104,9 @@ def test_every_kind_equals_pytorch(kind: str) -> None:
             cache = model(input_ids=ids, past_key_values=cache, use_cache=True).past_key_values
         want = prefill_flops(shape, schedule, rows, 0, tuple(past), causal=False)
         assert counted.total == want + logits_flops(shape, rows - 1)
+        with counting() as counted:  # as `generate` asks it
+            model(input_ids=ids, logits_to_keep=1)
+        assert counted.total == prefill_flops(shape, schedule, rows, 0, causal=False, newest=True)
         if rows == 1:
             held = tuple(n if shape.kind(i).holds else 0 for i, n in enumerate(past))
             assert want == decode_flops(shape, held, causal=False)
@@ -121,11 +124,14 @@ def test_ranking_by_the_layer_behind_a_boundary(kind: str) -> None:
     visual[:, 5:33] = True
     for scorer in ("relevance", "value_norm"):
         pyramid = pv.Pyramid(layers=(2,), ratios=(0.5,), scorer=scorer)
-        with torch.no_grad(), pv.pyramid_drop(model, pyramid, visual=visual), counting() as counted:
-            model(input_ids=torch.arange(40)[None] + 4, use_cache=True, logits_to_keep=1)
+        ids = torch.arange(40)[None] + 4
+        with torch.no_grad(), pv.pyramid_drop(model, pyramid, visual=visual):
+            with counting() as counted:
+                last = model(input_ids=ids, use_cache=True, logits_to_keep=1).logits
+            torch.testing.assert_close(last, model(input_ids=ids).logits[:, -1:], atol=1e-5, rtol=1e-5)
         schedule = pyramid.resolve(4, shape.rank_at)
         assert schedule.layers in ((2,), (3,))
-        assert counted.total == prefill_flops(shape, schedule, 28, 12, causal=False, scorer=scorer)
+        assert counted.total == prefill_flops(shape, schedule, 28, 12, causal=False, scorer=scorer, newest=True)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)

@@ -135,7 +135,9 @@ def measure(
         )
     with torch.no_grad():
         times = in_turns(runs, repeats)
-    flops = {name: prefill_flops(shape, schedule, visual, TEXT_TOKENS) for name, schedule in schedules.items()}
+    flops = {
+        name: prefill_flops(shape, schedule, visual, TEXT_TOKENS, newest=True) for name, schedule in schedules.items()
+    }
     cpu = times.attrs["cpu"]
 
     def fraction(products: str, whole: str) -> float | None:

@@ -245,6 +245,7 @@ def prefill_flops(
     past: tuple[int, ...] | None = None,
     causal: bool = True,
     scorer: str | Scorer = "relevance",
+    newest: bool = False,
 ) -> int:
     """FLOPs of one prefill under a schedule, ranking and the last row's logits included.
 
@@ -263,12 +264,16 @@ def prefill_flops(
         See `layer_flops`.
     scorer : str or Scorer
         What ranks.
+    newest : bool
+        Whether layers behind the last boundary which all use keys of others run the last row alone, as in `generate`.
     """
     past = past or (0,) * shape.layers
     per_layer, counts = schedule.per_layer(visual), schedule.counts(visual)
-    each = enumerate(zip(per_layer, past, strict=True))
-    total = sum(layer_flops(shape, i, n + text, held, causal) for i, (n, held) in each)
-    total += entry_flops(shape, visual + text)
+    total = entry_flops(shape, visual + text)
+    own = max((i for i in range(shape.layers) if shape.kind(i).source is None), default=-1)
+    for i, (n, held) in enumerate(zip(per_layer, past, strict=True)):
+        rows = 1 if newest and i > own and i >= max(schedule.layers, default=0) else n + text
+        total += layer_flops(shape, i, rows, held + n + text - rows, causal)
     ranked = schedule.layers[:1] if scorer_named(scorer).once else schedule.layers
     for stage, layer in enumerate(ranked):
         wait, wanted = counts[stage] + text, counts[stage + 1]

@@ -21,7 +21,7 @@ from .allocators import allocator_named
 from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
 from .heads import Rope, attention_of, held_keys, rotate_held, turned
-from .lending import Lenders
+from .lending import Lenders, run_last
 from .masks import Masks
 from .rank import distinct_rows
 from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
@@ -91,6 +91,7 @@ class LayerLoop:
         cached_valid: list[Tensor | None] | None = None,
         deepstack: list[Tensor] | None = None,
         passage: Passage | None = None,
+        newest: bool = False,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -126,6 +127,8 @@ class LayerLoop:
             Features that Qwen3-VL adds after its first layers.
         passage : Passage, optional
             Where each layer's positions stand, and what happens before it runs.
+        newest : bool
+            Whether only the last row that leaves is wanted; what the others are then is not said.
 
         Returns
         -------
@@ -157,6 +160,7 @@ class LayerLoop:
         last = max(ratio_of, default=-1)
         memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
         masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
+        alone = max(last, lenders.end) if newest and masks.plain else len(self.kinds)
         for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
             past_valid = cached_valid[i] if cached_valid is not None else None
             if i in ratio_of:
@@ -182,7 +186,9 @@ class LayerLoop:
             beside = None if extra is None else _still_here(extra[:, :, i], rows)
             lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
             run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
-            if kind.name == "state" and cache is not None:
+            if i >= alone:  # nobody will ask what the other rows came to: their keys and values are lent
+                rows.hidden = run_last(run, rows.hidden, mask)
+            elif kind.name == "state" and cache is not None:
                 rows.hidden = run_states(run, cache.layers[i], rows.hidden, mask, fleeting)
             else:
                 rows.hidden, own = run(rows.hidden, mask)

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import transformers
 from families import FAMILIES, build
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
 from eval.bench.common import in_turns, report
-from eval.bench.prefill import bare_attention, bare_linear
+from eval.bench.families import FAMILIES as MADE
+from eval.bench.families import tiny_of
+from eval.bench.prefill import PYRAMIDS, TEXT_TOKENS, WHOLE, bare_attention, bare_linear, measure
 from eval.bench.soak import soak
 from eval.bench.streams import Crowd
-from pdrop_video.costs.decoder import DecoderShape, layer_flops
+from pdrop_video.costs.decoder import DecoderShape, layer_flops, prefill_flops
 from pdrop_video.memory import StreamCache
 
 
@@ -76,10 +79,41 @@ def test_bare_products_are_a_prefills(family: str) -> None:
             run()
         return counter.get_total_flops()
 
-    whole = sum(layer_flops(shape, n, causal=False) for n in rows)
+    whole = sum(layer_flops(shape, i, n, causal=False) for i, n in enumerate(rows))
     squares = sum(4 * n * n * shape.heads * shape.head_dim for n in rows)
     assert counted(bare_attention(model, rows)) == squares
     assert counted(bare_linear(model, rows)) == whole - squares + 2 * shape.hidden * shape.vocabulary
+
+
+def test_families_are_counted_and_half_a_billion() -> None:
+    """The weights that a row passes, by configurations alone: a row's FLOPs are two for each."""
+    for family, made in MADE.items():
+        if family not in transformers.CONFIG_MAPPING:  # of an older transformers
+            continue
+        shape = DecoderShape.of(made())
+        assert 0.4e9 < sum(layer_flops(shape, i, 1, 1) for i in range(shape.layers)) / 2 < 0.6e9, family
+
+
+@pytest.mark.skipif(not hasattr(transformers, "Qwen3_5Config"), reason="this transformers is too old")
+def test_a_prefill_of_a_family() -> None:
+    model = tiny_of("qwen3_5").model
+    rows = measure(model, 40, 1, "qwen3_5", bare=False)
+    shape = DecoderShape.of(model.config)
+    full, cut = (prefill_flops(shape, p.resolve(8, (3, 7)), 40, TEXT_TOKENS) for p in (WHOLE, PYRAMIDS["pyramid"]))
+    assert [row["schedule"] for row in rows] == ["pyramid", "fastv"] and rows[0]["flops_speedup"] == full / cut
+    for row in rows:
+        assert row["family"] == "qwen3_5" and row["gemm_fraction"] is None
+        assert row["cpu_speedup"] > 0 and row["cpu_ratio1_slowdown"] > 0 and 0 < row["ranking_fraction"] < 1
+
+
+@pytest.mark.skipif(not hasattr(transformers, "Qwen3_5Config"), reason="this transformers is too old")
+def test_soak_of_a_model_with_states() -> None:
+    """Its states are inside the bytes that are given."""
+    lm = tiny_of("qwen3_5")
+    table, figures = soak(96, 64, "pyramid", 0, lm)
+    assert list(table.frames) == [32, 64, 96]
+    assert 0.9 * figures["budget_bytes"] < figures["peak_cache_bytes"] <= figures["budget_bytes"]
+    assert figures["budget_bytes"] == lm.stream(memory=pv.Memory(tokens=64)).cache_bound
 
 
 def test_soak_reports_and_stops_over_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,14 +93,23 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> pd.DataFram
     Returns
     -------
     DataFrame
-        Seconds; a column for each run, a row for each turn. ``(times.a / times.b).median()`` is a paired ratio.
+        Seconds; a column for each run, a row for each turn. ``(times.a / times.b).median()`` is a paired ratio. The
+        same in seconds of this process's processors, all threads together, is in ``times.attrs["cpu"]``: what others
+        do on the machine disturbs it less.
     """
-    turns = []
+    turns, busy = [], []
     for turn in range(repeats + 1):
         order = list(runs) if turn % 2 else list(runs)[::-1]
-        taken = {name: seconds(runs[name]) for name in order}
+        taken, used = {}, {}
+        for name in order:
+            begun = time.process_time()
+            taken[name] = seconds(runs[name])
+            used[name] = time.process_time() - begun
         turns.append([taken[name] for name in runs])
-    return pd.DataFrame(turns[1:], columns=list(runs))
+        busy.append([used[name] for name in runs])
+    times = pd.DataFrame(turns[1:], columns=list(runs))
+    times.attrs["cpu"] = pd.DataFrame(busy[1:], columns=list(runs))
+    return times
 
 
 def report(

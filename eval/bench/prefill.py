@@ -1,6 +1,7 @@
 """How much faster is a prefill, and is that what the FLOPs promise? A random decoder of the 0.5 B shape, bf16.
 
     python -m eval.bench.prefill --json
+    python -m eval.bench.prefill --family qwen3_5 --tokens 2048 --json
 
 `generate` for one token, in turns within one run: by the unmodified model, with tokens dropped by either schedule, with
 nothing dropped, and the bare matrix products of the first three. Times are medians over the turns, ratios are paired
@@ -10,7 +11,11 @@ within them.
 every layer its linear ones with their own weights, each head's two products of attention (queries with keys, weights
 with values), and the last row's logits, each by itself and one behind the other. A bare product of attention is square
 and has a causal half too many, whose time is not counted. What keeps the fraction below 1 is all that is not a
-product: softmax, norms, RoPE, activations, ranking. `full_gemm_fraction` is the same for the unmodified model.
+product: softmax, norms, RoPE, activations, ranking. `full_gemm_fraction` is the same for the unmodified model. Neither
+is measured for families whose layers multiply more than that.
+
+`cpu_speedup` and `cpu_ratio1_slowdown` are the ratios of processor seconds instead of seconds: what others do on the
+machine disturbs them less.
 """
 
 from __future__ import annotations
@@ -32,7 +37,10 @@ from pdrop_video.pyramid.scorers import Ranking
 from pdrop_video.pyramid.scorers.relevance import Relevance
 
 from .common import AsJson, Out, in_turns, random_model, report
+from .families import FAMILIES, random_of
 
+PLAIN = "qwen2_5_vl"
+"""The family that is measured where none is named."""
 TEXT_TOKENS = 32
 PYRAMIDS = {
     "pyramid": pv.Pyramid(ratios=(0.5, 0.25, 0.125)),
@@ -94,10 +102,15 @@ def bare_attention(model: Any, per_layer: list[int]) -> Callable[[], None]:
     return run
 
 
-def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int | str]]:
-    """The rows of the table for so many visual tokens: one for each schedule, and all in the same turns."""
+def measure(
+    model: Any, visual: int, repeats: int, family: str = "qwen2_5_vl", bare: bool = True
+) -> list[dict[str, float | int | str | None]]:
+    """The rows of the table for so many visual tokens: one for each schedule, and all in the same turns.
+
+    With `bare`, the bare products are measured, too.
+    """
     shape, rows = DecoderShape.of(model.config), visual + TEXT_TOKENS
-    ids = torch.randint(1000, (1, rows))  # far below the tokens that stand for pictures
+    ids = torch.randint(16, min(1000, shape.vocabulary), (1, rows))  # none of the tokens that stand for pictures
     places = torch.arange(rows)
     mask = ((places >= 4) & (places < 4 + visual))[None]
     scorers = {name: TimedRelevance() for name in PYRAMIDS}
@@ -109,12 +122,12 @@ def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int
         with pv.pyramid_drop(model, pyramid, visual=mask):
             return generate()
 
-    schedules = {"full": WHOLE.resolve(shape.layers)}
+    schedules = {"full": WHOLE.resolve(shape.layers, shape.rank_at)}
     runs: dict[str, Callable[[], Any]] = {"full": generate, "ratio1": partial(under, WHOLE)}
     for name, pyramid in PYRAMIDS.items():
-        schedules[name] = pyramid.resolve(shape.layers)
+        schedules[name] = pyramid.resolve(shape.layers, shape.rank_at)
         runs[name] = partial(under, replace(pyramid, scorer=scorers[name]))
-    for name, schedule in schedules.items():
+    for name, schedule in schedules.items() if bare else ():
         per_layer = [n + TEXT_TOKENS for n in schedule.per_layer(visual)]
         runs[f"{name} linear"], runs[f"{name} attention"] = (
             bare_linear(model, per_layer),
@@ -122,10 +135,20 @@ def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int
         )
     with torch.no_grad():
         times = in_turns(runs, repeats)
-    flops = {name: prefill_flops(shape, schedule, visual, TEXT_TOKENS) for name, schedule in schedules.items()}
-    bare = {name: times[f"{name} linear"] + times[f"{name} attention"] / 2 for name in schedules}
+    flops = {
+        name: prefill_flops(shape, schedule, visual, TEXT_TOKENS, newest=True) for name, schedule in schedules.items()
+    }
+    cpu = times.attrs["cpu"]
+
+    def fraction(products: str, whole: str) -> float | None:
+        """Of a prefill, what its bare products take."""
+        if not bare:
+            return None
+        return float(((times[f"{products} linear"] + times[f"{products} attention"] / 2) / times[whole]).median())
+
     return [
         {
+            "family": family,
             "schedule": name,
             "tokens": visual,
             "full_s": times.full.median(),
@@ -133,11 +156,13 @@ def measure(model: Any, visual: int, repeats: int) -> list[dict[str, float | int
             "predicted_s": times.full.median() * flops[name] / flops["full"],
             "speedup": (times.full / times[name]).median(),
             "flops_speedup": flops["full"] / flops[name],
-            "gemm_fraction": (bare[name] / times[name]).median(),
-            "full_gemm_fraction": (bare["full"] / times.full).median(),
+            "gemm_fraction": fraction(name, name),
+            "full_gemm_fraction": fraction("full", "full"),
             # without the turn that warms up
             "ranking_fraction": sum(scorer.seconds[-repeats * len(schedules[name].layers) :]) / times[name].sum(),
             "ratio1_slowdown": (times.ratio1 / times.full).median(),
+            "cpu_speedup": (cpu.full / cpu[name]).median(),
+            "cpu_ratio1_slowdown": (cpu.ratio1 / cpu.full).median(),
         }
         for name, scorer in scorers.items()
     ]
@@ -153,18 +178,21 @@ def draw(table: pd.DataFrame) -> Any:
 
 def main(
     tokens: Annotated[str, typer.Option(help="Visual tokens, comma-separated.")] = "1024,2048,4096",
+    family: Annotated[str, typer.Option(help=f"Of the random decoder: qwen2_5_vl, {', '.join(FAMILIES)}.")] = PLAIN,
     repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 5,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Prefill with and without dropping, against what FLOPs predict."""
-    model = random_model()
+    if family not in (PLAIN, *FAMILIES):
+        raise typer.BadParameter(f"{family} is not known here; choose {PLAIN}, {', '.join(FAMILIES)}.")
+    model = random_model() if family == PLAIN else random_of(family)
     rows = []
     for visual in map(int, tokens.split(",")):
-        rows += measure(model, visual, repeats)
+        rows += measure(model, visual, repeats, family, bare=family == PLAIN)
         print(f"{visual:,} visual tokens: {rows[-2]['speedup']:.2f} x, {rows[-1]['speedup']:.2f} x", flush=True)
     report(
-        "prefill",
+        "prefill" if family == PLAIN else f"prefill_{family}",
         pd.DataFrame(rows).sort_values(["schedule", "tokens"], ascending=[False, True], ignore_index=True),
         draw,
         out,

@@ -2,6 +2,7 @@
 
 python -m eval.bench.soak --hours 10
 python -m eval.bench.soak --frames 3000 --json
+python -m eval.bench.soak --family qwen3_5 --frames 3000
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import torch
 import typer
 
 import pdrop_video as pv
+from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.pyramid.rows import CACHE
 
 from .common import AsJson, Out, report
+from .families import TINY, tiny_of
 
 CHUNK = 8
 """Frames a push."""
@@ -84,21 +87,25 @@ class Guard:
             handle.remove()
 
 
-def soak(total: int, tokens: int, evictor: str, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+def soak(
+    total: int, tokens: int, evictor: str, seed: int, lm: pv.VideoLM | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Push `total` frames; a row for each hour, or each third of a shorter run, and the figures."""
     hour = min(3600, total // 3) // CHUNK  # chunks
-    lm = pv.load()
-    token_bytes = lm.stream(memory=pv.Memory(tokens=tokens)).token_bytes
-    guard = Guard(tokens * lm.num_layers * token_bytes)
+    lm = lm or pv.load()
+    sizes = DecoderShape.of(lm.model.config)
+    columns = tokens * sizes.kv_bytes_per_token(lm.model.dtype.itemsize)
+    guard = Guard(columns + sum(sizes.state_bytes(lm.model.dtype.itemsize)))
     stream = lm.stream(memory=pv.Memory(bytes=guard.budget, evictor=evictor))
     rows: list[dict[str, Any]] = []
-    costs, resident = [], 0
+    costs, busy, resident = [], [], 0
     for first in range(0, total, CHUNK):
         pictures = frames_of(first, seed)
         with guard.watching(lm):
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             stream.push(pictures, range(first, first + CHUNK))
             costs.append(time.perf_counter() - begun)
+            busy.append(time.process_time() - used)
         guard.check(stream.cache_bytes)
         resident = max(resident, rss())
         if len(costs) == hour:
@@ -109,6 +116,7 @@ def soak(total: int, tokens: int, evictor: str, seed: int) -> tuple[pd.DataFrame
                     "hour": len(rows) + 1,
                     "frames": first + CHUNK,
                     "chunk_ms": statistics.median(costs) * 1e3,
+                    "chunk_cpu_ms": statistics.median(busy) * 1e3,
                     "first_token_ms": answer.timings.first_token * 1e3,
                     "peak_rss_mib": resident / 2**20,
                     "cache_mib": stream.cache_bytes / 2**20,
@@ -116,13 +124,14 @@ def soak(total: int, tokens: int, evictor: str, seed: int) -> tuple[pd.DataFrame
                 }
             )
             print(f"hour {len(rows)}: {rows[-1]['chunk_ms']:.1f} ms a chunk, {answer}", flush=True)
-            costs, resident = [], 0
+            costs, busy, resident = [], [], 0
     table = pd.DataFrame(rows)
     peak = max(table.peak_rss_mib.max(), resident / 2**20)
     return table, {
         "frames": total,
         "rss_growth": peak / table.peak_rss_mib.iloc[0] - 1,
         "chunk_cost_growth": table.chunk_ms.iloc[-1] / table.chunk_ms.iloc[1],
+        "chunk_cpu_growth": table.chunk_cpu_ms.iloc[-1] / table.chunk_cpu_ms.iloc[1],
         "peak_cache_bytes": guard.peak,
         "budget_bytes": guard.budget,
     }
@@ -134,14 +143,21 @@ def main(
     tokens: Annotated[int, typer.Option(help="The budget: the bytes of so many tokens a layer.")] = 1024,
     evictor: Annotated[str, typer.Option(help="What is forgotten.")] = "pyramid",
     seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    family: Annotated[
+        str | None, typer.Option(help=f"A tiny random model in place of the built-in one: {', '.join(TINY)}.")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Push, measure every chunk, ask every hour; assert the budget at every chunk, also while it is in flight."""
     total = (int(hours * 3600) if frames is None else frames) // CHUNK * CHUNK
-    table, figures = soak(total, tokens, evictor, seed)
+    if family is not None and family not in TINY:
+        raise typer.BadParameter(f"{family} is not known here; choose {', '.join(TINY)}.")
+    table, figures = soak(total, tokens, evictor, seed, None if family is None else tiny_of(family))
+    figures = {"family": family or "built-in", **figures}
     for name, value in figures.items():
-        print(f"{name:18} {value:,}" if isinstance(value, int) else f"{name:18} {value:.4f}")
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        print(f"{name:18} {shown}")
     report(
         "soak",
         table,

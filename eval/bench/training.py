@@ -29,7 +29,7 @@ WHOLE = pv.Pyramid(stages=1)
 
 def forward_flops(shape: DecoderShape, pyramid: pv.Pyramid, visual: int) -> int:
     """A prefill's FLOPs, but with the logits of all rows that are left in place of the last one's."""
-    schedule, text = pyramid.resolve(shape.layers), QUESTION + ANSWER
+    schedule, text = pyramid.resolve(shape.layers, shape.rank_at), QUESTION + ANSWER
     more = schedule.per_layer(visual)[-1] + text - 1
     return prefill_flops(shape, schedule, visual, text) + more * 2 * shape.hidden * shape.vocabulary
 

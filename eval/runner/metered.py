@@ -68,7 +68,7 @@ class Metered:
             rows = self._closing + len(lm.prompt.between(text))
             held = cost.room(held, [rows] * len(held))
             self.flops += cost.text_flops(held, rows)
-            held = [n + rows for n in held]
+            held = cost.with_text(held, rows)
         self.flops += stream_flops(cost, after.pieces, held=held).flops
         if self.tower is not None:
             look = self._look_flops(frames.frames)
@@ -125,17 +125,18 @@ class Metered:
         """
         cost, own = self._cost(), self.stream.loop.schedule
         past, ranked = ([visual + text for visual, text in self.attended(how, retrieve)] for how in (pyramid, None))
-        stages = own if pyramid is None else pyramid.resolve(own.num_layers)
+        stages = own if pyramid is None else pyramid.resolve(own.num_layers, self.shape.rank_at)
         filling = 0
         if (piece := self._waiting) is not None:
             held = self.stream.cache_tokens
             left = cost.held(held, *piece)
             filling = cost.piece_flops(left, *piece)
-            more = [a + new - b for a, new, b in zip(left, cost.kept(*piece), held, strict=True)]
+            more = [now - b for now, b in zip(cost.after(left, *piece), held, strict=True)]
             past, ranked = ([n + m for n, m in zip(each, more, strict=True)] for each in (past, ranked))
-        flops = filling + cost.asking_flops(past, rows, tokens, {layer: ranked[layer] for layer in (0, *stages.layers)})
-        if retrieve is not None:  # each layer makes the question's queries to search by
-            flops += len(past) * 2 * rows * self.shape.hidden * self.shape.heads * self.shape.head_dim
+        firsts = {layer: ranked[layer] for layer in cost.first_of(stages)}
+        flops = filling + cost.asking_flops(past, rows, tokens, firsts)
+        if retrieve is not None:  # each layer with an archive makes the question's queries to search by
+            flops += sum(2 * rows * self.shape.attention(layer).asking for layer in self.shape.rank_at)
         for option in options:
             words = len(self.stream.lm.prompt.words(option)) - 1
             flops += cost.text_flops([n + rows for n in past], words) + logits_flops(self.shape, words)
@@ -166,19 +167,18 @@ class Metered:
         retrieve : int, optional
             Archived steps that each layer gets back before that; counted at their mean size.
         """
-        own, kept = self.stream.loop.schedule, self.kept
-        visual = [kept[own.stage(layer)] for layer in range(own.num_layers)]
+        own, visual, can = self.stream.loop.schedule, list(self._visual), self.shape.rank_at
         text = [length - held for length, held in zip(self.stream.cache_tokens, visual, strict=True)]
         if retrieve is not None:
-            back = [self._brought_back(layer, retrieve) for layer in range(own.num_layers)]
+            back = [self._brought_back(i, retrieve) if i in can else (0, 0) for i in range(own.num_layers)]
             visual = [held + more for held, (more, _) in zip(visual, back, strict=True)]
             text = [held + more for held, (_, more) in zip(text, back, strict=True)]
         if pyramid is not None:
-            asking = pyramid.resolve(own.num_layers)
-            most = asking.counts(visual[0])  # a layer with less than its share of the first one's drops nothing
+            asking = pyramid.resolve(own.num_layers, can)
+            most = asking.counts(visual[can[0]])  # a layer with less than its share of the first one's drops nothing
             shares = asking.per_layer_shares()
             visual = [
-                held if share == 1 else min(held, most[asking.stage(layer)])
+                held if share == 1 or layer not in can else min(held, most[asking.stage(layer)])
                 for layer, (held, share) in enumerate(zip(visual, shares, strict=True))
             ]
         return list(zip(visual, text, strict=True))
@@ -189,7 +189,7 @@ class Metered:
         tokens, moved = ingest.limits.tokens, ingest.limits.moved
         limits = None
         if tokens is not None and moved is not None:
-            entered = [layer.entered is not None for layer in layers]
+            entered = [layer.moved for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
         probe, asks = len(ingest.probe), ingest.evictor.uses_query
         return StreamShape.of(
@@ -209,11 +209,16 @@ class Metered:
 
     @property
     def kept(self) -> list[int]:
-        """Visual tokens remembered in each stage, shallow to deep; counted once for all questions of a moment."""
+        """Visual tokens remembered in each stage, shallow to deep, by its first layer that forgets by the budget."""
+        return [0 if at is None else self._visual[at] for at in self.stream.loop.anchors]
+
+    @property
+    def _visual(self) -> list[int]:
+        """Visual tokens that each layer remembers; counted once for all questions of a moment."""
         if self._kept is None:
             tables = self.stream._state.cache.tables  # `held` would sort them
-            spans = self.stream.loop.schedule.spans
-            self._kept = [int(tables[span[0]].visual.sum()) if span else 0 for span in spans]
+            counts = {id(table): int(table.visual.sum()) for table in {id(table): table for table in tables}.values()}
+            self._kept = [counts[id(table)] for table in tables]
         return self._kept
 
 

@@ -47,7 +47,7 @@ class StreamWorker:
         self.paraphrase = config.paraphraser()
         self._open()  # settings that suit no item of this model
         if (asking := config.ask_pyramid_object()) is not None:
-            asking.resolve(self.lm.num_layers)
+            asking.resolve(self.shape.layers, self.shape.rank_at)
 
     def __call__(self, job: Job) -> Iterator[Record]:
         """One record for each item, as soon as it is finished."""

@@ -147,9 +147,9 @@ def ask(
                 f"--sound: models of type {config.model_type!r} have no ears; leave it out, give what is said "
                 "with --subtitles FILE.srt, or choose one that hears, such as Qwen/Qwen2.5-Omni-7B."
             )
-        layers = DecoderShape.of(config).layers
+        shape = DecoderShape.of(config)
         for each in (opened.pyramid, asking or opened.pyramid):
-            each.resolve(layers)
+            each.resolve(shape.layers, shape.rank_at)
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def info(
         opened = recipe_of(recipe, gate=gate, reducer=reducer, ratios=ratios, memory=memory)
         config, adapter = describe(model)
         shape = DecoderShape.of(config)
-        schedule = opened.pyramid.resolve(shape.layers)
+        asked, schedule = opened.pyramid.resolve(shape.layers), opened.pyramid.resolve(shape.layers, shape.rank_at)
         step, grid = adapter.frames_per_step, adapter.grid(height, width)
         frames, places = int(60 * adapter.fps), grid[0] * grid[1]
         minute = frames // step * places
@@ -59,10 +60,10 @@ def info(
     table = Table(title=escape(model or "built-in model"), show_header=False)
     for name, value in (
         ("family", config.model_type),
-        ("decoder layers", shape.layers),
+        ("decoder layers", _kinds(shape)),
         ("gate, before the vision tower", said.get("gate", "none")),
         ("reducer, behind it", said.get("reducer", "none")),
-        ("drops before layers", ", ".join(map(str, schedule.layers)) or "none"),
+        ("drops before layers", _boundaries(schedule.layers, asked.layers)),
         ("visual tokens left", ", ".join(f"{r:.3g}" for r in (1.0, *schedule.ratios))),
         ("remembered a layer", _remembered(opened.memory)),
         (f"visual tokens per {step} frame(s) of {width} x {height}", f"{places} ({grid[0]} x {grid[1]})"),
@@ -74,12 +75,46 @@ def info(
         ("layers, ranking included", _compared(full.decoder, cut.decoder)),
         ("all of it", _compared(full.total, cut.total)),
         ("KV cache per token (16 bit)", f"{shape.kv_bytes_per_token():,} bytes"),
+        *_beside(shape),
         ("trained positions", f"{config.get_text_config().max_position_embeddings:,}"),
     ):
         table.add_row(name, str(value))
     CONSOLE.print(table)
+    if shape.uncounted:
+        CONSOLE.print(f"FLOPs of the layers are not counted: {shape.uncounted}.")
     if opened.gate is not None:
         CONSOLE.print("A gate leaves out what a video does not change; counted is a video that always does.")
+
+
+def _kinds(shape: DecoderShape) -> str:
+    """How many layers of each kind there are."""
+    names = []
+    for i in range(shape.layers):
+        kind = shape.kind(i)
+        name = f"with a window of {kind.window:,}" if kind.window else kind.name
+        if not kind.holds:
+            name = shape.mixers[i].name if shape.mixers else "with a state"
+        names.append(name)
+    counts = Counter(names)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    lent = sum(shape.kind(i).source is not None for i in range(shape.layers))
+    beside = f"; {lent} attend to keys of others" if lent else ""
+    return str(shape.layers) if set(counts) == {"full"} else f"{shape.layers}: {said}{beside}"
+
+
+def _boundaries(layers: tuple[int, ...], asked: tuple[int, ...]) -> str:
+    """Where tokens are dropped, and where that was to be."""
+    said = ", ".join(map(str, layers)) or "none"
+    if layers == asked:
+        return said
+    return f"{said}; asked for {', '.join(map(str, asked))}: moved on to layers that can rank"
+
+
+def _beside(shape: DecoderShape) -> list[tuple[str, str]]:
+    """Bytes of what no budget evicts."""
+    windows, states = shape.window_bytes(), sum(shape.state_bytes())
+    rows = [("windows, at most (16 bit)", windows), ("states, whatever was seen (16 bit)", states)]
+    return [(name, f"{size:,} bytes") for name, size in rows if size]
 
 
 def _compared(full: int | None, cut: int | None) -> str:

@@ -16,7 +16,7 @@ import pdrop_video as pv
 from ..costs.decoder import DecoderShape
 from ..models import describe
 from ..pyramid import ALLOCATORS
-from ..search.search import Clip, Tried, checked
+from ..search.search import Clip, Tried, checked, enough
 from ..search.search import search as find_schedule
 from ..video.address import Address
 from .arguments import Model
@@ -55,7 +55,7 @@ def search(
         for video in videos:
             Address.of(video)
         check_out(out)
-        pv.Pyramid(stages=stages).resolve(DecoderShape.of(describe(model)[0]).layers)
+        enough(DecoderShape.of(describe(model)[0]), stages)
         lm, clips = pv.load(model, device=device, dtype=dtype), []
         for asked in question:
             lm.bounded("one of the questions", asked)

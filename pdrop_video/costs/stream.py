@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..pyramid import LayerLoop, Schedule
 from ..pyramid.scorers import Scorer, scorer_named
-from .decoder import DecoderShape, decode_flops, layer_flops, logits_flops, ranking_flops
+from .decoder import DecoderShape, decode_flops, entry_flops, layer_flops, logits_flops, ranking_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +68,25 @@ class StreamShape:
         return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal, closing)
 
     def kept(self, visual: int, glue: int = 0) -> list[int]:
-        """Columns that each layer holds more after a piece."""
-        return [n + glue for n in self.schedule.per_layer(visual)]
+        """Columns that each layer holds more after a piece, before a window closes; none of a layer with a state."""
+        return self._columns(self._staying(visual, glue))
 
     def held(self, past: Sequence[int], visual: int, glue: int = 0) -> list[int]:
         """Columns that each layer has left of `past` when it has made room for a piece with its probe."""
-        return self.room(past, self._incoming(visual, glue))
+        return self.room(past, self._columns(self._incoming(visual, glue)))
 
     def room(self, past: Sequence[int], incoming: Sequence[int]) -> list[int]:
         """Columns that each layer has left of `past` when it has made room for so many more."""
         limits = self.limits or [most + new for most, new in zip(past, incoming, strict=True)]
         return [min(n, most - new) for n, most, new in zip(past, limits, incoming, strict=True)]
+
+    def after(self, left: Sequence[int], visual: int, glue: int = 0) -> list[int]:
+        """Columns that each layer holds after a piece, of which it had so many left in front of it; see `held`."""
+        return self._slid([a + b for a, b in zip(left, self.kept(visual, glue), strict=True)])
+
+    def with_text(self, left: Sequence[int], rows: int) -> list[int]:
+        """The same after so many rows of text that stay."""
+        return self._slid([a + b for a, b in zip(left, self._columns([rows] * len(left)), strict=True)])
 
     def piece_flops(self, past: Sequence[int], visual: int, glue: int = 0) -> int:
         """FLOPs of one run through the layers: visual tokens, the text between them, the probe, and their ranking.
@@ -90,21 +98,32 @@ class StreamShape:
         visual, glue : int
             Tokens of each kind.
         """
-        decoder, scorer = self.decoder, scorer_named(self.scorer)
-        incoming = self._incoming(visual, glue)
-        total = sum(layer_flops(decoder, n, held, self.causal) for n, held in zip(incoming, past, strict=True))
+        decoder, scorer, seen = self.decoder, scorer_named(self.scorer), self._seen(past)
+        staying, incoming = self._staying(visual, glue), self._incoming(visual, glue)
+        total = entry_flops(decoder, visual + glue + self.probe)
+        for i, (stay, all_rows, held) in enumerate(zip(staying, incoming, seen, strict=True)):
+            # a state can't forget a row: the probe passes it behind the others, by itself
+            runs = [(all_rows, held)]
+            if decoder.kind(i).name == "state":
+                runs = [(stay, held), (all_rows - stay, held + stay)]
+            total += sum(layer_flops(decoder, i, rows, before, self.causal) for rows, before in runs if rows)
         per_layer = self.schedule.per_layer(visual)
         probes = self.probe - self.closing if getattr(scorer, "asks", "last") == "all" else 1
         for layer in self._boundaries()[: 1 if scorer.once else None]:
             rows = per_layer[max(layer - 1, 0)] + glue + self.probe
-            total += ranking_flops(decoder, rows, past[layer], probes, scorer, per_layer[layer])
+            total += ranking_flops(decoder, layer, rows, past[layer], probes, scorer, per_layer[layer])
         if self.asks:
-            total += decoder.layers * 2 * self.probe * decoder.hidden * decoder.heads * decoder.head_dim
+            total += sum(2 * self.probe * decoder.attention(i).asking for i in decoder.rank_at)
         return total
 
     def text_flops(self, past: Sequence[int], rows: int) -> int:
         """FLOPs of rows of text over what each layer holds: the prompt, what was told, a turn that is kept."""
-        return sum(layer_flops(self.decoder, rows, held, self.causal) for held in past)
+        if not rows:
+            return 0
+        each = enumerate(self._seen(past))
+        return entry_flops(self.decoder, rows) + sum(
+            layer_flops(self.decoder, i, rows, held, self.causal) for i, held in each
+        )
 
     def asking_flops(
         self,
@@ -125,21 +144,44 @@ class StreamShape:
             Of the answer, its end token included if it came to that. The first needs the question's prefill alone.
         ranked : mapping of int to int, optional
             Layers in which the question's last row ranks what is remembered, and how many columns they held then: the
-            first of each stage, which tells what an answer rests on and, asked with a pyramid, what is left out. By
-            default of the stream's own stages.
+            first of each stage that can, which tells what an answer rests on and, asked with a pyramid, what is left
+            out. By default of the stream's own stages.
         """
-        ranked = {layer: past[layer] for layer in (0, *self.schedule.layers)} if ranked is None else ranked
+        ranked = {layer: past[layer] for layer in self.first_of(self.schedule)} if ranked is None else ranked
         total = self.text_flops(past, rows) + logits_flops(self.decoder)
-        total += sum(ranking_flops(self.decoder, rows, held) for held in ranked.values())
-        return total + decode_flops(self.decoder, tuple(held + rows for held in past), max(tokens - 1, 0))
+        total += sum(ranking_flops(self.decoder, layer, rows, held) for layer, held in ranked.items())
+        return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)
+
+    def first_of(self, schedule: Schedule) -> tuple[int, ...]:
+        """The first layer of each stage that can rank, of stages that have one."""
+        can = self.decoder.rank_at
+        firsts = (next((i for i in span if i in can), None) for span in schedule.spans)
+        return tuple(i for i in firsts if i is not None)
 
     def _boundaries(self) -> tuple[int, ...]:
         return self.schedule.layers if self.ranks_at is None else self.ranks_at
 
+    def _staying(self, visual: int, glue: int) -> list[int]:
+        """Rows of each layer that leave something in it."""
+        return [n + glue for n in self.schedule.per_layer(visual)]
+
     def _incoming(self, visual: int, glue: int) -> list[int]:
         """Rows that each layer runs."""
         last = self.schedule.num_layers if self.asks else max(self._boundaries(), default=0)
-        return [n + (self.probe if i < last else 0) for i, n in enumerate(self.kept(visual, glue))]
+        return [n + (self.probe if i < last else 0) for i, n in enumerate(self._staying(visual, glue))]
+
+    def _columns(self, rows: Sequence[int]) -> list[int]:
+        """What each layer holds of so many rows."""
+        return [n if self.decoder.kind(i).holds else 0 for i, n in enumerate(rows)]
+
+    def _slid(self, held: Sequence[int]) -> list[int]:
+        """What is left of it when windows have closed."""
+        windows = (self.decoder.kind(i).window for i in range(len(held)))
+        return [n if window is None else min(n, window) for n, window in zip(held, windows, strict=True)]
+
+    def _seen(self, past: Sequence[int]) -> list[int]:
+        """The same as `past`, but of layers with a state rows that others hold: whether there were any."""
+        return [n if self.decoder.kind(i).holds else max(past) for i, n in enumerate(past)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +231,9 @@ def stream_flops(
     """
     now = list(held or [0] * shape.schedule.num_layers)
     total = shape.text_flops(now, prefix)
-    now = [n + prefix for n in now]
+    now = shape.with_text(now, prefix)
     for visual, glue in pieces:
         now = shape.held(now, visual, glue)
         total += shape.piece_flops(now, visual, glue)
-        now = [a + b for a, b in zip(now, shape.kept(visual, glue), strict=True)]
+        now = shape.after(now, visual, glue)
     return Watched(total, tuple(now))

@@ -20,7 +20,7 @@ class WayFlops:
     tower : int or None
         Patch embedding, blocks, and what stands between them and the decoder; None where the family does not say.
     decoder : int or None
-        Layers, ranking and probe; None where its layers have experts in a way that is not counted.
+        Layers, ranking and probe; None where it is not counted.
     gate, reducer : int
         What these methods say of themselves.
     """
@@ -92,7 +92,7 @@ def video_flops(
     visual, at_once = down * across if left is None else left, encoded if chunk is None else chunk
     full, rest = divmod(encoded, at_once) if at_once else (0, 0)
     pieces = [(n * visual, n * glue) for n in (*[at_once] * full, rest) if n]
-    counted = shape.decoder.experts > 0
+    counted = not shape.decoder.uncounted
     return WayFlops(
         tower=None if tower is None else tower.flops(encoded),
         decoder=stream_flops(shape, pieces, prefix=prefix).flops if counted else None,

@@ -18,6 +18,7 @@ import pdrop_video as pv
 
 from ..common import checks
 from ..common.journal import Journal, read_journal
+from ..common.kinds import kinds_of, rank_at
 from ..errors import ConfigError
 from ..gate import Gate, gate_named
 from ..reduce import Reducer, reducer_named
@@ -140,8 +141,9 @@ class Answerer:
     def __init__(
         self, lm: VideoLM, watching: Watching, journal: str | os.PathLike[str] | None = None, rank: int = 0
     ) -> None:
+        can = rank_at(kinds_of(lm.model.config.get_text_config()))
         for pyramid in (watching.pyramid, watching.ask_pyramid or watching.pyramid):
-            pyramid.resolve(lm.num_layers)  # said now, not after the first video
+            pyramid.resolve(lm.num_layers, can)  # said now, not after the first video
         Front(lm.adapter, *watching.front)  # likewise
         self.lm, self.watching = lm, watching
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}

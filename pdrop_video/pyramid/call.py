@@ -169,6 +169,7 @@ class Call:
             fit(cache, kinds, batch)
         past = 0 if cache is None else cache.get_seq_length()  # rows that went in; layers may hold fewer
         visual = self._visual(batch, length, past, hidden.device)
+        wanted = kwargs.get("logits_to_keep") or 0  # of Gemma 4, which leaves it to its stack to compute no others
         with running():
             if cache is not None:
                 refuse_cropped(cache, kinds)
@@ -182,13 +183,14 @@ class Call:
                 cache=cache,
                 cached_valid=cached_valid,
                 deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
+                newest=wanted == 1 and self._call.labels is None,
             )
             if cached_valid is not None:
                 note(cache, kinds, cached_valid, past + length)
         if visual is not None:
             with self.recording:
                 self._call.rows = self.trace.record(rows, visual)
-        return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
+        return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden[:, -wanted:]), **{CACHE: cache})
 
     def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None) -> Tensor:
         """Rows with what layers get of them beside their hidden states, if they get anything."""

@@ -7,6 +7,7 @@ each of them gets its own rows' alone, and remembers them for itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ class Lenders:
     def __init__(self, kinds: Sequence[LayerKind], turn: Callable[[int, Tensor, Tensor], Tensor]) -> None:
         self.kinds, self.turn = kinds, turn
         self.sources = {kind.source for kind in kinds if kind.source is not None}
+        # from here on all layers use those of others
+        self.end = next((i + 1 for i in reversed(range(len(kinds))) if kinds[i].source is None), 0)
         self._known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def note(self, i: int, own: Lent | None, rows: Rows) -> None:
@@ -56,3 +59,16 @@ class Lenders:
     def held(i: int, lent: Lent | None, cache: Cache | None) -> Any:
         """All that layer `i` attends to: what it remembers, too."""
         return lent if lent is None or cache is None else cache.update(*lent, i)
+
+
+def run_last(run: partial[Any], hidden: Tensor, mask: Any) -> Tensor:
+    """Run a layer that has been lent all its keys and values on the last of its rows [batch, rows, hidden] alone.
+
+    transformers does so when it prefills. The other rows stay as they were.
+    """
+    rope, beside = run.keywords["rope"], run.keywords["extra"]
+    few: dict[str, Any] = dict(rope=rope and tuple(part[..., -1:, :] for part in rope))
+    if beside is not None:
+        few["extra"] = beside[:, -1:]
+    last, _ = run(hidden[:, -1:], None if mask is None else mask[..., -1:, :], **few)
+    return torch.cat([hidden[:, :-1], last], dim=1)

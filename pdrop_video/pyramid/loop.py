@@ -20,7 +20,7 @@ from .allocators import allocator_named
 from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
 from .heads import Rope, held_keys
-from .lending import Lenders
+from .lending import Lenders, run_last
 from .masks import Masks, steps_of
 from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
 from .schedule import Pyramid
@@ -92,6 +92,7 @@ class LayerLoop:
         deepstack: list[Tensor] | None = None,
         passage: Passage | None = None,
         sound: Sound | None = None,
+        newest: bool = False,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -129,6 +130,8 @@ class LayerLoop:
             Where each layer's positions stand, and what happens before it runs.
         sound : Sound, optional
             Rows that compete among themselves, for a budget of their own; they are not among the visual ones.
+        newest : bool
+            Whether only the last row that leaves is wanted; what the others are then is not said.
 
         Returns
         -------
@@ -160,6 +163,7 @@ class LayerLoop:
         last = max(ratio_of, default=-1)
         memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
         masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
+        alone = max(last, lenders.end) if newest and masks.plain else len(self.kinds)
         for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
             past_valid = cached_valid[i] if cached_valid is not None else None
             if i in ratio_of:
@@ -182,10 +186,12 @@ class LayerLoop:
                 passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
-            beside = None if extra is None else extra[:, :, i].take_along_dim(rows.origin[..., None], 1)
+            beside = None if extra is None else _still_here(extra[:, :, i], rows)
             lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
             run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
-            if kind.name == "state" and cache is not None:
+            if i >= alone:  # nobody will ask what the other rows came to: their keys and values are lent
+                rows.hidden = run_last(run, rows.hidden, mask)
+            elif kind.name == "state" and cache is not None:
                 rows.hidden = run_states(run, cache.layers[i], rows.hidden, mask, fleeting)
             else:
                 rows.hidden, own = run(rows.hidden, mask)
@@ -194,7 +200,7 @@ class LayerLoop:
             if cached_valid is not None and kind.holds:
                 cached_valid[i] = allowed
             if deepstack is not None and i < len(deepstack):
-                rows.hidden = rows.hidden + deepstack[i].take_along_dim(rows.origin[..., None], 1)
+                rows.hidden = rows.hidden + _still_here(deepstack[i], rows)
         return rows
 
     def _drop(
@@ -288,3 +294,12 @@ class LayerLoop:
                 positions = positions + before
             memo[key] = self.decoder.rope(i, rows.hidden, positions)
         return memo[key]
+
+
+def _still_here(entered: Tensor, rows: Rows) -> Tensor:
+    """Of what entered [batch, rows, numbers] that which is left, in the rows' order."""
+    if not rows.boundaries:
+        return entered
+    if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
+        return entered.index_select(1, rows.origin[0])
+    return entered.take_along_dim(rows.origin[..., None], 1)

@@ -37,6 +37,11 @@ class Masks:
         self._where: dict[int | None, tuple[Tensor, Any]] = {}
         self._now: Tensor | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether masks are tensors whose rows can be taken one by one, or are left out where all columns are seen."""
+        return self.config._attn_implementation in ("eager", "sdpa")
+
     def clear(self) -> None:
         """Other rows come from here on."""
         self._memo.clear()

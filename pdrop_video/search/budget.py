@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..costs.decoder import DecoderShape, prefill_flops
 from ..pyramid import Pyramid
-from ..pyramid.spacing import SMALLEST_RATIO, even_layers
+from ..pyramid.spacing import SMALLEST_RATIO, even_layers, moved
 
 SMALLEST = 0.01
 """Least share of the visual tokens that a fitted stage keeps."""
@@ -33,7 +33,8 @@ class Costs:
         return self._flops(pyramid) / self._full
 
     def _flops(self, pyramid: Pyramid) -> int:
-        return prefill_flops(self.shape, pyramid.resolve(self.shape.layers), self.visual, 0)
+        schedule = pyramid.resolve(self.shape.layers, self.shape.rank_at)
+        return prefill_flops(self.shape, schedule, self.visual, 0)
 
     def fitted(self, make: Callable[[float], Pyramid], budget: float) -> Pyramid | None:
         """The most expensive ``make(x)``, x in [0, 1], within a budget; None if none is.
@@ -63,14 +64,18 @@ class Costs:
         Stages are of equal depth where a share of a quarter or more meets the budget; for less, the boundaries move
         towards the shallow layers, as in `Pyramid.for_average`.
         """
-        depth = self.shape.layers
-        spread = (even_layers(depth, stages, percent / 100) for percent in range(100, 0, -1))
-        powers = range(1, stages)
-        layers = next(
-            (each for each in spread if self.share(shaped(base, each, [SMALLEST_RATIO**s for s in powers])) <= budget),
-            even_layers(depth, stages, 0.01),
-        )
-        return self.fitted(lambda x: shaped(base, layers, [max(SMALLEST, x) ** s for s in powers]), budget)
+        spread = [self._even(stages, percent / 100) for percent in range(100, 0, -1)]
+
+        def made(powers: dict[int, int], share: float) -> Pyramid:
+            return shaped(base, list(powers), [share**power for power in powers.values()])
+
+        powers = next((each for each in spread if self.share(made(each, SMALLEST_RATIO)) <= budget), spread[-1])
+        return self.fitted(lambda x: made(powers, max(SMALLEST, x)), budget)
+
+    def _even(self, stages: int, depth: float) -> dict[int, int]:
+        """Boundaries of even stages, moved to layers that can rank, and how many stages end there or before."""
+        layers = moved(even_layers(self.shape.layers, stages, depth), self.shape.rank_at)
+        return {layer: stage for stage, layer in enumerate(layers, 1)}
 
 
 def shaped(base: Pyramid, layers: Sequence[int], ratios: Sequence[float]) -> Pyramid:

@@ -131,9 +131,10 @@ def search(
     rng = random.Random(checks.whole("seed", seed, -(2**63), 2**63 - 1))
     if not callable(watch):
         raise ConfigError(f"watch is {checks.shown(watch)}; expected a function of one Tried.")
-    Pyramid(stages=stages).resolve(lm.num_layers)  # too many stages fail here
+    shape = DecoderShape.of(lm.model.config)
+    enough(shape, stages)
     judge, final = Judge(lm, clips[::2]), Judge(lm, clips[1::2])
-    costs = Costs(DecoderShape.of(lm.model.config), max(judge.visual, final.visual))
+    costs = Costs(shape, max(judge.visual, final.visual))
 
     def tried(pyramid: Pyramid) -> Tried:
         found = Tried(pyramid, costs.share(pyramid), judge.divergence(pyramid))
@@ -186,6 +187,27 @@ def checked(clips: int, budget: float, stages: int, trials: int, steps: int) -> 
         checks.whole("trials", trials, 1, most),
         checks.whole("steps", steps, 0, most),
     )
+
+
+def enough(shape: DecoderShape, stages: int) -> None:
+    """Look whether a decoder has boundaries for so many stages.
+
+    Raises
+    ------
+    ConfigError
+        If it has not.
+    """
+    Pyramid(stages=stages).resolve(shape.layers)
+    if stages - 1 > len(between := boundaries(shape)):
+        raise ConfigError(
+            f"{stages} stages were asked of a model in which only layers {', '.join(map(str, shape.rank_at))} of "
+            f"{shape.layers} can rank tokens; use at most {len(between) + 1}."
+        )
+
+
+def boundaries(shape: DecoderShape) -> list[int]:
+    """The layers before which a searched schedule may drop: those that can rank, but for the first of all."""
+    return [layer for layer in shape.rank_at if layer]
 
 
 def _checked_clip(name: str, clip: Clip) -> Clip:
@@ -242,7 +264,7 @@ def _random(
 ) -> Iterator[Pyramid]:
     """Boundaries and falling ratios at random, ratios scaled to the budget; those that can't meet it are drawn anew."""
     while count:
-        layers = sorted(rng.sample(range(1, costs.shape.layers), stages - 1))
+        layers = sorted(rng.sample(boundaries(costs.shape), stages - 1))
         ratios = sorted((rng.uniform(SMALLEST, 1) for _ in layers), reverse=True)
         if (pyramid := costs.scaled(base, layers, ratios, budget)) is not None:
             count -= 1
@@ -251,14 +273,15 @@ def _random(
 
 def _neighbour(rng: random.Random, costs: Costs, pyramid: Pyramid, budget: float) -> Pyramid | None:
     """One boundary a little shallower or deeper, or one ratio a little smaller or larger, at the same budget."""
-    layers, ratios = list(pyramid.layers or ()), list(pyramid.ratios or ())
-    at = rng.randrange(len(layers))
+    between, ratios = boundaries(costs.shape), list(pyramid.ratios or ())
+    places = [between.index(layer) for layer in pyramid.layers or ()]
+    at = rng.randrange(len(places))
     if rng.random() < 0.5:
-        layers[at] += rng.choice((-2, -1, 1, 2))
+        places[at] += rng.choice((-2, -1, 1, 2))
     else:
         ratios[at] *= math.exp(rng.gauss(0, 0.5))
         ratios.sort(reverse=True)
-    inside = layers[0] >= 1 and layers[-1] < costs.shape.layers
-    if not inside or any(a >= b for a, b in pairwise(layers)):
+    inside = places[0] >= 0 and places[-1] < len(between)
+    if not inside or any(a >= b for a, b in pairwise(places)):
         return None
-    return costs.scaled(pyramid, layers, ratios, budget)
+    return costs.scaled(pyramid, [between[place] for place in places], ratios, budget)

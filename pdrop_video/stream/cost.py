@@ -47,15 +47,15 @@ def recipe_flops(
 
     Notes
     -----
-    Keys and values are of 16 bits before they are stored. A chunk that would fill a layer's budget runs in pieces of
-    half of it, as in a stream. What a gate leaves out depends on the video: every frame counts. A reducer that can't
-    say how much it leaves is taken to leave everything. Neither prompt nor glue nor probe are counted.
+    Keys, values and states are of 16 bits before they are stored (some states of 32). A chunk that would fill a
+    layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out depends on the video: every
+    frame counts. A reducer that can't say how much it leaves is taken to leave everything. Neither prompt nor glue
+    nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
-    ranks = [shape.kind(i).ranks for i in range(shape.layers)]
-    schedule = recipe.pyramid.resolve(shape.layers, [i for i, can in enumerate(ranks) if can])
-    in_bytes = Sizes.of(storage_named(recipe.memory.storage), shape, torch.bfloat16)
-    shares = [share if can else None for can, share in zip(ranks, schedule.per_layer_shares(), strict=True)]
+    schedule = recipe.pyramid.resolve(shape.layers, shape.rank_at)
+    in_bytes = Sizes.of(storage_named(recipe.memory.storage), shape, torch.bfloat16, shape.state_bytes())
+    shares = [share if i in shape.rank_at else None for i, share in enumerate(schedule.per_layer_shares())]
     limits = recipe.memory.budgets(shares, in_bytes.token, sum(in_bytes.outside))
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
     stream = StreamShape(shape, schedule, scorer, limits=limits)

@@ -136,6 +136,11 @@ class RankingSize:
         Numbers in a row, in the queries that the layer makes of it, and in the keys, or values.
     wanted : int
         Visual rows that stay.
+    asking, keying : int, optional
+        Multiply-adds that make a row's queries, and its keys or its values, where they are not those of one product
+        with the row: 0 of keys that another layer lends.
+    unfolding : int
+        Multiply-adds that make the keys of each column remembered, of a layer that remembers latents.
     """
 
     rows: int
@@ -145,12 +150,20 @@ class RankingSize:
     queries: int
     keys: int
     wanted: int = 0
+    asking: int | None = None
+    keying: int | None = None
+    unfolding: int = 0
+
+    def making(self) -> int:
+        """FLOPs of the keys of all rows, or of their values."""
+        return 2 * self.rows * (self.hidden * self.keys if self.keying is None else self.keying)
 
     def attention(self, probes: int | None = None) -> int:
         """FLOPs of `attention_scores`: keys of all rows, queries of so many of them, and their products."""
         probes = self.probes if probes is None else probes
-        projections = self.rows * self.keys + probes * self.queries
-        return 2 * (self.hidden * projections + probes * (self.rows + self.past) * self.queries)
+        asking = self.hidden * self.queries if self.asking is None else self.asking
+        products = probes * (self.rows + self.past) * self.queries
+        return self.making() + 2 * (probes * asking + self.past * self.unfolding + products)
 
 
 class Scorer(Protocol):

@@ -19,11 +19,6 @@ def _norm(ranking: Ranking, which: str) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(1)
 
 
-def _flops(size: RankingSize) -> int:
-    """Keys, or values, of all rows."""
-    return 2 * size.rows * size.hidden * size.keys
-
-
 @dataclass(frozen=True, slots=True)
 class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
@@ -39,7 +34,7 @@ class ValueNorm:
 
     def flops(self, size: RankingSize) -> int:
         """One projection of every row."""
-        return _flops(size)
+        return size.making()
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Norms."""
@@ -57,7 +52,7 @@ class KeyNorm:
 
     def flops(self, size: RankingSize) -> int:
         """One projection of every row."""
-        return _flops(size)
+        return size.making()
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Negative norms."""

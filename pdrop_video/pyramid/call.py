@@ -24,7 +24,7 @@ from .generating import guarded, refused, signature_of
 from .loop import LayerLoop
 from .loss import with_loss
 from .pruned import called, changed_elsewhere, note, refuse_cropped, running, validity
-from .rows import CACHE
+from .rows import CACHE, begins_anew
 from .stack import checkpointed, sharded
 from .trace import Trace
 
@@ -158,7 +158,7 @@ class Call:
         if use_cache and cache is None:
             cache = DynamicCache(config=text.config)
         if kwargs.get("cu_seq_lens_q") is not None or (
-            cache is None and attention_mask is None and _begins_anew(position_ids)
+            cache is None and attention_mask is None and begins_anew(position_ids)
         ):
             raise ModelError(
                 "several samples are packed into one row (position ids begin anew); inside pyramid_drop a row is one "
@@ -285,14 +285,6 @@ class Call:
         kind = self.loop.kinds[i]
         held = cache.get_seq_length(i) if kind.holds else 0
         return mask[:, past - held : past] if held == past or (held and kind.window is not None) else None
-
-
-def _begins_anew(position_ids: Tensor | None) -> bool:
-    """Whether transformers would take a row for several samples, by its text positions."""
-    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
-        return False
-    text = position_ids if position_ids.ndim == 2 else position_ids[0]
-    return bool((text.diff(dim=-1) != 1).any())
 
 
 def _dense(features: list[Tensor] | None, at: Tensor | None, hidden: Tensor) -> list[Tensor] | None:

@@ -22,7 +22,7 @@ from .drop import all_asking, competing, drop, standing
 from .heads import Rope, held_keys
 from .lending import Lenders, run_last
 from .masks import Masks, steps_of
-from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns
+from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns, still_here
 from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .sound import Sound
@@ -186,7 +186,7 @@ class LayerLoop:
                 passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
-            beside = None if extra is None else _still_here(extra[:, :, i], rows)
+            beside = None if extra is None else still_here(extra[:, :, i], rows)
             lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
             run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
             if i >= alone:  # nobody will ask what the other rows came to: their keys and values are lent
@@ -200,7 +200,7 @@ class LayerLoop:
             if cached_valid is not None and kind.holds:
                 cached_valid[i] = allowed
             if deepstack is not None and i < len(deepstack):
-                rows.hidden = rows.hidden + _still_here(deepstack[i], rows)
+                rows.hidden = rows.hidden + still_here(deepstack[i], rows)
         return rows
 
     def _drop(
@@ -294,12 +294,3 @@ class LayerLoop:
                 positions = positions + before
             memo[key] = self.decoder.rope(i, rows.hidden, positions)
         return memo[key]
-
-
-def _still_here(entered: Tensor, rows: Rows) -> Tensor:
-    """Of what entered [batch, rows, numbers] that which is left, in the rows' order."""
-    if not rows.boundaries:
-        return entered
-    if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
-        return entered.index_select(1, rows.origin[0])
-    return entered.take_along_dim(rows.origin[..., None], 1)

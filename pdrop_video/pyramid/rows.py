@@ -116,3 +116,20 @@ def allowed_columns(rows: Rows, cache: Cache | None, i: int, past_valid: Tensor 
     batch, past = real.shape[0], past_columns(cache, i)
     before = real.new_ones(batch, past) if past_valid is None else past_valid
     return torch.cat([before, real], dim=1)
+
+
+def still_here(entered: Tensor, rows: Rows) -> Tensor:
+    """Of what entered [batch, rows, numbers] that which is left, in the rows' order."""
+    if not rows.boundaries:
+        return entered
+    if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
+        return entered.index_select(1, rows.origin[0])
+    return entered.take_along_dim(rows.origin[..., None], 1)
+
+
+def begins_anew(position_ids: Tensor | None) -> bool:
+    """Whether transformers would take a row for several samples, by its text positions."""
+    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
+        return False
+    text = position_ids if position_ids.ndim == 2 else position_ids[0]
+    return bool((text.diff(dim=-1) != 1).any())

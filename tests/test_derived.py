@@ -24,17 +24,31 @@ from pdrop_video.cli import app
 from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place, describe
 from pdrop_video.models.derived import Derived, derive, prove
 from pdrop_video.models.facts import REFUSED
-from pdrop_video.models.families import judged
 
 pytestmark = pytest.mark.processors
 
 QUESTION = "what is shown first ?"
 TENTHS = [0, 5, 10, 15, 22, 30, 75, 76, 90]
 """Irregular times of nine frames, in tenths of a second."""
-OWN = [name for name in PARTS if name in ADAPTERS and name != "smolvlm"]
-ALONE = [name for name in PARTS if name not in ADAPTERS and name not in REFUSED]
-WAITING = [name for name in ALONE if judged(name).served is None]
-"""Types whose decoder the layer loop does not run: what enters it is proved, what leaves it is not."""
+REASONS = {
+    "smolvlm": r"in front of one step stands .* series of one frames.* of two .* series of two frames",
+    "molmo2": r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them",
+    "gemma4_unified": r"visual tokens attend to visual tokens behind them, .*\(tokens\)",
+    "minicpmv4_7": r"the ids of the video are .*\(positions\)",
+    "nemotron_h_omni": r"the model's own forward fails on what its processor makes of a video \(TypeError: cat\(\)",
+}
+"""Families with a file of their own that a derived adapter can't serve: what stands in front of a video says how many
+frames it has; the model's masks let visual tokens see what comes (files of their own say which of them a stream can
+let do so); marks around a frame have places on its canvas of positions; until transformers 5.24 the model's own
+forward, against which a derived adapter is proved, fails on videos."""
+NUMBERED = ("minicpmv4_6",)
+"""Families whose processor numbers a video (``<image_id>0</image_id>``) unless told not to, as their authors run it."""
+UNPAIRED = ("cosmos3_edge",)
+"""Families whose processor puts its marks in place of the template's pair, where the others' leave it around them."""
+SHAPELESS = ("gemma4",)
+"""Families whose processor does not say how many rows and columns of tokens a step has, but how many tokens."""
+OWN = [name for name in PARTS if name in ADAPTERS and name not in REASONS]
+ALONE = [name for name in PARTS if name not in ADAPTERS and name not in REFUSED and name not in REASONS]
 EXPERTS = dict(experts_implementation="eager")  # the default one computes no float64
 
 
@@ -63,13 +77,14 @@ def of_transformers(lm: pv.VideoLM, inputs: dict[str, Any]) -> Tensor:
         return lm.model(**given, use_cache=False).logits[0, -1]
 
 
-@pytest.mark.parametrize("family", [name for name in ALONE if name not in WAITING])
+@pytest.mark.parametrize("family", ALONE)
 def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: str) -> None:
     """Of the unmodified model on what its own processor makes of the whole video, however it is cut."""
     lm = pv.load(folders[family], device="cpu", **(EXPERTS if "moe" in family else {}))
     frames = video(9)
     want = of_transformers(lm, whole(folders[family], frames, TENTHS))
-    room = 1e-6 if "moe" in family else 1e-9  # some routers compute in float32
+    # what computes in float32 whatever the model's type: some routers, linear attention
+    room = {"minicpm_ocr": 1e-5}.get(family, 1e-6 if "moe" in family else 1e-9)
     for size in (1, 2, 5, 9):
         stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
         for first in range(0, 9, size):
@@ -78,15 +93,6 @@ def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: st
     other = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
     other.push(frames.flip(0), [t / 10 for t in TENTHS])
     assert (next_logits(other, QUESTION) - want).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("family", WAITING)
-def test_what_enters_a_decoder_that_waits(folders: dict[str, Path], family: str) -> None:
-    """Loading proves text, tokens and positions over two chunkings; the layer loop refuses the decoder."""
-    lm = pv.load(folders[family], device="cpu")
-    assert isinstance(lm.adapter, Derived) and lm.adapter.rule is not None
-    with pytest.raises(pv.ModelError, match=r"supported|expected a decoder stack"):
-        lm.stream()
 
 
 def placed(adapter: Adapter, chunks: list[Any]) -> Tensor:
@@ -99,11 +105,16 @@ def placed(adapter: Adapter, chunks: list[Any]) -> Tensor:
     return torch.cat([*made, adapter.positions.text(2, place)[0]], -1)
 
 
+def derived_of(folder: Path) -> type[Derived]:
+    """What would serve a checkpoint if its family had no file of its own."""
+    return derive(str(folder), AutoConfig.from_pretrained(folder), {})
+
+
 @pytest.mark.parametrize("family", OWN)
 def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: str) -> None:
     """Tokens, text and positions of the families that have a file of their own, over two chunkings."""
     own = pv.load(folders[family], device="cpu")
-    kind = derive(str(folders[family]), AutoConfig.from_pretrained(folders[family]), {})
+    kind = derived_of(folders[family])
     derived = kind(own.model, kind.per_frame(own.adapter.pixels), kind.scribe.tokenizer)
     prove(derived)
     step = derived.frames_per_step
@@ -118,14 +129,20 @@ def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: 
                 for adapter in (derived, own.adapter)
             )
             for ours, theirs in zip(got, want, strict=True):
-                assert (ours.steps, ours.size, ours.lead) == (theirs.steps, theirs.size, theirs.lead)
+                assert (ours.steps, ours.places, ours.lead) == (theirs.steps, theirs.places, theirs.lead)
+                assert ours.size == theirs.size or family in SHAPELESS
                 assert torch.equal(ours.visual, theirs.visual)
                 for a, b in zip((ours.embeds, *ours.deepstack), (theirs.embeds, *theirs.deepstack), strict=True):
                     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
             assert torch.equal(placed(derived, got), placed(own.adapter, want))
     prompt = derived.prompt(kind.scribe.tokenizer)
     before, after = prompt.before("how"), prompt.after(QUESTION)
-    if own.adapter.placeholder.startswith("<|vision_start|>"):  # since transformers 5.10 one more pair is around all
+    if family in NUMBERED:
+        number = own.adapter.ids("<image_id>0</image_id>")
+        assert before[-len(number) :] == number
+        before = before[: -len(number)]
+    # since transformers 5.10 one more pair is around all
+    if own.adapter.placeholder.startswith("<|vision_start|>") and family not in UNPAIRED:
         start, end = map(prompt.tokenizer.convert_tokens_to_ids, ("<|vision_start|>", "<|vision_end|>"))
         assert before.pop() == start and after.pop(0) == end
     assert (before, after) == (own.prompt.before("how"), own.prompt.after(QUESTION))
@@ -133,25 +150,15 @@ def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: 
 
 def test_numbers_of_frames_go_on(folders: dict[str, Path]) -> None:
     """InternVL's processor numbers the frames of what it is given from one; a stream counts on."""
-    kind = derive(str(folders["internvl"]), AutoConfig.from_pretrained(folders["internvl"]), {})
-    adapter = kind(None, Pixels())
+    adapter = derived_of(folders["internvl"])(None, Pixels())
     assert adapter.glue(0, 3.0) == ("Frame1: <img>", "</img>")
     assert adapter.glue(122, 3.0) == ("\nFrame123: <img>", "</img>")
 
 
-@pytest.mark.parametrize(
-    ("family", "said"),
-    [
-        ("smolvlm", r"in front of one step stands .* series of one frames.* of two .* series of two frames"),
-        ("molmo2", r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them"),
-        ("gemma4_unified", r"visual tokens attend to visual tokens behind them, .*\(tokens\)"),
-        ("minicpmv4_7", r"the ids of the video are .*\(positions\)"),
-        ("ernie4_5_vl_moe", r"its decoder gets moe_mm_token_type_ids where there is a video.*\(tokens\)"),
-    ],
-)
-def test_what_cant_be_served_is_refused_with_the_reason(folders: dict[str, Path], family: str, said: str) -> None:
-    with pytest.raises(pv.ModelError, match=said):
-        kind = derive(str(folders[family]), AutoConfig.from_pretrained(folders[family]), {})
+@pytest.mark.parametrize("family", REASONS)
+def test_what_a_derived_adapter_cant_serve_is_refused_with_the_reason(folders: dict[str, Path], family: str) -> None:
+    with pytest.raises(pv.ModelError, match=REASONS[family]):
+        kind = derived_of(folders[family])
         model, processor = parts(family)
         prove(kind(model, Pixels(), processor.tokenizer))
 
@@ -159,7 +166,7 @@ def test_what_cant_be_served_is_refused_with_the_reason(folders: dict[str, Path]
 @pytest.fixture
 def lm(folders: dict[str, Path]) -> pv.VideoLM:
     """A model to be damaged."""
-    return pv.load(folders["cosmos3_omni"], device="cpu")
+    return pv.load(folders["cohere_compass"], device="cpu")
 
 
 def broken_tokens(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +213,7 @@ def test_other_tokens_or_positions_are_refused(
 
 def test_another_text_is_refused(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that writes a word more where there are more than three steps."""
-    folder = folders["cosmos3_omni"]
+    folder = folders["cohere_compass"]
     kind = type(AutoProcessor.from_pretrained(folder))
     replace = kind.replace_video_token
 
@@ -223,10 +230,10 @@ def test_a_processor_that_fails_is_no_traceback(folders: dict[str, Path], monkey
     def fail(*args: Any, **kwargs: Any) -> str:
         raise KeyError("num_frames")
 
-    kind = type(AutoProcessor.from_pretrained(folders["cosmos3_omni"]))
+    kind = type(AutoProcessor.from_pretrained(folders["cohere_compass"]))
     monkeypatch.setattr(kind, "replace_video_token", fail)
     with pytest.raises(pv.ModelError, match=r"it fails on a small one \(KeyError: 'num_frames'\.\)"):
-        pv.load(folders["cosmos3_omni"])
+        pv.load(folders["cohere_compass"])
 
 
 def test_a_visual_token_that_sees_what_comes_is_refused(lm: pv.VideoLM) -> None:
@@ -253,12 +260,12 @@ def test_a_compressed_video_is_refused(folders: dict[str, Path], tmp_path: Path)
     file = folder / "processor_config.json"
     file.write_text(file.read_text().replace('"use_token_compression": false', '"use_token_compression": true'))
     with pytest.raises(pv.ModelError, match="can't be written step by step by the checkpoint's own processor"):
-        pv.load(folder, device="cpu")
+        derived_of(folder)
 
 
 def test_a_processor_that_cuts_large_frames_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     """Small frames, with which all else is tried, are never cut."""
-    folder = shutil.copytree(folders["minicpmv4_6"], tmp_path / "model")
+    folder = shutil.copytree(folders["minicpm_ocr"], tmp_path / "model")
     file = folder / "processor_config.json"
     content = json.loads(file.read_text())
     content["video_processor"] |= dict(slice_mode=True, scale_resolution=448)
@@ -274,29 +281,30 @@ def test_a_missing_processor_is_said_before_weights_are_read(
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("transformers.modeling_utils.PreTrainedModel._load_pretrained_model", read)
-    folder = shutil.copytree(folders["cosmos3_omni"], tmp_path / "model")
-    (folder / "processor_config.json").write_text('{"processor_class": "Qwen3VLProcessor"')
+    folder = shutil.copytree(folders["cohere_compass"], tmp_path / "model")
+    (folder / "processor_config.json").write_text('{"processor_class": "CohereCompassProcessor"')
     with pytest.raises(pv.ModelError, match=r"own processor, and that of .* can't be loaded"):
         pv.load(folder)
 
 
 def test_limits_for_a_processor_that_takes_none(folders: dict[str, Path]) -> None:
-    with pytest.raises(pv.ConfigError, match="'video_llava' have a processor that takes no limits of pixels"):
-        pv.load(folders["video_llava"], max_pixels=10000)
+    with pytest.raises(pv.ConfigError, match="'minicpm_ocr' have a processor that takes no limits of pixels"):
+        pv.load(folders["minicpm_ocr"], max_pixels=10000)
 
 
 def test_info_needs_no_weights(folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(folders["glm4v"], tmp_path / "model")
+    folder = shutil.copytree(folders["hyperclovax_vision_v2"], tmp_path / "model")
     for file in folder.glob("*.safetensors"):
         file.unlink()
     config, adapter = describe(folder)
-    assert config.model_type == "glm4v" and adapter.frames_per_step == 2
+    assert config.model_type == "hyperclovax_vision_v2" and isinstance(adapter, Derived)
+    assert adapter.frames_per_step == 2
     assert adapter.grid(64, 96) == (4, 6)  # of 16 x 16 pixels
     done = CliRunner().invoke(app, ["info", str(folder), "--height", "64", "--width", "96"])
     assert done.exit_code == 0 and "24 (4 x 6)" in done.stdout
 
 
-@pytest.mark.parametrize("family", ["cosmos3_omni", "cosmos3_edge"])
+@pytest.mark.parametrize("family", ["cohere_compass", "lfm3_vl"])
 def test_limits_of_a_whole_video_are_made_those_of_a_step(
     folders: dict[str, Path], family: str, tmp_path: Path
 ) -> None:

@@ -33,11 +33,13 @@ REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 UNRUN: dict[str, str] = {
     "kimi_k25": "in transformers 5.23 its own forward fails on videos: get_image_features splits by t * h * w what its "
     "tower has averaged over t",
+    "nemotron_h_omni": "in transformers 5.23 its own forward fails on videos: it strings together what is no list",
 }
 """Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
 
 CONDITIONS: dict[str, str] = {
     "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",
+    "minicpm_ocr": "where its processor cuts no frames of videos into slices (slice_mode is off)",
     "minicpmv4_6": "where its processor cuts no frames of videos into slices (slice_mode is off)",
     "video_llama_3": "where its processor leaves nothing out of frames (use_token_compression is off)",
 }
@@ -55,6 +57,7 @@ PROVED: frozenset[str] = frozenset(
         "glm4v_moe",
         "hyperclovax_vision_v2",
         "lfm3_vl",
+        "minicpm_ocr",
         "minicpmv4_6",
         "muse_glimmer",
         "muse_spark",

@@ -34,7 +34,9 @@ def embeddings_of(text: Any) -> Any:
 def logits_of(model: Any, normed: Tensor) -> Tensor:
     """Logits [..., vocabulary] of rows that left a model's last norm."""
     text = model.config.get_text_config()
-    logits: Tensor = model.get_output_embeddings()(normed)
+    head = model.get_output_embeddings()
+    head = model.get_decoder().get_output_embeddings() if head is None else head  # of a decoder that brings its own
+    logits: Tensor = head(normed)
     if (scale := getattr(text, "output_multiplier", None)) is not None:
         logits = logits * scale
     cap = getattr(text, "final_logit_softcapping", None)
@@ -74,6 +76,9 @@ class Decoder:
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
         self.by_name = self.rotary is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters
         self.without = {i for i, theta in enumerate(getattr(text.config, "layer_rope_theta", None) or []) if not theta}
+        if self.by_name:  # types of layers that have none of the angles
+            angles = text.config.rope_parameters
+            self.without |= {i for i, name in enumerate(self.names) if name in angles and angles[name] is None}
         self.latent = any(is_latent(attention_of(layer)) for layer in self.layers)
 
     def norm(self, hidden: Tensor) -> Tensor:

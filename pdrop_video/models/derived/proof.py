@@ -112,6 +112,7 @@ def _own(adapter: Derived) -> Entered:
 def _noting(model: Any, entered: Entered) -> Iterator[None]:
     """Note what the decoder gets, and what its layers let tokens see; leaves no trace on the model."""
     decoder = model.get_decoder()
+    decoder = decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)  # a model around the stack
     parameters = list(inspect.signature(decoder.forward).parameters)
     counted = [(module, module.rope_deltas) for module in model.modules() if hasattr(module, "rope_deltas")]
 

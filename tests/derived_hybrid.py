@@ -51,7 +51,8 @@ def exaone4_5() -> d.Parts:
 def lfm3_vl() -> d.Parts:
     vision = dict(hidden_size=32, intermediate_size=64, patch_size=8, num_hidden_layers=4, num_attention_heads=4)
     vision |= dict(num_key_value_heads=2)
-    text = dict(TEXT, head_dim=16, sliding_window=64)
+    kinds = ["conv", "conv", "full_attention", "conv", "sliding_attention", "full_attention"]
+    text = dict(TEXT, head_dim=16, sliding_window=24, layer_types=kinds)
     config = tf.Lfm3VlConfig(text_config=text, vision_config=vision, projector_hidden_size=64, **QWEN_IDS)
     videos = d.of("qwen3_vl", "Qwen3VLVideoProcessor")(**d.PATCHES)
     words = tokenizer(QWEN_TOKENS, QWEN_TEMPLATE)
@@ -224,7 +225,8 @@ def minicpm_ocr() -> d.Parts:
     vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
     vision |= dict(image_size=64, insert_layer_id=0)
     plain, processor = minicpmv4_6()
-    text = plain.config.text_config.to_dict() | dict(tie_word_embeddings=False)
+    text = {key: value for key, value in plain.config.text_config.to_dict().items() if key != "layer_types"}
+    text |= dict(num_hidden_layers=8)
     config = tf.MiniCPMOcrConfig(
         text_config=text, vision_config=vision, insert_layer_id=0, image_token_id=190, video_token_id=191
     )

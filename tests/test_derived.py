@@ -13,7 +13,10 @@ import pytest
 import torch
 from derived import PARTS, parts, saved
 from families import video
+from hybrids import exact_linear_attention
+from layered import layered_stack, recorded
 from test_exact import next_logits
+from test_layer_kinds import tensors
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor
 from transformers.video_utils import VideoMetadata
@@ -24,6 +27,7 @@ from pdrop_video.cli import app
 from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place, describe
 from pdrop_video.models.derived import Derived, derive, prove
 from pdrop_video.models.facts import REFUSED
+from pdrop_video.pyramid.decoder import stack_of
 
 pytestmark = pytest.mark.processors
 
@@ -77,22 +81,106 @@ def of_transformers(lm: pv.VideoLM, inputs: dict[str, Any]) -> Tensor:
         return lm.model(**given, use_cache=False).logits[0, -1]
 
 
+def exact(family: str) -> float:
+    """Some routers compute in float32, whatever the model's type."""
+    return 1e-6 if "moe" in family else 1e-9
+
+
+@pytest.fixture(autouse=True)
+def _in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact_linear_attention(monkeypatch)
+
+
+def loaded(folders: dict[str, Path], family: str) -> pv.VideoLM:
+    return pv.load(folders[family], device="cpu", **(EXPERTS if "moe" in family else {}))
+
+
 @pytest.mark.parametrize("family", ALONE)
 def test_nothing_dropped_equals_one_forward(folders: dict[str, Path], family: str) -> None:
     """Of the unmodified model on what its own processor makes of the whole video, however it is cut."""
-    lm = pv.load(folders[family], device="cpu", **(EXPERTS if "moe" in family else {}))
-    frames = video(9)
+    lm = loaded(folders, family)
+    frames = video(9, height=96, width=120)  # not fewer columns than steps: see `MRopePositions`
     want = of_transformers(lm, whole(folders[family], frames, TENTHS))
-    # what computes in float32 whatever the model's type: some routers, linear attention
-    room = {"minicpm_ocr": 1e-5}.get(family, 1e-6 if "moe" in family else 1e-9)
     for size in (1, 2, 5, 9):
         stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
         for first in range(0, 9, size):
             stream.push(frames[first : first + size], [t / 10 for t in TENTHS[first : first + size]])
-        torch.testing.assert_close(next_logits(stream, QUESTION), want, atol=room, rtol=0)
+        torch.testing.assert_close(next_logits(stream, QUESTION), want, atol=exact(family), rtol=0)
     other = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
     other.push(frames.flip(0), [t / 10 for t in TENTHS])
     assert (next_logits(other, QUESTION) - want).abs().max() > 1e-3
+
+
+PYRAMIDS = (
+    pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25)),  # which move to layers that rank
+    pv.Pyramid(layers=(2, 5), ratios=(0.4, 0.2), scorer="relevance"),
+)
+
+
+@torch.no_grad()
+def told(lm: pv.VideoLM, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the unmodified model hands to its decoder for a whole prompt."""
+    seen: dict[str, Any] = {}
+    stack = stack_of(lm.model.get_decoder())
+    hook = stack.register_forward_pre_hook(lambda _, __, given: seen.update(given), with_kwargs=True)
+    of_transformers(lm, inputs)
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("pyramid", PYRAMIDS)
+@pytest.mark.parametrize("room", [None, 3])
+@pytest.mark.parametrize("family", ALONE)
+@torch.no_grad()
+def test_drops_and_evictions_equal_what_each_layer_saw(
+    folders: dict[str, Path], family: str, room: int | None, pyramid: pv.Pyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unmodified layers, on what the unmodified model hands to its decoder."""
+    lm = loaded(folders, family)
+    frames, seconds = video(9, height=96, width=120), [t / 10 for t in TENTHS]
+    before, after = len(lm.prompt.before()), len(lm.prompt.after(""))
+    step = len(lm.adapter.look(frames[:2], (60.0, 60.5), first=9))
+    record = recorded(monkeypatch)
+    stream = lm.stream(pyramid, pv.Memory(tokens=None if room is None else before + after + room * step))
+    for first, last in ((0, 4), (4, 6), (6, 9)):
+        stream.push(frames[first:last], seconds[first:last])
+    got, inputs = next_logits(stream, QUESTION), whole(folders[family], frames, TENTHS)
+    given, stack = told(lm, inputs), stream.loop.text
+    embeds, positions = given["inputs_embeds"], given.get("position_ids")
+    if positions is None:
+        positions = torch.arange(embeds.shape[1])[None]
+    deep = given.get("deepstack_visual_embeds")
+    if deep is not None:
+        visual = given["visual_pos_masks"][..., None]
+        deep = [torch.zeros_like(embeds).masked_scatter(visual, features) for features in deep]
+    hidden = layered_stack(
+        stack,
+        embeds,
+        positions[-3:] if positions.ndim == 3 else positions,
+        record,
+        before,
+        marks=given.get("moe_mm_token_type_ids"),
+        deepstack=deep,
+    )
+    scale = getattr(lm.model.config.get_text_config(), "logit_scale", None) or 1
+    want = lm.model.get_output_embeddings()(stream.loop.decoder.norm(hidden[:, -1:]))[0, 0] * scale
+    torch.testing.assert_close(got, want, atol=exact(family), rtol=0)
+    assert (got - of_transformers(lm, inputs)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ALONE)
+def test_saved_resumed_and_asked_without_a_trace(folders: dict[str, Path], family: str, tmp_path: Path) -> None:
+    lm = loaded(folders, family)
+    streams = [lm.stream(memory=pv.Memory(tokens=200))]
+    for i in range(4):
+        if i == 2:
+            streams[0].save(tmp_path / "a.pdrop")
+            streams.append(lm.resume(tmp_path / "a.pdrop"))
+        for stream in streams:
+            stream.push(video(4, seed=i), [2.0 * i + t / 2 for t in range(4)])
+        streams[0].ask(QUESTION, max_new_tokens=2)
+    assert all(torch.equal(one, other) for one, other in zip(*map(tensors, streams), strict=True))
+    assert torch.equal(*(next_logits(stream, QUESTION) for stream in streams))
 
 
 def placed(adapter: Adapter, chunks: list[Any]) -> Tensor:

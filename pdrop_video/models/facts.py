@@ -22,8 +22,6 @@ REFUSED: dict[str, str] = {
     ),
     "dots3_note": _INDEXED.format(how="one for each token"),
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
-    "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
-    "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
 }
@@ -50,6 +48,7 @@ PROVED: frozenset[str] = frozenset(
         "cohere_compass",
         "cosmos3_edge",
         "cosmos3_omni",
+        "ernie4_5_vl_moe",
         "exaone4_5",
         "gemma4",
         "glm46v",

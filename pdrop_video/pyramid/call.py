@@ -139,6 +139,7 @@ class Call:
         visual_pos_masks: Tensor | None = None,
         deepstack_visual_embeds: list[Tensor] | None = None,
         per_layer_inputs: Tensor | None = None,
+        moe_mm_token_type_ids: Tensor | None = None,
         cache: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -174,7 +175,7 @@ class Call:
                 refuse_cropped(cache, kinds)
             valid, cached_valid = self._padding(attention_mask, cache, past, length)
             rows = self.loop.run(
-                self._widened(hidden, input_ids, per_layer_inputs),
+                self._widened(hidden, input_ids, per_layer_inputs, moe_mm_token_type_ids),
                 self._positions(position_ids, past, batch, length, hidden.device),
                 visual,
                 probe=None if visual is None else self._probe(valid, batch, length, hidden.device),
@@ -182,6 +183,7 @@ class Call:
                 cache=cache,
                 cached_valid=cached_valid,
                 deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
+                since=past,
             )
             if cached_valid is not None:
                 note(cache, kinds, cached_valid, past + length)
@@ -190,11 +192,11 @@ class Call:
                 self._call.rows = self.trace.record(rows, visual)
         return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
 
-    def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None) -> Tensor:
+    def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None, marks: Tensor | None) -> Tensor:
         """Rows with what layers get of them beside their hidden states, if they get anything."""
         decoder = self.loop.decoder
         if not decoder.extra:
-            return hidden
+            return decoder.widened(hidden, input_ids, marks)
         if beside is None:
             beside = self.loop.text.get_per_layer_inputs(input_ids, None if input_ids is not None else hidden)
         return torch.cat([hidden, beside.flatten(-2).to(hidden)], dim=-1)

@@ -81,7 +81,7 @@ class Masks:
         held: Tensor | None = None if layer is None else layer.positions
         key = None if held is None else id(held)
         if key not in self._where:
-            new = rows.positions
+            new = rows.positions if rows.numbers is None else rows.numbers
             columns = new if held is None else torch.cat([held.to(new.device).expand(len(new), -1), new], dim=1)
             self._where[key] = columns, held
         return self._where[key][0]

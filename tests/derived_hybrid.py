@@ -94,7 +94,8 @@ def molmo2() -> d.Parts:
     )  # fmt: skip
     words = tokenizer(tokens, LLAVA_TEMPLATE.replace("<video>", "<|video|>"))
     words.eos_token = "<im_end_>"
-    videos = d.of("molmo2", "Molmo2VideoProcessor")(size={"height": 48, "width": 48}, patch_size=8)
+    does = dict(do_resize=True, do_rescale=True, do_normalize=True)  # as its released files say
+    videos = d.of("molmo2", "Molmo2VideoProcessor")(size={"height": 48, "width": 48}, patch_size=8, **does)
     images = d.of("molmo2", "Molmo2ImageProcessor")()
     return tf.Molmo2ForConditionalGeneration(config), d.of("molmo2", "Molmo2Processor")(images, videos, words)
 

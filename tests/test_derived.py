@@ -27,6 +27,7 @@ from pdrop_video.cli import app
 from pdrop_video.models import ADAPTERS, Adapter, Pixels, Place, describe
 from pdrop_video.models.derived import Derived, derive, prove
 from pdrop_video.models.facts import REFUSED
+from pdrop_video.models.molmo2 import Molmo2
 from pdrop_video.pyramid.decoder import stack_of
 
 pytestmark = pytest.mark.processors
@@ -36,15 +37,16 @@ TENTHS = [0, 5, 10, 15, 22, 30, 75, 76, 90]
 """Irregular times of nine frames, in tenths of a second."""
 REASONS = {
     "smolvlm": r"in front of one step stands .* series of one frames.* of two .* series of two frames",
-    "molmo2": r"in 6 of its layers, the first is layer 0, visual tokens attend to visual tokens behind them",
+    "molmo2": r"the embeddings that enter its decoder, made step by step, differ from those of its own forward",
     "gemma4_unified": r"visual tokens attend to visual tokens behind them, .*\(tokens\)",
     "minicpmv4_7": r"the ids of the video are .*\(positions\)",
     "nemotron_h_omni": r"the model's own forward fails on what its processor makes of a video \(TypeError: cat\(\)",
 }
 """Families with a file of their own that a derived adapter can't serve: what stands in front of a video says how many
-frames it has; the model's masks let visual tokens see what comes (files of their own say which of them a stream can
-let do so); marks around a frame have places on its canvas of positions; until transformers 5.24 the model's own
-forward, against which a derived adapter is proved, fails on videos."""
+frames it has; the patches of a token are numbered through all frames of a video, and the model's mask lets visual
+tokens see what comes, as the next one's does (the files of both say which of them a stream can let do so); marks around
+a frame have places on its canvas of positions; until transformers 5.24 the model's own forward, against which a derived
+adapter is proved, fails on videos."""
 NUMBERED = ("minicpmv4_6",)
 """Families whose processor numbers a video (``<image_id>0</image_id>``) unless told not to, as their authors run it."""
 UNPAIRED = ("cosmos3_edge",)
@@ -234,6 +236,19 @@ def test_a_derived_adapter_is_the_familys_own(folders: dict[str, Path], family: 
         start, end = map(prompt.tokenizer.convert_tokens_to_ids, ("<|vision_start|>", "<|vision_end|>"))
         assert before.pop() == start and after.pop(0) == end
     assert (before, after) == (own.prompt.before("how"), own.prompt.after(QUESTION))
+
+
+def test_molmo2s_marked_tokens_are_its_processors(folders: dict[str, Path]) -> None:
+    """Which see each other; with one frame a stream is the unmodified forward on what the processor makes."""
+    lm, frames = pv.load(folders["molmo2"], device="cpu"), video(1)
+    inputs = whole(folders["molmo2"], frames, [0])
+    chunk, start = lm.adapter.look(frames, (0.0,)), len(lm.prompt.before())
+    kinds = inputs["mm_token_type_ids"][0, start : start + len(chunk)] == 1
+    assert isinstance(lm.adapter, Molmo2) and chunk.ids is not None
+    assert torch.equal(lm.adapter.bound(chunk.ids), kinds) and kinds.sum() == chunk.visual.sum() + 2
+    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
+    stream.push(frames, [0.0])
+    torch.testing.assert_close(next_logits(stream, QUESTION), of_transformers(lm, inputs), atol=1e-5, rtol=0)
 
 
 def test_numbers_of_frames_go_on(folders: dict[str, Path]) -> None:

@@ -142,6 +142,16 @@ class Adapter(ABC):
         """
         return embeds
 
+    def bound(self, ids: Tensor) -> Tensor | None:
+        """Which tokens of a step see each other [tokens], bool; None where visual ones alone may do so.
+
+        Parameters
+        ----------
+        ids : Tensor [tokens], int64
+            As for `beside`.
+        """
+        return None
+
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
         return "", ""

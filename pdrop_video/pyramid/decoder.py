@@ -108,6 +108,8 @@ class Decoder:
         if (name := self.rope_name(i)) is None:
             return None
         assert self.rotary is not None
+        if self.axes == 3 and positions.ndim == 2:  # one number a token, which some versions take thrice alone
+            positions = positions.expand(3, *positions.shape)
         return self.rotary(hidden, positions, name) if self.by_name else self.rotary(hidden, positions)
 
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------

@@ -60,6 +60,11 @@ class Masks:
             if columns is not None and kind.window is not None:
                 more["and_mask_function"] = partial(_within, columns, kind.window)
             if kind.mutual and rows.group is not None:
+                if "flash" in (self.config._attn_implementation or ""):
+                    raise ModelError(
+                        "flash attention lets no token see one behind it, and in this model visual tokens see each "
+                        'other; load it with attn="sdpa".'
+                    )
                 past = rows.group.new_full((len(rows.group), past_columns(cache, i)), -1)
                 more["or_mask_function"] = partial(_together, torch.cat([past, rows.group], dim=1))
             mask = create_causal_mask(

@@ -19,7 +19,7 @@ from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
 from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
-from ..models import Hearing, Place, VisualChunk
+from ..models import Adapter, Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
@@ -215,6 +215,7 @@ class Ingestor:
             passage=passage,
             sound=_sound(piece, state.sound_tokens, asked),
             since=state.rows,
+            group=_bound(self.adapter, piece, asked),
         )
         cache.queries = passage.queries
         state.usual = rows.usual
@@ -306,6 +307,12 @@ def _sound(piece: VisualChunk, before: int, text: int) -> Sound | None:
     if piece.sound is None or not len(piece.sound):
         return None
     return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)
+
+
+def _bound(adapter: Adapter, piece: VisualChunk, text: int) -> Tensor | None:
+    """The step of each token that sees all others of its step, where more than visual ones do; text comes behind."""
+    bound = None if piece.ids is None else adapter.bound(piece.ids)
+    return None if bound is None else F.pad(torch.where(bound, piece.step(), -1), (0, text), value=-1)[None]
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:

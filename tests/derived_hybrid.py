@@ -265,12 +265,31 @@ def nemotron_h_omni() -> d.Parts:
     return tf.NemotronH_Omni_Reasoning_V3(config), processor
 
 
+def kimi_k25() -> d.Parts:
+    """Four frames a step, over which its tower takes the mean; latents in the decoder."""
+    latent = dict(q_lora_rank=24, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=12)
+    experts = dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, n_group=1, topk_group=1)
+    text = dict(TEXT, num_key_value_heads=4, model_type="deepseek_v3", first_k_dense_replace=1, **latent, **experts)
+    vision = dict(TOWER, patch_size=8, pos_emb_height=8, pos_emb_width=8)
+    ids = dict(image_token_id=190, video_token_id=191, vision_start_token_id=192, vision_end_token_id=194)
+    config = tf.Kimi_K25Config(
+        text_config=text, vision_config=vision, projection_hidden_size=32, tie_word_embeddings=False, **ids
+    )
+    tokens = ["<|media_pad|>", "<|kimi_k25_video_placeholder|>", "<|media_begin|>", "<|media_content|>"]
+    place = "<|vision_start|><|video_pad|><|vision_end|>"
+    words = tokenizer([*tokens, "<|media_end|>"], QWEN_TEMPLATE.replace(place, tokens[1]))
+    videos = d.of("kimi_k25", "Kimi_K25VideoProcessor")(patch_size=8)
+    images = d.of("kimi_k25", "Kimi_K25ImageProcessor")(patch_size=8)
+    kind = d.of("kimi_k25", "Kimi_K25Processor")
+    return tf.Kimi_K25ForConditionalGeneration(config), kind(images, words, videos)
+
+
 d.PARTS.update(
     {
         make.__name__: make
         for make in (
             *(qwen3_vl_moe, qwen3_5, qwen3_5_moe, exaone4_5, lfm3_vl, muse_glimmer, muse_spark, molmo2, gemma4),
-            *(gemma4_unified, minicpmv4_6, minicpmv4_7, glm46v, glm4v_moe, minicpm_ocr, nemotron_h_omni),
+            *(gemma4_unified, minicpmv4_6, minicpmv4_7, glm46v, glm4v_moe, minicpm_ocr, nemotron_h_omni, kimi_k25),
         )
     }
 )

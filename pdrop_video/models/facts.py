@@ -5,6 +5,9 @@ Facts only; what can be read off a configuration or a class is not among them.
 
 from __future__ import annotations
 
+import transformers
+from packaging.version import Version
+
 KINDS = frozenset({"full", "sliding", "linear", "convolution", "Mamba", "latent"})
 """Kinds of decoder layers that the layer loop runs."""
 
@@ -28,12 +31,18 @@ REFUSED: dict[str, str] = {
 REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 """By ``model_type``: what would have to change."""
 
-UNRUN: dict[str, str] = {
-    "kimi_k25": "in transformers 5.23 its own forward fails on videos: get_image_features splits by t * h * w what its "
-    "tower has averaged over t",
-    "nemotron_h_omni": "in transformers 5.23 its own forward fails on videos: it strings together what is no list",
+_UNTIL_5_24 = {
+    "kimi_k25": "before transformers 5.24 its own forward fails on videos: get_image_features splits by t * h * w what "
+    "its tower has averaged over t",
+    "nemotron_h_omni": "before transformers 5.24 its own forward fails on videos: it strings together what is no list",
 }
-"""Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
+UNRUN: dict[str, str] = {} if Version(transformers.__version__) >= Version("5.24") else _UNTIL_5_24
+"""Types that load, whose own forward fails in the installed transformers, so that nothing can be held against it."""
+
+OWN_CONDITIONS: dict[str, str] = {
+    "molmo2": "in a stream a frame's tokens see each other and all before, where the model lets all of a prompt's",
+}
+"""What of a family with a file of its own is other than in the model."""
 
 CONDITIONS: dict[str, str] = {
     "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",
@@ -55,11 +64,13 @@ PROVED: frozenset[str] = frozenset(
         "glm4v",
         "glm4v_moe",
         "hyperclovax_vision_v2",
+        "kimi_k25",
         "lfm3_vl",
         "minicpm_ocr",
         "minicpmv4_6",
         "muse_glimmer",
         "muse_spark",
+        "nemotron_h_omni",
         "qwen3_5",
         "qwen3_5_moe",
         "qwen3_vl_moe",

@@ -98,7 +98,7 @@ def test_the_readmes_table_is_the_catalogue() -> None:
     assert served.written(page) == page, "run `make families`"
 
 
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", REFUSED | UNRUN)
 def test_a_refused_type_is_refused_before_weights_are_read(kind: str, tmp_path: Path) -> None:
     if kind not in LOADABLE or kind in ADAPTERS:
         pytest.skip("this transformers does not have it, or a file of its own serves it")
@@ -106,7 +106,7 @@ def test_a_refused_type_is_refused_before_weights_are_read(kind: str, tmp_path: 
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(pv.ModelError) as raised:
         pv.load(tmp_path)
-    assert str(raised.value) == f"models of type {kind!r} are not supported: {REFUSED[kind]}."
+    assert str(raised.value) == f"models of type {kind!r} are not supported: {(REFUSED | UNRUN)[kind]}."
 
 
 def test_missing_torchvision_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

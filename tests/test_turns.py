@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, budget, build, cases, video
-from reference import full_prompt, masked, recorded, stream_masks
+from reference import bound, full_prompt, masked, recorded, stream_masks
 from torch import Tensor
 
 import pdrop_video as pv
@@ -34,20 +34,22 @@ class Plain:
         self.rows: list[Tensor] = []
         self.ids: list[Tensor] = []
         self.features: list[list[Tensor]] = []
+        self.tokens: list[Tensor] = []
         self.text(lm.prompt.before())
 
     def text(self, ids: list[int], closing: bool = False) -> None:
         adapter = self.lm.adapter
         rows = torch.cat([adapter.closing(), adapter.embed(ids)]) if closing else adapter.embed(ids)
         position, self.place = self.positions.text(len(rows), self.place)
-        self._add(rows, position, ())
+        self._add(rows, position, (), torch.tensor([-1] * (len(rows) - len(ids)) + ids))
 
     def watch(self, frames: Tensor, seconds: list[float], first: int) -> None:
         chunk = self.lm.adapter.look(frames, tuple(seconds), first)
         position, self.place = self.lm.adapter.place(chunk, self.place)
-        self._add(chunk.embeds, position, chunk.deepstack)
+        self._add(chunk.embeds, position, chunk.deepstack, chunk.ids)
 
-    def _add(self, rows: Tensor, position: Tensor, features: tuple[Tensor, ...]) -> None:
+    def _add(self, rows: Tensor, position: Tensor, features: tuple[Tensor, ...], tokens: Tensor | None) -> None:
+        self.tokens.append(torch.full((len(rows),), -1) if tokens is None else tokens)
         self.rows.append(rows)
         self.ids.append(position)
         self.features.append(list(features) or [torch.zeros_like(rows)] * 3)
@@ -64,6 +66,8 @@ class Plain:
             features = [torch.cat(parts) for parts in zip(*self.features, strict=True)]
             everywhere = torch.ones(rows.shape[:2], dtype=torch.bool)
             extra = dict(visual_pos_masks=everywhere, deepstack_visual_embeds=features)
+        if self.lm.model.config.model_type == "molmo2":
+            allowed = bound(self.lm, torch.cat(self.tokens), allowed)
         with masked(text, allowed):
             hidden = text(inputs_embeds=rows, position_ids=ids, use_cache=False, **extra).last_hidden_state
         return self.lm.model.get_output_embeddings()(hidden[0, -1])

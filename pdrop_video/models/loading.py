@@ -23,7 +23,7 @@ from .cosmos3_edge import Cosmos3Edge
 from .derived import Derived, derive, prove
 from .ears import Hearing
 from .exaone4_5 import Exaone4_5
-from .facts import REFUSED
+from .facts import REFUSED, UNRUN
 from .gemma4 import Gemma4, Gemma4Unified
 from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
@@ -185,8 +185,8 @@ def _serving(source: str, config: Any, hub: dict[str, Any]) -> type[Adapter]:
     kind = config.model_type
     if kind in ADAPTERS or kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         return adapter_for(kind)
-    if kind in REFUSED:
-        raise ModelError(f"models of type {kind!r} are not supported: {REFUSED[kind]}.")
+    if why := REFUSED.get(kind) or UNRUN.get(kind):  # before anybody fetches weights
+        raise ModelError(f"models of type {kind!r} are not supported: {why}.")
     return derive(source, config, hub)
 
 

@@ -22,7 +22,7 @@ from .drop import all_asking, competing, drop, standing
 from .heads import Rope, held_keys
 from .lending import Lenders, run_last
 from .masks import Masks, steps_of
-from .rows import Boundary, Passage, Rows, allowed_columns, count, past_columns, still_here
+from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, past_columns, still_here
 from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, scorer_named
 from .sound import Sound
@@ -93,6 +93,8 @@ class LayerLoop:
         passage: Passage | None = None,
         sound: Sound | None = None,
         newest: bool = False,
+        since: int = 0,
+        group: Tensor | None = None,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -132,6 +134,11 @@ class LayerLoop:
             Rows that compete among themselves, for a budget of their own; they are not among the visual ones.
         newest : bool
             Whether only the last row that leaves is wanted; what the others are then is not said.
+        since : int
+            Tokens that came before these rows, for windows of decoders whose positions do not count tokens.
+        group : Tensor [batch, rows], optional
+            Rows of the same number see each other where layers let them, -1 of those that see no row behind them; by
+            default visual rows of one step.
 
         Returns
         -------
@@ -151,9 +158,12 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         competes = nothing if visual is None or not drops else visual
-        together = steps_of(visual, layout) if any(kind.mutual for kind in self.kinds) else None
+        together = None
+        if any(kind.mutual for kind in self.kinds):
+            together = steps_of(visual, layout) if group is None else group
         layout = layout or Layout.one_picture(competes)
-        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together)
+        numbers = origin + since if self.decoder.counts else None
+        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together, numbers)
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":
@@ -287,10 +297,6 @@ class LayerLoop:
         if key not in memo:
             positions = rows.positions if passage is None else passage.positions(i, rows)
             if self.compact:
-                before = past if past_valid is None else past_valid.sum(1, keepdim=True)
-                positions = torch.arange(rows.hidden.shape[1], device=rows.hidden.device).expand(rows.origin.shape)
-                if rows.valid is not None:
-                    positions = (rows.valid.long().cumsum(1) - 1).clamp(min=0)
-                positions = positions + before
+                positions = counted_on(rows, past, past_valid)
             memo[key] = self.decoder.rope(i, rows.hidden, positions)
         return memo[key]

@@ -60,6 +60,8 @@ class Rows:
         What a scorer that learns has learned, these rows included, by the layer before which it ranked.
     group : Tensor [batch, rows] or None
         The step that a visual row is of, -1 of text; None if there are none, or no layer asks.
+    numbers : Tensor [batch, rows] or None
+        By which sliding windows are counted, where positions do not count tokens (M-RoPE); None where they do.
     boundaries : list of Boundary
     """
 
@@ -71,6 +73,7 @@ class Rows:
     layout: Layout
     usual: dict[int, Tensor] = field(default_factory=dict)
     group: Tensor | None = None
+    numbers: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
 
 
@@ -133,3 +136,19 @@ def begins_anew(position_ids: Tensor | None) -> bool:
         return False
     text = position_ids if position_ids.ndim == 2 else position_ids[0]
     return bool((text.diff(dim=-1) != 1).any())
+
+
+def dense(features: list[Tensor] | None, at: Tensor | None, hidden: Tensor) -> list[Tensor] | None:
+    """Deepstack features scattered over all rows: one [batch, rows, hidden] for each of the first layers."""
+    if features is None or at is None:
+        return None
+    return [torch.zeros_like(hidden).masked_scatter(at[..., None].to(hidden.device), f.to(hidden)) for f in features]
+
+
+def counted_on(rows: Rows, past: int, past_valid: Tensor | None) -> Tensor:
+    """Positions [batch, rows] without gaps, on from what a layer holds."""
+    before = past if past_valid is None else past_valid.sum(1, keepdim=True)
+    positions = torch.arange(rows.hidden.shape[1], device=rows.hidden.device).expand(rows.origin.shape)
+    if rows.valid is not None:
+        positions = (rows.valid.long().cumsum(1) - 1).clamp(min=0)
+    return positions + before

@@ -22,12 +22,11 @@ from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
-from ..pyramid.sound import Sound
 from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
-from .records import chunk_table, layout_of, stage_tables, text_tables
+from .records import bound_of, chunk_table, layout_of, sound_of, stage_tables, text_tables
 from .state import StreamState
 
 
@@ -208,7 +207,9 @@ class Ingestor:
             cache=cache,
             deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
             passage=passage,
-            sound=_sound(piece, state.sound_tokens, asked),
+            sound=sound_of(piece, state.sound_tokens, asked),
+            since=state.rows,
+            group=bound_of(self.adapter, piece, asked),
         )
         cache.queries = passage.queries
         state.usual = rows.usual
@@ -226,8 +227,9 @@ class Ingestor:
     def text(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
         """Run text rows over the cache, without a note in its tables; returns what left the layers [rows, hidden]."""
         positions, state.place = self.adapter.positions.text(len(embeds), state.place)
-        passage = passage or MemoryPassage(state.cache)
-        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache, passage=passage)
+        cache, passage = state.cache, passage or MemoryPassage(state.cache)
+        since = state.rows + self._unnoted(cache)
+        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=cache, passage=passage, since=since)
         return rows.hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -252,8 +254,7 @@ class Ingestor:
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
-        anchor = cache.anchor
-        self._note(state, cache.lengths()[anchor] - len(cache.tables[anchor]))
+        self._note(state, self._unnoted(cache))
         if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)
@@ -278,6 +279,10 @@ class Ingestor:
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps
 
+    def _unnoted(self, cache: StreamCache) -> int:
+        """Tokens of text that were run and stand in no table yet."""
+        return cache.lengths()[cache.anchor] - (len(cache.tables[cache.anchor]) if cache.tables else 0)
+
     def _note(self, state: StreamState, tokens: int, positions: Tensor | None = None) -> None:
         """Note in the tables the text that was run last, one position a token unless they are said."""
         device = self.probe.device
@@ -289,10 +294,3 @@ class Ingestor:
         position = positions.reshape(-1, tokens).T.to(device)
         state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
         state.rows += tokens
-
-
-def _sound(piece: VisualChunk, before: int, text: int) -> Sound | None:
-    """The rows of sound of a piece that so many came before, and text comes behind."""
-    if piece.sound is None or not len(piece.sound):
-        return None
-    return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)

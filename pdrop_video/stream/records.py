@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..memory import Shift, TokenTable
 from ..memory.table import time_dtype
-from ..models import VisualChunk
+from ..models import Adapter, VisualChunk
 from ..pyramid import Layout, Rows, Schedule
+from ..pyramid.sound import Sound
 
 
 def chunk_table(
@@ -99,3 +100,16 @@ def layout_of(table: TokenTable, piece: VisualChunk, first: int, text: int) -> L
     place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
     frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
     return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first)
+
+
+def bound_of(adapter: Adapter, piece: VisualChunk, text: int) -> Tensor | None:
+    """The step of each token that sees all others of its step, where more than visual ones do; text comes behind."""
+    bound = None if piece.ids is None else adapter.bound(piece.ids)
+    return None if bound is None else F.pad(torch.where(bound, piece.step(), -1), (0, text), value=-1)[None]
+
+
+def sound_of(piece: VisualChunk, before: int, text: int) -> Sound | None:
+    """The rows of sound of a piece that so many came before, and text comes behind."""
+    if piece.sound is None or not len(piece.sound):
+        return None
+    return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)

@@ -74,6 +74,9 @@ class Decoder:
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
         self.by_name = self.rotary is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters
         self.without = {i for i, theta in enumerate(getattr(text.config, "layer_rope_theta", None) or []) if not theta}
+        self.lends = any(kind.source is not None for kind in self.kinds)
+        takes = inspect.signature(self.layers[0].forward).parameters  # Gemma's layers of 5.16 want it without lending
+        self.shares = self.lends or "shared_kv_states" in takes
         self.latent = any(is_latent(attention_of(layer)) for layer in self.layers)
 
     def norm(self, hidden: Tensor) -> Tensor:
@@ -154,15 +157,13 @@ class Decoder:
             Keys and values that other layers may use; None if nobody does.
         """
         given: dict[str, Any] = {CACHE: cache}
-        shared: dict[str, Lent] = {}
-        if any(kind.source is not None for kind in self.kinds):
+        shared: dict[str, Lent] = {} if lent is None else {self.names[i]: lent}
+        if self.shares:
             given["shared_kv_states"] = shared
-            if lent is not None:
-                shared[self.names[i]] = lent
         if self.rotary is not None:
             given["position_embeddings"] = rope
         if extra is not None:
             given["per_layer_input"] = extra
         # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
         hidden = self.layers[i](hidden, attention_mask=mask, position_ids=None, use_cache=cache is not None, **given)
-        return hidden, shared.get(self.names[i]) if shared else None
+        return hidden, shared.get(self.names[i]) if self.lends and shared else None

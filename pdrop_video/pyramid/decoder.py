@@ -69,7 +69,8 @@ class Decoder:
         self.text, self.layers, self.kinds = text, text.layers, kinds_of(text.config)
         self.rotary = getattr(text, "rotary_emb", None)
         sections = "mrope_section" in (getattr(text.config, "rope_parameters", None) or {})
-        self.axes = 3 if sections or hasattr(self.rotary, "mrope_section") else 1
+        mixing = ("mrope_section", "apply_interleaved_mrope")  # the second in older ones, where each kind has a section
+        self.axes = 3 if sections or any(hasattr(self.rotary, name) for name in mixing) else 1
         self.width: int = text.config.hidden_size
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
         self.by_name = self.rotary is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters

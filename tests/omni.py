@@ -77,7 +77,9 @@ def between_marks(processor: Any, grid: Tensor, sounds: int = 0, **how: Any) -> 
     if type(processor).replace_video_token is not tf.ProcessorMixin.replace_video_token:
         more = dict(processed_audio={"num_audio_tokens": torch.tensor([sounds])}, video_to_audio_indices=[0])
         given = {"video_grid_thw": grid, "video_second_per_grid": [1.0]}
-        return processor.replace_video_token(given, 0, load_audio_from_video=sounds > 0, **(more if sounds else {}), **how)
+        return processor.replace_video_token(
+            given, 0, load_audio_from_video=sounds > 0, **(more if sounds else {}), **how
+        )
     marks = dict(vision_bos_token="<v>", vision_eos_token="</v>", image_token="<image>")
     for name, value in dict(marks, image_processor=processor.video_processor).items():
         object.__setattr__(processor, name, value)

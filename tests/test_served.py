@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import pdrop_video as pv
 from pdrop_video.cli import app
 from pdrop_video.models import ADAPTERS, families
-from pdrop_video.models.facts import CONDITIONS, KINDS, PROVED, REFUSED, UNRUN
+from pdrop_video.models.facts import CONDITIONS, KINDS, MENDED, PROVED, REFUSED, UNRUN
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,51 @@ def test_the_command() -> None:
     assert {"model_type", "served", "reason", "layers", "audio"} <= rows[0].keys()
     assert {row["model_type"]: row["served"] for row in rows}["qwen3_vl"] == "own"
     assert "qwen3_vl" in CliRunner().invoke(app, ["families"]).stdout
+    page = CliRunner().invoke(app, ["families", "--markdown"]).stdout
+    assert "| `qwen3_vl` | own | full | M-RoPE |  |" in page
 
 
-def test_the_readmes_table_is_the_catalogue() -> None:
-    page = served.PAGE.read_text(encoding="utf-8")
-    if f"of transformers {tf.__version__}:" not in served.table(page):
-        pytest.skip("the table is of another transformers")
-    assert served.written(page) == page, "run `make families`"
+def test_the_file_says_of_this_version_what_the_catalogue_says() -> None:
+    told = served.told()
+    if tf.__version__ not in told:
+        pytest.skip("the file is of other versions of transformers")
+    assert served.own()[tf.__version__] == told[tf.__version__], "run `make families`"
+
+
+def test_the_readmes_table_is_what_the_file_says() -> None:
+    page, told = served.PAGE.read_text(encoding="utf-8"), served.told()
+    assert served.written(page, told) == page and served.as_text(told) == served.FILE.read_text(encoding="utf-8")
+    assert list(told) == sorted(told, key=lambda version: [*map(int, version.split("."))]) and len(told) == 3
+
+
+def test_a_table_of_versions() -> None:
+    """Beside each other; of a type the newest version's kinds, and every version's reasons once."""
+    old, new = (dict(positions="RoPE", audio=False, layers=(kind,)) for kind in ("full", "latent"))
+    made = families.markdown(
+        {
+            "5.1.0": [families.Family("a", None, "It fails.", **old), families.Family("b", "own", "", **old)],
+            "5.2.0": [families.Family(kind, "derived" if kind == "a" else None, "Why.", **new) for kind in "acd"],
+        }
+    )
+    rows = [line.strip("| ").replace(" ", "").split("|") for line in made.splitlines() if line.startswith("| `")]
+    assert [row[:4] for row in rows] == [
+        ["`a`", "no", "derived", "latent"],
+        ["`b`", "own", "notthere", "full"],
+        ["`c`", "notthere", "no", "latent"],
+        ["`d`", "notthere", "no", "latent"],
+    ]
+    assert made.splitlines()[-2:] == ["- `a`: It fails.", "- `a`, `c`, `d`: Why."]
+
+
+@pytest.mark.parametrize(
+    ("version", "runs"), [("5.23.0", False), ("5.24.0", True), ("5.25.0.dev0", True), ("6.0", True)]
+)
+def test_what_a_newer_transformers_mended_is_no_reason(
+    version: str, runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MENDED.keys() <= UNRUN.keys()
+    monkeypatch.setattr(families.transformers, "__version__", version)
+    assert (families.judged("kimi_k25").served is not None) == runs
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -115,5 +153,7 @@ def test_missing_torchvision_is_one_sentence(
     monkeypatch.setattr("pdrop_video.models.derived.deriving.is_torchvision_available", lambda: False)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(pv.ModelError, match=rf"^models of type '{kind}' .* needs torchvision; install the one that fits"):
+    with pytest.raises(
+        pv.ModelError, match=rf"^models of type '{kind}' .* needs torchvision; install the one that fits"
+    ):
         pv.load(tmp_path)

@@ -21,6 +21,7 @@ REFUSED: dict[str, str] = {
         how="in blocks of neighbouring columns of the cache, so that a dropped token moves blocks"
     ),
     "dots3_note": _INDEXED.format(how="one for each token"),
+    "hy_v4_vl": _INDEXED.format(how="one for each token"),
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
     "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
     "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
@@ -31,10 +32,13 @@ REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 """By ``model_type``: what would have to change."""
 
 UNRUN: dict[str, str] = {
-    "kimi_k25": "in transformers 5.23 its own forward fails on videos: get_image_features splits by t * h * w what its "
-    "tower has averaged over t",
+    "kimi_k25": "before transformers 5.24 its own forward fails on videos: get_image_features splits by t * h * w what "
+    "its tower has averaged over t",
 }
 """Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
+
+MENDED: dict[str, str] = {"kimi_k25": "5.24"}
+"""From which transformers on a reason in `UNRUN` is none any more."""
 
 CONDITIONS: dict[str, str] = {
     "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",

@@ -7,7 +7,7 @@ Knows transformers' lists. Refuses to know loops and caches.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from transformers.models.auto.video_processing_auto import (  # type: ignore[att
 )
 
 from .arguments import first_line
-from .facts import CONDITIONS, KINDS, PROVED, REFUSED, UNRUN
+from .facts import CONDITIONS, KINDS, MENDED, PROVED, REFUSED, UNRUN
 from .loading import ADAPTERS
 
 OWN, DERIVED = "own", "derived"
@@ -38,6 +38,7 @@ _KINDS = {
     "linear_attention": "linear",
     "indexed_attention": "indexed",
     "minimax_m3_sparse": "indexed",
+    "qwen_sparse_attention": "indexed",
     "conv": "convolution",
     "mamba": "Mamba",
 }
@@ -122,13 +123,25 @@ def kinds_of(text: Any) -> tuple[str, ...]:
     return tuple(sorted(kinds))
 
 
-def markdown(listed: Iterable[Family]) -> str:
-    """The catalogue as a table in Markdown."""
-    lines = [f"By `pdrop-video families`, of transformers {transformers.__version__}:", ""]
-    lines += ["| model type | served | layers | positions | sound | |", "|---|---|---|---|---|---|"]
-    for each in listed:
-        name, *others = each.cells
-        lines.append(f"| {' | '.join((f'`{name}`', *others))} |")
+def markdown(versions: Mapping[str, Iterable[Family]]) -> str:
+    """The catalogues of some versions of transformers as one table in Markdown, and below it why not.
+
+    What a type is, and why it is not served, is told of the newest version that has it.
+    """
+    by_version = {version: {each.model_type: each for each in listed} for version, listed in versions.items()}
+    newest = {kind: each for listed in by_version.values() for kind, each in listed.items()}
+    many = len(by_version) > 1
+    lines = [f"By `pdrop-video families`, of transformers {', '.join(by_version)}:", ""]
+    titles = ["model type", *(by_version if many else ["served"]), "layers", "positions", "sound"]
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    reasons: dict[str, list[str]] = {}
+    for kind, each in sorted(newest.items()):
+        served = [of[kind].cells[1] if kind in of else "not there" for of in by_version.values()]
+        lines.append(f"| {' | '.join([f'`{kind}`', *served, *each.cells[2:5]])} |")
+        told = {of[kind].reason: None for of in by_version.values() if kind in of}
+        for reason in filter(None, told):
+            reasons.setdefault(reason, []).append(f"`{kind}`")
+    lines += ["", *(f"- {', '.join(kinds)}: {reason}" for reason, kinds in reasons.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -139,11 +152,15 @@ def _served(kind: str, layers: tuple[str, ...]) -> tuple[str | None, str]:
         return None, REFUSED[kind]
     if missing := _missing(kind):
         return None, missing
-    if kind in UNRUN:
+    if kind in UNRUN and not (kind in MENDED and _version(transformers.__version__) >= _version(MENDED[kind])):
         return None, UNRUN[kind]
     if others := [each for each in layers if each not in KINDS]:
         return None, f"the layer loop does not run {' and '.join(others)} layers"
     return DERIVED, CONDITIONS.get(kind, "") if kind in PROVED else "not tried"
+
+
+def _version(named: str) -> tuple[int, ...]:
+    return tuple(map(int, named.split(".")[:2]))
 
 
 def _missing(kind: str) -> str:

@@ -127,7 +127,9 @@ def cosmos3_edge() -> Parts:
 def cohere_compass() -> Parts:
     vision = dict(QWEN_VISION, depth=4, hidden_size=32, intermediate_size=64, out_hidden_size=TEXT["hidden_size"])
     vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[1, 2, 3])
-    text = dict(TEXT, logit_scale=1.0, rope_parameters={"full_attention": MROPE})
+    kinds = ["sliding_attention", "sliding_attention", "full_attention"] * 2
+    text = dict(TEXT, logit_scale=0.5, layer_types=kinds, sliding_window=24)
+    text |= dict(rope_parameters={"sliding_attention": MROPE, "full_attention": None})
     config = tf.CohereCompassConfig(text_config=text, vision_config=vision, **QWEN_IDS)
     tokens = ["<|IMAGE_PAD|>", "<|VIDEO_PAD|>", "<|VISION_START|>", "<|VISION_END|>"]
     words = tokenizer(tokens, QWEN_TEMPLATE.replace("<|video_pad|>", "<|VIDEO_PAD|>").replace("vision_", "VISION_"))

@@ -51,7 +51,8 @@ def exaone4_5() -> d.Parts:
 def lfm3_vl() -> d.Parts:
     vision = dict(hidden_size=32, intermediate_size=64, patch_size=8, num_hidden_layers=4, num_attention_heads=4)
     vision |= dict(num_key_value_heads=2)
-    text = dict(TEXT, head_dim=16, sliding_window=64)
+    kinds = ["conv", "conv", "full_attention", "conv", "sliding_attention", "full_attention"]
+    text = dict(TEXT, head_dim=16, sliding_window=24, layer_types=kinds)
     config = tf.Lfm3VlConfig(text_config=text, vision_config=vision, projector_hidden_size=64, **QWEN_IDS)
     videos = d.of("qwen3_vl", "Qwen3VLVideoProcessor")(**d.PATCHES)
     words = tokenizer(QWEN_TOKENS, QWEN_TEMPLATE)
@@ -93,7 +94,8 @@ def molmo2() -> d.Parts:
     )  # fmt: skip
     words = tokenizer(tokens, LLAVA_TEMPLATE.replace("<video>", "<|video|>"))
     words.eos_token = "<im_end_>"
-    videos = d.of("molmo2", "Molmo2VideoProcessor")(size={"height": 48, "width": 48}, patch_size=8)
+    does = dict(do_resize=True, do_rescale=True, do_normalize=True)  # as its released files say
+    videos = d.of("molmo2", "Molmo2VideoProcessor")(size={"height": 48, "width": 48}, patch_size=8, **does)
     images = d.of("molmo2", "Molmo2ImageProcessor")()
     return tf.Molmo2ForConditionalGeneration(config), d.of("molmo2", "Molmo2Processor")(images, videos, words)
 
@@ -220,12 +222,74 @@ def gemma4_unified() -> d.Parts:
     return model, kind(plain.feature_extractor, images, plain.tokenizer, videos)
 
 
+def minicpm_ocr() -> d.Parts:
+    vision = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
+    vision |= dict(image_size=64, insert_layer_id=0)
+    plain, processor = minicpmv4_6()
+    text = {key: value for key, value in plain.config.text_config.to_dict().items() if key != "layer_types"}
+    text |= dict(num_hidden_layers=8)
+    config = tf.MiniCPMOcrConfig(
+        text_config=text, vision_config=vision, insert_layer_id=0, image_token_id=190, video_token_id=191
+    )
+    videos = d.of("minicpm_ocr", "MiniCPMOcrVideoProcessor")(patch_size=8, scale_resolution=64, slice_mode=False)
+    images = d.of("minicpm_ocr", "MiniCPMOcrImageProcessor")(patch_size=8, scale_resolution=64)
+    kind = d.of("minicpm_ocr", "MiniCPMOcrProcessor")
+    return tf.MiniCPMOcrForConditionalGeneration(config), kind(images, videos, processor.tokenizer)
+
+
+def nemotron_h_omni() -> d.Parts:
+    """As the released ones: Mamba, experts and attention, RADIO's tower over pairs of frames, and Parakeet's ears."""
+    kinds = ["linear_attention", "mlp", "full_attention", "linear_attention", "moe"]
+    kinds += ["full_attention", "linear_attention", "full_attention"]
+    text = {key: value for key, value in TEXT.items() if key != "num_hidden_layers"}
+    text |= dict(model_type="nemotron_h", layers_block_type=kinds, head_dim=16, mamba_num_heads=4, mamba_head_dim=16)
+    text |= dict(ssm_state_size=8, n_groups=2, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+    text |= dict(n_group=1, topk_group=1, moe_shared_expert_intermediate_size=32)
+    vision = dict(model_type="radio", hidden_size=32, num_hidden_layers=2, num_attention_heads=2, patch_size=8)
+    vision |= dict(image_size=64, max_img_size=128, video_temporal_patch_size=2)
+    sound = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, num_mel_bins=80)
+    sound |= dict(projection_hidden_size=32, projection_bias=False, subsampling_conv_channels=16)
+    config = tf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config=text, vision_config=vision, audio_config=sound, vision_hidden_size=32, projector_hidden_size=64,
+        image_token_id=190, video_token_id=191, audio_token_id=194,
+    )  # fmt: skip
+    tokens = ["<image>", "<video>", "<img>", "</img>", "<so_embedding>", "<so_start>", "<so_end>"]
+    words = tokenizer(tokens, LLAVA_TEMPLATE)
+    words.pad_token = "<unk>"
+    norm = dict(norm_mean=[0.5, 0.4, 0.5], norm_std=[0.3, 0.3, 0.2])
+    name = "NemotronH_Omni_Reasoning_V3"
+    videos = d.of("nemotron_h_omni", f"{name}VideoProcessor")(patch_size=8, video_target_num_patches=24, **norm)
+    images = d.of("nemotron_h_omni", f"{name}ImageProcessor")(patch_size=8)
+    ears = tf.ParakeetFeatureExtractor()
+    processor = d.of("nemotron_h_omni", f"{name}Processor")(images, videos, words, ears)
+    return tf.NemotronH_Omni_Reasoning_V3(config), processor
+
+
+def kimi_k25() -> d.Parts:
+    """Four frames a step, over which its tower takes the mean; latents in the decoder."""
+    latent = dict(q_lora_rank=24, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=12)
+    experts = dict(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, n_group=1, topk_group=1)
+    text = dict(TEXT, num_key_value_heads=4, model_type="deepseek_v3", first_k_dense_replace=1, **latent, **experts)
+    vision = dict(TOWER, patch_size=8, pos_emb_height=8, pos_emb_width=8)
+    ids = dict(image_token_id=190, video_token_id=191, vision_start_token_id=192, vision_end_token_id=194)
+    config = tf.Kimi_K25Config(
+        text_config=text, vision_config=vision, projection_hidden_size=32, tie_word_embeddings=False, **ids
+    )
+    tokens = ["<|media_pad|>", "<|kimi_k25_video_placeholder|>", "<|media_begin|>", "<|media_content|>"]
+    place = "<|vision_start|><|video_pad|><|vision_end|>"
+    words = tokenizer([*tokens, "<|media_end|>"], QWEN_TEMPLATE.replace(place, tokens[1]))
+    videos = d.of("kimi_k25", "Kimi_K25VideoProcessor")(patch_size=8)
+    images = d.of("kimi_k25", "Kimi_K25ImageProcessor")(patch_size=8)
+    kind = d.of("kimi_k25", "Kimi_K25Processor")
+    return tf.Kimi_K25ForConditionalGeneration(config), kind(images, words, videos)
+
+
 d.PARTS.update(
     {
         make.__name__: make
         for make in (
             *(qwen3_vl_moe, qwen3_5, qwen3_5_moe, exaone4_5, lfm3_vl, muse_glimmer, muse_spark, molmo2, gemma4),
-            *(gemma4_unified, minicpmv4_6, minicpmv4_7, glm46v, glm4v_moe),
+            *(gemma4_unified, minicpmv4_6, minicpmv4_7, glm46v, glm4v_moe, minicpm_ocr, nemotron_h_omni, kimi_k25),
         )
     }
 )

@@ -105,10 +105,13 @@ def layered_stack(
     frame: Tensor | None = None,
     beside: Tensor | None = None,
     shown: list[Tensor] | None = None,
+    marks: Tensor | None = None,
+    deepstack: list[Tensor] | None = None,
 ) -> Tensor:
     """Rows [1, tokens, hidden] through a stack's layers, each run on what reached it.
 
-    `frame` [tokens] is the frame of each visual token, -1 of text; `beside` what layers get beside their rows.
+    `frame` [tokens] is the frame of each visual token, -1 of text; `beside` what layers get beside their rows, `marks`
+    [1, tokens] what tells them which are visual, `deepstack` [1, tokens, hidden] what is added behind the first ones.
     """
     total, config = hidden.shape[1], text.config
     names = getattr(config, "layer_types", None) or ["full_attention"] * len(text.layers)
@@ -146,7 +149,10 @@ def layered_stack(
         elif hasattr(text, "rotary_emb"):
             angles = (hidden[:, rows], positions[..., rows])
             named = "layer_type" in inspect.signature(text.rotary_emb.forward).parameters
-            if names[i] in getattr(text.rotary_emb, "layer_types", names):
+            none = named and names[i] in config.rope_parameters and config.rope_parameters[names[i]] is None
+            if none:
+                given["position_embeddings"] = None
+            elif names[i] in getattr(text.rotary_emb, "layer_types", names):
                 given["position_embeddings"] = text.rotary_emb(*angles, *[names[i]] * named)
         shares = getattr(config, "num_kv_shared_layers", 0)
         if shares or "shared_kv_states" in inspect.signature(layer.forward).parameters:
@@ -156,7 +162,11 @@ def layered_stack(
                 given["shared_kv_states"][names[i]] = tuple(s[:, :, torch.isin(of, rows)] for s in (keys, values))
         if beside is not None:
             given["per_layer_input"] = beside[:, rows, i]
+        if marks is not None:
+            given["moe_mm_token_type_ids"] = marks[:, rows]
         hidden = hidden.index_copy(1, rows, layer(hidden[:, rows], **given))
+        if deepstack is not None and i < len(deepstack):
+            hidden = hidden.index_add(1, rows, deepstack[i][:, rows])
         if shares and not layer.self_attn.is_kv_shared_layer:
             for name, (keys, values) in given["shared_kv_states"].items():
                 lent[name] = keys, values, rows

@@ -137,8 +137,24 @@ def masked(text: Any, allowed: Tensor | None) -> Iterator[None]:
             hook.remove()
 
 
+def bound(lm: VideoLM, ids: Tensor, allowed: Tensor | None) -> Tensor:
+    """What each layer lets each token see where the tokens of one frame, its marks with them, see each other."""
+    config, total = lm.model.config, len(ids)
+    marked = torch.isin(
+        ids, torch.tensor([config.image_patch_id, config.frame_start_token_id, config.frame_end_token_id])
+    )
+    frame = (marked & ~marked.roll(1)).cumsum(0).masked_fill(~marked, -1)
+    same = (frame[:, None] == frame) & marked
+    last = (same * torch.arange(total)).amax(1)  # of a frame, which sees what is there of it
+    if allowed is None:
+        allowed = torch.ones(lm.num_layers, total, total, dtype=torch.bool).tril()
+    return allowed | (same & allowed[:, last])
+
+
 @torch.no_grad()
 def masked_forward(lm: VideoLM, inputs: dict[str, Any], allowed: Tensor | None) -> Tensor:
     """Logits [tokens, vocabulary] of the unmodified model; layer i lets query q see key k where allowed[i, q, k]."""
+    if lm.model.config.model_type == "molmo2":
+        allowed = bound(lm, inputs["input_ids"][0], allowed)
     with masked(lm.model.get_decoder(), allowed):
         return lm.model(**inputs, use_cache=False).logits[0]

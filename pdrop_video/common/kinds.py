@@ -20,6 +20,8 @@ _NAMES = {
     "moe": "alone",
     "mlp": "alone",
 }
+_TOGETHER = ("molmo2_text",)
+"""Decoders in all of whose layers the visual tokens of one step see each other, which no config says."""
 _REFUSED = {
     "chunked_attention": "attend within chunks of positions, and a chunk's border is nowhere once tokens are dropped",
     "indexed_attention": "choose columns by an indexer with keys of its own, which knows nothing of what was dropped",
@@ -40,7 +42,7 @@ class LayerKind:
     source : int or None
         The layer whose keys and values it attends to in place of its own.
     mutual : bool
-        Whether the visual tokens of one step see each other, those behind them as well.
+        Whether the visual tokens of one step see each other, those behind them as well, with the marks around them.
     """
 
     name: str = "full"
@@ -69,6 +71,7 @@ def kinds_of(text: Any) -> tuple[LayerKind, ...]:
     """
     count, window = text.num_hidden_layers, getattr(text, "sliding_window", None)
     names = list(getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or [])
+    together = text.model_type in _TOGETHER
     if not names:
         if window:
             raise ModelError(
@@ -76,7 +79,7 @@ def kinds_of(text: Any) -> tuple[LayerKind, ...]:
                 f"than the last {window} positions, so that none can rank what was seen; only decoders with some full "
                 "attention are supported."
             )
-        return (LayerKind(),) * count
+        return (LayerKind(mutual=together),) * count
     if len(names) < count:
         raise ModelError(f"the config of {text.model_type!r} tells the kinds of {len(names)} of its {count} layers.")
     for name in names[:count]:
@@ -90,7 +93,7 @@ def kinds_of(text: Any) -> tuple[LayerKind, ...]:
         kind = _NAMES[name]
         source = lenders.get(name) if i >= shared else None
         slides = kind == "sliding"
-        kinds.append(LayerKind(kind, window if slides else None, source, slides and mutual))
+        kinds.append(LayerKind(kind, window if slides else None, source, together or (slides and mutual)))
     return tuple(kinds)
 
 

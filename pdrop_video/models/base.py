@@ -6,6 +6,7 @@ Knows transformers. Refuses to know streams, budgets and stages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -141,6 +142,16 @@ class Adapter(ABC):
         """
         return embeds
 
+    def bound(self, ids: Tensor) -> Tensor | None:
+        """Which tokens of a step see each other [tokens], bool; None where visual ones alone may do so.
+
+        Parameters
+        ----------
+        ids : Tensor [tokens], int64
+            As for `beside`.
+        """
+        return None
+
     def glue(self, number: int, seconds: float) -> tuple[str, str]:
         """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
         return "", ""
@@ -208,12 +219,15 @@ class Adapter(ABC):
         times = self.times(seconds)
         (embeds, *deepstack), grid = self.tokens(frames, seconds)
         _, h, w = grid
-        text = [tuple(map(self.ids, said)) for said in self.wording(seconds, first)]
+        text, token = [tuple(map(self.ids, said)) for said in self.wording(seconds, first)], self.stands_for
         if not any(before or after for before, after in text):
-            return VisualChunk.plain(embeds, grid, times, tuple(deepstack))
-        ids, visual, token = [], [], self.stands_for  # whose embedding is overwritten
+            chunk = VisualChunk.plain(embeds, grid, times, tuple(deepstack))
+            return (
+                chunk if token is None else replace(chunk, ids=torch.full_like(chunk.visual, token, dtype=torch.long))
+            )
+        ids, visual = [], []
         for before, after in text:
-            ids += [*before, *[token or 0] * (h * w), *after]
+            ids += [*before, *[token or 0] * (h * w), *after]  # the visual ones' embeddings are overwritten
             visual += [False] * len(before) + [True] * (h * w) + [False] * len(after)
         rows, mask = self.embed(ids), torch.tensor(visual, device=embeds.device)
         return VisualChunk(

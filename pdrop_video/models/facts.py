@@ -5,6 +5,9 @@ Facts only; what can be read off a configuration or a class is not among them.
 
 from __future__ import annotations
 
+import transformers
+from packaging.version import Version
+
 KINDS = frozenset({"full", "sliding", "linear", "convolution", "Mamba", "latent"})
 """Kinds of decoder layers that the layer loop runs."""
 
@@ -23,25 +26,28 @@ REFUSED: dict[str, str] = {
     "dots3_note": _INDEXED.format(how="one for each token"),
     "hy_v4_vl": _INDEXED.format(how="one for each token"),
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
-    "ernie4_5_vl_moe": "visual tokens go to experts of their own: every decoder layer wants to be told which rows are "
-    "visual (moe_mm_token_type_ids), which the layer loop does not hand on",
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",
 }
 REFUSED["instructblipvideo"] = REFUSED["instructblip"]
 """By ``model_type``: what would have to change."""
 
-UNRUN: dict[str, str] = {
+_UNTIL_5_24 = {
     "kimi_k25": "before transformers 5.24 its own forward fails on videos: get_image_features splits by t * h * w what "
     "its tower has averaged over t",
+    "nemotron_h_omni": "before transformers 5.24 its own forward fails on videos: it strings together what is no list",
 }
-"""Types that load, whose decoder the layer loop does not run, though its layers are of a kind that it runs."""
+UNRUN: dict[str, str] = {} if Version(transformers.__version__) >= Version("5.24") else _UNTIL_5_24
+"""Types that load, whose own forward fails in the installed transformers, so that nothing can be held against it."""
 
-MENDED: dict[str, str] = {"kimi_k25": "5.24"}
-"""From which transformers on a reason in `UNRUN` is none any more."""
+OWN_CONDITIONS: dict[str, str] = {
+    "molmo2": "in a stream a frame's tokens see each other and all before, where the model lets all of a prompt's",
+}
+"""What of a family with a file of its own is other than in the model."""
 
 CONDITIONS: dict[str, str] = {
     "gemma4": "where it has no per-layer inputs (hidden_size_per_layer_input is 0)",
+    "minicpm_ocr": "where its processor cuts no frames of videos into slices (slice_mode is off)",
     "minicpmv4_6": "where its processor cuts no frames of videos into slices (slice_mode is off)",
     "video_llama_3": "where its processor leaves nothing out of frames (use_token_compression is off)",
 }
@@ -52,16 +58,20 @@ PROVED: frozenset[str] = frozenset(
         "cohere_compass",
         "cosmos3_edge",
         "cosmos3_omni",
+        "ernie4_5_vl_moe",
         "exaone4_5",
         "gemma4",
         "glm46v",
         "glm4v",
         "glm4v_moe",
         "hyperclovax_vision_v2",
+        "kimi_k25",
         "lfm3_vl",
+        "minicpm_ocr",
         "minicpmv4_6",
         "muse_glimmer",
         "muse_spark",
+        "nemotron_h_omni",
         "qwen3_5",
         "qwen3_5_moe",
         "qwen3_vl_moe",

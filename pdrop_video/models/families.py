@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import transformers
 from transformers import ProcessorMixin
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -27,7 +26,8 @@ from transformers.models.auto.video_processing_auto import (  # type: ignore[att
 )
 
 from .arguments import first_line
-from .facts import CONDITIONS, KINDS, MENDED, PROVED, REFUSED, UNRUN
+from .ears import Hearing
+from .facts import CONDITIONS, KINDS, OWN_CONDITIONS, PROVED, REFUSED, UNRUN
 from .loading import ADAPTERS
 
 OWN, DERIVED = "own", "derived"
@@ -55,12 +55,12 @@ class Family:
     served : str or None
         By an adapter of its "own", by one "derived" from the checkpoint's processor, or not.
     reason : str
-        Why not; of a derived one under which condition, or that no test has tried it.
+        Why not; of one that is served under which condition, what of it is not, or that no test has tried it.
     layers : tuple of str
         Kinds of its decoder's layers.
     positions : str
     audio : bool
-        Whether it takes sound, too.
+        Whether this library hears with it, too.
     """
 
     model_type: str
@@ -107,7 +107,10 @@ def judged(kind: str) -> Family:
     axes = hasattr(model, "get_rope_index") or hasattr(_inner(model), "get_rope_index")
     positions = "M-RoPE" if axes else "RoPE" if rope else "none" if unplaced else "learned"
     served, reason = _served(kind, layers)
-    return Family(kind, served, reason, layers, positions, hasattr(config, "audio_config"))
+    hears = issubclass(ADAPTERS.get(kind, object), Hearing)
+    if hasattr(config, "audio_config") and not hears:
+        reason = "; ".join(filter(None, (reason, "its ears are not served")))
+    return Family(kind, served, reason, layers, positions, hears)
 
 
 def kinds_of(text: Any) -> tuple[str, ...]:
@@ -147,20 +150,16 @@ def markdown(versions: Mapping[str, Iterable[Family]]) -> str:
 
 def _served(kind: str, layers: tuple[str, ...]) -> tuple[str | None, str]:
     if kind in ADAPTERS:
-        return OWN, ""
+        return OWN, OWN_CONDITIONS.get(kind, "")
     if kind in REFUSED:
         return None, REFUSED[kind]
     if missing := _missing(kind):
         return None, missing
-    if kind in UNRUN and not (kind in MENDED and _version(transformers.__version__) >= _version(MENDED[kind])):
+    if kind in UNRUN:
         return None, UNRUN[kind]
     if others := [each for each in layers if each not in KINDS]:
         return None, f"the layer loop does not run {' and '.join(others)} layers"
     return DERIVED, CONDITIONS.get(kind, "") if kind in PROVED else "not tried"
-
-
-def _version(named: str) -> tuple[int, ...]:
-    return tuple(map(int, named.split(".")[:2]))
 
 
 def _missing(kind: str) -> str:

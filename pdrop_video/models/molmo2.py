@@ -24,9 +24,10 @@ class Molmo2(Adapter):
     Frames are ``1.5 <frame_start>...<frame_end>``, with a space between two. Features are added to the embedding of the
     token that stands for them.
 
-    Attention is causal, as in the model's own forward without `mm_token_type_ids`. With these, which the family's
-    processor makes, all visual tokens of a prompt attend to each other, those of later frames included: a stream has
-    not seen later frames, so that no stream can do the same.
+    The model lets all visual tokens of a prompt see each other, and the marks around frames with them, where its
+    processor's `mm_token_type_ids` come along. A stream has not seen later frames: there the tokens of one frame see
+    each other and all that came before, as in the model itself for a prompt of one frame. In `pyramid_drop` it is as in
+    the model: all of a prompt's where there are `mm_token_type_ids`, none that come later where there are not.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("molmo2",)
@@ -55,6 +56,17 @@ class Molmo2(Adapter):
     def positions(self) -> Positions:
         """One number a token."""
         return LinearPositions()
+
+    @property
+    def stands_for(self) -> int:
+        """A visual token's placeholder."""
+        return int(self.model.config.image_patch_id)
+
+    def bound(self, ids: Tensor) -> Tensor:
+        """Visual tokens, and the marks around a frame."""
+        names = (f"{kind}_{edge}_token_id" for kind in ("frame", "image") for edge in ("start", "end"))
+        marks = [getattr(self.model.config, name) for name in names]
+        return torch.isin(ids, torch.tensor([self.stands_for, *marks], device=ids.device))
 
     @property
     def pool(self) -> tuple[int, int]:

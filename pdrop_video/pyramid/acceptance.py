@@ -21,7 +21,7 @@ from .decoder import embeddings_of, logits_of, stack_of
 from .loop import LayerLoop
 from .schedule import Pyramid
 from .shadow import shadow
-from .stack import refuse_meta
+from .stack import MARKS, refuse_meta
 from .tap import Seen, tapped
 
 _ROWS = 8
@@ -73,12 +73,14 @@ def _tried(text: Any, model: Any) -> type:
     if loop.axes == 3:  # three different numbers
         positions = torch.stack([positions, start + (positions - start) // 2, start + (positions - start) % 3])
     given: dict[str, Any] = dict(inputs_embeds=embeds, position_ids=positions, use_cache=False)
+    marks = torch.arange(_ROWS, device=embeds.device)[None] % 2 if loop.decoder.marked else None
+    given |= {} if marks is None else {MARKS: marks}
     own, ours = Seen(), Seen()
     with _refusing(text, "its own forward can't be run on embeddings alone"), tapped(text, own):
         output = text.forward(**given)
         own.end = output.last_hidden_state
     with _refusing(text, "its layers can't be run one by one"):
-        rows = loop.run(loop.decoder.widened(embeds, ids), positions, None, passage=ours)
+        rows = loop.run(loop.decoder.widened(embeds, ids, marks), positions, None, passage=ours)
         ours.end = loop.decoder.norm(rows.hidden)
     _compare(text, own, ours)
     if model is not None:

@@ -37,8 +37,8 @@ class _Running:
 
     Attributes
     ----------
-    input_ids, labels, mask : Tensor [batch, tokens] or None
-        What it was given; `mask` is that of attention.
+    input_ids, labels, mask, kinds : Tensor [batch, tokens] or None
+        What it was given; `mask` is that of attention, `kinds` are its `mm_token_type_ids`.
     rows : Tensor [batch, survivors] or None
         The row of the prompt that each row of the logits belongs to, -1 where padding; None if nothing was dropped.
     """
@@ -46,6 +46,7 @@ class _Running:
     input_ids: Tensor | None = None
     labels: Tensor | None = None
     mask: Any = None
+    kinds: Tensor | None = None
     rows: Tensor | None = None
 
 
@@ -70,6 +71,7 @@ class Call:
 
     def __init__(self, model: PreTrainedModel, loop: LayerLoop, visual: Tensor | None) -> None:
         self.loop, self.trace = loop, Trace()
+        self.binds = all(kind.mutual for kind in loop.kinds)
         # what the stack's own forward returns, to which models look for more than hidden states
         self.output = None if sharded(model) else accept(loop.text)
         self.given = visual[None] if visual is not None and visual.ndim == 1 else visual
@@ -109,7 +111,8 @@ class Call:
                     "counts from the end, or take rows of the logits by Trace.rows."
                 )
             noted = given.arguments
-            call = _Running(noted.get("input_ids"), noted.pop("labels", None), noted.get("attention_mask"))
+            names = "attention_mask", "mm_token_type_ids"
+            call = _Running(noted.get("input_ids"), noted.pop("labels", None), *map(noted.get, names))
             before, self.threads.call = self._call, call
             inside = CALLED.set(True)
             try:
@@ -140,6 +143,7 @@ class Call:
         visual_pos_masks: Tensor | None = None,
         deepstack_visual_embeds: list[Tensor] | None = None,
         per_layer_inputs: Tensor | None = None,
+        moe_mm_token_type_ids: Tensor | None = None,
         cache: Any = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
@@ -147,7 +151,8 @@ class Call:
         text, kinds = self.loop.text, self.loop.kinds
         cache = past_key_values if cache is None else cache
         hidden: Tensor = embeddings_of(text)(input_ids) if inputs_embeds is None else inputs_embeds
-        if isinstance(attention_mask, dict):  # what a model has made of the mask that it was given
+        # what a model has made of the mask that it was given
+        if isinstance(attention_mask, dict) or (self.binds and attention_mask is not None and attention_mask.ndim == 4):
             attention_mask = self._call.mask
         self._refuse(attention_mask, kwargs)
         if self.output is None:
@@ -175,7 +180,7 @@ class Call:
                 refuse_cropped(cache, kinds)
             valid, cached_valid = self._padding(attention_mask, cache, past, length)
             rows = self.loop.run(
-                self._widened(hidden, input_ids, per_layer_inputs),
+                self._widened(hidden, input_ids, per_layer_inputs, moe_mm_token_type_ids),
                 self._positions(position_ids, past, batch, length, hidden.device),
                 visual,
                 probe=None if visual is None else self._probe(valid, batch, length, hidden.device),
@@ -183,6 +188,8 @@ class Call:
                 cache=cache,
                 cached_valid=cached_valid,
                 deepstack=_dense(deepstack_visual_embeds, visual_pos_masks, hidden),
+                since=past,
+                group=self._group(batch, length, hidden.device),
             )
             if cached_valid is not None:
                 note(cache, kinds, cached_valid, past + length)
@@ -191,14 +198,23 @@ class Call:
                 self._call.rows = self.trace.record(rows, visual)
         return self.output(last_hidden_state=self.loop.decoder.norm(rows.hidden), **{CACHE: cache})
 
-    def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None) -> Tensor:
+    def _widened(self, hidden: Tensor, input_ids: Tensor | None, beside: Tensor | None, marks: Tensor | None) -> Tensor:
         """Rows with what layers get of them beside their hidden states, if they get anything."""
         decoder = self.loop.decoder
         if not decoder.extra:
-            return hidden
+            return decoder.widened(hidden, input_ids, marks)
         if beside is None:
             beside = self.loop.text.get_per_layer_inputs(input_ids, None if input_ids is not None else hidden)
         return torch.cat([hidden, beside.flatten(-2).to(hidden)], dim=-1)
+
+    def _group(self, batch: int, length: int, device: torch.device) -> Tensor | None:
+        """Rows that see each other in a model that lets all visual ones of a prompt do so; None where it is another."""
+        if not self.binds:
+            return None
+        kinds = self._call.kinds
+        if kinds is None or length == 1:
+            return torch.full((batch, length), -1, device=device)
+        return torch.where(kinds[:, -length:].to(device) == 1, 0, -1)
 
     def _refuse(self, attention_mask: Any, kwargs: dict[str, Any]) -> None:
         if isinstance(attention_mask, dict) or (attention_mask is not None and attention_mask.ndim != 2):

@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from ..common.kinds import kinds_of
 from .heads import Rope, attention_of, is_latent
 from .rows import CACHE
-from .stack import refuse_other_stacks
+from .stack import MARKS, refuse_other_stacks
 
 Lent = tuple[Tensor, Tensor]
 """Keys and values [batch, kv_heads, rows, head_dim] that a layer uses in place of its own."""
@@ -34,9 +34,12 @@ def embeddings_of(text: Any) -> Any:
 def logits_of(model: Any, normed: Tensor) -> Tensor:
     """Logits [..., vocabulary] of rows that left a model's last norm."""
     text = model.config.get_text_config()
-    logits: Tensor = model.get_output_embeddings()(normed)
-    if (scale := getattr(text, "output_multiplier", None)) is not None:
-        logits = logits * scale
+    head = model.get_output_embeddings()
+    head = model.get_decoder().get_output_embeddings() if head is None else head  # of a decoder that brings its own
+    logits: Tensor = head(normed)
+    for name in ("output_multiplier", "logit_scale"):  # Muse's, Cohere's
+        if (scale := getattr(text, name, None)) is not None:
+            logits = logits * scale
     cap = getattr(text, "final_logit_softcapping", None)
     return logits if cap is None else cap * (logits / cap).tanh()
 
@@ -57,6 +60,10 @@ class Decoder:
         Numbers in a position: 3 with M-RoPE (time, height, width), else 1.
     width : int
         Numbers in a row of hidden states. Rows that enter may be wider: see `widened`.
+    counts : bool
+        Whether windows count tokens by themselves, since positions (M-RoPE) do not.
+    marked : bool
+        Whether layers are told which rows are visual, to which they give experts of their own (ERNIE 4.5 VL).
 
     Raises
     ------
@@ -78,6 +85,11 @@ class Decoder:
         self.lends = any(kind.source is not None for kind in self.kinds)
         takes = inspect.signature(self.layers[0].forward).parameters  # Gemma's layers of 5.16 want it without lending
         self.shares = self.lends or "shared_kv_states" in takes
+        if self.by_name:  # types of layers that have none of the angles
+            angles = text.config.rope_parameters
+            self.without |= {i for i, name in enumerate(self.names) if name in angles and angles[name] is None}
+        self.counts = self.axes == 3 and any(kind.window is not None for kind in self.kinds)
+        self.marked = MARKS in inspect.signature(type(self.layers[0]).forward).parameters
         self.latent = any(is_latent(attention_of(layer)) for layer in self.layers)
 
     def norm(self, hidden: Tensor) -> Tensor:
@@ -100,6 +112,8 @@ class Decoder:
         if (name := self.rope_name(i)) is None:
             return None
         assert self.rotary is not None
+        if self.axes == 3 and positions.ndim == 2:  # one number a token, which some versions take thrice alone
+            positions = positions.expand(3, *positions.shape)
         return self.rotary(hidden, positions, name) if self.by_name else self.rotary(hidden, positions)
 
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------
@@ -109,17 +123,31 @@ class Decoder:
         """Numbers that each layer gets of a row beside its hidden state (Gemma's per-layer embeddings)."""
         return getattr(self.text.config, "hidden_size_per_layer_input", None) or 0
 
-    def widened(self, embeds: Tensor, ids: Tensor) -> Tensor:
-        """Embeddings [..., rows, hidden] with what each layer gets of each row's token id behind them, if any does."""
+    @property
+    def wider(self) -> bool:
+        """Whether rows that enter have more than a hidden state."""
+        return self.marked or bool(self.extra)
+
+    def widened(self, embeds: Tensor, ids: Tensor | None, marks: Tensor | None = None) -> Tensor:
+        """Embeddings [..., rows, hidden] with what layers get of each row behind them, if they get anything.
+
+        That is something of its token id, or whether it is visual: `marks` [..., rows], nothing of which is where there
+        are none.
+        """
+        if self.marked:
+            flags = torch.zeros_like(embeds[..., 0]) if marks is None else marks.to(embeds.device) != 0
+            return torch.cat([embeds, flags[..., None].to(embeds)], dim=-1)
         if not self.extra:
             return embeds
         return torch.cat([embeds, self.text.get_per_layer_inputs(ids, None).flatten(-2).to(embeds)], dim=-1)
 
     def parted(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states [batch, rows, hidden] that enter, and what layers get beside [batch, rows, layers, extra]."""
-        if not self.extra:
+        if not self.wider:
             return rows, None
         hidden, more = rows.split([self.width, rows.shape[-1] - self.width], dim=-1)
+        if self.marked:
+            return hidden, more[:, :, None].expand(-1, -1, len(self.layers), -1)
         more = more.unflatten(-1, (len(self.layers), self.extra))
         return hidden, self.text.project_per_layer_inputs(hidden, more)
 
@@ -164,7 +192,7 @@ class Decoder:
         if self.rotary is not None:
             given["position_embeddings"] = rope
         if extra is not None:
-            given["per_layer_input"] = extra
+            given |= {MARKS: extra[..., 0].long()} if self.marked else {"per_layer_input": extra}
         # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
         hidden = self.layers[i](hidden, attention_mask=mask, position_ids=None, use_cache=cache is not None, **given)
         return hidden, shared.get(self.names[i]) if self.lends and shared else None

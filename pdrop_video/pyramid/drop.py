@@ -102,5 +102,6 @@ def drop(
     rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
     rows.layout = rows.layout.gather(index)
     rows.group = None if rows.group is None else rows.group.gather(1, index)
+    rows.numbers = None if rows.numbers is None else rows.numbers.gather(1, index)
     after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
     rows.boundaries.append(Boundary(before, scores, scores if exact else settled(scores, rows.hidden.dtype), after))

@@ -93,6 +93,8 @@ class LayerLoop:
         deepstack: list[Tensor] | None = None,
         passage: Passage | None = None,
         sound: Sound | None = None,
+        since: int = 0,
+        group: Tensor | None = None,
     ) -> Rows:
         """Run all layers; the final norm is left to the caller.
 
@@ -130,6 +132,11 @@ class LayerLoop:
             Where each layer's positions stand, and what happens before it runs.
         sound : Sound, optional
             Rows that compete among themselves, for a budget of their own; they are not among the visual ones.
+        since : int
+            Tokens that came before these rows, for windows of decoders whose positions do not count tokens.
+        group : Tensor [batch, rows], optional
+            Rows of the same number see each other where layers let them, -1 of those that see no row behind them; by
+            default visual rows of one step.
 
         Returns
         -------
@@ -149,9 +156,12 @@ class LayerLoop:
         drops = visual is not None and probe is not None
         nothing = torch.zeros_like(origin, dtype=torch.bool)
         competes = nothing if visual is None or not drops else visual
-        together = _steps(visual, layout) if any(kind.mutual for kind in self.kinds) else None
+        together = None
+        if any(kind.mutual for kind in self.kinds):
+            together = _steps(visual, layout) if group is None else group
         layout = layout or Layout.one_picture(competes)
-        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together)
+        numbers = origin + since if self.decoder.counts else None
+        rows = Rows(hidden, positions, competes, valid, origin, layout, dict(usual or {}), together, numbers)
         n_visual, n_text = count(rows) if drops else ([], [])
         asked = (probe >= 0).any(1).tolist() if probe is not None and drops else []
         if probe is not None and drops and getattr(self.scorer, "asks", "last") == "all":

@@ -60,6 +60,11 @@ class Masks:
             if columns is not None and kind.window is not None:
                 more["and_mask_function"] = partial(_within, columns, kind.window)
             if kind.mutual and rows.group is not None:
+                if "flash" in (self.config._attn_implementation or ""):
+                    raise ModelError(
+                        "flash attention lets no token see one behind it, and in this model visual tokens see each "
+                        'other; load it with attn="sdpa".'
+                    )
                 past = rows.group.new_full((len(rows.group), past_columns(cache, i)), -1)
                 more["or_mask_function"] = partial(_together, torch.cat([past, rows.group], dim=1))
             mask = create_causal_mask(
@@ -81,7 +86,7 @@ class Masks:
         held: Tensor | None = None if layer is None else layer.positions
         key = None if held is None else id(held)
         if key not in self._where:
-            new = rows.positions
+            new = rows.positions if rows.numbers is None else rows.numbers
             columns = new if held is None else torch.cat([held.to(new.device).expand(len(new), -1), new], dim=1)
             self._where[key] = columns, held
         return self._where[key][0]

@@ -60,6 +60,8 @@ class Rows:
         What a scorer that learns has learned, these rows included, by the layer before which it ranked.
     group : Tensor [batch, rows] or None
         The step that a visual row is of, -1 of text; None if there are none, or no layer asks.
+    numbers : Tensor [batch, rows] or None
+        By which sliding windows are counted, where positions do not count tokens (M-RoPE); None where they do.
     boundaries : list of Boundary
     """
 
@@ -71,6 +73,7 @@ class Rows:
     layout: Layout
     usual: dict[int, Tensor] = field(default_factory=dict)
     group: Tensor | None = None
+    numbers: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
 
 

@@ -14,6 +14,9 @@ from ..common.kinds import kinds_of
 from ..errors import ModelError
 from .heads import attention_of, is_latent
 
+MARKS = "moe_mm_token_type_ids"
+"""The argument by which layers are told which rows are visual."""
+
 
 def refuse_other_stacks(text: Any) -> None:
     """Unless its layers stand in a row and keep queries and keys apart, where they attend."""
@@ -40,10 +43,11 @@ def refuse_other_stacks(text: Any) -> None:
                 "layers that keep queries and keys apart are supported."
             )
         # a try with text alone, as `acceptance` makes it, would not show it
-        if told := [name for name in signature(type(layer).forward).parameters if name.endswith("token_type_ids")]:
+        taken = signature(type(layer).forward).parameters
+        if told := [name for name in taken if name.endswith("token_type_ids") and name != MARKS]:
             raise ModelError(
-                f"{type(layer).__name__} is told by {told[0]} which rows are visual and treats them in another way, "
-                "such as with experts of their own; only layers that treat all rows alike are supported."
+                f"{type(layer).__name__} is told by {told[0]} which rows are visual and treats them in another way; "
+                f"only layers that treat all rows alike, or are told by {MARKS}, are supported."
             )
 
 

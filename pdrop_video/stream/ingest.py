@@ -19,7 +19,7 @@ from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
 from ..memory.evictors.base import Merger
 from ..memory.storages import storage_named
-from ..models import Hearing, Place, VisualChunk
+from ..models import Adapter, Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop, Layout
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
@@ -214,6 +214,8 @@ class Ingestor:
             deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
             passage=passage,
             sound=_sound(piece, state.sound_tokens, asked),
+            since=state.rows,
+            group=_bound(self.adapter, piece, asked),
         )
         cache.queries = passage.queries
         state.usual = rows.usual
@@ -231,8 +233,9 @@ class Ingestor:
     def text(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
         """Run text rows over the cache, without a note in its tables; returns what left the layers [rows, hidden]."""
         positions, state.place = self.adapter.positions.text(len(embeds), state.place)
-        passage = passage or MemoryPassage(state.cache)
-        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=state.cache, passage=passage)
+        cache, passage = state.cache, passage or MemoryPassage(state.cache)
+        since = state.rows + self._unnoted(cache)
+        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=cache, passage=passage, since=since)
         return rows.hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -257,8 +260,7 @@ class Ingestor:
         cache, ahead = state.cache, text_ahead(state.place, tokens)
         if not any(cache.leaving(ahead)):
             return True
-        anchor = cache.anchor
-        self._note(state, cache.lengths()[anchor] - len(cache.tables[anchor]))
+        self._note(state, self._unnoted(cache))
         if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
             return False
         cache.fit(ahead)
@@ -283,6 +285,10 @@ class Ingestor:
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
             state.first_step = state.steps
 
+    def _unnoted(self, cache: StreamCache) -> int:
+        """Tokens of text that were run and stand in no table yet."""
+        return cache.lengths()[cache.anchor] - (len(cache.tables[cache.anchor]) if cache.tables else 0)
+
     def _note(self, state: StreamState, tokens: int, positions: Tensor | None = None) -> None:
         """Note in the tables the text that was run last, one position a token unless they are said."""
         device = self.probe.device
@@ -301,6 +307,12 @@ def _sound(piece: VisualChunk, before: int, text: int) -> Sound | None:
     if piece.sound is None or not len(piece.sound):
         return None
     return Sound(F.pad(piece.sound.mask, (0, text))[None], len(piece.sound), before)
+
+
+def _bound(adapter: Adapter, piece: VisualChunk, text: int) -> Tensor | None:
+    """The step of each token that sees all others of its step, where more than visual ones do; text comes behind."""
+    bound = None if piece.ids is None else adapter.bound(piece.ids)
+    return None if bound is None else F.pad(torch.where(bound, piece.step(), -1), (0, text), value=-1)[None]
 
 
 def _layout(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:

@@ -71,7 +71,8 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
         elif held:
             layer.restore(_stored(tensors, i), (1, kv_heads, held, *widths), ingest.model.dtype)
             if kind.window is not None:
-                layer.positions = cache.tables[i].position.T
+                table = cache.tables[i]
+                layer.positions = table.index[None] if ingest.loop.decoder.counts else table.position.T
     cache.shifts = [Shift(**_numbers("a shift", shift, least=None)) for shift in header["shifts"]]
     if any(name.startswith("query.") for name in tensors):
         cache.queries = {i: tensors[f"query.{i}"] for i in ingest.loop.rank_at}

@@ -13,6 +13,7 @@ import torch
 from ..common import checks
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
+from ..pyramid.decoder import stack_of
 from .turnstile import Turnstile
 
 MOST_TOKENS = 4096
@@ -50,7 +51,7 @@ class SharedModel:
     @property
     def num_layers(self) -> int:
         """Decoder layers."""
-        return len(self.model.get_decoder().layers)
+        return len(stack_of(self.model.get_decoder()).layers)
 
     @property
     def streams(self) -> tuple[Any, ...]:

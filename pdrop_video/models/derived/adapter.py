@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -124,7 +125,7 @@ class Derived(Adapter):
     def closing(self) -> Tensor:
         """The tokens that the model puts behind a video's last step, the same for every video."""
         if not self.written.closing:
-            return self.embed([])
+            return self.rows([])
         if self._end is None:
             step = self.scribe.noise(self.frames_per_step).to(self.model.device)
             made, grid = self._made(step, (0.0,) * len(step), self.scribe.wide)
@@ -139,6 +140,31 @@ class Derived(Adapter):
     def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
         """Not from pixel values alone, of which some families' processors say more."""
         raise ModelError("a derived adapter makes visual tokens of frames; call tokens.")
+
+    # -- what decoder layers are told ------------------------------------------------------------------------------
+
+    @cached_property
+    def marks(self) -> Tensor | None:
+        """Ids that decoder layers are told to be visual, as the processor marks them; None where it marks none."""
+        mark = getattr(self.scribe.processor, "create_moe_mm_token_type_ids", None)
+        if mark is None:
+            return None
+        ids = sorted(self.scribe.tokenizer.get_vocab().values())
+        marked = [number for number, kind in zip(ids, mark([ids])[0], strict=True) if kind]
+        return torch.tensor(marked, device=self.model.device)
+
+    @property
+    def stands_for(self) -> int | None:
+        """The token that stands for a visual one, where layers are told which are."""
+        if self.marks is None:
+            return None
+        return int(self.scribe.tokenizer.convert_tokens_to_ids(self.written.visual))
+
+    def beside(self, embeds: Tensor, ids: Tensor) -> Tensor:
+        """Embeddings, and behind each a one if layers are told that it is visual."""
+        if self.marks is None:
+            return embeds
+        return torch.cat([embeds, torch.isin(ids, self.marks)[:, None].to(embeds)], dim=1)
 
     # -- within -----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ _USUAL = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_
 _RATE = 0.5
 """Frames a second of the video that is tried: slow, so that positions by seconds are none by steps."""
 _USUAL |= {"visual_pos_masks", "deepstack_visual_embeds"}
+_MARKS = "moe_mm_token_type_ids"
+"""Which tokens are visual, in models that have experts for them."""
 
 
 @dataclass
@@ -60,6 +62,7 @@ def prove(adapter: Derived) -> None:
             entered = _own(adapter)
             chunks = _chunks(adapter)
             _tokens(adapter, entered, chunks)
+            _marks(adapter, entered, chunks)
             _mask(adapter, entered)
             adapter.rule = _rule(adapter, entered, chunks)
     finally:
@@ -95,8 +98,9 @@ def _own(adapter: Derived) -> Entered:
                 f"the model's own forward fails on what its processor makes of a video ({type(error).__name__}: "
                 f"{first_line(error)})",
             ) from error
+    usual = _USUAL if adapter.marks is None else _USUAL | {_MARKS}
     others = sorted(
-        name for name, value in entered.given.items() if name not in _USUAL and isinstance(value, Tensor | list | tuple)
+        name for name, value in entered.given.items() if name not in usual and isinstance(value, Tensor | list | tuple)
     )
     if others:
         raise _refused(
@@ -112,6 +116,7 @@ def _own(adapter: Derived) -> Entered:
 def _noting(model: Any, entered: Entered) -> Iterator[None]:
     """Note what the decoder gets, and what its layers let tokens see; leaves no trace on the model."""
     decoder = model.get_decoder()
+    decoder = decoder if hasattr(decoder, "layers") else getattr(decoder, "model", decoder)  # a model around the stack
     parameters = list(inspect.signature(decoder.forward).parameters)
     counted = [(module, module.rope_deltas) for module in model.modules() if hasattr(module, "rope_deltas")]
 
@@ -157,10 +162,9 @@ def _tokens(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]])
     own = entered.given.get("inputs_embeds")
     if own is None:
         raise _refused(adapter, "tokens", "its decoder is given no embeddings")
-    before, after = (adapter.embed(ids) for ids in _around(adapter))
     deep = entered.given.get("deepstack_visual_embeds") or ()
     for way in chunks:
-        ours = torch.cat([before, *(chunk.embeds for chunk in way), adapter.closing(), after])
+        ours = _entering(adapter, way)[:, : own.shape[-1]]
         _compare(adapter, "the embeddings that enter its decoder", own[0], ours)
         found = [torch.cat([c.deepstack[i][c.visual] for c in way]) for i in range(len(way[0].deepstack))]
         if len(found) != len(deep):
@@ -169,6 +173,13 @@ def _tokens(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]])
             )
         for i, (theirs, made) in enumerate(zip(deep, found, strict=True)):
             _compare(adapter, f"the features for its layer {i}", theirs, made)
+
+
+def _entering(adapter: Derived, way: list[VisualChunk]) -> Tensor:
+    """Rows of the whole prompt as a stream hands them to the decoder."""
+    before, after = (adapter.rows(ids) for ids in _around(adapter))
+    seen = [chunk.embeds if chunk.ids is None else adapter.beside(chunk.embeds, chunk.ids) for chunk in way]
+    return torch.cat([before, *seen, adapter.closing(), after])
 
 
 def _around(adapter: Derived) -> tuple[list[int], list[int]]:
@@ -192,6 +203,17 @@ def _compare(adapter: Derived, what: str, own: Tensor, ours: Tensor) -> None:
             f"{what}, made step by step, differ from those of its own forward on the whole video by {figure:.2g} of "
             f"their size, where rounding makes at most {room:.1g}",
         )
+
+
+def _marks(adapter: Derived, entered: Entered, chunks: list[list[VisualChunk]]) -> None:
+    """Which tokens the decoder's layers are told to be visual."""
+    if adapter.marks is None:
+        return
+    own = entered.given.get(_MARKS)
+    for way in chunks:
+        ours = _entering(adapter, way)[:, -1]
+        if own is None or not torch.equal(own[0] != 0, ours != 0):
+            raise _refused(adapter, "tokens", "its decoder is told that other tokens are visual than its text shows")
 
 
 def _mask(adapter: Derived, entered: Entered) -> None:

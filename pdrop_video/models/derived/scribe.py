@@ -80,16 +80,16 @@ class Scribe:
         """The model's inputs for a text with one placeholder and a whole video of so many frames a second."""
         metadata = self.metadata(fps, list(range(len(frames))), frames)
         kinds = "mm_token_type_ids"
-        return dict(
-            self.processor(
-                text=[text],
-                videos=[frames.permute(0, 3, 1, 2).clone()],
-                video_metadata=[metadata],
-                return_metadata=True,
-                **({f"return_{kinds}": True} if kinds in self.processor.model_input_names else {}),
-                **self.how(size),
-            )
-        )
+        more = {f"return_{kinds}": True} if kinds in self.processor.model_input_names else {}
+
+        def made(said: Any) -> dict[str, Any]:
+            videos = dict(videos=[frames.permute(0, 3, 1, 2).clone()], video_metadata=said, return_metadata=True)
+            return dict(self.processor(text=[text], **videos, **more, **self.how(size)))
+
+        try:
+            return made([metadata])
+        except AttributeError:  # NVIDIA's takes what is known of its one video by itself
+            return made(metadata)
 
     def placed(self, text: str, replacement: str) -> str:
         """A text with something in the place of its placeholder, wrappers of the template's replaced with it."""

@@ -49,6 +49,8 @@ class Wording:
         Visual tokens behind the last step that belong to the video as a whole.
     plain : bool
         Whether nothing at all is written around steps.
+    numbers : int
+        Of a whole step; one that lacks frames may have fewer, the last ones of which it lacks.
     """
 
     visual: str
@@ -60,6 +62,7 @@ class Wording:
     counters: tuple[int, ...] = ()
     closing: int = 0
     plain: bool = False
+    numbers: int = 0
 
     @classmethod
     def of(cls, scribe: Scribe) -> Wording:
@@ -83,7 +86,9 @@ class Wording:
             return "", ""
         if not lead.startswith(self.opening) or not tail.endswith(self.ending):
             raise Unwritten(f"it writes {lead!r} ... {tail!r} around a step, and other text around another one")
-        lead = _counted(lead[len(self.opening) :], self.counters, number * self.frames)
+        lead = lead[len(self.opening) :]
+        lacking = max(self.numbers - len(re.findall(r"\d+", lead)), 0)
+        lead = _counted(lead, tuple(c - lacking for c in self.counters if c >= lacking), number * self.frames)
         return (self.separator if number else "") + lead, tail[: len(tail) - len(self.ending)]
 
 
@@ -118,7 +123,8 @@ def _found(scribe: Scribe) -> Wording:
     behind = _cut(write(frames, moment[:frames]), visual)[2]
     kept = "".join(_common(_units(rest, known), _units(behind, known)))
     ending = behind[len(kept) :]
-    return Wording(visual, frames, fills, opening, ending, rest[len(kept) :], counters)
+    numbers = len(re.findall(r"\d+", lead[len(opening) :]))
+    return Wording(visual, frames, fills, opening, ending, rest[len(kept) :], counters, numbers=numbers)
 
 
 def _writer(scribe: Scribe) -> Callable[..., str]:

@@ -253,7 +253,7 @@ class Pyramid:
         Every fourth layer attends to all columns, the others carry a state:
 
         >>> Pyramid().resolve(16, rank_at=(3, 7, 11, 15))
-        Schedule(num_layers=16, layers=(7, 11, 15), ratios=(0.5, 0.25, 0.125))
+        Schedule(num_layers=16, layers=(7, 11, 15), ratios=(0.5, 0.25, 0.125), sound=None)
         """
         num_layers, stages = checks.whole("num_layers", num_layers), self._num_stages()
         if rank_at is not None:

@@ -67,8 +67,7 @@ test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsa
 	@.venv-quantized/bin/python -m pytest -m quantized tests/test_quantized.py
 
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
-	@$(call overlay,.venv-newest)
-	@.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade transformers
+	@$(call newest)
 	@echo "[test-range] transformers $(FLOOR), without the training code of the built-in model, which needs a newer one"
 	@.venv-floor/bin/python -m pytest --deselect tests/test_synthetic.py::test_training_vision_path_equals_the_library_model
 	@echo "[test-range] transformers $$(.venv-newest/bin/python -c 'import transformers; print(transformers.__version__)')"
@@ -87,8 +86,9 @@ picture: .venv/ready  ## the way of one frame, drawn from the code's imports int
 methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
 	@$(BIN)/python tests/methods.py
 
-families: .venv/ready  ## the table of model types, written into the README from transformers' lists and models/facts.py
-	@$(BIN)/python tests/served.py
+families: .venv-floor/ready .venv/ready  ## the table of model types, written into the README: what three versions of transformers say
+	@$(call newest)
+	@$(BIN)/python tests/served.py .venv-floor/bin/python .venv/bin/python .venv-newest/bin/python
 
 format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -109,6 +109,10 @@ clean:  ## remove the environments
 overlay = $(BIN)/python -m venv $(1) && \
 	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
 	> $$($(1)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/base.pth
+
+# made or brought up to date whenever it is asked for
+newest = $(call overlay,.venv-newest) && \
+	.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade transformers
 
 .venv-processors/ready: .venv/ready
 	@echo "[env] .venv-processors: torchvision $(TORCHVISION) beside .venv"

@@ -293,3 +293,5 @@ d.PARTS.update(
         )
     }
 )
+for each in [each for each in d.PARTS if each not in tf.CONFIG_MAPPING]:  # older transformers lack some
+    del d.PARTS[each]

@@ -6,6 +6,7 @@ Eight layers each, full attention at 3 and 7, so that a schedule has a boundary 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -217,7 +218,11 @@ def inputs_of(lm: VideoLM, frames: torch.Tensor, seconds: list[float], question:
         empty = (adapter.pixels.tokens - h * w) * pool**2
         given["pixel_values_videos"] = F.pad(given["pixel_values_videos"], (0, 0, 0, empty))
         given["video_position_ids"] = F.pad(places, (0, 0, 0, empty), value=-1)
-        given["num_frames_per_video"] = torch.tensor([t])
+        if "num_frames_per_video" in inspect.signature(model.model.get_video_features).parameters:
+            given["num_frames_per_video"] = torch.tensor([t])
+        else:  # older ones want frames one axis deeper, in their video
+            for name in ("pixel_values_videos", "video_position_ids"):
+                given[name] = given[name][None]
         if family == "gemma4_unified":  # by its rule for static caches, see `Gemma4Unified`
             blank = torch.zeros(1, len(ids), 1, dtype=model.dtype)
             how = dict(attention_mask=None, past_key_values=None, position_ids=None)

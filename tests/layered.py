@@ -155,9 +155,10 @@ def layered_stack(
                 given["position_embeddings"] = None
             elif names[i] in getattr(text.rotary_emb, "layer_types", names):
                 given["position_embeddings"] = text.rotary_emb(*angles, *[names[i]] * named)
-        if getattr(config, "num_kv_shared_layers", 0):
+        shares = getattr(config, "num_kv_shared_layers", 0)
+        if shares or "shared_kv_states" in inspect.signature(layer.forward).parameters:
             given["shared_kv_states"] = {}
-            if layer.self_attn.is_kv_shared_layer:
+            if shares and layer.self_attn.is_kv_shared_layer:
                 keys, values, of = lent[names[i]]
                 given["shared_kv_states"][names[i]] = tuple(s[:, :, torch.isin(of, rows)] for s in (keys, values))
         if beside is not None:
@@ -167,7 +168,7 @@ def layered_stack(
         hidden = hidden.index_copy(1, rows, layer(hidden[:, rows], **given))
         if deepstack is not None and i < len(deepstack):
             hidden = hidden.index_add(1, rows, deepstack[i][:, rows])
-        if getattr(config, "num_kv_shared_layers", 0) and not layer.self_attn.is_kv_shared_layer:
+        if shares and not layer.self_attn.is_kv_shared_layer:
             for name, (keys, values) in given["shared_kv_states"].items():
                 lent[name] = keys, values, rows
     return hidden

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
 import transformers as tf
 from families import QWEN_IDS, QWEN_PIXELS, QWEN_TEMPLATE, QWEN_TEXT, QWEN_VISION, SIGLIP, Built, tokenizer
+from torch import Tensor
 
 from pdrop_video import VideoLM
 from pdrop_video.models import Pixels, adapter_for
@@ -65,3 +67,34 @@ def build(name: str, attn: str = "sdpa", dtype: torch.dtype = torch.float64) -> 
     model.set_experts_implementation("eager")  # the fast one knows no float64
     adapter: Any = adapter_for(model.config.model_type)
     return VideoLM(model, adapter(model, Pixels.of(preprocessor), words), adapter.prompt(words), name)
+
+
+def between_marks(processor: Any, grid: Tensor, sounds: int = 0, **how: Any) -> str:
+    """What a processor writes for a video between its two marks, with so many tokens of sound if any.
+
+    Older ones write whole texts only, and with a method of another name.
+    """
+    if type(processor).replace_video_token is not tf.ProcessorMixin.replace_video_token:
+        more = dict(processed_audio={"num_audio_tokens": torch.tensor([sounds])}, video_to_audio_indices=[0])
+        given = {"video_grid_thw": grid, "video_second_per_grid": [1.0]}
+        return processor.replace_video_token(
+            given, 0, load_audio_from_video=sounds > 0, **(more if sounds else {}), **how
+        )
+    marks = dict(vision_bos_token="<v>", vision_eos_token="</v>", image_token="<image>")
+    for name, value in dict(marks, image_processor=processor.video_processor).items():
+        object.__setattr__(processor, name, value)
+    if not hasattr(processor, "audio_token"):
+        object.__setattr__(processor, "audio_token", "<sound>")
+    given = dict(position_id_per_seconds=25, seconds_per_chunk=2.0) | how
+    given |= dict(video_second_per_grid=iter([1.0]), use_audio_in_video=sounds > 0)
+    text = [f"<v>{processor.video_token}</v>"]
+    (made,) = processor.replace_multimodal_special_tokens(text, iter([sounds]), iter([]), iter(grid.numpy()), **given)
+    return made.removeprefix("<v>").removesuffix("</v>")
+
+
+def tokens_of_sound(processor: Any, features: int) -> int:
+    """Tokens of so many features by the function beside a processor; older ones of Qwen2.5 have it in a line."""
+    module = importlib.import_module(type(processor).__module__)
+    if not hasattr(module, "_get_feat_extract_output_lengths"):
+        return ((features - 1) // 2 + 1 - 2) // 2 + 1
+    return int(module._get_feat_extract_output_lengths(torch.tensor(features)))

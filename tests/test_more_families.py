@@ -173,7 +173,8 @@ def test_a_loaded_folder_is_the_model_that_was_saved(family: str, layout: str, t
     loaded = pv.load(tmp_path, device="cpu", **more)
     weights = loaded.model.state_dict()
     assert weights.keys() == original.model.state_dict().keys()
-    assert all(torch.equal(weights[name], tensor) for name, tensor in original.model.state_dict().items())
+    saved = original.model.state_dict().items()  # some transformers load routers in float32, whatever type is wanted
+    assert all(torch.equal(weights[name], tensor.to(weights[name].dtype)) for name, tensor in saved)
     original.adapter.pixels = type(original.adapter).per_frame(Pixels.of(numbers))
     assert loaded.adapter.pixels == original.adapter.pixels and loaded.adapter.pixels.said["processor_class"]
     assert loading.answer(loaded) == loading.answer(original)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 import transformers as tf
 from families import cases, video
-from omni import OMNI, build
+from omni import OMNI, between_marks, build, tokens_of_sound
 from rawkeys import Raw
 from reference import masked_forward, recorded, stream_masks
 from test_exact import next_logits
@@ -55,8 +54,6 @@ def whole_inputs(lm: pv.VideoLM, frames: Tensor, sound: Tensor) -> dict[str, Any
     features = torch.cat(parts, dim=1)[None]
     mask = torch.ones(1, features.shape[2], dtype=torch.long)
     grid, apart = torch.tensor([[t, 2 * h, 2 * w]]), torch.tensor([1.0], dtype=torch.float64)
-    processing = f"transformers.models.{family.removesuffix('_thinker')}.processing_{family.removesuffix('_thinker')}"
-    lengths = import_module(processing)._get_feat_extract_output_lengths
     words = lm.tokenizer
     named = {
         name: words.convert_ids_to_tokens(getattr(config, f"{name}_id")) for name in ("video_token", "audio_token")
@@ -70,15 +67,8 @@ def whole_inputs(lm: pv.VideoLM, frames: Tensor, sound: Tensor) -> dict[str, Any
         audio_eos_token=ears.ending,
         **named,
     )
-    written = processor.replace_video_token(
-        {"video_grid_thw": grid, "video_second_per_grid": [1.0]},
-        0,
-        processed_audio={"num_audio_tokens": lengths(mask.sum(-1))},
-        video_to_audio_indices=[0],
-        load_audio_from_video=True,
-        position_id_per_seconds=config.position_id_per_seconds,
-        seconds_per_chunk=2.0,
-    )
+    sounds, per_second = tokens_of_sound(processor, features.shape[2]), config.position_id_per_seconds
+    written = between_marks(processor, grid, sounds, position_id_per_seconds=per_second, seconds_per_chunk=2.0)
     for token in (*named.values(), ears.opening, ears.ending):
         written = written.replace(token, f" {token} ")
     between = words(written, add_special_tokens=False)["input_ids"]

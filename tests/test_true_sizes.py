@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
+from more_families import MORE
 from more_true_sizes import MORE_SIZES
 from omni import OMNI
 from rich.console import Console
@@ -96,4 +97,5 @@ def compared(full: int, cut: int) -> str:
 
 def test_every_family_is_tested() -> None:
     sizes = {size.config.model_type for size in (TRUE_SIZES | MORE_SIZES | TRUE_HYBRIDS).values()}
-    assert sizes == {each for each in ADAPTERS if each in tf.CONFIG_MAPPING} - OMNI.keys()
+    told = {each for each in ADAPTERS if each in tf.CONFIG_MAPPING} - OMNI.keys()
+    assert sizes == (told if "perception_lm" in MORE else told - {"perception_lm"})  # else it wants timm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
+import transformers
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -23,7 +24,7 @@ EXAMPLES = """
 
 def families(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
 ) -> None:
     """List every type of video models in transformers: how it is served, or why not. Reads no weights."""
     with clear_errors():
@@ -32,7 +33,7 @@ def families(
         typer.echo(json.dumps([each.as_dict() for each in listed]))
         return
     if as_markdown:
-        typer.echo(markdown(listed), nl=False)
+        typer.echo(markdown({transformers.__version__: listed}), nl=False)
         return
     table = Table("model type", "served", "layers", "positions", "sound", "why")
     for each in listed:

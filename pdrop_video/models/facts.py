@@ -24,6 +24,7 @@ REFUSED: dict[str, str] = {
         how="in blocks of neighbouring columns of the cache, so that a dropped token moves blocks"
     ),
     "dots3_note": _INDEXED.format(how="one for each token"),
+    "hy_v4_vl": _INDEXED.format(how="one for each token"),
     "minimax_m3_vl": _INDEXED.format(how="in blocks that go by a column's place in the cache and not by its position"),
     "instructblip": "a Q-Former that reads the question makes the tokens of every frame, and the decoder (OPT, T5) has "
     "learned positions in place of RoPE: nothing can be watched before it is asked, nor placed beyond what was trained",

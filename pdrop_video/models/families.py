@@ -7,11 +7,10 @@ Knows transformers' lists. Refuses to know loops and caches.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import transformers
 from transformers import ProcessorMixin
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -39,6 +38,7 @@ _KINDS = {
     "linear_attention": "linear",
     "indexed_attention": "indexed",
     "minimax_m3_sparse": "indexed",
+    "qwen_sparse_attention": "indexed",
     "conv": "convolution",
     "mamba": "Mamba",
 }
@@ -126,13 +126,25 @@ def kinds_of(text: Any) -> tuple[str, ...]:
     return tuple(sorted(kinds))
 
 
-def markdown(listed: Iterable[Family]) -> str:
-    """The catalogue as a table in Markdown."""
-    lines = [f"By `pdrop-video families`, of transformers {transformers.__version__}:", ""]
-    lines += ["| model type | served | layers | positions | sound | |", "|---|---|---|---|---|---|"]
-    for each in listed:
-        name, *others = each.cells
-        lines.append(f"| {' | '.join((f'`{name}`', *others))} |")
+def markdown(versions: Mapping[str, Iterable[Family]]) -> str:
+    """The catalogues of some versions of transformers as one table in Markdown, and below it why not.
+
+    What a type is, and why it is not served, is told of the newest version that has it.
+    """
+    by_version = {version: {each.model_type: each for each in listed} for version, listed in versions.items()}
+    newest = {kind: each for listed in by_version.values() for kind, each in listed.items()}
+    many = len(by_version) > 1
+    lines = [f"By `pdrop-video families`, of transformers {', '.join(by_version)}:", ""]
+    titles = ["model type", *(by_version if many else ["served"]), "layers", "positions", "sound"]
+    lines += [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    reasons: dict[str, list[str]] = {}
+    for kind, each in sorted(newest.items()):
+        served = [of[kind].cells[1] if kind in of else "not there" for of in by_version.values()]
+        lines.append(f"| {' | '.join([f'`{kind}`', *served, *each.cells[2:5]])} |")
+        told = {of[kind].reason: None for of in by_version.values() if kind in of}
+        for reason in filter(None, told):
+            reasons.setdefault(reason, []).append(f"`{kind}`")
+    lines += ["", *(f"- {', '.join(kinds)}: {reason}" for reason, kinds in reasons.items())]
     return "\n".join(lines) + "\n"
 
 

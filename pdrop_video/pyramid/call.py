@@ -23,7 +23,7 @@ from .fitting import fit
 from .generating import guarded, refused, signature_of
 from .loop import LayerLoop
 from .loss import with_loss
-from .pruned import called, changed_elsewhere, note, refuse_cropped, running, validity
+from .pruned import CALLED, changed_elsewhere, note, refuse_cropped, running, validity
 from .rows import CACHE, begins_anew, dense
 from .stack import checkpointed, sharded
 from .trace import Trace
@@ -114,12 +114,13 @@ class Call:
             names = "attention_mask", "mm_token_type_ids"
             call = _Running(noted.get("input_ids"), noted.pop("labels", None), *map(noted.get, names))
             before, self.threads.call = self._call, call
+            inside = CALLED.set(True)
             try:
-                with called():
-                    output = forward(*given.args, **given.kwargs)
-                return output if call.labels is None else with_loss(model, call.labels, call.rows, output, given.kwargs)
+                output = forward(*given.args, **given.kwargs)
             finally:
                 self.threads.call = before
+                CALLED.reset(inside)
+            return output if call.labels is None else with_loss(model, call.labels, call.rows, output, given.kwargs)
 
         # a frame of its own, so that what the compiler makes of the model's forward ends at the decoder stack
         return torch.compiler.disable(around, recursive=False)

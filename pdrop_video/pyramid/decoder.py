@@ -77,11 +77,15 @@ class Decoder:
         self.text, self.layers, self.kinds = text, text.layers, kinds_of(text.config)
         self.rotary = getattr(text, "rotary_emb", None)
         sections = "mrope_section" in (getattr(text.config, "rope_parameters", None) or {})
-        self.axes = 3 if sections or hasattr(self.rotary, "mrope_section") else 1
+        mixing = ("mrope_section", "apply_interleaved_mrope")  # the second in older ones, where each kind has a section
+        self.axes = 3 if sections or any(hasattr(self.rotary, name) for name in mixing) else 1
         self.width: int = text.config.hidden_size
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
         self.by_name = self.rotary is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters
         self.without = {i for i, theta in enumerate(getattr(text.config, "layer_rope_theta", None) or []) if not theta}
+        self.lends = any(kind.source is not None for kind in self.kinds)
+        takes = inspect.signature(self.layers[0].forward).parameters  # Gemma's layers of 5.16 want it without lending
+        self.shares = self.lends or "shared_kv_states" in takes
         if self.by_name:  # types of layers that have none of the angles
             angles = text.config.rope_parameters
             self.without |= {i for i, name in enumerate(self.names) if name in angles and angles[name] is None}
@@ -197,15 +201,13 @@ class Decoder:
             Keys and values that other layers may use; None if nobody does.
         """
         given: dict[str, Any] = {CACHE: cache}
-        shared: dict[str, Lent] = {}
-        if any(kind.source is not None for kind in self.kinds):
+        shared: dict[str, Lent] = {} if lent is None else {self.names[i]: lent}
+        if self.shares:
             given["shared_kv_states"] = shared
-            if lent is not None:
-                shared[self.names[i]] = lent
         if self.rotary is not None:
             given["position_embeddings"] = rope
         if extra is not None:
             given |= {MARKS: extra[..., 0].long()} if self.marked else {"per_layer_input": extra}
         # position_ids stay out: RoPE is in position_embeddings, and gaps look like packed rows to flash attention
         hidden = self.layers[i](hidden, attention_mask=mask, position_ids=None, use_cache=cache is not None, **given)
-        return hidden, shared.get(self.names[i]) if shared else None
+        return hidden, shared.get(self.names[i]) if self.lends and shared else None

@@ -19,19 +19,9 @@ from ..common.kinds import LayerKind
 from ..errors import ModelError
 
 _RUNNING: ContextVar[bool] = ContextVar("pyramid_drop runs", default=False)
-
-
-_CALLED: ContextVar[bool] = ContextVar("a model is called inside pyramid_drop", default=False)
-
-
-@contextmanager
-def called() -> Iterator[None]:
-    """While a model is called in a block, in this thread; some make masks of their own then, which nobody uses."""
-    token = _CALLED.set(True)
-    try:
-        yield
-    finally:
-        _CALLED.reset(token)
+CALLED: ContextVar[bool] = ContextVar("a model is called inside pyramid_drop", default=False)
+"""Some models make masks of their own then, which nobody uses. Set without a context manager, in which a compiler that
+wants a whole graph would see a generator."""
 
 
 @contextmanager
@@ -65,7 +55,7 @@ class PrunedLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As of any layer, inside a block: the first that the model's own forward asks."""
-        if not _CALLED.get():
+        if not CALLED.get():
             _refuse_outside()
         return super().get_mask_sizes(query_length)
 

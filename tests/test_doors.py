@@ -149,6 +149,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 end=OPTIONAL | NUMBER,
                 frames=OPTIONAL | COUNT,
                 at=OPTIONAL | _names("set"),
+                sound=NOTHING,
                 decoder=NOTHING,
                 ahead=COUNT,
                 policy=OPTIONAL,
@@ -184,6 +185,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 average=OPTIONAL,
                 scorer=OPTIONAL,
                 allocator=_names("function"),
+                sound=OPTIONAL | _names("list"),
             ),
         ),
         "Pyramid.for_average": (
@@ -216,7 +218,12 @@ def doors(folder: Path) -> dict[str, Door]:
             pv.FrameChunk,
             dict(frames=FRAMES, seconds=(0.0, 1.0)),
             dict(
-                frames=NOTHING, seconds=NOTHING, source=ANY_TEXT | _names("undecodable", "half a character"), lost=COUNT
+                frames=NOTHING,
+                seconds=NOTHING,
+                source=ANY_TEXT | _names("undecodable", "half a character"),
+                lost=COUNT,
+                sound=OPTIONAL,
+                rate=NOTHING,
             ),
         ),
         "FrameChunk.of": (
@@ -227,12 +234,14 @@ def doors(folder: Path) -> dict[str, Door]:
                 seconds=_names("set"),
                 source=ANY_TEXT | _names("undecodable", "half a character"),
                 lost=COUNT,
+                sound=OPTIONAL,
+                rate=OPTIONAL,
             ),
         ),
         "FrameChunk.checked": (
             pv.FrameChunk.checked,
             dict(frames=FRAMES, seconds=TIMES),
-            dict(frames=NOTHING, seconds=_names("set")),
+            dict(frames=NOTHING, seconds=_names("set"), sound=OPTIONAL, rate=OPTIONAL),
         ),
         "VideoLM.stream": (
             MODEL.stream,
@@ -253,7 +262,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "VideoStream.push": (
             lambda **given: stream().push(**given),
             dict(frames=FRAMES, seconds=[2.0, 3.0]),
-            dict(frames=NOTHING, seconds=NOTHING),
+            dict(frames=NOTHING, seconds=NOTHING, sound=OPTIONAL, rate=OPTIONAL),
         ),
         "VideoStream.tell": (lambda **given: stream().tell(**given), {}, dict(text=TEXT)),
         "VideoStream.feed": (
@@ -274,7 +283,11 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "VideoStream.next_logits": (WATCHED.next_logits, dict(question="what ?"), asking),
         "VideoStream.save": (WATCHED.save, {}, dict(path=_names("undecodable", "blank"))),
-        "Feed.put": (through_feed, dict(frames=FRAMES, seconds=[2.0, 3.0]), dict(frames=NOTHING, seconds=NOTHING)),
+        "Feed.put": (
+            through_feed,
+            dict(frames=FRAMES, seconds=[2.0, 3.0]),
+            dict(frames=NOTHING, seconds=NOTHING, sound=OPTIONAL, rate=OPTIONAL),
+        ),
         # doors that are not in the package's first room
         "search": (
             search,

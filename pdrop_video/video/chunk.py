@@ -68,6 +68,8 @@ class FrameChunk:
         if not isinstance(self.source, str):
             raise FrameError(f"source is {shown(self.source)}; expected text that says where the frames came from.")
         whole("lost", self.lost, 0)
+        if whole("rate", self.rate, 0) and self.sound is None:
+            raise FrameError(f"rate={self.rate} was given without sound; give both, or leave it out.")
         if self.sound is not None:
             samples, _ = as_sound(self.sound, self.rate or None)
             object.__setattr__(self, "sound", samples)

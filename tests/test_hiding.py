@@ -42,7 +42,7 @@ def test_what_is_shown_to_each_token_is_what_a_mask_lets_it_see(
     inputs, prefix, _ = full_prompt(lm, frames, seconds, QUESTION)
     state, ingest, total = stream._state, stream._ingest, inputs["input_ids"].shape[1]
     tables, before = state.cache.tables, remembered(stream)
-    rows = question_rows(lm, state, question_ids(lm, state, QUESTION))
+    rows = question_rows(lm, ingest, state, question_ids(lm, state, QUESTION))
     asked = len(rows)
     allowed = stream_masks(snapshots, prefix, total, [table.index for table in tables])
     fork, hidden, generator = state.fork(), [], torch.Generator().manual_seed(3)
@@ -72,7 +72,7 @@ def test_everything_shown_is_nothing_hidden_bit_for_bit() -> None:
     lm = build("qwen2_5_vl")
     stream, _, _ = pushed(lm, None)
     state, ingest = stream._state, stream._ingest
-    rows = question_rows(lm, state, question_ids(lm, state, QUESTION))
+    rows = question_rows(lm, ingest, state, question_ids(lm, state, QUESTION))
     found = []
     for how in ("never", "all", "back"):
         fork, hidden = state.fork(), []

@@ -141,7 +141,7 @@ def layered_stack(
             else:
                 if frame is not None and getattr(config, "use_bidirectional_attention", None) == "vision":
                     seen = seen | ((frame[:, None] == frame) & (frame >= 0))
-                where = positions.flatten()  # counted in positions, which a reducer leaves gaps in
+                where = at if positions.ndim == 3 else positions.flatten()  # which a reducer leaves gaps in
                 seen &= where > where[:, None] - window
             given["attention_mask"] = seen[rows][:, rows][None, None]
         rates = getattr(config, "layer_rope_theta", None)

@@ -35,6 +35,7 @@ class Lenders:
         # from here on all layers use those of others
         self.end = next((i + 1 for i in reversed(range(len(kinds))) if kinds[i].source is None), 0)
         self._known: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._chosen: dict[Any, tuple[Lent, Tensor]] = {}  # the same rows of one source, for all layers that borrow
 
     def note(self, i: int, own: Lent | None, rows: Rows) -> None:
         """Remember the rows' keys and values of layer `i`, if others will use them."""
@@ -47,13 +48,16 @@ class Lenders:
         """Keys and values of the rows that layer `i` gets, where its positions stand; None of one that has its own."""
         if (source := self.kinds[i].source) is None:
             return None
-        *states, origin = self._known[source]
-        at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None].to(states[0].device)
-        keys, values = (each.take_along_dim(at, 2) for each in states)
-        if passage is not None and passage.where(i) != passage.where(source):
-            by = passage.positions(i, rows) - passage.positions(source, rows)
-            keys = self.turn(i, keys[0], by.reshape(-1, by.shape[-1]).T)[None]
-        return keys, values
+        key = source, id(rows.origin), None if passage is None else passage.where(i)
+        if key not in self._chosen:
+            *states, origin = self._known[source]
+            at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None]
+            keys, values = (each.take_along_dim(at.to(each.device), 2) for each in states)
+            if passage is not None and passage.where(i) != passage.where(source):
+                by = passage.positions(i, rows) - passage.positions(source, rows)
+                keys = self.turn(i, keys[0], by.reshape(-1, by.shape[-1]).T)[None]
+            self._chosen[key] = (keys, values), rows.origin
+        return self._chosen[key][0]
 
     @staticmethod
     def held(i: int, lent: Lent | None, cache: Cache | None) -> Any:

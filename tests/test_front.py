@@ -100,6 +100,22 @@ class Merged(Thirds):
         return Reduced(reduced.kept, (2 * own + own.roll(1, 1)) / 3), dict(carried)
 
 
+@dataclass(frozen=True)
+class Threes(Thirds):
+    """A reducer that takes three steps together: of each such unit the half of the tokens least like its mean."""
+
+    unit: ClassVar[int] = 3
+
+    def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
+        kept = []
+        for unit in (tokens.step // self.unit).unique():
+            here = (tokens.step // self.unit == unit).nonzero()[:, 0]
+            features = tokens.features[here].double()
+            far = (features - features.mean(0)).norm(dim=-1)
+            kept.append(here[far >= far.median()])
+        return Reduced(torch.cat(kept)), {}
+
+
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
     **{name: {"reducer": name} for name in REDUCERS},
@@ -108,6 +124,8 @@ FRONTS: dict[str, dict[str, Any]] = {
     "merged": {"reducer": Merged()},
     "chequered": {"gate": Chequered()},
     "blind": {"gate": Blind()},
+    "threes": {"reducer": Threes()},
+    "threes behind a gate": {"gate": Chequered(), "reducer": Threes()},
 }
 """Every listed method by itself, and strangers."""
 

@@ -143,19 +143,26 @@ class Metered:
         return float(flops)
 
     def asking_tower(self) -> float | None:
-        """FLOPs of the vision tower for an odd frame that a question sees without its partner; None as for `tower`."""
+        """FLOPs of the vision tower for frames that wait and a question sees all the same; None as for `tower`."""
         waiting = self.stream._state.waiting
-        return 0.0 if waiting is None else self._look_flops(waiting.frames)
+        look = 0 if waiting is None else self._look_flops(waiting.frames)
+        return None if look is None else float(look * self._waiting_steps)
 
     @property
     def _waiting(self) -> tuple[int, int] | None:
-        """Visual tokens, as if none were reduced, and glue of a step whose last frame has not come."""
+        """Visual tokens, as if none were reduced, and glue of the steps whose frames wait."""
         state, adapter = self.stream._state, self.stream.lm.adapter
         if state.waiting is None:
             return None
         down, across = adapter.grid(*state.waiting.frames.shape[1:3])
-        glue = adapter.glue(state.steps - state.first_step, adapter.times(state.waiting.seconds)[0])
-        return down * across, sum(len(adapter.ids(part)) for part in glue)
+        wording = adapter.wording(state.waiting.seconds, state.steps - state.first_step)
+        glue = sum(len(adapter.ids(part)) for said in wording for part in said)
+        return down * across * self._waiting_steps, glue
+
+    @property
+    def _waiting_steps(self) -> int:
+        waiting = self.stream._state.waiting
+        return 0 if waiting is None else -(-len(waiting) // self.stream.lm.adapter.frames_per_step)
 
     def attended(self, pyramid: pv.Pyramid | None = None, retrieve: int | None = None) -> list[tuple[int, int]]:
         """Visual tokens and tokens of text that a question attends to in each layer.

@@ -49,10 +49,14 @@ class Gated:
     worth : Tensor [frames, rows, columns], bool, optional
         Of every frame, kept or not, which visual tokens are worth having; all of them where left out. A step that shows
         two frames has what either is worth.
+    saliency : Tensor [frames, rows, columns], float32, optional
+        How much happens at each place of each frame, for reducers and scorers that rank by it; from 0. A step that
+        shows two frames has the mean of both.
     """
 
     kept: tuple[int, ...]
     worth: Tensor | None = None
+    saliency: Tensor | None = None
 
 
 class Gate(Protocol):

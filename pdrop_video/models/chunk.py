@@ -77,6 +77,8 @@ class VisualChunk:
         Token ids, for a decoder that reads them beside the embeddings (Gemma 4).
     sound : SoundRows, optional
         Tokens of sound, which are neither visual nor glue.
+    saliency : Tensor [tokens], float32, optional
+        What a gate said of each visual token; 0 for others.
     """
 
     embeds: Tensor
@@ -91,6 +93,7 @@ class VisualChunk:
     whole: tuple[int, ...] | None = None
     ids: Tensor | None = None
     sound: SoundRows | None = None
+    saliency: Tensor | None = None
 
     @classmethod
     def plain(
@@ -190,6 +193,7 @@ class VisualChunk:
             origin=rows if self.origin is None else self.origin[rows],
             whole=self.whole_steps,
             ids=None if self.ids is None else self.ids[rows],
+            saliency=None if self.saliency is None else self.saliency[rows],
             sound=None if self.sound is None else replace(self.sound, mask=self.sound.mask[rows]),
         )
 
@@ -214,6 +218,7 @@ class VisualChunk:
                     None if self.whole is None else self.whole[first:last],
                     None if self.ids is None else self.ids[start:end],
                     None if self.sound is None else self.sound.split(first, last, slice(start, end)),
+                    None if self.saliency is None else self.saliency[start:end],
                 )
             )
         return chunks

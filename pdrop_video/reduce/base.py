@@ -33,6 +33,12 @@ class Tokens:
         Steps of the stream before these.
     tower : mapping of Tensor
         What the vision tower knew of the tokens, as far as `Reducer.needs` asks for it and the family gives it.
+    saliency : Tensor [tokens], float32, optional
+        What the gate said of each (`pdrop_video.gate.Gated.saliency`); None without such a gate.
+    question : Tensor [words, hidden], optional
+        The standing question as it enters the language model; None where none is known.
+    asked : str, optional
+        Its text.
     """
 
     features: Tensor
@@ -43,6 +49,9 @@ class Tokens:
     grid: tuple[int, int]
     since: int = 0
     tower: Mapping[str, Tensor] = field(default_factory=dict)
+    saliency: Tensor | None = None
+    question: Tensor | None = None
+    asked: str | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -101,6 +110,10 @@ class Reducer(Protocol):
     ----------
     needs : tuple of str
         What it must know of the vision tower; a family that can't say it is refused when a stream is opened.
+    unit : int, optional
+        Steps of the stream that it takes together; 1 where left out. A stream holds frames back until a unit is whole,
+        so that what becomes of them depends on no chunk's borders: a call then gets whole units, one behind another,
+        of which only the last may be shorter, where a video ends or a question is asked meanwhile.
     facts : Facts, optional
         What a catalogue says of it.
     """

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ..common import checks
 from ..common.checks import shown
 from ..errors import ConfigError, FrameError
 from ..gate import Gate, Watched
+from ..memory import lasting
 from ..models import Adapter, Hearing, VisualChunk
 from ..models.base import LATEST
 from ..reduce import Reducer, Tokens
@@ -23,6 +26,8 @@ from .state import Seen, StreamState
 
 GATE, REDUCER = "gate", "reducer"
 """Slots of what is carried."""
+_MOST = 4096
+"""Steps that a reducer may take together at most: their frames are held back meanwhile."""
 
 
 class Front:
@@ -34,21 +39,34 @@ class Front:
         The model's family.
     gate : Gate, optional
     reducer : Reducer, optional
+    asked : str, optional
+        The standing question.
 
     Raises
     ------
     ConfigError
-        If the reducer needs what the family can't say of its vision tower.
+        If the reducer needs what the family can't say of its vision tower, or a question that is not there.
     """
 
-    def __init__(self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None) -> None:
-        self.adapter, self.gate, self.reducer = adapter, gate, reducer
+    def __init__(
+        self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None, asked: str | None = None
+    ) -> None:
+        self.adapter, self.gate, self.reducer, self.asked = adapter, gate, reducer, asked or None
         missing = sorted(set(() if reducer is None else reducer.needs) - set(adapter.knows))
         if missing:
             raise ConfigError(
                 f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
+        self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
+
+    @cached_property
+    def _question(self) -> Tensor | None:
+        """The standing question's own words as they enter the language model [words, hidden]."""
+        if self.asked is None or self.reducer is None:
+            return None
+        with lasting():
+            return self.adapter.embed(self.adapter.ids(self.asked))
 
     # -- before the tower -------------------------------------------------------------------------------------------
 
@@ -72,7 +90,7 @@ class Front:
         return [] if waiting is None else [hearing.Taken(waiting, ())]
 
     def admit(self, state: StreamState, chunk: FrameChunk) -> list[Seen]:
-        """Runs of frames that make whole steps; what is left over waits in `state`.
+        """Runs of frames that make whole steps, and units of the reducer's; what is left over waits in `state`.
 
         What the gate leaves out extends the time of the step before it. It has no say where a video begins, in a stream
         or in a turn of a conversation, nor in the middle of a step.
@@ -84,7 +102,7 @@ class Front:
             # pictures of another size: the odd frame finds no partner and is filled up by itself
             runs.append(waiting)
             waiting = None
-        kept, worth = self._gated(state, chunk)
+        kept, worth, saliency = self._gated(state, chunk)
         begins = state.steps == state.first_step or state.answered is not None
         going, until, lasting = [], [], None
         begun = 0 if waiting is None else len(waiting)
@@ -95,14 +113,17 @@ class Front:
                 begun += 1
             elif until:
                 until[-1] = seconds
+            elif waiting is not None:
+                waiting = waiting.lasting(seconds)
             elif runs:
-                runs[-1] = replace(runs[-1], until=(*runs[-1].until[:-1], seconds))
+                runs[-1] = runs[-1].lasting(seconds)
             else:
                 lasting = seconds
         state.skipped += len(chunk) - len(going)
         if lasting is not None:
             state.extend(lasting)
         if not going:
+            state.waiting = waiting
             return runs
         all_of_it = len(going) == len(chunk)
         seen = Seen(
@@ -110,27 +131,34 @@ class Front:
             seconds=chunk.seconds if all_of_it else tuple(chunk.seconds[number] for number in going),
             until=tuple(until),
             worth=None if worth is None else worth[going],
+            saliency=None if saliency is None else saliency[going],
         )
         seen = seen if waiting is None else waiting.then(seen)
-        whole = len(seen) - len(seen) % step
+        whole = len(seen) - len(seen) % (step * self.unit)
         if whole < len(seen):
             # cloned, so that one waiting frame does not keep the caller's whole chunk alive
             state.waiting = seen.part(whole, len(seen), clone=True)
         return runs + ([seen.part(0, whole)] if whole else [])
 
-    def _gated(self, state: StreamState, chunk: FrameChunk) -> tuple[frozenset[int] | range, Tensor | None]:
-        """Which frames of a chunk go on, and what of each is worth having."""
+    def _gated(
+        self, state: StreamState, chunk: FrameChunk
+    ) -> tuple[frozenset[int] | range, Tensor | None, Tensor | None]:
+        """Which frames of a chunk go on, what of each is worth having, and how much happens where."""
         if self.gate is None:
-            return range(len(chunk)), None
+            return range(len(chunk)), None, None
         height, width = chunk.frames.shape[1:3]
         watched = Watched(chunk.frames, chunk.seconds, self.adapter.grid(height, width))
         gated, carried = self.gate(watched, dict(state.carried.get(GATE, {})))
         shape = (len(chunk), *watched.grid)
-        if gated.worth is not None and (gated.worth.dtype != torch.bool or tuple(gated.worth.shape) != shape):
-            raise ConfigError(
-                f"the gate {self.gate!r} says what is worth having in {gated.worth.dtype} of shape "
-                f"{tuple(gated.worth.shape)}; expected torch.bool of shape {shape}, [frames, rows, columns]."
-            )
+        for said, of, dtype in (
+            ("what is worth having", gated.worth, torch.bool),
+            ("how much happens", gated.saliency, torch.float32),
+        ):
+            if of is not None and (of.dtype != dtype or tuple(of.shape) != shape):
+                raise ConfigError(
+                    f"the gate {self.gate!r} says {said} in {of.dtype} of shape {tuple(of.shape)}; expected {dtype} of "
+                    f"shape {shape}, [frames, rows, columns]."
+                )
         kept = frozenset(int(number) for number in gated.kept)
         if not kept <= frozenset(range(len(chunk))):
             raise ConfigError(
@@ -138,7 +166,7 @@ class Front:
                 f"{len(chunk) - 1}."
             )
         _carry(state, GATE, carried, self.gate, self.gate.most_bytes(height, width))
-        return kept, gated.worth
+        return kept, gated.worth, gated.saliency
 
     # -- behind the tower -------------------------------------------------------------------------------------------
 
@@ -164,6 +192,9 @@ class Front:
         chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step)
         step = self.adapter.frames_per_step
         chunk = replace(chunk, until=tuple(seen.until[min(i + step, len(seen)) - 1] for i in range(0, len(seen), step)))
+        if seen.saliency is not None:
+            means = torch.stack([part.mean(0) for part in seen.saliency.split(step)]).flatten().to(chunk.embeds.device)
+            chunk = replace(chunk, saliency=means.new_zeros(len(chunk)).masked_scatter(chunk.visual, means))
         if seen.worth is not None:
             worth = torch.stack([part.any(0) for part in seen.worth.split(step)]).flatten()
             chunk = chunk.keep(worth.nonzero()[:, 0].to(chunk.embeds.device))
@@ -181,6 +212,9 @@ class Front:
             seconds=chunk.seconds,
             grid=chunk.size,
             since=state.steps,
+            saliency=None if chunk.saliency is None else chunk.saliency[rows],
+            question=self._question,
+            asked=self.asked,
         )
         state.reduced += (len(tokens),)
         reduced, carried = self.reducer(tokens, dict(state.carried.get(REDUCER, {})))

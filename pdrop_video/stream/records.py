@@ -99,7 +99,8 @@ def layout_of(table: TokenTable, piece: VisualChunk, first: int, text: int) -> L
     frame = torch.where(piece.visual, table.step - first, -1)
     place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
     frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
-    return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first)
+    salient = None if piece.saliency is None else F.pad(piece.saliency, (0, text))[None]
+    return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first, salient)
 
 
 def bound_of(adapter: Adapter, piece: VisualChunk, text: int) -> Tensor | None:

@@ -91,9 +91,13 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     if (seconds := header["waiting_seconds"]) is not None:
         waiting = FrameChunk(tensors["waiting"], tuple(seconds))
         until = tuple(real("waiting_until", each) for each in header.get("waiting_until") or seconds)
-        state.waiting = Seen(
-            waiting.frames, waiting.seconds, until, _worth(tensors.get("waiting_worth"), waiting, until)
+        if len(until) != len(waiting):
+            raise ValueError(f"{len(waiting)} frames wait up to {len(until)} moments")
+        worth, saliency = (
+            _map(name, tensors.get(f"waiting_{name}"), waiting, dtype)
+            for name, dtype in (("worth", torch.bool), ("saliency", torch.float32))
         )
+        state.waiting = Seen(waiting.frames, waiting.seconds, until, worth, saliency)
     if (heard := header.get("heard")) is not None:
         state.heard = _heard(heard, tensors["heard"])
     return state
@@ -109,13 +113,11 @@ def _heard(given: dict[str, Any], samples: Tensor) -> Heard:
     )
 
 
-def _worth(worth: Tensor | None, waiting: FrameChunk, until: tuple[float, ...]) -> Tensor | None:
-    """What of waiting frames is worth having."""
-    if len(until) != len(waiting):
-        raise ValueError(f"{len(waiting)} frames wait up to {len(until)} moments")
-    if worth is not None and (worth.dtype != torch.bool or worth.ndim != 3 or len(worth) != len(waiting)):
-        raise ValueError(f"what is worth having is {worth.dtype} {tuple(worth.shape)}")
-    return worth
+def _map(name: str, of: Tensor | None, waiting: FrameChunk, dtype: torch.dtype) -> Tensor | None:
+    """A map of waiting frames [frames, rows, columns]."""
+    if of is not None and (of.dtype != dtype or of.ndim != 3 or len(of) != len(waiting)):
+        raise ValueError(f"{name} of what waits is {of.dtype} {tuple(of.shape)}")
+    return of
 
 
 def part_name(name: str, layer: int, number: int) -> str:

@@ -73,6 +73,8 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors["waiting"] = state.waiting.frames
         if state.waiting.worth is not None:
             tensors["waiting_worth"] = state.waiting.worth
+        if state.waiting.saliency is not None:
+            tensors["waiting_saliency"] = state.waiting.saliency
     heard = None
     if state.heard is not None:
         tensors["heard"] = state.heard.samples

@@ -26,32 +26,55 @@ class Seen:
         When each is shown, and up to when it stands for what was to be seen.
     worth : Tensor [frames, rows, columns], bool, or None
         Which visual tokens of each are worth having; None for all.
+    saliency : Tensor [frames, rows, columns], float32, or None
+        What the gate said of each; None where it said nothing.
     """
 
     frames: Tensor
     seconds: tuple[float, ...]
     until: tuple[float, ...]
     worth: Tensor | None = None
+    saliency: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def then(self, other: Seen) -> Seen:
         """These frames, then others of the same size."""
-        frames, worth = torch.cat([self.frames.to(other.frames.device), other.frames]), None
-        if (known := other.worth if self.worth is None else self.worth) is not None:
-            parts = (
-                known.new_ones(len(each), *known.shape[1:]) if each.worth is None else each.worth
-                for each in (self, other)
-            )
-            worth = torch.cat([part.to(known.device) for part in parts])
-        return Seen(frames, self.seconds + other.seconds, self.until + other.until, worth)
+        frames = torch.cat([self.frames.to(other.frames.device), other.frames])
+        return Seen(
+            frames,
+            self.seconds + other.seconds,
+            self.until + other.until,
+            self._joined(other, "worth"),
+            self._joined(other, "saliency"),
+        )
+
+    def _joined(self, other: Seen, name: str) -> Tensor | None:
+        """A map of both; frames of which nothing was said are wholly worth having, and as salient as can be."""
+        first, second = getattr(self, name), getattr(other, name)
+        known = second if first is None else first
+        if known is None:
+            return None
+        parts = (
+            known.new_ones(len(each), *known.shape[1:]) if held is None else held
+            for each, held in ((self, first), (other, second))
+        )
+        return torch.cat([part.to(known.device) for part in parts])
 
     def part(self, first: int, last: int, *, clone: bool = False) -> Seen:
         """Some of the frames, with storage of their own if need be."""
-        frames, worth = (None if each is None else each[first:last] for each in (self.frames, self.worth))
+        frames, worth, saliency = (
+            None if each is None else each[first:last] for each in (self.frames, self.worth, self.saliency)
+        )
         assert frames is not None
-        return Seen(frames.clone() if clone else frames, self.seconds[first:last], self.until[first:last], worth)
+        return Seen(
+            frames.clone() if clone else frames, self.seconds[first:last], self.until[first:last], worth, saliency
+        )
+
+    def lasting(self, seconds: float) -> Seen:
+        """The same frames, the last of which stands for what was to be seen up to a moment."""
+        return replace(self, until=(*self.until[:-1], seconds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -60,7 +60,8 @@ class Watching:
         with lm.turnstile, lasting():
             accept(loop.text, lm.model)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
-            self._ingest = Ingestor(lm.model, Front(lm.adapter, gate, reducer), loop, memory, before, probe)
+            front = Front(lm.adapter, gate, reducer, standing_question)
+            self._ingest = Ingestor(lm.model, front, loop, memory, before, probe)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:

@@ -30,6 +30,8 @@ class Layout:
         Places in a row of the picture; all of them where left out.
     since : int
         Steps of the stream before this chunk.
+    saliency : Tensor [batch, rows], optional
+        What a gate said of each visual row; 0 for text. None without such a gate.
     """
 
     frame: Tensor
@@ -38,6 +40,7 @@ class Layout:
     places: int
     width: int | None = None
     since: int = 0
+    saliency: Tensor | None = None
 
     @classmethod
     def one_picture(cls, visual: Tensor) -> Layout:
@@ -52,7 +55,8 @@ class Layout:
 
     def gather(self, index: Tensor) -> Layout:
         """The layout of the rows `index` [batch, kept]."""
-        return replace(self, frame=self.frame.gather(1, index), place=self.place.gather(1, index))
+        salient = None if self.saliency is None else self.saliency.gather(1, index)
+        return replace(self, frame=self.frame.gather(1, index), place=self.place.gather(1, index), saliency=salient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,11 @@ class Ranking:
         if self.lent is not None and which != "q":
             return self.lent[which == "v"]
         return per_head(attention_of(self.layer), normed(self.layer, self.hidden), which)
+
+    @property
+    def saliency(self) -> Tensor | None:
+        """What the stream's gate said of each row [batch, rows]; None without such a gate."""
+        return self.layout.saliency
 
     @property
     def past(self) -> dict[str, Tensor | None]:

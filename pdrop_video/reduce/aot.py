@@ -15,8 +15,9 @@ from ..common.checks import choice, real, share, switch, whole
 from ..common.ties import comparable, exactly, settled, spread, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .layout import Layout, parts, rank
-from .transport import sinkhorn
+from .layout import Layout, rank
+from .segments import flowing, parts
+from .transport import cosines, sinkhorn
 
 ATTENTION = ("attention", "attention_early")
 _TWICE_VARIANCE = 4.5
@@ -27,29 +28,27 @@ _NEVER_ONE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class AOT:
-    """Anchors and optimal transport, arXiv 2603.01400: what is left out of a segment flows into its first step's anchors.
+    """Anchors and optimal transport, arXiv 2603.01400: the rest of a segment flows into its first step's anchors.
 
-    1. *Anchors* of each step: half of them the tokens that receive most attention in an early layer of the tower, the
-       same number in each window of the picture; the others those that receive most in its last layer.
+    1. *Anchors* of each step: half of them the tokens that receive most attention in an early layer of the tower, as
+       many in each window of the picture; the others those that receive most in its last layer.
     2. *Within a step* its other tokens x flow into its anchors y. Costs are 1 - cos(x, y) + spatial * distance, places
        running from 0 to 1 both ways; Sinkhorn's plan T makes y_T = (y + sum T x) / (1 + sum T). y_M is the mean of an
        anchor and all to which it is the nearest by cosine; an anchor becomes (1 - mean) * y_T + mean * y_M.
     3. *Across a segment* of `unit` steps the anchors of each later step, j steps on, flow into those of the first, one
-       step after another. Costs are 1 - cos, the smallest taken off, times 1 - exp(-j^2 / 4.5); the plan's rows are made
-       to sum to 1. Tokens whose largest share is lowest are what is new: they go on by themselves. The others flow.
+       step after another. Costs are 1 - cos, the smallest taken off, times 1 - exp(-j^2 / 4.5); the plan's rows are
+       made to sum to 1. Tokens whose largest share is lowest are what is new: they go on by themselves. Others flow.
 
-    Transport and both costs are those of the released code (TyroneLi/AOT): `spatial` and `mean` are not in the paper.
-    For them 0 is the paper's.
+    These are the numbers of the released code (TyroneLi/AOT). In the paper `spatial` and `mean` are 0.
 
     Ours: it works on the tokens that enter the language model, not on the tower's patches (the release pools features
-    and anchors alike, which leaves no fixed number of tokens); so many go on as `keep` says, of each segment, and how
-    many anchors a step has follows from that and `quantile` (the release tunes a number by hand): of steps of n tokens
-    the first step's a anchors go on and about quantile * a of each later one. Where the half of the anchors is no
-    multiple of the windows, windows with the highest attention have one more. Sinkhorn stops for each step by itself, in
-    float64 (the release's frames stop together, in their own precision). A segment begins at its first step that has
+    and anchors alike, which leaves no fixed number). So many go on as `keep` says, of each segment, and how many
+    anchors a step has follows from that and `quantile` (the release tunes a number by hand). Where half of the anchors
+    is no multiple of the windows, those of the highest attention have one more. Sinkhorn stops for each step by itself,
+    in float64 (the release's frames stop together, in their own precision). A segment begins at its first step that has
     tokens, if a gate left any. The anchors come out once, as means: the release puts the first step's tokens, as they
     are after 2, in front as well (`duplicate_first`). Where a family says nothing of attention, ``anchors="features"``
-    takes tokens for anchors by 1 - cosine to the mean of their step in place of both attentions.
+    takes tokens by 1 - cosine to the mean of their step in place of both attentions.
 
     Nothing is carried. A segment is a unit of the stream's steps: the result depends on no chunk's borders.
 
@@ -136,30 +135,28 @@ class AOT:
         faded, taken, stays = self._across(tokens, lay, merged, going, heads)
         head = torch.tensor(heads, device=tokens.step.device)
         begins = head == torch.arange(len(heads), device=head.device)
-        count = sum(wanted[t] if heads[t] == t else going[t] for t in range(len(heads)))
         # row by row of [steps, anchors], which is the order of the tokens
         stays = torch.where(begins[:, None], lay.anchors, stays).flatten()
-        picked = stays.long().argsort(descending=True, stable=True)[:count]
+        picked = stays.long().argsort(descending=True, stable=True)[: sum(going)]
         step, number = picked // own.shape[1], picked % own.shape[1]
         kept, itself = lay.anchor[step, number], torch.eye(own.shape[1]).to(own)
         rows = lay.rows(step, itself[number] * own[step], given[step, number])
         first = begins[step].nonzero()[:, 0]
         step, number = step[first], number[first]
-        whole = rows[first] * faded[step, number, None]
-        through = taken @ given
+        means, through = rows[first] * faded[step, number, None], taken @ given
         for behind in range(1, min(self.unit, len(heads))):
             at = (step + behind).clamp(max=len(heads) - 1)
             flows = ((at == step + behind) & (head[at] == step))[:, None]
-            whole += lay.rows(at, flows * taken[at, number] * own[at], flows * through[at, number])
+            means += lay.rows(at, flows * taken[at, number] * own[at], flows * through[at, number])
         if self.duplicate_first:
-            kept, rows = self._twice(tokens, kept, rows, first, whole, head)
+            kept, rows = self._twice(tokens, kept, rows, first, means, head)
         else:
-            rows = rows.index_copy(0, first, whole)
+            rows = rows.index_copy(0, first, means)
         return Reduced(kept, rows), {}
 
     @staticmethod
     def _twice(
-        tokens: Tokens, kept: Tensor, rows: Tensor, first: Tensor, whole: Tensor, head: Tensor
+        tokens: Tokens, kept: Tensor, rows: Tensor, first: Tensor, means: Tensor, head: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The merged anchors behind the tokens from which they began, at the latest free one of the same place."""
         of = head[tokens.step] * tokens.places + tokens.place()
@@ -168,31 +165,25 @@ class AOT:
         last = torch.full((len(head) * tokens.places,), -1, device=kept.device)
         last = last.scatter_reduce(0, of, torch.where(free, number, -1), "amax")[of[kept[first]]]
         again = last >= 0
-        rows = rows.index_copy(0, first[~again], whole[~again])
-        kept, rows = torch.cat([kept, last[again]]), torch.cat([rows, whole[again]])
+        rows = rows.index_copy(0, first[~again], means[~again])
+        kept, rows = torch.cat([kept, last[again]]), torch.cat([rows, means[again]])
         order = kept.argsort()
         return kept[order], rows[order]
 
     def _budget(self, counts: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Of each step: its anchors, how many go on by themselves, and the step into which the others flow."""
+        """Of each step: its anchors, how many of them go on, and the step into which the others flow."""
         wanted, going, heads = [0] * len(counts), [0] * len(counts), list(range(len(counts)))
         for begin in range(0, len(counts), self.unit):
             steps = [t for t in range(begin, min(begin + self.unit, len(counts))) if counts[t]]
             total = sum(counts[t] for t in steps)
             left = self.left(total)
             if not self.across or len(steps) < 2:
-                for t, n in zip(steps, parts(left, [counts[t] for t in steps]), strict=True):
-                    wanted[t] = n
+                for t, some in zip(steps, parts(left, [counts[t] for t in steps]), strict=True):
+                    wanted[t] = going[t] = some
                 continue
-            first, *later = steps
-            n, times = counts[first], 2 if self.duplicate_first else 1
-            anchors = int(left * n / (times * n + self.quantile * (total - n)) + 0.5)
-            anchors = min(n, max(1, min(anchors, left // times)))
-            wanted[first] = anchors
-            rest = min(max(left - times * anchors, 0), total - n)
-            for t, new in zip(later, parts(rest, [counts[t] for t in later]), strict=True):
-                wanted[t], going[t], heads[t] = max(new, -(-anchors * counts[t] // n)), new, first
-                wanted[t] = min(wanted[t], counts[t])
+            sizes, times = [counts[t] for t in steps], 2 if self.duplicate_first else 1
+            for t, some, new in zip(steps, *flowing(sizes, left, self.quantile, times), strict=True):
+                wanted[t], going[t], heads[t] = some, new, steps[0]
         return wanted, going, heads
 
     def _anchors(self, tokens: Tokens, wanted: list[int]) -> Tensor:
@@ -216,31 +207,37 @@ class AOT:
             features = exactly(tokens.features)
             total = features.new_zeros(steps, features.shape[1]).index_add(0, step, features)
             alike = F.cosine_similarity(features, total[step], dim=-1)
-            scores = [unlike(alike, tokens.features.dtype)]
+            scores, kinds = [unlike(alike, tokens.features.dtype)], []
         else:
-            scores = [exactly(tokens.tower[name]) for name in reversed(ATTENTION)]
+            known = [tokens.tower[name] for name in reversed(ATTENTION)]
+            scores, kinds = [exactly(each) for each in known], [each.dtype for each in known]
+        coarser = max((tokens.features.dtype, *kinds), key=lambda kind: torch.finfo(kind).eps)
         for i, each in enumerate(scores):
             most = each.new_zeros(steps).scatter_reduce(0, step, each.abs(), "amax")[step]
-            scores[i] = settled(each / most.masked_fill(most == 0, 1), tokens.features.dtype)
+            scores[i] = settled(each / most.masked_fill(most == 0, 1), coarser)
         return scores[0], scores[-1]
 
     def _within(self, tokens: Tokens, lay: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """Of each step's anchors: their own weight [steps, anchors], those of the others [.., others], and the sums."""
         features = tokens.features.to(torch.promote_types(tokens.features.dtype, torch.float32))
         x, y = features[lay.other], features[lay.anchor]
-        cosine = _cosine(x, y)
-        places = tokens.row / max(tokens.grid[0] - 1, 1), tokens.column / max(tokens.grid[1] - 1, 1)
-        away = [(place[lay.other][:, :, None] - place[lay.anchor][:, None]).to(cosine) for place in places]
+        cosine = cosines(x, y)
+        sides = zip((tokens.row, tokens.column), tokens.grid, strict=True)
+        places = [exactly(number) / max(side - 1, 1) for number, side in sides]
+        away = [place[lay.other][:, :, None] - place[lay.anchor][:, None] for place in places]
         cost = 1 - cosine + self.spatial * torch.hypot(*away)
         plan = sinkhorn(cost, lay.others, lay.anchors, self.eps, self.rounds)
-        # alike as far as float32 can tell, and the first of those is the nearest on every machine
-        nearest = cosine.round(decimals=4).masked_fill(~lay.anchors[:, None], -2).argmax(2, keepdim=True)
+        # alike as far as products of their type can tell: the first of those is the nearest, on every machine
+        nearest = (
+            cosine.round(decimals=10 if x.dtype == torch.float64 else 5)
+            .masked_fill(~lay.anchors[:, None], -2)
+            .argmax(2, keepdim=True)
+        )
         joined = torch.zeros_like(plan).scatter(2, nearest, 1) * lay.others[..., None]
-        own = given = None
+        own, given = torch.zeros_like(plan.sum(1)), torch.zeros_like(plan)
         for part, flow in ((1 - self.mean, plan), (self.mean, joined)):
-            whole = 1 + flow.sum(1)
-            own = part / whole if own is None else own + part / whole
-            given = part * flow / whole[:, None] if given is None else given + part * flow / whole[:, None]
+            total = 1 + flow.sum(1)
+            own, given = own + part / total, given + part * flow / total[:, None]
         own, given = own.to(x), given.transpose(1, 2).to(x)
         return own, given, own[..., None] * y + given @ x
 
@@ -268,7 +265,7 @@ class AOT:
             at = torch.tensor(found, device=turn.device)
             into, x, y = head[at], merged[at], now[head[at]]
             there, here = lay.anchors[into], lay.anchors[at]
-            cost = 1 - _cosine(x, y).clamp(_NEVER_ONE - 1, 1 - _NEVER_ONE)
+            cost = 1 - cosines(x, y).clamp(_NEVER_ONE - 1, 1 - _NEVER_ONE)
             cost = cost - cost.masked_fill(~(here[:, :, None] & there[:, None]), math.inf).amin((1, 2), keepdim=True)
             plan = sinkhorn(cost * (1 - math.exp(-(behind**2) / _TWICE_VARIANCE)), here, there, self.eps, self.rounds)
             rows = plan / plan.sum(2, keepdim=True).clamp(min=1e-9)
@@ -302,10 +299,3 @@ class AOT:
         # cosines and sums of features, then Sinkhorn's two products a round; lengths; transport put one behind another
         flops = (pairs + matches) * (4 * hidden + 4 * self.rounds) + 2 * tokens * hidden + 2 * anchors * pairs
         return int(flops) + 2 * kept * tokens * hidden
-
-
-def _cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Cosines [batch, x, y] of the rows of [batch, x, hidden] and [batch, y, hidden]; 0 where one is zero."""
-    lengths = [exactly(torch.linalg.vector_norm(each, dim=-1)) for each in (x, y)]
-    both = lengths[0][:, :, None] * lengths[1][:, None]
-    return exactly(x @ y.transpose(1, 2)) / both.masked_fill(both == 0, 1)

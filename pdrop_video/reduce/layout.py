@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -94,9 +94,3 @@ def rank(group: Tensor, order: Tensor) -> Tensor:
     sorts = group[order]
     place = torch.arange(len(order), device=order.device) - torch.searchsorted(sorts, sorts)
     return torch.empty_like(order).scatter(0, order, place)
-
-
-def parts(total: int, sizes: Sequence[int]) -> list[int]:
-    """A whole number in whole parts, as even shares of the sizes as can be."""
-    ends = [total * end // max(sum(sizes), 1) for end in accumulate(sizes, initial=0)]
-    return [end - begin for begin, end in pairwise(ends)]

@@ -1,11 +1,11 @@
-"""Entropic optimal transport between two sets of tokens. Knows masses and costs, never what moves."""
+"""Entropic optimal transport between two sets of tokens. Knows masses and costs, never who moves, or why."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..common.ties import settled
+from ..common.ties import exactly, settled
 
 STILL = 0.01
 """Mean change of the sources' scaling under which Sinkhorn's rounds stop, as in AOT's release."""
@@ -56,3 +56,10 @@ def _over(mass: Tensor, reached: Tensor) -> Tensor:
     """As much mass as is wanted over what is reached; where nothing is reached, the mass."""
     reached = reached[..., 0]
     return mass / torch.where(reached > 0, reached, 1)
+
+
+def cosines(x: Tensor, y: Tensor) -> Tensor:
+    """Cosines [batch, x, y] of the rows of [batch, x, hidden] and [batch, y, hidden]; 0 where one is zero."""
+    lengths = [exactly(torch.linalg.vector_norm(each, dim=-1)) for each in (x, y)]
+    both = lengths[0][:, :, None] * lengths[1][:, None]
+    return exactly(x @ y.transpose(1, 2)) / both.masked_fill(both == 0, 1)

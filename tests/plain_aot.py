@@ -80,7 +80,8 @@ def across(y: Rows, x: Rows, behind: int, new: int, **how: Number) -> tuple[list
     time = 1 - math.exp(-(behind**2) / 4.5)
     plan = sinkhorn([[(c - least) * time for c in row] for row in cost], how["eps"], int(how["rounds"]))
     shares = [[each / sum(row) for each in row] for row in plan]
-    stay = sorted(sorted(range(len(x)), key=lambda i: max(shares[i]))[:new])
+    alike = [max(cosine(a, b) for b in y) for a in x]
+    stay = sorted(sorted(range(len(x)), key=lambda i: (max(shares[i]), alike[i]))[:new])
     flows = [i for i in range(len(x)) if i not in stay]
     return [
         (b + sum((shares[i][j] * x[i] for i in flows), np.zeros_like(b))) / (1 + sum(shares[i][j] for i in flows))

@@ -116,7 +116,7 @@ def by_hand(tokens: Tokens, aot: AOT) -> tuple[list[int], list[np.ndarray]]:
             wanted, going = flowing([len(n) for n in numbers], left, aot.quantile)
         else:
             wanted = going = parts(left, [len(n) for n in numbers])
-        now: list[np.ndarray] = []
+        now, heads = list[np.ndarray](), list[int]()
         for t, mine, count, new in zip(steps, numbers, wanted, going, strict=True):
             if not count:
                 continue
@@ -132,7 +132,7 @@ def by_hand(tokens: Tokens, aot: AOT) -> tuple[list[int], list[np.ndarray]]:
                 kept |= {mine[anchors[i]]: y[i] for i in stay}
             else:
                 kept |= {mine[a]: each for a, each in zip(anchors, y, strict=True)}
-        kept |= dict(zip(heads, now, strict=True)) if steps else {}
+        kept |= dict(zip(heads, now, strict=True))
     return sorted(kept), [kept[i] for i in sorted(kept)]
 
 

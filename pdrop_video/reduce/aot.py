@@ -20,10 +20,8 @@ from .segments import flowing, parts
 from .transport import cosines, sinkhorn
 
 ATTENTION = ("attention", "attention_early")
-_TWICE_VARIANCE = 4.5
-"""Of the Gaussian over time, whose sigma is 1.5 steps."""
-_NEVER_ONE = 1e-6
-"""By how much a cosine between steps stays away from -1 and 1."""
+_TWICE_VARIANCE = 4.5  # of the Gaussian over time, whose sigma is 1.5 steps
+_NEVER_ONE = 1e-6  # by how much a cosine between steps stays away from -1 and 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +39,14 @@ class AOT:
 
     These are the numbers of the released code (TyroneLi/AOT). In the paper `spatial` and `mean` are 0.
 
-    Ours: it works on the tokens that enter the language model, not on the tower's patches (the release pools features
-    and anchors alike, which leaves no fixed number). So many go on as `keep` says, of each segment, and how many
-    anchors a step has follows from that and `quantile` (the release tunes a number by hand). Where half of the anchors
-    is no multiple of the windows, those of the highest attention have one more. Sinkhorn stops for each step by itself,
-    in float64 (the release's frames stop together, in their own precision). A segment begins at its first step that has
-    tokens, if a gate left any. The anchors come out once, as means: the release puts the first step's tokens, as they
-    are after 2, in front as well (`duplicate_first`). Where a family says nothing of attention, ``anchors="features"``
-    takes tokens by 1 - cosine to the mean of their step in place of both attentions.
+    Ours: it works on tokens that enter the language model, not on the tower's patches (the release pools features and
+    anchors alike, which leaves no fixed number). So many go on as `keep` says, of each segment; how many anchors a step
+    has follows from that and `quantile` (the release's is tuned by hand). Where half of the anchors is no multiple of
+    the windows, those of the highest attention have one more. Sinkhorn stops for each step by itself, in float64 (the
+    release's frames stop together, in their own precision). A segment begins at its first step that has tokens, if a
+    gate left any. Of equal largest shares the least cosine to an anchor is new. Anchors come out once, as means; the
+    release puts the first step's tokens, as they are after 2, in front as well (`duplicate_first`). For families that
+    say nothing of attention, ``anchors="features"`` takes tokens by 1 - cosine to the mean of their step.
 
     Nothing is carried. A segment is a unit of the stream's steps: the result depends on no chunk's borders.
 
@@ -67,12 +65,10 @@ class AOT:
     windows : int
         Along each side of the picture.
     within, across : bool
-        Whether steps 2 and 3 are done. Without the one, what is no anchor is left out; without the other, all anchors
-        of all steps go on.
+        Whether 2 and 3 are done. Without 2 what is no anchor is left out, without 3 all steps' anchors go on.
     duplicate_first : bool
-        Put the merged anchors where their places are seen last in the segment without having been kept, and the first
-        step's anchors in front as they were before step 3, as the release does. An anchor whose place is not seen
-        again comes out once, so that fewer than `keep` may go on.
+        Put the merged anchors where their places are seen last in the segment without being kept, and what they were
+        before 3 in front. One whose place is not seen again comes out once, so that fewer than `keep` may go on.
     anchors : str
         "attention" or "features".
     unit : int
@@ -265,12 +261,16 @@ class AOT:
             at = torch.tensor(found, device=turn.device)
             into, x, y = head[at], merged[at], now[head[at]]
             there, here = lay.anchors[into], lay.anchors[at]
-            cost = 1 - cosines(x, y).clamp(_NEVER_ONE - 1, 1 - _NEVER_ONE)
+            cosine = cosines(x, y)
+            cost = 1 - cosine.clamp(_NEVER_ONE - 1, 1 - _NEVER_ONE)
             cost = cost - cost.masked_fill(~(here[:, :, None] & there[:, None]), math.inf).amin((1, 2), keepdim=True)
             plan = sinkhorn(cost * (1 - math.exp(-(behind**2) / _TWICE_VARIANCE)), here, there, self.eps, self.rounds)
             rows = plan / plan.sum(2, keepdim=True).clamp(min=1e-9)
-            sure = comparable(rows.amax(2), here, tokens.features.dtype).masked_fill(~here, math.inf)
-            order = turn[at].gather(1, sure.gather(1, turn[at]).argsort(stable=True))
+            order = turn[at]
+            nearest = cosine.masked_fill(~there[:, None], -1).amax(2)
+            for each in (nearest, rows.amax(2)):  # of equal shares, all where one anchor takes everything, by cosine
+                low = comparable(each, here, tokens.features.dtype).masked_fill(~here, math.inf)
+                order = order.gather(1, low.gather(1, order).argsort(stable=True))
             new = torch.zeros_like(here).scatter(1, order, torch.arange(width, device=at.device) < many[at, None])
             rows = (rows * ~new[..., None]).to(x).transpose(1, 2)
             fade = 1 / (1 + rows.sum(2))

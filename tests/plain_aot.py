@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Number = float
 Rows = Sequence[np.ndarray]
 
 
@@ -52,7 +51,7 @@ def chosen(
 
 
 def within(
-    x: Rows, places: Sequence[tuple[int, int]], anchors: Sequence[int], grid: tuple[int, int], **how: Number
+    x: Rows, places: Sequence[tuple[int, int]], anchors: Sequence[int], grid: tuple[int, int], **how: float
 ) -> list[np.ndarray]:
     """The anchors of a step after the others have flown into them."""
     others = [i for i in range(len(x)) if i not in anchors]
@@ -73,7 +72,7 @@ def within(
     return merged
 
 
-def across(y: Rows, x: Rows, behind: int, new: int, **how: Number) -> tuple[list[np.ndarray], list[int]]:
+def across(y: Rows, x: Rows, behind: int, new: int, **how: float) -> tuple[list[np.ndarray], list[int]]:
     """The segment's anchors after a later step has flown into them, and which of its tokens go on by themselves."""
     cost = [[1 - min(max(cosine(a, b), -1 + 1e-6), 1 - 1e-6) for b in y] for a in x]
     least = min(min(row) for row in cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pdrop_video.reduce import Tokens
+from pdrop_video.reduce import Tokens, segments
 from pdrop_video.reduce.aot import AOT
 from pdrop_video.reduce.segments import flowing, parts
 from pdrop_video.reduce.transport import cosines, sinkhorn
@@ -174,6 +175,7 @@ def test_so_many_go_on_as_it_says(how: dict[str, Any]) -> None:
 
 
 def test_how_many_go_on() -> None:
+    assert doctest.testmod(segments) == (0, 1)
     assert flowing([196] * 4, 50, 0.3) == ([26] * 4, [26, 8, 8, 8])  # as many as the release's 26 cells come to
     assert flowing([4, 4, 4, 4], 16, 0.3) == ([4, 4, 4, 4], [4, 4, 4, 4])
     assert flowing([2, 10], 6, 0.3) == ([2, 10], [2, 4])

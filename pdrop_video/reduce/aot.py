@@ -19,7 +19,7 @@ from .layout import Layout, rank
 from .segments import flowing, parts
 from .transport import cosines, sinkhorn
 
-ATTENTION = ("attention", "attention_early")
+ATTENTION = "attention", "attention_early"
 _TWICE_VARIANCE = 4.5  # of the Gaussian over time, whose sigma is 1.5 steps
 _NEVER_ONE = 1e-6  # by how much a cosine between steps stays away from -1 and 1
 
@@ -123,7 +123,7 @@ class AOT:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Anchors, then who flows into whom, then all of it as one row of weights for each that goes on."""
-        # on the host, once: how many tokens each step has; how many go on and how they lie follows from that
+        # the device is asked how many tokens each step has; how many go on follows from that
         counts = torch.bincount(tokens.step, minlength=len(tokens.seconds)).tolist()
         wanted, going, heads = self._budget(counts)
         lay = Layout.of(tokens, self._anchors(tokens, wanted), counts, wanted, rest=self.within)
@@ -135,8 +135,8 @@ class AOT:
         stays = torch.where(begins[:, None], lay.anchors, stays).flatten()
         picked = stays.long().argsort(descending=True, stable=True)[: sum(going)]
         step, number = picked // own.shape[1], picked % own.shape[1]
-        kept, itself = lay.anchor[step, number], torch.eye(own.shape[1]).to(own)
-        rows = lay.rows(step, itself[number] * own[step], given[step, number])
+        kept, itself = lay.anchor[step, number], torch.eye(own.shape[1]).to(own)[number]
+        rows = lay.rows(step, itself * own[step], given[step, number])
         first = begins[step].nonzero()[:, 0]
         step, number = step[first], number[first]
         means, through = rows[first] * faded[step, number, None], taken @ given
@@ -155,8 +155,7 @@ class AOT:
         tokens: Tokens, kept: Tensor, rows: Tensor, first: Tensor, means: Tensor, head: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The merged anchors behind the tokens from which they began, at the latest free one of the same place."""
-        of = head[tokens.step] * tokens.places + tokens.place()
-        number = torch.arange(len(tokens), device=kept.device)
+        of, number = head[tokens.step] * tokens.places + tokens.place(), torch.arange(len(tokens), device=kept.device)
         free = (head[tokens.step] != tokens.step).index_fill(0, kept, False)
         last = torch.full((len(head) * tokens.places,), -1, device=kept.device)
         last = last.scatter_reduce(0, of, torch.where(free, number, -1), "amax")[of[kept[first]]]
@@ -171,8 +170,7 @@ class AOT:
         wanted, going, heads = [0] * len(counts), [0] * len(counts), list(range(len(counts)))
         for begin in range(0, len(counts), self.unit):
             steps = [t for t in range(begin, min(begin + self.unit, len(counts))) if counts[t]]
-            total = sum(counts[t] for t in steps)
-            left = self.left(total)
+            left = self.left(sum(counts[t] for t in steps))
             if not self.across or len(steps) < 2:
                 for t, some in zip(steps, parts(left, [counts[t] for t in steps]), strict=True):
                     wanted[t] = going[t] = some
@@ -289,13 +287,13 @@ class AOT:
         return 0
 
     def flops(self, tokens: int, hidden: int) -> int:
-        """Of one segment of even steps, with all rounds of Sinkhorn."""
-        steps = min(self.unit, tokens)
-        places, kept = tokens / steps, self.left(tokens)
-        spread_over = 1 + self.quantile * (steps - 1) + self.duplicate_first if self.across else steps
-        anchors = min(places, kept / spread_over)
+        """Of one segment of even steps, with all rounds."""
+        steps, kept = min(self.unit, tokens), self.left(tokens)
+        places = tokens / steps
+        times = 1 + self.quantile * (steps - 1) + self.duplicate_first if self.across else steps
+        anchors = min(places, kept / times)
         pairs = steps * anchors * (places - anchors) * self.within
         matches = (steps - 1) * anchors * anchors * self.across
-        # cosines and sums of features, then Sinkhorn's two products a round; lengths; transport put one behind another
-        flops = (pairs + matches) * (4 * hidden + 4 * self.rounds) + 2 * tokens * hidden + 2 * anchors * pairs
+        # cosines and sums of features, Sinkhorn's two products a round; lengths; one transport behind another; the means
+        flops = (pairs + matches) * 4 * (hidden + self.rounds) + 2 * tokens * hidden + 2 * anchors * pairs
         return int(flops) + 2 * kept * tokens * hidden

@@ -294,6 +294,6 @@ class AOT:
         anchors = min(places, kept / times)
         pairs = steps * anchors * (places - anchors) * self.within
         matches = (steps - 1) * anchors * anchors * self.across
-        # cosines and sums of features, Sinkhorn's two products a round; lengths; one transport behind another; the means
+        # cosines and sums of features, two products a round; lengths; one transport behind another; the means
         flops = (pairs + matches) * 4 * (hidden + self.rounds) + 2 * tokens * hidden + 2 * anchors * pairs
         return int(flops) + 2 * kept * tokens * hidden

@@ -8,11 +8,14 @@ from __future__ import annotations
 from ..registry import named
 from .aot import AOT
 from .base import Reduced, Reducer, Tokens
+from .controls import Even, Random
 from .evs import EVS
 
 REDUCERS: dict[str, Reducer] = {
     "aot": AOT(),
+    "even": Even(),
     "evs": EVS(),
+    "random": Random(),
 }
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from families import build, video
+from test_exact import chunks, next_logits
 from torch import Tensor
 
 import pdrop_video as pv
@@ -236,6 +238,22 @@ def test_chunks_do_not_matter(sizes: list[int], dtype: torch.dtype) -> None:
     for step in range(steps):
         tokens = int((~gone[step * 30 : step * 30 + 30]).sum())
         assert sum(step * 30 <= i < step * 30 + 30 for i in got) == (max(1, int(tokens * 0.4)) if tokens else 0)
+
+
+def test_a_streams_chunks_do_not_matter() -> None:
+    """From frames to logits, on a family's own grid."""
+    lm, logits, held = build("llava_onevision"), [], []
+    for sizes in ([6], [1] * 6, [2, 1, 3]):
+        stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None), reducer="dualcomp:keep=0.4")
+        for part, times in chunks(video(6), [0.5 * i for i in range(6)], sizes):
+            stream.push(part, times)
+        table = stream.held()
+        held.append([table.step[table.visual], table.row[table.visual], table.column[table.visual]])
+        logits.append(next_logits(stream))
+        assert len(held[-1][0]) == 6 * int(16 * 0.4)
+    for columns, scores in zip(held[1:], logits[1:], strict=True):
+        assert all(torch.equal(*pair) for pair in zip(columns, held[0], strict=True))
+        torch.testing.assert_close(scores, logits[0], atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("features", ["zeros", "one colour", "a step of noise"])

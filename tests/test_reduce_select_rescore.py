@@ -52,7 +52,7 @@ def test_the_examples_best_within_voxels() -> None:
     torch.testing.assert_close(scores, want)
     stays = best_within(scores, VOXELS, sizes, 0.5, torch.arange(8))
     assert stays.nonzero().flatten().tolist() == [0, 1, 4, 6]
-    for share, counts in ((0.3, [2, 1, 1]), (0.51, [3, 2, 2]), (0.01, [1, 1, 1]), (1.0, [4, 2, 2])):  # rounded up
+    for share, counts in ((0.3, [2, 1, 1]), (0.75, [3, 2, 2]), (0.01, [1, 1, 1]), (1.0, [4, 2, 2])):  # rounded up
         assert torch.bincount(VOXELS[best_within(scores, VOXELS, sizes, share, torch.arange(8))]).tolist() == counts
 
 
@@ -147,6 +147,17 @@ def test_large_chunks_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> Non
     want = SelectRescore(0.3)(tokens, {})[0].kept
     monkeypatch.setattr(select_rescore, "_BLOCK", 7 * 60)
     assert torch.equal(SelectRescore(0.3)(tokens, {})[0].kept, want)
+
+
+def test_products_by_halves() -> None:
+    rows = random(1101)
+    torch.testing.assert_close(select_rescore._products(rows), rows @ rows.mT)
+
+
+def test_a_share_of_a_group_is_not_rounded_up_for_the_last_bit() -> None:
+    group = torch.zeros(70, dtype=torch.int64)
+    assert math.ceil(70 * 0.1) == 8  # as floats have it
+    assert int(best_within(torch.arange(70), group, torch.tensor([70]), 0.1, group).sum()) == 7
 
 
 # -- ties, ragged, at the door -----------------------------------------------------------------------------------------

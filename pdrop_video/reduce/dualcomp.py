@@ -112,9 +112,8 @@ class DualComp:
         if tokens.question is not None and len(tokens.question):
             relevance = (F.normalize(rows, dim=1) @ F.normalize(tokens.question.to(rows), dim=1).mT).amax(1)
             structure = structure * (1 + _normed(exactly(relevance), tokens.step, steps, dtype))
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True).argsort()
         scores = (_shares(each, tokens.step, steps, dtype) for each in (attention, importance, out, structure))
-        # one transfer: whole numbers up to 2 ** 32 are exact in float64
         told = torch.stack([*scores, *(each.to(attention) for each in (tokens.step, root, turn))], 1).cpu().numpy()
         cells = torch.stack([tokens.row, tokens.column], 1).cpu().numpy()
 
@@ -290,8 +289,7 @@ def _normed(scores: Tensor, step: Tensor, steps: int, dtype: torch.dtype) -> Ten
     """From 0 for the least of a step to 1 for the largest; 0 where its type can't tell them apart."""
     low, high = (_by_step(scores, step, steps, how) for how in ("amin", "amax"))
     span = high - low
-    least = 64 * torch.finfo(torch.float32).eps if dtype != torch.float64 else 1e-10
-    least = max(torch.finfo(dtype).eps, least)
+    least = 1e-10 if dtype == torch.float64 else max(torch.finfo(dtype).eps, 1e-5)
     flat = span <= least * torch.maximum(high.abs(), low.abs())
     return torch.where(flat, 0, (scores - low) / span.masked_fill(flat, 1))
 

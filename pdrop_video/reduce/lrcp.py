@@ -132,8 +132,7 @@ def _weights(tokens: Tokens, decay: float) -> tuple[Tensor, Tensor]:
 
     Steps of which a gate left nothing count for nothing, as a chunk of such steps is never seen.
     """
-    shown = torch.zeros(len(tokens.seconds), dtype=torch.float64, device=tokens.step.device)
-    shown = shown.index_fill(0, tokens.step, 1)
+    shown = exactly(torch.zeros(len(tokens.seconds), device=tokens.step.device)).index_fill(0, tokens.step, 1)
     behind = shown.sum() - shown.cumsum(0)
     return (decay**behind)[tokens.step], decay ** shown.sum()
 

@@ -200,12 +200,13 @@ def test_a_rule_in_place_of_the_router(asked: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("sizes", [[1] * 7, [3, 4], [2, 5]])
-def test_chunks_do_not_matter(sizes: list[int], dtype: torch.dtype) -> None:
+def test_chunks_do_not_matter(sizes: list[int], seed: int, dtype: torch.dtype) -> None:
     """A step is reduced by itself, also where others are a thousand times as long."""
     grid, steps = (5, 6), 7
     loud = (10.0 ** torch.arange(-3, 4)).double().repeat_interleave(30)[:, None]
-    features = (random(steps, grid) * loud).to(dtype)
+    features = (random(steps, grid, seed) * loud).to(dtype)
     gone = torch.rand(steps * 30, generator=torch.Generator().manual_seed(1)) < 0.3
     gone[30:60] = True  # a gate left nothing of one step
     method = DualComp(0.4)
@@ -270,6 +271,18 @@ def test_equals_go_by_the_rule_of_ties(features: str) -> None:
         assert len(one.kept) == 2 * method.left(30)
         if one.weights is not None:
             torch.testing.assert_close(one.weights.sum(1), torch.ones(len(one.kept), dtype=torch.float64))
+
+
+def test_a_question_that_all_are_equally_near_changes_nothing() -> None:
+    """However little the rounding makes them differ."""
+    angle = 6.28 * torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.stack([torch.ones(30).double(), angle.cos(), angle.sin()], 1)
+    noise = 1 + 1e-14 * torch.randn(30, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    tokens, method = tokens_of(rows * noise, (5, 6)), DualComp(0.7, 1.0)
+    near = replace(tokens, question=torch.tensor([[1.0, 0, 0]]).double())
+    assert torch.equal(method(tokens, {})[0].kept, method(near, {})[0].kept)
+    other = replace(tokens, question=torch.tensor([[0.0, 1, 0]]).double())
+    assert not torch.equal(method(tokens, {})[0].kept, method(other, {})[0].kept)
 
 
 @pytest.mark.parametrize("bad", [{"keep": 0}, {"geometric": 1.1}, {"tau": -2}, {"theta": -1}, {"scale": 1}])

@@ -155,9 +155,9 @@ def test_products_by_halves() -> None:
 
 
 def test_a_share_of_a_group_is_not_rounded_up_for_the_last_bit() -> None:
-    group = torch.zeros(70, dtype=torch.int64)
-    assert math.ceil(70 * 0.1) == 8  # as floats have it
-    assert int(best_within(torch.arange(70), group, torch.tensor([70]), 0.1, group).sum()) == 7
+    group = torch.zeros(100, dtype=torch.int64)
+    assert math.ceil(100 * 0.07) == 8  # as floats have it
+    assert int(best_within(torch.arange(100), group, torch.tensor([100]), 0.07, group).sum()) == 7
 
 
 # -- ties, ragged, at the door -----------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def best_within(scores: Tensor, group: Tensor, sizes: Tensor, share: float, turn
     order = order[group[order].argsort(stable=True)]  # group by group, the best first
     begins = sizes.cumsum(0) - sizes
     standing = torch.arange(len(group), device=group.device) - begins[group[order]]
-    wanted = (exactly(sizes) * share - 1e-6).ceil().long()  # 70 * .1 is a little above 7
+    wanted = (exactly(sizes) * share - 1e-6).ceil().long()  # 100 * .07 is a little above 7
     return torch.zeros_like(group, dtype=torch.bool).scatter(0, order, standing < wanted[group[order]])
 
 

@@ -6,6 +6,7 @@ One small file a method, listed here by name.
 from __future__ import annotations
 
 from ..registry import named
+from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .dualcomp import DualComp
 from .evs import EVS
@@ -13,6 +14,7 @@ from .lrcp import LRCP
 from .select_rescore import SelectRescore
 
 REDUCERS: dict[str, Reducer] = {
+    "aot": AOT(),
     "evs": EVS(),
     "lrcp": LRCP(),
     "select_rescore": SelectRescore(),

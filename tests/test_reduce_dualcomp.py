@@ -275,10 +275,10 @@ def test_equals_go_by_the_rule_of_ties(features: str) -> None:
 
 def test_a_question_that_all_are_equally_near_changes_nothing() -> None:
     """However little the rounding makes them differ."""
-    angle = 6.28 * torch.rand(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    rows = torch.stack([torch.ones(30).double(), angle.cos(), angle.sin()], 1)
-    noise = 1 + 1e-14 * torch.randn(30, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    tokens, method = tokens_of(rows * noise, (5, 6)), DualComp(0.7, 1.0)
+    angle = 6.28 * torch.rand(81, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.stack([torch.ones(81).double(), angle.cos(), angle.sin()], 1)
+    noise = 1 + 1e-14 * torch.randn(81, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    tokens, method = tokens_of(rows * noise, (9, 9)), DualComp(0.3, 1.0)
     near = replace(tokens, question=torch.tensor([[1.0, 0, 0]]).double())
     assert torch.equal(method(tokens, {})[0].kept, method(near, {})[0].kept)
     other = replace(tokens, question=torch.tensor([[0.0, 1, 0]]).double())

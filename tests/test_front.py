@@ -125,6 +125,7 @@ FRONTS: dict[str, dict[str, Any]] = {
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
+    "lrcp, nothing merged": {"reducer": "lrcp:merge=false"},
     "chequered": {"gate": Chequered()},
     "blind": {"gate": Blind()},
     "threes": {"reducer": Threes()},
@@ -218,7 +219,7 @@ def decoder_logits(lm: pv.VideoLM, entered: Entered, allowed: Tensor, inputs: di
 
 
 @pytest.mark.parametrize("room", [None, 3.0], ids=["unlimited", "evicting"])
-@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged" and "aot" not in name])
+@pytest.mark.parametrize("front", [name for name in FRONTS if name not in ("merged", "lrcp") and "aot" not in name])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_left_out_equals_a_mask(
     family: str, front: str, room: float | None, monkeypatch: pytest.MonkeyPatch

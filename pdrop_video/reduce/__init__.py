@@ -9,13 +9,19 @@ from ..registry import named
 from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .controls import Even, Random
+from .dualcomp import DualComp
 from .evs import EVS
+from .lrcp import LRCP
+from .select_rescore import SelectRescore
 
 REDUCERS: dict[str, Reducer] = {
     "aot": AOT(),
     "even": Even(),
     "evs": EVS(),
     "random": Random(),
+    "lrcp": LRCP(),
+    "select_rescore": SelectRescore(),
+    "dualcomp": DualComp(),
 }
 
 

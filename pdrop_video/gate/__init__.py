@@ -9,10 +9,12 @@ from ..common.checks import shown
 from ..errors import ConfigError
 from ..registry import named
 from .base import Gate, Gated, Watched
+from .event import Event
 from .static import Static
 
 GATES: dict[str, Gate] = {
     "static": Static(),
+    "event": Event(),
 }
 
 

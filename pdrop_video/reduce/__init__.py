@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from ..registry import named
 from .base import Reduced, Reducer, Tokens
+from .event_saliency import EventSaliency
 from .evs import EVS
 
 REDUCERS: dict[str, Reducer] = {
     "evs": EVS(),
+    "event_saliency": EventSaliency(),
 }
 
 

@@ -43,7 +43,12 @@ def test_events_by_hand(kind: torch.dtype) -> None:
             keys.append(number)
             masks.append((total > 0).int().tolist())
             total = torch.zeros(4)
-    want = [[0, 0.0388, 0.4022, 0], [0, 0.0762, 0.0022, 0.2601], [0, 0.1123, 0.0022, 0.0601], [0, 0.2601, -0.5043, 0.0601]]
+    want = [
+        [0, 0.0388, 0.4022, 0],
+        [0, 0.0762, 0.0022, 0.2601],
+        [0, 0.1123, 0.0022, 0.0601],
+        [0, 0.2601, -0.5043, 0.0601],
+    ]
     torch.testing.assert_close(torch.stack(apart), torch.tensor(want, dtype=torch.float64), atol=6e-4, rtol=0)
     assert counts == [[0, 0, 2, 0], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 2, 0]]
     assert keys == [0, 2, 4] and masks == [[0, 0, 1, 1], [0, 1, 1, 0]]
@@ -76,7 +81,9 @@ def by_loops(
         for top in range(0, height, up):
             level.append([])
             for left in range(0, width, over):
-                block = [frame[y][x] for y in range(top, min(top + up, height)) for x in range(left, min(left + over, width))]
+                block = [
+                    frame[y][x] for y in range(top, min(top + up, height)) for x in range(left, min(left + over, width))
+                ]
                 luma = sum(77 * r + 150 * g + 29 * b for r, g, b in block) / len(block)
                 level[-1].append(round(4096 * math.log1p(round(luma / 16) / 16)))
         if not number:
@@ -84,7 +91,8 @@ def by_loops(
             maps.append([[1] * len(line) for line in level])
             total = [[0] * len(line) for line in level]
             continue
-        changes = sorted(a - b for line, before in zip(level, reference) for a, b in zip(line, before))
+        rows = zip(level, reference, strict=True)
+        changes = sorted(a - b for line, before in rows for a, b in zip(line, before, strict=True))
         shift = changes[(len(changes) - 1) // 2] if gate.centred else 0
         for y, line in enumerate(level):
             for x, now in enumerate(line):

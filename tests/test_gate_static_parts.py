@@ -52,7 +52,9 @@ def by_loops(frames: Tensor, side: int, gate: Static) -> tuple[list[int], list[l
     return kept, worth
 
 
-@pytest.mark.parametrize("gate", [Static(1), Static(1, True), Static(1, True, 2), Static(1, False, 1.5), Static(0, True)])
+@pytest.mark.parametrize(
+    "gate", [Static(1), Static(1, True), Static(1, True, 2), Static(1, False, 1.5), Static(0, True)]
+)
 def test_the_rule_as_plain_loops(gate: Static) -> None:
     """However the stream is cut, and within the promised bytes."""
     frames = random_walk(12, 8, 12)
@@ -104,6 +106,9 @@ def test_a_stream_gets_only_what_changed() -> None:
 def test_names() -> None:
     assert gate_named("static:threshold=5") == Static(5)
     assert gate_named("static:max_age=null") == Static()
-    for wrong, said in (("max_age=0", "max_age is 0.0; expected a number above 0"), ("parts=2", "expected True or False")):
+    for wrong, said in (
+        ("max_age=0", "max_age is 0.0; expected a number above 0"),
+        ("parts=2", "expected True or False"),
+    ):
         with pytest.raises(pv.ConfigError, match=said):
             gate_named(f"static:{wrong}")

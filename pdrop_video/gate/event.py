@@ -132,7 +132,8 @@ class Event:
             if key:
                 kept.append(number)
                 events, last = torch.zeros_like(events), watched.seconds[number]
-        assert reference is not None and events is not None
+        assert reference is not None
+        assert events is not None
         moment = torch.tensor(last, dtype=torch.float64)
         carry = {"reference": reference, "events": events, "last": moment, "size": size}
         return Gated(tuple(kept), saliency=torch.cat(maps)), carry

@@ -106,7 +106,7 @@ METHODS = [
     EventSaliency(1.0),
     EventSaliency(0.2),
     EventSaliency(1.0, 0.6, 0.35),
-    EventSaliency(0.8, 0.2, 0),
+    EventSaliency(0.9, 1.2, 0),
 ]
 
 

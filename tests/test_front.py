@@ -571,7 +571,10 @@ BAD = {
     "a number": ({"gate": 3}, "gate is 3; expected one of .*static"),
     "a class": ({"reducer": EVS}, "reducer is <class"),
     "a reducer": ({"gate": EVS()}, r"gate is EVS\(keep=0.5\), which is a reducer; expected a gate"),
-    "a gate": ({"reducer": Static()}, "reducer is Static.threshold=4.0.; expected one of .*evs.*It lacks left, needs"),
+    "a gate": (
+        {"reducer": Static()},
+        "reducer is Static.threshold=4.0, .*; expected one of .*evs.*It lacks left, needs",
+    ),
     "an unknown parameter": ({"reducer": "evs:ratio=0.5"}, "reducer evs has 'ratio=0.5'; expected keep"),
     "a parameter twice": ({"reducer": "evs:keep=0.5,keep=0.5"}, "expected keep, each once"),
     "no value": ({"reducer": "evs:keep"}, "reducer evs has 'keep'; expected keep"),

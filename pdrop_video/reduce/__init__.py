@@ -10,6 +10,7 @@ from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .controls import Even, Random
 from .dualcomp import DualComp
+from .event_saliency import EventSaliency
 from .evs import EVS
 from .lrcp import LRCP
 from .select_rescore import SelectRescore
@@ -22,6 +23,7 @@ REDUCERS: dict[str, Reducer] = {
     "lrcp": LRCP(),
     "select_rescore": SelectRescore(),
     "dualcomp": DualComp(),
+    "event_saliency": EventSaliency(),
 }
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from ..registry import named
 from .base import Reduced, Reducer, Tokens
 from .evs import EVS
+from .forest import ForestPrune
 
 REDUCERS: dict[str, Reducer] = {
     "evs": EVS(),
+    "forest": ForestPrune(),
 }
 
 

@@ -9,10 +9,12 @@ from ..registry import named
 from .base import Reduced, Reducer, Tokens
 from .evs import EVS
 from .forest import ForestPrune
+from .omnirefine import OmniRefine
 
 REDUCERS: dict[str, Reducer] = {
     "evs": EVS(),
     "forest": ForestPrune(),
+    "omnirefine": OmniRefine(),
 }
 
 

@@ -15,13 +15,12 @@ from ..common.checks import choice, real, share, whole
 from ..common.ties import comparable, spread
 from ..registry import Facts
 from .base import Reduced, Tokens
+from .cosines import inverse, level, levels, steps, working
 from .trees import Forest, join
 
 _SIMILAR, _TEMPERATURE, _ROUNDS = 0.5, 0.03, 5
 """G-Prune's own: what counts as an edge, how sharply, and how often mass is handed on."""
 _NEVER = -1e9
-_BITS = {torch.float64: 23, torch.float32: 17, torch.float16: 11}
-"""1 - cosine is compared in multiples of 2 ** -bits; 8 of bfloat16 (see `pdrop_video.common.ties`)."""
 _STEP = 256
 """Tokens of a step, for FLOPs alone."""
 
@@ -113,7 +112,7 @@ class ForestPrune:
         device = tokens.features.device
         if self.release == "one_token":
             return Reduced(torch.arange(len(tokens), device=device)), {}
-        features = tokens.features if tokens.features.dtype == torch.float64 else tokens.features.float()
+        features = working(tokens.features)
         shares = central(tokens, features).cpu().numpy()
         turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
         step, place, turn = torch.stack([tokens.step, tokens.place(), turn]).cpu().numpy()
@@ -128,7 +127,8 @@ class ForestPrune:
 
         roots, count = forest.roots(), self._count(len(tokens), len(chosen))
         if len(roots) > count:
-            change = _levels(features[picked[torch.from_numpy(roots - forest.begin).to(device)]], tokens.features.dtype)
+            unit = F.normalize(features[picked[torch.from_numpy(roots - forest.begin).to(device)]], dim=-1)
+            change = levels(unit @ unit.T, tokens.features.dtype)
             forest.hang(*join(roots, change.cpu().numpy(), len(roots) - count))
         best = forest.shallowest(count, turn[chosen], tokens.since if self.release == "grid" else None)
         forest.keep(best, np.array(tokens.seconds)[step[chosen[best]]])
@@ -154,8 +154,8 @@ class ForestPrune:
         """
         dtype, device, width = tokens.features.dtype, nodes.device, tokens.grid[1]
         ranks, table = self._near(*tokens.grid)
-        most = (_level(1 - self.tau_s, dtype) + 1) * ranks
-        kind, far = (torch.int32, 2**30) if 2 * _level(2, dtype) * ranks < 2**30 else (torch.int64, 2**60)
+        most = (level(self.tau_s, dtype) + 1) * ranks
+        kind, far = (torch.int32, 2**30) if 4 * steps(dtype) * ranks < 2**30 else (torch.int64, 2**60)
         near = torch.from_numpy(np.where(table < 0, far, table)).to(device, kind)
         reach = int((table[:, 0].reshape(tokens.grid)[:, 0] >= 0).sum()) - 1
 
@@ -163,9 +163,8 @@ class ForestPrune:
         order = np.argsort(row, kind="stable")  # within a row by time
         begins = np.searchsorted(row[order], np.arange(tokens.grid[0] + 1))
         there = torch.from_numpy(order).to(device)
-        features = nodes[there]
-        features = features if dtype == torch.float64 else features.float()
-        scale = 1 / features.norm(dim=-1).clamp(min=1e-12)
+        features = working(nodes[there])
+        scale = inverse(features)
         step, place = torch.from_numpy(np.stack([forest.step, forest.place])[:, order]).to(device)
         step = (step - int(forest.step[0])).int()
         equal, spans = [], []
@@ -173,8 +172,8 @@ class ForestPrune:
             high, end = begins[each], begins[each + 1]
             high += np.searchsorted(order[high:end], forest.begin)
             low, up = begins[max(each - reach, 0)], begins[min(each + reach, tokens.grid[0] - 1) + 1]
-            keys = _levels(features[high:end], dtype, features[low:up], scale[high:end], scale[low:up])
-            keys = keys.to(kind).mul_(ranks).add_(near[place[high:end]][:, place[low:up]])
+            cosine = (features[high:end] * scale[high:end, None]) @ features[low:up].T
+            keys = levels(cosine.mul_(scale[low:up]), dtype).to(kind).mul_(ranks).add_(near[place[high:end]][:, place[low:up]])
             ago = step[high:end, None] - step[low:up]
             keys.masked_fill_((ago <= 0).logical_or_(ago > self.window), far)
             best = keys.amin(1, keepdim=True)
@@ -235,21 +234,6 @@ class ForestPrune:
         return int(2 * tokens * step * hidden * (1 + self.nodes**2 * self.window))
 
 
-def _level(change: float, dtype: torch.dtype) -> int:
-    """1 - cosine in whole steps of what a type can tell apart."""
-    return round(change * 2 ** _BITS.get(dtype, 8))
-
-
-def _levels(
-    one: Tensor, dtype: torch.dtype, other: Tensor | None = None, scale: Tensor | None = None, scales: Tensor | None = None
-) -> Tensor:
-    """The same of rows and others [one, other], int32; `scale` is one over their lengths."""
-    scale = 1 / one.norm(dim=-1).clamp(min=1e-12) if scale is None else scale
-    other, scales = (one if other is None else other), (scale if scales is None else scales)
-    steps = float(_level(1, dtype))
-    return ((one * (-steps * scale[:, None])) @ other.T).mul_(scales).add_(steps).round_().int()
-
-
 def central(tokens: Tokens, features: Tensor) -> Tensor:
     """G-Prune's scores as shares of the highest of their step, comparable [tokens]."""
     ranked, slot = gprune(tokens, features)
@@ -261,17 +245,16 @@ def central(tokens: Tokens, features: Tensor) -> Tensor:
 
 def gprune(tokens: Tokens, features: Tensor) -> tuple[Tensor, Tensor]:
     """G-Prune's scores [steps, places], 0 where there is no token, and where in it each token stands [tokens]."""
-    steps, places = len(tokens.seconds), tokens.places
+    many, places = len(tokens.seconds), tokens.places
     slot = tokens.step * places + tokens.place()
     length = features.norm(dim=-1)
-    unit = features.new_zeros(steps * places, features.shape[1])
+    unit = features.new_zeros(many * places, features.shape[1])
     unit[slot] = F.normalize(features, dim=-1)
-    weight, there = features.new_zeros(2, steps * places)
+    weight, there = features.new_zeros(2, many * places)
     weight[slot], there[slot] = length, 1
-    unit, weight, there = unit.view(steps, places, -1), weight.view(steps, 1, -1), there.view(steps, 1, -1) > 0
+    unit, weight, there = unit.view(many, places, -1), weight.view(many, 1, -1), there.view(many, 1, -1) > 0
     cosine = unit @ unit.mT
-    steps = _level(1, tokens.features.dtype)
-    alike = ((1 - cosine) * steps).round() <= _level(1 - _SIMILAR, tokens.features.dtype)
+    alike = levels(cosine, tokens.features.dtype) <= level(_SIMILAR, tokens.features.dtype)
     flow = torch.where(alike, cosine / _TEMPERATURE, -5000.0).masked_fill(~there, _NEVER).softmax(-1)
     degree = (flow > 0).sum(-1)
     for _ in range(_ROUNDS):

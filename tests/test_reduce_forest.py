@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pdrop_video.reduce import Tokens
 from pdrop_video.reduce.forest import ForestPrune, gprune
 from pdrop_video.reduce.trees import join
 
+Plain = list[dict[str, Any]]
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "forest.json").read_text())
 
 
@@ -47,7 +49,7 @@ def part(tokens: Tokens, first: int, last: int, holes: bool = False) -> Tokens:
 
 def filmed(seed: int, T: int, H: int, W: int, d: int, noise: float, groups: int, moves: float) -> np.ndarray:
     """What the traces were made of: pictures of a few kinds of things, some of which change [T, H * W, d]."""
-    random = np.random.RandomState(seed)  # noqa: NPY002 - its numbers never change
+    random = np.random.RandomState(seed)  # whose numbers never change
     kinds = random.randn(groups, d)
     place = random.randint(groups, size=(H, W))
     frames = []
@@ -83,9 +85,7 @@ def in_three() -> Tokens:
     return Tokens(features, step, place // 11, place % 11, (0.0, 1.0, 2.0), (11, 11))
 
 
-@pytest.mark.parametrize(
-    "keep, depths, kept", [(4, [0, 0, 1, 0, 2, 1], [0, 1, 2, 3]), (2, [0, 0, 1, 1, 2, 2], [0, 1])]
-)
+@pytest.mark.parametrize("keep, depths, kept", [(4, [0, 0, 1, 0, 2, 1], [0, 1, 2, 3]), (2, [0, 0, 1, 1, 2, 2], [0, 1])])
 def test_b_trees_by_hand(keep: int, depths: list[int], kept: list[int]) -> None:
     reduced, carried = ForestPrune(keep=keep / 6, nodes=1.0)(in_three(), {})
     assert reduced.kept.tolist() == kept
@@ -114,7 +114,7 @@ def test_released_code(case: dict[str, Any], release: str) -> None:
         torch.testing.assert_close(scores.flatten(), torch.tensor(case["scores"]).double(), atol=2e-7, rtol=0)
 
 
-def plainly(tokens: Tokens, carried: list[dict[str, Any]], method: ForestPrune) -> tuple[list[int], list[dict[str, Any]]]:
+def plainly(tokens: Tokens, carried: Plain, method: ForestPrune) -> tuple[list[int], Plain]:
     """The same by loops over tokens, with dictionaries for nodes; trees are lists shared by their nodes."""
     new: list[dict[str, Any]] = []
     height, width = tokens.grid
@@ -224,7 +224,7 @@ def test_a_still_thing_is_shown_again_in_time() -> None:
         return times
 
     rare, often = shown(1000.0), shown(3.0)
-    assert len(rare) < 3 < len(often) and max(b - a for a, b in zip(often, often[1:], strict=False)) <= 8
+    assert len(rare) < 3 < len(often) and max(b - a for a, b in pairwise(often)) <= 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -234,7 +234,8 @@ def test_equals_and_nothing_at_all(dtype: torch.dtype) -> None:
     for features in (torch.zeros(3, 16, 8), torch.ones(3, 16, 8)):
         reduced, carried = method(laid(features.to(dtype), (4, 4)), {})
         assert len(reduced.kept) == 12 and not carried["features"].isnan().any()
-        shaken = features * (1 + torch.finfo(dtype).eps * torch.rand(3, 16, 8, generator=torch.Generator().manual_seed(0)))
+        noise = torch.rand(3, 16, 8, generator=torch.Generator().manual_seed(0))
+        shaken = features * (1 + torch.finfo(dtype).eps * noise)
         again, _ = method(laid(shaken.to(dtype), (4, 4)), {})
         assert torch.equal(reduced.kept, again.kept)
         one = Tokens(features[0, :1].to(dtype), *torch.tensor([[2], [1], [0]]), (3.0, 4.0, 5.0), (4, 4), 3)

@@ -73,8 +73,8 @@ class ForestPrune:
         Seconds after which a tree that still goes on is shown again.
     release : str
         "none" is the method. "grid" is what the release runs for LLaVA-Video: steps count as thousandths of a depth, so
-        that beyond 1,000 steps they are mixed up, K is counted from the nodes, and nothing fills up. "one_token" is what
-        it runs for LLaVA-OneVision: its result is thrown away, and all tokens go on.
+        that beyond 1,000 steps they are mixed up, K is counted from the nodes, and nothing fills up. "one_token" is
+        what it runs for LLaVA-OneVision: its result is thrown away, and all tokens go on.
 
     Raises
     ------
@@ -173,7 +173,12 @@ class ForestPrune:
             high += np.searchsorted(order[high:end], forest.begin)
             low, up = begins[max(each - reach, 0)], begins[min(each + reach, tokens.grid[0] - 1) + 1]
             cosine = (features[high:end] * scale[high:end, None]) @ features[low:up].T
-            keys = levels(cosine.mul_(scale[low:up]), dtype).to(kind).mul_(ranks).add_(near[place[high:end]][:, place[low:up]])
+            keys = (
+                levels(cosine.mul_(scale[low:up]), dtype)
+                .to(kind)
+                .mul_(ranks)
+                .add_(near[place[high:end]][:, place[low:up]])
+            )
             ago = step[high:end, None] - step[low:up]
             keys.masked_fill_((ago <= 0).logical_or_(ago > self.window), far)
             best = keys.amin(1, keepdim=True)

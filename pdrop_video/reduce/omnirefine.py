@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -104,7 +105,7 @@ class OmniRefine:
             features, carried = self._centred(tokens.features, carried, begins)
         nodes = self._nodes(features, tokens, step, place)
         kept, owners = [], []
-        for low, high in zip(begins, begins[1:], strict=False):
+        for low, high in pairwise(begins):
             if low < high:
                 first, last = np.searchsorted(nodes.anchor, (low, high))
                 part = nodes.part(first, last)
@@ -120,15 +121,22 @@ class OmniRefine:
         return Reduced(torch.from_numpy(went).to(device), weights), dict(carried) if self.centre else {}
 
     @staticmethod
-    def _centred(features: Tensor, carried: Mapping[str, Tensor], begins: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Features less the mean of all so far, and the sum: unit by unit, in the same order however they come."""
+    def _centred(
+        features: Tensor, carried: Mapping[str, Tensor], begins: list[int]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features less the mean of all so far, and the sum: unit by unit, in the same order however they come.
+
+        One more number of some roundings' size, the same for all, makes those alike that are the mean but for rounding.
+        """
         exact, total, parts = exactly(features), exactly(features.new_zeros(features.shape[1] + 1)), []
         if "sum" in carried and carried["sum"].shape == total.shape:
             total = carried["sum"].to(total)
-        for low, high in zip(begins, begins[1:], strict=False):
-            new = torch.cat([exact[low:high].sum(0), total.new_full((1,), high - low)])
-            total = total + new
-            parts.append(exact[low:high] - total[:-1] / total[-1].clamp(min=1))
+        rounding = torch.finfo(features.dtype).eps * (16 if features.element_size() == 2 else 1024)
+        for low, high in pairwise(begins):
+            total = total + torch.cat([exact[low:high].sum(0), total.new_full((1,), high - low)])
+            mean = total[:-1] / total[-1].clamp(min=1)
+            parts.append(F.pad(exact[low:high] - mean, (0, 1)))
+            parts[-1][:, -1] = rounding * mean.norm()
         return torch.cat(parts).to(working(features).dtype), {"sum": total}
 
     def _nodes(self, features: Tensor, tokens: Tokens, step: np.ndarray, place: np.ndarray) -> _Nodes:

@@ -55,7 +55,9 @@ class Quadtree:
 @lru_cache(maxsize=16)
 def quadtree(height: int, width: int) -> Quadtree:
     """Of a grid; the first half takes the odd row or column, a strip splits in two."""
-    regions, children, level, levels = [(0, height, 0, width)], [], [0], []
+    regions, level = [(0, height, 0, width)], [0]
+    children: list[list[int]] = []
+    levels: list[np.ndarray] = []
     while level:
         following, cut = [], []
         for number in level:
@@ -67,17 +69,17 @@ def quadtree(height: int, width: int) -> Quadtree:
                 children.append([len(regions) + i for i in range(len(parts))])
                 following += children[-1]
                 regions += parts
-        levels += [cut] if cut else []
+        levels += [np.array(cut)] if cut else []
         level = following
     table = np.full((len(regions), 4), len(regions))
-    for number, parts in zip((number for cut in levels for number in cut), children, strict=True):
-        table[number, : len(parts)] = parts
+    for number, own in zip((number for cut in levels for number in cut), children, strict=True):
+        table[number, : len(own)] = own
     top, bottom, left, right = np.array(regions).T[..., None]
     row, column = np.divmod(np.arange(height * width), width)
     member = (row >= top) & (row < bottom) & (column >= left) & (column < right)
     far = (2 * row - top - bottom + 1) ** 2 + (2 * column - left - right + 1) ** 2
     cell = np.where(member.sum(1) == 1, member.argmax(1), -1)
-    return Quadtree(tuple(map(np.array, levels)), table, cell, member, far)
+    return Quadtree(tuple(levels), table, cell, member, far)
 
 
 def _halves(begin: int, end: int) -> list[tuple[int, int]]:

@@ -45,16 +45,12 @@ class Forest:
     def of(cls, carried: Mapping[str, Tensor], step: np.ndarray, place: np.ndarray) -> Forest:
         """What was carried, and new nodes that are in no tree yet."""
         table = np.zeros((0, _FIXED), np.int64) if "table" not in carried else carried["table"].cpu().numpy()
-        held, new = table.T, np.full(len(step), -1)
-        return cls(
-            *(np.concatenate(pair) for pair in zip(held, (step, place, new, new), strict=True)),
-            shown=np.zeros(0) if "shown" not in carried else carried["shown"].cpu().numpy().copy(),
-            begin=len(table),
-        )
+        new = np.full(len(step), -1)
+        steps, places, trees, depths = np.concatenate([table, np.stack([step, place, new, new], axis=1)]).T.copy()
+        shown = carried["shown"].cpu().numpy().copy() if "shown" in carried else np.zeros(0)
+        return cls(steps, places, trees, depths, shown, len(table))
 
-    def grow(
-        self, node: np.ndarray, match: np.ndarray, seconds: np.ndarray, since: int, refresh: float
-    ) -> None:
+    def grow(self, node: np.ndarray, match: np.ndarray, seconds: np.ndarray, since: int, refresh: float) -> None:
         """Give every new node its tree, its parent and its depth.
 
         Parameters
@@ -123,7 +119,7 @@ class Forest:
         np.maximum.at(self.shown, self.tree[self.begin :][kept], seconds)
 
     def carried(self, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """What is remembered of the nodes from `first` on [nodes, 4], and when each of their trees was shown [trees]."""
+        """What is remembered of the nodes from `first` on [nodes, 4], and when their trees were shown [trees]."""
         trees, tree = np.unique(self.tree[first:], return_inverse=True)
         table = np.stack([self.step[first:], self.place[first:], tree.reshape(-1), self.depth[first:]], axis=1)
         return np.ascontiguousarray(table), self.shown[trees]
@@ -145,7 +141,7 @@ def join(roots: np.ndarray, change: np.ndarray, times: int) -> tuple[np.ndarray,
     partner = unlike.argmin(1)
     least = unlike[np.arange(len(roots)), partner]  # of a row whose partner is gone: a bound from below
     gone = np.zeros(len(roots), bool)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     while len(pairs) < times:
         one = int(least.argmin())
         other = int(partner[one])

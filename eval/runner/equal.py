@@ -13,8 +13,8 @@ from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 
 STEPS = 45
 """Of a typical short video."""
-TEXT = 48
-"""Tokens of prompt and question."""
+TEXT = 20
+"""Tokens of a question."""
 SMALLEST = 0.01
 WHOLE = pv.Pyramid(stages=1)
 

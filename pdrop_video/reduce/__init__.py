@@ -12,7 +12,9 @@ from .controls import Even, Random
 from .dualcomp import DualComp
 from .event_saliency import EventSaliency
 from .evs import EVS
+from .forest import ForestPrune
 from .lrcp import LRCP
+from .omnirefine import OmniRefine
 from .select_rescore import SelectRescore
 
 REDUCERS: dict[str, Reducer] = {
@@ -24,6 +26,8 @@ REDUCERS: dict[str, Reducer] = {
     "select_rescore": SelectRescore(),
     "dualcomp": DualComp(),
     "event_saliency": EventSaliency(),
+    "forest": ForestPrune(),
+    "omnirefine": OmniRefine(),
 }
 
 

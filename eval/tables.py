@@ -140,36 +140,40 @@ def reduce(way: Way) -> Rows:
     """Gates and reducers against pyramids, fewer frames and controls, at equal FLOPs of the whole way, tower included.
 
     Without a gate nothing costs less than the tower, so for less than half all stand behind the same one, beside fewer
-    frames. What a gate lets on depends on the video; rows say in `flops` what was spent.
+    frames. What a gate lets on depends on the video; the records say what was spent.
     """
     rows: Rows = {"full": {"pyramid": ALL}}
     for gate in GATES:
         rows[f"{gate}, all that it lets on"] = {"pyramid": ALL, "gate": gate}
-    for share in LETS_ON:
+    for share, gates in LETS_ON.items():
         rows[f"fewer frames {share:.0%}"] = {"pyramid": ALL, "fps": 2 * share}
-        for behind, encoded in (("", 1.0), *((f", {gate}", let) for gate, let in LETS_ON[share].items())):
-            gate = {"gate": behind[2:]} if behind else {}
-            schedules = {
-                "pyramid": way.schedule(share, lambda x: pv.Pyramid(ratios=(x, x**2, x**3)), encoded=encoded),
-                "one drop at 2": way.schedule(share, partial(_one_drop, 2), encoded=encoded),
-            }
-            for name, pyramid in schedules.items():
-                if pyramid is not None:
-                    given = {
-                        "layers": list(pyramid.layers or ()) or None,
-                        "ratios": [floor(r * 1e4) / 1e4 for r in pyramid.ratios or ()],
-                    }
-                    rows[f"{name}{behind} {share:.0%}"] = {"pyramid": given, **gate}
-            keep = way.keep(share, encoded=encoded)
-            if keep is None or keep >= 1:
-                continue
-            for reducer, method in REDUCERS.items():
-                line = f"{reducer}:keep={keep}" if hasattr(method, "keep") else reducer
-                given = {"pyramid": ALL, **gate, "reducer": line}
-                facts = facts_of(method)
-                if facts is not None and facts.needs_question:
-                    given["question_aware"] = True
-                rows[f"{reducer}{behind} {share:.0%}"] = given
+        if not gates:
+            rows |= {f"{name} {share:.0%}": given for name, given in _at_equal_cost(way, share, 1.0).items()}
+        for gate, encoded in gates.items():
+            for name, given in _at_equal_cost(way, share, encoded).items():
+                rows[f"{name}, {gate} {share:.0%}"] = {**given, "gate": gate}
+    return rows
+
+
+def _at_equal_cost(way: Way, share: float, encoded: float) -> Rows:
+    """Schedules and reducers that spend a share of all FLOPs where such a share of the steps is encoded."""
+    rows: Rows = {}
+    schedules = {
+        "pyramid": way.schedule(share, lambda x: pv.Pyramid(ratios=(x, x**2, x**3)), encoded=encoded),
+        "one drop at 2": way.schedule(share, partial(_one_drop, 2), encoded=encoded),
+    }
+    for name, pyramid in schedules.items():
+        if pyramid is not None:
+            rows[name] = {"pyramid": _written(pyramid)}
+    keep = way.keep(share, encoded=encoded)
+    if keep is None or keep >= 1:
+        return rows
+    for name, method in REDUCERS.items():
+        says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
+        line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))
+        facts = facts_of(method)
+        asks = {"question_aware": True} if facts is not None and facts.needs_question else {}
+        rows[name] = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name, **asks}
     return rows
 
 

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from ..registry import named
 from .base import Reduced, Reducer, Tokens
+from .dtd import DTD
 from .evs import EVS
+from .fastvid import FastVID, FastVIDAttention
+from .holitom import HoliTom, HoliTomAttention
+from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
+    "dtd": DTD(),
     "evs": EVS(),
+    "fastvid": FastVID(),
+    "holitom": HoliTom(),
+    "vidcom2": VidCom2(),
 }
 
 

@@ -9,21 +9,21 @@ from ..common.ties import settled
 
 
 def distances(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """Euclidean distances over the root of the dimension [tokens, tokens], settled; 0 for two roundings of one state.
+    """Euclidean distances over the root of the dimension [tokens, tokens]; 0 for two roundings of one state.
 
     Parameters
     ----------
     features : Tensor [tokens, hidden]
-        In exact numbers.
+        As `steps.precisely` has them.
     dtype : torch.dtype
         Of what they were before.
     """
     length = features.square().sum(-1)
     both = length[:, None] + length[None, :]
-    square = both - 2 * features @ features.T
+    square = torch.addmm(both, features, features.T, alpha=-2)
     least = max(16 * torch.finfo(dtype).eps ** 2, 64 * torch.finfo(square.dtype).eps)
-    square = square.masked_fill(square <= least * both, 0)
-    return settled((square / features.shape[1]).sqrt(), dtype)
+    square.masked_fill_(square <= least * both, 0)
+    return square.div_(features.shape[1]).sqrt_()
 
 
 def peaks(distance: Tensor, turn: Tensor, count: int, nearest: int, dtype: torch.dtype) -> Tensor:

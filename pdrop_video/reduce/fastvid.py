@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch, whole
-from ..common.ties import exactly, settled, spread, unlike
+from ..common.ties import settled, spread, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import best_of_each, joined, mean_of_each, salience, turn_of, units
+from .steps import best_of_each, joined, mean_of_each, precisely, salience, turn_of, units
 
 _NEAREST = 4
 """Neighbours that make density, the token itself among them, as in the release."""
@@ -102,7 +102,7 @@ class FastVID:
         return joined(parts, len(tokens)), {}
 
     def _unit(self, tokens: Tokens) -> Reduced:
-        features, device = exactly(tokens.features), tokens.step.device
+        features, device = precisely(tokens.features), tokens.step.device
         counted = tokens.step.bincount(minlength=len(tokens.seconds))
         sizes = counted.tolist()
         salient, peaked, segments = [], [], self._segments(tokens, features, counted)

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, whole
-from ..common.ties import exactly, settled, unlike
+from ..common.ties import settled, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import best_of_each, joined, salience, turn_of, units
+from .steps import best_of_each, joined, precisely, salience, turn_of, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class HoliTom:
         return joined(parts, len(tokens)), {}
 
     def _unit(self, tokens: Tokens) -> Reduced:
-        features = exactly(tokens.features)
+        features = precisely(tokens.features)
         number = torch.full((len(tokens.seconds), tokens.places), -1, device=tokens.step.device)
         number[tokens.step, tokens.place()] = torch.arange(len(tokens), device=number.device)
         alike = self._alike(features, number, tokens.features.dtype).cpu().numpy()
@@ -151,7 +151,7 @@ class HoliTom:
         distance = distances(features, dtype)
         # with fewer neighbours every token is as dense as any other
         centres = peaks(distance, turn, count, min(self.nearest, max(count, 2)), dtype)
-        nearest = distance[:, centres].argmin(1)
+        nearest = settled(distance[:, centres], dtype).argmin(1)
         among = torch.zeros(count, len(features), dtype=features.dtype, device=features.device)
         others = torch.ones(len(features), dtype=torch.bool, device=features.device).index_fill(0, centres, False)
         among[nearest[others], others.nonzero()[:, 0]] = 1

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, whole
-from ..common.ties import exactly, settled
+from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .steps import best_of_each, joined, mean_of_each, units
+from .steps import best_of_each, joined, mean_of_each, precisely, units
 
 _WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the Gaussian kernels, as the release has them."""
@@ -83,7 +83,7 @@ class VidCom2:
         return joined(parts, len(tokens)), state
 
     def _unit(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        features = exactly(tokens.features)
+        features = precisely(tokens.features)
         channels = carried["channels"] if carried else self._channels(features, tokens.features.dtype)
         features = F.normalize(features[:, channels.to(features.device)], dim=-1)
         total, count = features.sum(0), torch.tensor(len(tokens), device=features.device)

@@ -59,7 +59,7 @@ def sound(reduced: Reduced, tokens: Tokens) -> None:
     """Ascending numbers of tokens, each a proper mean of finite ones."""
     kept = reduced.kept
     assert kept.dtype == torch.int64 and (kept[1:] > kept[:-1]).all()
-    assert not len(kept) or (0 <= kept[0] and kept[-1] < len(tokens))
+    assert not len(kept) or (kept[0] >= 0 and kept[-1] < len(tokens))
     if reduced.weights is not None:
         assert reduced.weights.shape == (len(kept), len(tokens)) and (reduced.weights >= 0).all()
         torch.testing.assert_close(reduced.weights.sum(1), torch.ones_like(reduced.weights[:, 0]))

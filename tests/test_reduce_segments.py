@@ -49,6 +49,12 @@ def test_runs_save_the_most(longest: int) -> None:
             assert saved(alike, runs) == count == max(saved(alike, each) for each in divisions(steps, longest))
 
 
+def test_of_divisions_that_save_as_much_the_first_runs_stay_short() -> None:
+    """Nothing alike: single steps. One place alike and then another: the earlier two steps are the run."""
+    assert runs_of(np.zeros((3, 4), bool), 1024) == ([(0, 0), (1, 1), (2, 2), (3, 3)], 0)
+    assert runs_of(np.eye(2, dtype=bool), 1024) == ([(0, 1), (2, 2)], 1)
+
+
 def dpc(points: list[list[float]], count: int, nearest: int) -> list[int]:
     """DPC-kNN as plain loops, for points of which no two are equally dense."""
     far = [[math.dist(a, b) / math.sqrt(len(a)) for b in points] for a in points]

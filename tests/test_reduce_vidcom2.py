@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def by_formula(chunks: list[Tensor], keep: float, temperature: float, places: in
 def test_by_formula(keep: float, temperature: float, cuts: list[int]) -> None:
     features = clip(8, 12, seed=5)
     ends = [0, *cuts, 8]
-    chunks = [features[12 * a : 12 * b] for a, b in zip(ends, ends[1:], strict=False)]
+    chunks = [features[12 * a : 12 * b] for a, b in pairwise(ends)]
     reducer = VidCom2(keep, temperature=temperature)
     assert streamed(reducer, features, GRID, cuts) == by_formula(chunks, keep, temperature, 12)
 

@@ -9,8 +9,8 @@ from ..registry import named
 from .base import Reduced, Reducer, Tokens
 from .dtd import DTD
 from .evs import EVS
-from .fastvid import FastVID, FastVIDAttention
-from .holitom import HoliTom, HoliTomAttention
+from .fastvid import FastVID
+from .holitom import HoliTom
 from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -140,7 +141,7 @@ class FastVID:
         least = -(-steps // _STEPS_A_SEGMENT) if self.segments is None else self.segments
         cut = (change > line).index_fill(0, order[: least - 1], True)
         cuts = [-1, *cut.nonzero()[:, 0].tolist(), steps - 1]
-        return [(before + 1, last) for before, last in zip(cuts, cuts[1:], strict=False)]
+        return [(before + 1, last) for before, last in pairwise(cuts)]
 
     def _budgets(self, sizes: list[int]) -> tuple[list[int], list[int]]:
         """How many salient tokens and how many peaks each step of a segment keeps."""
@@ -184,7 +185,7 @@ class FastVID:
         return 0
 
     def flops(self, tokens: int, hidden: int) -> int:
-        """At most, since segments depend on what is shown: a distance or cosine for each pair, and a mean of each step."""
+        """At most, since segments depend on what is shown: one product for each pair, and a mean of each step."""
         return 2 * tokens * tokens * hidden + 4 * tokens * hidden
 
 

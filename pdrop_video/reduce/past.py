@@ -1,4 +1,4 @@
-"""What a place showed before: for reducers that compare each token with the step before it, over all chunks' borders."""
+"""What a place showed before: for reducers that compare each token with the step before, over chunks' borders."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ One small file a method, listed here by name.
 from __future__ import annotations
 
 from ..registry import named
+from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .dtd import DTD
 from .evs import EVS
@@ -15,6 +16,7 @@ from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
     "dtd": DTD(),
+    "aot": AOT(),
     "evs": EVS(),
     "fastvid": FastVID(),
     "holitom": HoliTom(),

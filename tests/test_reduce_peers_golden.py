@@ -67,7 +67,7 @@ def test_vidcom2(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", cases("holitom"))
 def test_holitom(case: dict[str, Any]) -> None:
     said = {name: case[name] for name in ("keep", "threshold", "context", "own", "nearest")}
-    reduced, tokens = run(HoliTom(**said), case)
+    reduced, tokens = run(HoliTom(**said, salient="attention"), case)
     assert reduced.kept.tolist() == case["kept"]
     torch.testing.assert_close(merged(reduced, tokens), torch.tensor(case["merged"]).double(), atol=6e-4, rtol=0)
 
@@ -75,6 +75,6 @@ def test_holitom(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", cases("fastvid"))
 def test_fastvid(case: dict[str, Any]) -> None:
     said = {name: case[name] for name in ("keep", "segments", "threshold", "context", "period", "own", "parallel")}
-    reduced, tokens = run(FastVID(**said), case)
+    reduced, tokens = run(FastVID(**said, salient="attention"), case)
     assert reduced.kept.tolist() == case["kept"]
     torch.testing.assert_close(merged(reduced, tokens), torch.tensor(case["merged"]).double(), atol=6e-4, rtol=0)

@@ -16,8 +16,8 @@ from torch import Tensor
 import pdrop_video as pv
 from pdrop_video.reduce import Reducer
 from pdrop_video.reduce.density import distances, peaks
-from pdrop_video.reduce.fastvid import FastVID, FastVIDAttention
-from pdrop_video.reduce.holitom import HoliTom, HoliTomAttention, runs_of
+from pdrop_video.reduce.fastvid import FastVID
+from pdrop_video.reduce.holitom import HoliTom, runs_of
 
 GRID = (4, 4)
 METHODS = [HoliTom(0.3), HoliTom(0.4, 0.9, context=0.5, own=None), FastVID(0.3), FastVID(0.3, parallel=True)]
@@ -94,7 +94,7 @@ def test_holitom_by_hand() -> None:
     change = [one + two, one - two, -one - two, two - one]
     still = [torch.tensor([0, 0, 1, 0.1 * i], dtype=torch.float64) for i in range(4)]
     features = torch.stack([torch.stack([still[i], jump[i], change[i]]) for i in range(4)]).flatten(0, 1)
-    tokens = replace(tokens_of(features, (1, 3)), tower={"attention": torch.arange(12.0)})
+    tokens = tokens_of(features, (1, 3))
     # two runs of two steps save 2 * 2 tokens, one run of four saves 3: of 8 left each that stands still stays
     reduced, _ = HoliTom(1.0)(tokens, {})
     assert reduced.kept.tolist() == [0, 1, 2, 5, 6, 7, 8, 11]
@@ -160,7 +160,8 @@ def test_ragged_chunks_zeros_and_one_token(reducer: Reducer, dtype: torch.dtype)
     assert reducer(one, {})[0].kept.tolist() == [0]
     zeros = tokens_of(torch.zeros(48, 8, dtype=dtype), GRID)
     sound(reducer(zeros, {})[0], zeros)
-    assert reducer(replace(zeros, tower={"attention": torch.ones(48)}), {})[0].kept.numel()
+    told = replace(zeros, tower={"attention": torch.ones(48)})
+    sound(replace(reducer, salient="attention")(told, {})[0], told)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize("reducer", METHODS)
@@ -174,17 +175,20 @@ def test_last_bits_do_not_matter(reducer: Reducer) -> None:
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("pair", [(HoliTom(0.2), HoliTomAttention(0.2)), (FastVID(0.2), FastVIDAttention(0.2))])
-def test_the_towers_attention_is_what_is_salient(pair: tuple[Reducer, Reducer]) -> None:
-    """The same method, which insists on what the other takes where it is there."""
-    either, needy = pair
-    assert either.needs == () and needy.needs == ("attention",)
+@pytest.mark.parametrize("method", [HoliTom, FastVID])
+def test_the_towers_attention_is_what_is_salient(method: type[HoliTom] | type[FastVID]) -> None:
+    """Where it is asked for."""
+    by_features, by_attention = method(0.2), method(0.2, salient="attention")
+    assert by_features.needs == () and by_attention.needs == ("attention",)
     tokens = tokens_of(clip(4, 16, seed=3, still=0.1), GRID)
     attention = torch.zeros(64).index_fill(0, torch.tensor([3, 20, 40, 60]), 1.0)
     told = replace(tokens, tower={"attention": attention})
-    assert {3, 20, 40, 60} <= set(needy(told, {})[0].kept.tolist())
-    assert torch.equal(needy(told, {})[0].kept, either(told, {})[0].kept)
-    assert not torch.equal(either(told, {})[0].kept, either(tokens, {})[0].kept)
+    assert {3, 20, 40, 60} <= set(by_attention(told, {})[0].kept.tolist())
+    assert torch.equal(by_features(told, {})[0].kept, by_features(tokens, {})[0].kept)
+    # what is least like the mean of its step: one token of each that points away from the others
+    away = torch.ones(64, 8, dtype=torch.float64) + 0.1 * tokens.features
+    away[[5, 30, 33, 50]] *= -1
+    assert {5, 30, 33, 50} <= set(method(0.2, threshold=0.999)(replace(tokens, features=away), {})[0].kept.tolist())
 
 
 def test_settings() -> None:
@@ -194,6 +198,7 @@ def test_settings() -> None:
         (HoliTom, {"context": -1}),
         (HoliTom, {"own": 2}),
         (HoliTom, {"nearest": 0}),
+        (HoliTom, {"salient": "norm"}),
         (FastVID, {"segments": 0}),
         (FastVID, {"period": 0}),
         (FastVID, {"parallel": 1}),

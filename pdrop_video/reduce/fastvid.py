@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import real, share, switch, whole
+from ..common.checks import choice, real, share, switch, whole
 from ..common.ties import settled, spread, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import best_of_each, joined, mean_of_each, precisely, salience, turn_of, units
+from .steps import SALIENT, best_of_each, joined, mean_of_each, precisely, salience, turn_of, units
 
 _NEAREST = 4
 """Neighbours that make density, the token itself among them, as in the release."""
@@ -38,12 +38,16 @@ class FastVID:
     merged into it.
 
     Ours: steps are compared by the means of their tokens, as the release does for Qwen2.5-VL, since SigLIP's pooled
-    vector is not handed over; salient is, where the family's tower says nothing of its attention, what is least like
-    the mean of its step (`fastvid_attention` insists on the tower's). There are at least as many segments as make one
-    in four steps, the release's 8 of 32 frames, unless `segments` says how many. Equal densities go by an order spread
-    over the picture, where the release adds random noise; at least one token stays. Nothing is carried. Segments end
-    with the chunk: where it begins and ends matters to the segments at its ends and to which cuts are made; with `unit`
-    it does not matter.
+    vector is not handed over. Salient is what is least like the mean of its step, so that every family can do it; with
+    ``salient="attention"`` it is what receives attention in the tower's last layer, as the release has it for
+    Qwen2.5-VL (for SigLIP it has the attention of its pooling head). There are at least as many segments as make one in
+    four steps, the release's 8 of 32 frames, unless `segments` says how many. Equal densities go by an order spread
+    over the picture, where the release adds random noise; anchors never get more than they have, where the release
+    raises; at least one token stays.
+
+    Nothing is carried. Segments end with the chunk, and how many cuts are made follows from its length: what stays
+    depends on where chunks begin and end, but never more than int(tokens * keep) of each step in the mean, or one
+    token. With `unit` it does not depend on chunks; pushes of a frame or two need that to have segments at all.
 
     Parameters
     ----------
@@ -61,6 +65,8 @@ class FastVID:
         Least weight of a peak beside what is merged into it: its beta.
     parallel : bool
         The release's parallel form.
+    salient : str
+        "features", or "attention" that a token receives in the tower's last layer, for families that hand it over.
     unit : int
         Steps that are reduced together, whatever the chunks; 1 for those of a chunk.
 
@@ -70,7 +76,6 @@ class FastVID:
         If one of them is out of range.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
         says="what is salient in each step, and peaks of density as means over segments of like steps",
         paper="FastVID, arXiv 2503.11187",
@@ -82,10 +87,12 @@ class FastVID:
     period: int = 4
     own: float = 0.6
     parallel: bool = False
+    salient: str = "features"
     unit: int = 1
 
     def __post_init__(self) -> None:
         """Check all of them."""
+        object.__setattr__(self, "salient", choice("salient", self.salient, SALIENT))
         object.__setattr__(self, "keep", share("keep", self.keep))
         if self.segments is not None:
             object.__setattr__(self, "segments", whole("segments", self.segments))
@@ -95,6 +102,11 @@ class FastVID:
         for name in ("period", "unit"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
         switch("parallel", self.parallel)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The tower's attention, if that is what is salient."""
+        return ("attention",) if self.salient == "attention" else ()
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
@@ -111,7 +123,7 @@ class FastVID:
             salient_here, peaked_here = self._budgets(sizes[first : last + 1])
             salient += salient_here
             peaked += peaked_here
-        chosen = best_of_each(tokens, salience(tokens), torch.tensor(salient, device=device))
+        chosen = best_of_each(tokens, salience(tokens, self.salient), torch.tensor(salient, device=device))
         merged = Merged(tokens)
         merged.alone(chosen.nonzero()[:, 0])
         begins = [sum(sizes[:step]) for step in range(len(sizes) + 1)]
@@ -126,7 +138,7 @@ class FastVID:
                     dtype = tokens.features.dtype
                     best = peaks(distances(features[here], dtype), turn[here], peaked[step], _NEAREST, dtype)
                     self._merge(unit, here[best], around, dtype, merged)
-        return merged.reduced(salience)
+        return merged.reduced(self.salient)
 
     def _segments(self, tokens: Tokens, features: Tensor, sizes: Tensor) -> list[tuple[int, int]]:
         """First and last step of each."""
@@ -187,17 +199,6 @@ class FastVID:
     def flops(self, tokens: int, hidden: int) -> int:
         """At most, since segments depend on what is shown: one product for each pair, and a mean of each step."""
         return 2 * tokens * tokens * hidden + 4 * tokens * hidden
-
-
-@dataclass(frozen=True, slots=True)
-class FastVIDAttention(FastVID):
-    """`FastVID` for families that hand over their tower's attention: what is salient is what the release means."""
-
-    needs: ClassVar[tuple[str, ...]] = ("attention",)
-    facts: ClassVar[Facts] = Facts(
-        says="as `fastvid`, what is salient by the vision tower's attention",
-        paper="FastVID, arXiv 2503.11187",
-    )
 
 
 def _shared(count: int, among: int) -> list[int]:

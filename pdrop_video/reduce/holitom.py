@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import real, share, whole
+from ..common.checks import choice, real, share, whole
 from ..common.ties import settled, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import best_of_each, joined, precisely, salience, turn_of, units
+from .steps import SALIENT, best_of_each, joined, precisely, salience, turn_of, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,20 @@ class HoliTom:
     tokens as possible are alike throughout their run: each such place becomes one token, the mean over its run, in the
     run's first step. What is left of the budget after that is a share of both kinds. Of the tokens that stand still it
     is the peaks of density (DPC-kNN), each merged with those nearest to it; of the others, step by step, the salient
-    ones, and of those between them as many peaks as `context` says. For a chunk that holds a whole video this is the
-    release, but for the order of tokens, which here is that of their places.
+    ones, and of those between them as many peaks as `context` says (as released it raises above 0). For a chunk that
+    holds a whole video this is the release, but for the order of tokens, which here is that of their places.
 
     How many stay depends on what is shown: shares are rounded run by run, up for tokens that change.
 
-    Ours: salient is, where the family's tower says nothing of its attention, what is least like the mean of its step;
-    `holitom_attention` insists on the tower's (SigLIP's or the family's own: received in the last layer, mean over
-    heads and queries). Equal densities go by an order spread over the picture, where the release adds random noise. A
-    place that a gate left out ends what stands still there; at least one token stays. Nothing is carried. Runs end with
-    the chunk: where it begins and ends matters to the runs at its ends and to the share that is left; with `unit` it
-    does not matter.
+    Ours: salient is what is least like the mean of its step, so that every family can do it; with
+    ``salient="attention"`` it is what the release goes by, the attention that a token receives in the tower's last
+    layer. Equal densities go by an order spread over the picture, where the release adds random noise; for one peak
+    alone density has two neighbours, not one, which is the token itself. A place that a gate left out ends what stands
+    still there; at least one token stays.
+
+    Nothing is carried. Runs end with the chunk: what stays depends on where chunks begin and end, within one and a half
+    tokens a step of its share. With `unit` it does not depend on chunks; pushes of a frame or two need that to have
+    runs at all.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ class HoliTom:
         Neighbours that make density, the token itself among them.
     longest : int
         Steps of a run at most.
+    salient : str
+        "features", or "attention" that a token receives in the tower's last layer, for families that hand it over.
     unit : int
         Steps that are reduced together, whatever the chunks; 1 for those of a chunk.
 
@@ -64,7 +69,6 @@ class HoliTom:
         If one of them is out of range.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
         says="runs of like visual tokens merged over time, then peaks of density and what is salient",
         paper="HoliTom, arXiv 2505.21334",
@@ -75,10 +79,12 @@ class HoliTom:
     own: float | None = 0.6
     nearest: int = 7
     longest: int = 1024
+    salient: str = "features"
     unit: int = 1
 
     def __post_init__(self) -> None:
         """Check all of them."""
+        object.__setattr__(self, "salient", choice("salient", self.salient, SALIENT))
         object.__setattr__(self, "keep", share("keep", self.keep))
         object.__setattr__(self, "threshold", real("threshold", self.threshold, -1, 1))
         object.__setattr__(self, "context", real("context", self.context, 0, 1))
@@ -86,6 +92,11 @@ class HoliTom:
             object.__setattr__(self, "own", real("own", self.own, 0, 1))
         for name in ("nearest", "longest", "unit"):
             object.__setattr__(self, name, whole(name, getattr(self, name)))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The tower's attention, if that is what is salient."""
+        return ("attention",) if self.salient == "attention" else ()
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
@@ -116,7 +127,7 @@ class HoliTom:
                 chain = number[first : last + 1, places]  # [steps, places]
                 mean = features[chain].mean(0)
                 self._cluster(mean, turn[chain[0]], chain, count, tokens.features.dtype, merged)
-        return merged.reduced(salience)
+        return merged.reduced(self.salient)
 
     def _alike(self, features: Tensor, number: Tensor, dtype: torch.dtype) -> Tensor:
         """Whether each place is alike in a step and the next one [steps - 1, places]."""
@@ -133,7 +144,7 @@ class HoliTom:
         kept = [math.ceil(size * rate) for size in sizes]
         salient = [round(count * (1 - self.context)) for count in kept]
         counts = torch.tensor([*salient, 0], device=changes.device)
-        chosen = best_of_each(tokens, salience(tokens), counts, tokens.step.masked_fill(~changes, steps))
+        chosen = best_of_each(tokens, salience(tokens, self.salient), counts, tokens.step.masked_fill(~changes, steps))
         merged.alone(chosen.nonzero()[:, 0])
         if kept == salient:
             return
@@ -175,17 +186,6 @@ class HoliTom:
     def flops(self, tokens: int, hidden: int) -> int:
         """At most, since the runs depend on what is shown: one distance for each pair, and a cosine."""
         return 2 * tokens * tokens * hidden + 6 * tokens * hidden
-
-
-@dataclass(frozen=True, slots=True)
-class HoliTomAttention(HoliTom):
-    """`HoliTom` for families that hand over their tower's attention: what is salient is what the release means."""
-
-    needs: ClassVar[tuple[str, ...]] = ("attention",)
-    facts: ClassVar[Facts] = Facts(
-        says="as `holitom`, what is salient by the vision tower's attention",
-        paper="HoliTom, arXiv 2505.21334",
-    )
 
 
 def runs_of(alike: np.ndarray, longest: int) -> tuple[list[tuple[int, int]], int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .base import Reduced, Tokens
+from .steps import salience
 
 
 class Merged:
@@ -40,10 +39,10 @@ class Merged:
         """
         self._parts.append((numbers, chain.flatten(), (weights / len(chain)).repeat(1, len(chain))))
 
-    def reduced(self, salience: Callable[[Tokens], Tensor]) -> Reduced:
+    def reduced(self, salient: str) -> Reduced:
         """The answer; where nothing was kept, the one token that is most salient."""
         if not sum(len(numbers) for numbers, _, _ in self._parts):
-            self.alone(self.tokens.best(salience(self.tokens), 1))
+            self.alone(self.tokens.best(salience(self.tokens, salient), 1))
         kept = torch.cat([numbers for numbers, _, _ in self._parts]).sort().values
         features = self.tokens.features
         exact = torch.promote_types(features.dtype, torch.float32)

@@ -12,6 +12,8 @@ from torch import Tensor
 from ..common.ties import comparable, exactly, spread, unlike
 from .base import Reduced, Tokens
 
+SALIENT = ("features", "attention")
+
 
 def turn_of(tokens: Tokens) -> Tensor:
     """Who goes first among equals [tokens], the smallest first."""
@@ -55,15 +57,14 @@ def mean_of_each(values: Tensor, step: Tensor, sizes: Tensor) -> Tensor:
     return total / sizes.clamp(min=1).to(values).reshape(-1, *[1] * (values.ndim - 1))
 
 
-def salience(tokens: Tokens) -> Tensor:
+def salience(tokens: Tokens, by: str = "features") -> Tensor:
     """What stands out in each picture [tokens].
 
-    The attention that each token receives in the vision tower's last layer, where it was asked for. Ours, for towers
+    By "attention": what each token receives in the vision tower's last layer. By "features", which is ours, for towers
     that don't say: 1 - cosine to the mean of its step.
     """
-    attention = tokens.tower.get("attention")
-    if attention is not None:
-        return exactly(attention)
+    if by == "attention":
+        return exactly(tokens.tower["attention"])
     features = F.normalize(precisely(tokens.features), dim=-1)
     mean = mean_of_each(features, tokens.step, tokens.step.bincount(minlength=len(tokens.seconds)))
     return unlike((features * F.normalize(mean, dim=-1)[tokens.step]).sum(-1), tokens.features.dtype)

@@ -80,7 +80,7 @@ class FastVID:
         says="what is salient in each step, and peaks of density as means over segments of like steps",
         paper="FastVID, arXiv 2503.11187",
     )
-    keep: float = 0.1
+    keep: float = 0.25
     segments: int | None = None
     threshold: float = 0.9
     context: float = 0.4

@@ -73,7 +73,7 @@ class HoliTom:
         says="runs of like visual tokens merged over time, then peaks of density and what is salient",
         paper="HoliTom, arXiv 2505.21334",
     )
-    keep: float = 0.15
+    keep: float = 0.25
     threshold: float = 0.8
     context: float = 0.0
     own: float | None = 0.6

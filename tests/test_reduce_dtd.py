@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import build, video
 from peers import clip, ragged, some, sound, streamed
+from test_exact import next_logits
 from test_front import tokens_of
 
 import pdrop_video as pv
@@ -81,6 +83,20 @@ def test_zeros_and_small_numbers(dtype: torch.dtype) -> None:
         assert carried["last"].isfinite().all() and carried["last"].dtype == dtype
     zeros = [i for i, feature in enumerate(features) if not feature.any()]
     assert set(zeros) <= set(streamed(DTD(0.1), features, GRID, [2]))
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
+def test_pushes_that_show_nothing_new(family: str) -> None:
+    """Of a still stream nothing enters after its first step, and what is asked is answered."""
+    lm = build(family)
+    stream = lm.stream(reducer="dtd", pyramid=pv.Pyramid(stages=1))
+    picture, entered = video(1).repeat(4, 1, 1, 1), []
+    for number in range(3):
+        stream.push(pv.FrameChunk(picture, tuple(2.0 * number + 0.5 * i for i in range(4))))
+        entered.append(stream.visual_tokens)
+        assert torch.isfinite(next_logits(stream)).all()
+    assert entered[0] == entered[1] == entered[2] > 0
+    assert stream.status.seconds == (0.0, 5.5)
 
 
 def test_settings() -> None:

@@ -132,7 +132,7 @@ FRONTS: dict[str, dict[str, Any]] = {
     "threes behind a gate": {"gate": Chequered(), "reducer": Threes()},
 }
 """Every listed method by itself, and strangers."""
-MERGING = ("merged", "omnirefine", "lrcp", "aot", "aot behind a gate")
+MERGING = ("merged", "omnirefine", "lrcp", "aot", "aot behind a gate", "holitom", "fastvid", "relevance_pooling")
 """Those whose tokens are means, which a mask alone is not equal to."""
 CROSS = [
     (family, front)

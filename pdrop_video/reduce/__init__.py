@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from ..registry import named
 from .base import Reduced, Reducer, Tokens
+from .dualcomp import DualComp
 from .evs import EVS
+from .lrcp import LRCP
+from .select_rescore import SelectRescore
 
 REDUCERS: dict[str, Reducer] = {
     "evs": EVS(),
+    "lrcp": LRCP(),
+    "select_rescore": SelectRescore(),
+    "dualcomp": DualComp(),
 }
 
 

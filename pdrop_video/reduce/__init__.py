@@ -9,14 +9,20 @@ from ..registry import named
 from .base import Reduced, Reducer, Tokens
 from .dualcomp import DualComp
 from .evs import EVS
+from .learnpruner import LearnPruner
 from .lrcp import LRCP
+from .relevance_pooling import RelevancePooling
 from .select_rescore import SelectRescore
+from .sppruner import SPpruner
 
 REDUCERS: dict[str, Reducer] = {
     "evs": EVS(),
     "lrcp": LRCP(),
     "select_rescore": SelectRescore(),
     "dualcomp": DualComp(),
+    "learnpruner": LearnPruner(),
+    "sppruner": SPpruner(),
+    "relevance_pooling": RelevancePooling(),
 }
 
 

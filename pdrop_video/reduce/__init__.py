@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..registry import named
 from .base import Reduced, Reducer, Tokens
+from .desap import DeSAP
 from .dualcomp import DualComp
 from .evs import EVS
 from .learnpruner import LearnPruner
@@ -23,6 +24,7 @@ REDUCERS: dict[str, Reducer] = {
     "learnpruner": LearnPruner(),
     "sppruner": SPpruner(),
     "relevance_pooling": RelevancePooling(),
+    "desap": DeSAP(),
 }
 
 

@@ -140,15 +140,15 @@ class Adapter(Worded, Attended, ABC):
         return None
 
     def part(self, worth: Tensor) -> Tower | None:
-        """What `encode` multiplies for one step of which `worth` [rows, columns] says what is encoded; or None."""
+        """What `encode_some` multiplies for one step of which `worth` [rows, columns] says what is encoded; or None."""
         return self.tower(*worth.shape)
 
     def look_flops(
         self, size: tuple[int, int], steps: int, worth: Tensor | None = None, knowing: Iterable[str] = ()
     ) -> int | None:
         """FLOPs of `look` at so many steps of (h, w) visual tokens; None if nobody said what the tower multiplies."""
-        told = self.told(knowing).values()
-        if worth is None:
+        told = {*self.told(knowing).values()}
+        if worth is None or not self.parts:
             tower = self.tower(*size)
             return None if tower is None else tower.flops(steps, told)
         towers = [self.part(step) for step in worth]

@@ -57,7 +57,7 @@ class Qwen3VL(Qwen2VL):
             spatial_merge_size=self.merge,
         )
         told = {"interp_indices": learned[rows], "interp_weights": shares[rows]}
-        return super().placed(grid, groups, rows) | told
+        return Qwen2VL.placed(self, grid, groups, rows) | told  # not super: Qwen3-Omni borrows this
 
     def tower(self, height: int, width: int) -> Tower | None:
         """As Qwen2-VL's, with one more merger for each block whose features go to the decoder by themselves."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import hybrids
 import omni
@@ -13,11 +10,10 @@ import pytest
 import torch
 from families import build, video
 from more_families import MORE
+from reference import hidden
 from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AttentionInterface
-from transformers.vision_utils import get_vision_window_index
 
 import pdrop_video as pv
 from pdrop_video import VideoLM
@@ -51,42 +47,6 @@ def times(frames: int) -> tuple[float, ...]:
     return tuple(0.5 * i for i in range(frames))
 
 
-@contextmanager
-def hidden(lm: VideoLM, worth: Tensor) -> Iterator[None]:
-    """The tower under a mask: of what is not worth having no patch is seen, in any layer, while all are encoded."""
-    vision, tower, (t, h, w) = lm.model.config.vision_config, lm.model.get_encoder("image"), worth.shape
-    merge = lm.adapter.merge
-    seen = worth.flatten()
-    if hasattr(vision, "window_size"):
-        sizes = dict(spatial_merge_size=merge, window_size=vision.window_size, patch_size=vision.patch_size)
-        seen = seen[get_vision_window_index(torch.tensor([[t, h * merge, w * merge]]), **sizes)[0]]
-    seen, run = seen.repeat_interleave(merge**2), {}
-
-    def masked(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float, **_: Any):
-        first = run.get(id(module), 0)  # of the segment among the rows of this layer
-        run[id(module)] = first + query.shape[2]
-        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
-        products = query @ key.transpose(2, 3) * scaling
-        lowest = torch.finfo(products.dtype).min
-        products = products.masked_fill(~seen[first : first + query.shape[2]], lowest)
-        return (products.softmax(-1) @ value).transpose(1, 2), None
-
-    AttentionInterface.register("masked_by_a_test", masked)
-    before = {module: module.config for module in tower.modules() if hasattr(module, "is_causal")}
-    assert before
-    kind = vision._attn_implementation
-    vision._attn_implementation_internal = "masked_by_a_test"
-    for module in before:
-        module.config._attn_implementation_internal = "masked_by_a_test"
-    try:
-        yield
-    finally:
-        vision._attn_implementation_internal = kind
-        for module in before:
-            module.config._attn_implementation_internal = kind
-    assert set(run.values()) == {len(seen)}
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("family", PARTS)
 def test_what_is_encoded_sees_nothing_else(family: str, shape: tuple[int, int, int]) -> None:
@@ -109,7 +69,9 @@ def test_what_is_encoded_sees_nothing_else(family: str, shape: tuple[int, int, i
         assert_close(ours, theirs, rtol=0, atol=1e-12)
     seen_whole = plain.keep(worth.flatten().nonzero()[:, 0]).embeds  # and what is hidden is missed
     assert (got.embeds - seen_whole).abs().max() > 1e-6
-    for ours, theirs in zip(lm.adapter.place(got, pv.models.Place()), lm.adapter.place(want, pv.models.Place()), strict=True):
+    for ours, theirs in zip(
+        lm.adapter.place(got, pv.models.Place()), lm.adapter.place(want, pv.models.Place()), strict=True
+    ):
         assert torch.equal(ours, theirs) if isinstance(ours, Tensor) else ours == theirs
 
 
@@ -180,7 +142,9 @@ def test_other_towers_encode_everything_first(family: str) -> None:
         got = lm.adapter.look(frames, times(4), 0, worth)
     assert not lm.adapter.parts
     assert torch.equal(got.embeds, whole.keep(worth.flatten().nonzero()[:, 0]).embeds)
-    assert lm.adapter.look_flops(whole.size, len(whole.steps), worth) == lm.adapter.look_flops(whole.size, len(whole.steps))
+    assert lm.adapter.look_flops(whole.size, len(whole.steps), worth) == lm.adapter.look_flops(
+        whole.size, len(whole.steps)
+    )
 
 
 def test_the_families_that_leave_patches_out() -> None:

@@ -7,6 +7,7 @@ all of them under a mask that hides those that are gone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from families import FAMILIES, budget, build, video
-from reference import full_prompt, masked, masked_forward, recorded
+from reference import full_prompt, hidden, masked, masked_forward, recorded
 from test_exact import chunks, next_logits
 from torch import Tensor
 
@@ -141,6 +142,7 @@ class Entered:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tokens: int | None) -> None:
         self.pieces: list[VisualChunk] = []
         self.seconds: list[float] = []
+        self.worth: list[Tensor | None] = []
         self.snapshots = recorded(monkeypatch, tokens)
         prefill, look = Ingestor._prefill, Front.look
 
@@ -150,6 +152,7 @@ class Entered:
 
         def looked(front: Front, state: Any, seen: Seen) -> VisualChunk:
             self.seconds += seen.seconds
+            self.worth.append(front._worth(seen))
             return look(front, state, seen)
 
         monkeypatch.setattr(Ingestor, "_prefill", prefilled)
@@ -192,6 +195,13 @@ def watched(lm: pv.VideoLM, front: dict[str, Any], frames: Tensor, sizes: list[i
     return stream
 
 
+def encoded_alone(lm: pv.VideoLM, entered: Entered) -> AbstractContextManager[None]:
+    """The tower as it is where patches that are not worth having are not encoded, for families that leave them out."""
+    if not lm.adapter.parts or all(worth is None for worth in entered.worth):
+        return nullcontext()
+    return hidden(lm, torch.cat([worth for worth in entered.worth if worth is not None]))
+
+
 @torch.no_grad()
 def decoder_logits(lm: pv.VideoLM, entered: Entered, allowed: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Logits of the last row by the unmodified decoder on all rows, those that were merged with their new features."""
@@ -226,12 +236,15 @@ def test_what_is_left_out_equals_a_mask(
     frames = still(6 * step)
     entered = Entered(monkeypatch, tokens)
     stream = watched(lm, FRONTS[front], frames, [2 * step, step, 3 * step], memory=pv.Memory(tokens=tokens))
+    stream._ingest.fill_up(stream._state)  # a unit that was begun
     encoded = list(entered.seconds)
     inputs, prefix, pushed = full_prompt(lm, frames[[round(2 * s) for s in encoded]], encoded, QUESTION)
     assert pushed == sum(sum(piece.whole_steps) for piece in entered.pieces)
     allowed = entered.masks(prefix, inputs["input_ids"].shape[1])
     got = next_logits(stream)
-    torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=1e-9, rtol=0)
+    with encoded_alone(lm, entered):
+        want = masked_forward(lm, inputs, allowed)[-1]
+    torch.testing.assert_close(got, want, atol=1e-9, rtol=0)
     if len(entered.rows(prefix)) < prefix + pushed:  # the control: what is left out is missed
         assert (got - masked_forward(lm, inputs, None)[-1]).abs().max() > 1e-3
 
@@ -338,6 +351,7 @@ def test_saved_and_resumed_is_never_having_saved(
     monkeypatch.setitem(GATES, "blind", Blind())
     monkeypatch.setitem(REDUCERS, "thirds", Thirds())
     monkeypatch.setitem(REDUCERS, "merged", Merged())
+    monkeypatch.setitem(REDUCERS, "threes", Threes())
     lm = build(family)
     for frames in (3, 4, 5):
         stream, _ = two(lm, front, frames)
@@ -355,6 +369,29 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path) -> None
     stream, _ = two(build("qwen2_5_vl"), "chequered")
     with pytest.raises(pv.StreamError, match=r"Chequered\(\), which no registry lists"):
         stream.save(tmp_path / "a.pdrop")
+
+
+@pytest.mark.parametrize("front", ["threes", "threes behind a gate"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
+def test_units_do_not_depend_on_how_a_stream_is_cut(family: str, front: str) -> None:
+    """Held back until they are whole; a question sees what waits, and what is skipped meanwhile lasts."""
+    lm = build(family)
+    step = lm.adapter.frames_per_step
+    frames = still(13 * step, 2)
+    cuts = ([len(frames)], [1] * len(frames), [5, len(frames) - 5])
+    whole, *others = [watched(lm, FRONTS[front], frames, cut, pyramid=pv.Pyramid(stages=1)) for cut in cuts]
+    entered = whole.visual_tokens
+    for other in others:
+        assert other.visual_tokens == entered > 0
+        assert torch.equal(whole.held().step, other.held().step) and torch.equal(whole.held().row, other.held().row)
+        torch.testing.assert_close(whole.held().until, other.held().until, equal_nan=True)
+        torch.testing.assert_close(next_logits(other), next_logits(whole), atol=1e-9, rtol=0)
+    waits = whole._state.waiting
+    assert waits is not None and len(waits) < 3 * step  # 13 steps, or the 10 of them that the gate lets through
+    before = whole.fork()
+    before._ingest.fill_up(before._state)
+    assert before.visual_tokens > entered and before._state.waiting is None
+    assert torch.equal(next_logits(before), next_logits(whole))
 
 
 # -- a still picture ---------------------------------------------------------------------------------------------------
@@ -653,9 +690,9 @@ def test_what_lasts_copies_one_column_of_a_table() -> None:
 
 def test_a_reducer_that_needs_what_no_family_says_is_refused() -> None:
     class Needy(Thirds):
-        needs: ClassVar[tuple[str, ...]] = ("attention",)
+        needs: ClassVar[tuple[str, ...]] = ("depth",)
 
-    with pytest.raises(pv.ConfigError, match="needs attention of the vision tower, which models of type 'qwen2_5_vl'"):
+    with pytest.raises(pv.ConfigError, match="needs depth of the vision tower, which models of type 'qwen2_5_vl'"):
         build("qwen2_5_vl").stream(reducer=Needy())
 
 

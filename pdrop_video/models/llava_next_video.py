@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Adapter
 from .pixels import centre, normalise, resize
 from .positions import LinearPositions, Positions
+from .received import BOTH
 from .tower import Tower, llava_tower
 
 
@@ -18,6 +20,8 @@ class LlavaNextVideo(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
     video_token: ClassVar[str] = "<video>"
     fps: ClassVar[float] = 1.0
+    knows: ClassVar[tuple[str, ...]] = BOTH
+    late: ClassVar[int] = -2
 
     @property
     def positions(self) -> Positions:
@@ -54,3 +58,12 @@ class LlavaNextVideo(Adapter):
         hidden = config.vision_config.hidden_size
         out = getattr(config, "spatial_pool_out_channels", hidden)
         return llava_tower(config, (tokens, (hidden * config.spatial_pool_stride**2, out)), rows=tokens)
+
+    def patches(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Those of a square."""
+        vision = self.model.config.vision_config
+        return (vision.image_size // vision.patch_size,) * 2
+
+    def pooled(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        """Means of what lies under a token, whichever way features are pooled; what is left at a border counts not."""
+        return F.avg_pool2d(patches, self.model.config.spatial_pool_stride)

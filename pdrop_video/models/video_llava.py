@@ -37,3 +37,11 @@ class VideoLlava(LlavaNextVideo):
         vision, text, kinds = config.vision_config, config.get_text_config().hidden_size, config.vision_feature_layer
         features = vision.hidden_size * (1 if isinstance(kinds, int) else len(kinds))
         return picture_tower(vision, rows - 1, (rows, (features, text, text)), marks=1)
+
+    def patches(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Every row is a token."""
+        return size
+
+    def pooled(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        """As they are."""
+        return patches

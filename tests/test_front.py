@@ -119,7 +119,7 @@ class Threes(Thirds):
 
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
-    **{name: {"reducer": name} for name in REDUCERS},
+    **{name: {"reducer": name} for name in REDUCERS if name != "desap"},  # which no family takes without its text half
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},

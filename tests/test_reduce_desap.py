@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def told(seed: int, **more: Any) -> tuple[Tokens, Tensor]:
     tokens = random_tokens(seed, **more)
     generator = torch.Generator().manual_seed(100 + seed)
     attended = torch.randn(len(tokens), 32, generator=generator, dtype=torch.float64)
-    tower = {"attended": attended, "class": torch.rand(len(tokens), generator=generator)}
+    tower = {"attended": attended, "class_attention": torch.rand(len(tokens), generator=generator)}
     return replace(tokens, tower=tower, asked="what is red?"), attended
 
 
@@ -114,7 +115,7 @@ def test_by_loops(keep: float, holes: bool, whole: tuple[str, tf.CLIPModel]) -> 
         tokens, attended = told(seed, holes=holes, since=seed)
         seen, words = by_hand(model, attended)
         reduced, carried = DeSAP(keep, folder)(tokens, {})
-        want = by_loops(tokens, seen, words, tokens.tower["class"].double(), keep)
+        want = by_loops(tokens, seen, words, tokens.tower["class_attention"].double(), keep)
         assert [(group[0], sorted(group)) for group in made_of(reduced, len(tokens))] == [
             (group[0], sorted(group)) for group in want
         ]
@@ -128,7 +129,7 @@ def test_each_step_by_itself(whole: tuple[str, tf.CLIPModel]) -> None:
     want = made_of(reducer(tokens, {})[0], len(tokens))
     for cuts in ([0, 1, 3, 6], [0, 2, 6], [0, 1, 2, 3, 4, 5, 6]):
         got = []
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in pairwise(cuts):
             here = ((tokens.step >= first) & (tokens.step < last)).nonzero()[:, 0]
             part = some(tokens, here)
             tower = {name: known[here] for name, known in tokens.tower.items()}
@@ -152,7 +153,7 @@ def test_every_chunk_is_served(dtype: torch.dtype, whole: tuple[str, tf.CLIPMode
     assert reducer(one, {})[0].kept.tolist() == [0]
     for seen in (torch.zeros_like(attended), attended[:1].expand(60, -1), attended):
         before = seen.clone()
-        given = replace(tokens, tower={"attended": seen.to(dtype), "class": torch.full((60,), 0.1)})
+        given = replace(tokens, tower={"attended": seen.to(dtype), "class_attention": torch.full((60,), 0.1)})
         reduced, _ = reducer(given, {})
         assert len(reduced.kept) == 18 and torch.equal(seen, before)
         assert reduced.weights is not None and reduced.weights.dtype == torch.float32
@@ -161,14 +162,14 @@ def test_every_chunk_is_served(dtype: torch.dtype, whole: tuple[str, tf.CLIPMode
 
 def test_what_is_missing_is_said(whole: tuple[str, tf.CLIPModel], tmp_path: Path) -> None:
     """The family, the text half, the question, and a text half of another tower."""
-    knows = ("attention", "attended", "class")
+    knows = ("attention", "attended", "class_attention")
     with pytest.raises(pv.ConfigError, match="models of type 'qwen2_5_vl' don't hand it over"):
         DeSAP(0.5, whole[0]).check("qwen2_5_vl", ("attention",), "what is red?")
     with pytest.raises(pv.ConfigError, match="name the whole CLIP, as desap:text_tower="):
         DeSAP().check("llava_next_video", knows, "what is red?")
     with pytest.raises(pv.ConfigError, match="open the stream with a standing_question"):
         DeSAP(0.5, whole[0]).check("llava_next_video", knows, None)
-    with pytest.raises(pv.ConfigError, match="which can't be loaded .* expected a folder"):
+    with pytest.raises(pv.ConfigError, match=r"which can't be loaded .* expected a folder"):
         DeSAP(0.5, str(tmp_path)).check("llava_next_video", knows, "what is red?")
     with pytest.raises(pv.ConfigError, match="of which the text tower reads nothing"):
         DeSAP(0.5, whole[0]).check("llava_next_video", knows, " ")

@@ -110,6 +110,12 @@ class Reducer(Protocol):
     ----------
     needs : tuple of str
         What it must know of the vision tower; a family that can't say it is refused when a stream is opened.
+    wants : tuple of str, optional
+        What it makes use of besides, where the family can say it.
+    check : method, optional
+        ``check(model_type: str, knows: tuple[str, ...], asked: str | None)``, asked when a stream is opened, with what
+        the family can say of its vision tower and the standing question: raises `ConfigError`, with what to do, where
+        it can't work.
     unit : int, optional
         Steps of the stream that it takes together; 1 where left out. A stream holds frames back until a unit is whole,
         so that what becomes of them depends on no chunk's borders: a call then gets whole units, one behind another,

@@ -56,7 +56,7 @@ class DeSAP:
         If `keep` is no share in (0, 1] or `text_tower` no text.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("attended", "class")
+    needs: ClassVar[tuple[str, ...]] = ("attended", "class_attention")
     facts: ClassVar[Facts] = Facts(
         says="visual tokens that the vision tower's own text half finds the question in, or [CLS] looks at",
         paper="DeSAP, arXiv 2604.11240",
@@ -104,7 +104,7 @@ class DeSAP:
         half = aligned(self.text_tower, tokens.asked)
         seen = half.beside(tokens.tower["attended"])
         relevant = (seen @ half.words.to(seen).mT).amax(-1)
-        return merged(tokens, seen, relevant, tokens.tower["class"], self.keep), {}
+        return merged(tokens, seen, relevant, tokens.tower["class_attention"], self.keep), {}
 
     def left(self, tokens: int) -> None:
         """The share of each step, rounded by itself."""

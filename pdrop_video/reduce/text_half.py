@@ -87,7 +87,10 @@ def aligned(checkpoint: str, question: str) -> Aligned:
             raise ConfigError(
                 f"text_tower is {shown(checkpoint)}, of type {shown(kind)}; expected a whole CLIP, text and vision."
             )
-        tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), CLIPModel.from_pretrained(checkpoint, dtype=torch.float32)
+        tokenizer, model = (
+            AutoTokenizer.from_pretrained(checkpoint),
+            CLIPModel.from_pretrained(checkpoint, dtype=torch.float32),
+        )
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise

@@ -45,20 +45,24 @@ class Front:
     Raises
     ------
     ConfigError
-        If the reducer needs what the family can't say of its vision tower, or a question that is not there.
+        If the reducer needs what the family can't say of its vision tower, or refuses to work with it for a reason of
+        its own, such as that no question is known.
     """
 
     def __init__(
         self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None, asked: str | None = None
     ) -> None:
         self.adapter, self.gate, self.reducer, self.asked = adapter, gate, reducer, asked or None
+        if (check := getattr(reducer, "check", None)) is not None:  # which knows a better reason than the one below
+            check(adapter.model_types[0], adapter.knows, self.asked)
         missing = sorted(set(() if reducer is None else reducer.needs) - set(adapter.knows))
         if missing:
             raise ConfigError(
                 f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
-        self.knowing = () if reducer is None else tuple(reducer.needs)
+        wanted = {name for name in getattr(reducer, "wants", ()) if name in adapter.knows}
+        self.knowing = () if reducer is None else tuple(sorted({*reducer.needs, *wanted}))
         self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
 
     @cached_property

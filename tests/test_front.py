@@ -119,7 +119,7 @@ class Threes(Thirds):
 
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
-    **{name: {"reducer": name} for name in REDUCERS if name != "desap"},  # which no family takes without its text half
+    **{name: {"reducer": name} for name, each in REDUCERS.items() if not each.needs},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
@@ -225,7 +225,7 @@ def decoder_logits(lm: pv.VideoLM, entered: Entered, allowed: Tensor, inputs: di
 
 
 @pytest.mark.parametrize("room", [None, 3.0], ids=["unlimited", "evicting"])
-@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged"])
+@pytest.mark.parametrize("front", [name for name in FRONTS if name not in ("merged", "relevance_pooling")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_left_out_equals_a_mask(
     family: str, front: str, room: float | None, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_chunk_by_loops(keep: float, diverse: float, score: str) -> None:
         assert reducer.left(len(tokens)) == count
 
 
+def test_by_the_towers_attention() -> None:
+    """Which it needs then, and only then."""
+    tokens = random_tokens(2)
+    attention = torch.rand(60, generator=torch.Generator().manual_seed(1))
+    reducer = LearnPruner(0.3, 0.5, "attention")
+    assert reducer.needs == ("attention",) and LearnPruner().needs == ()
+    taken = attention.argsort(descending=True)[:9].tolist()
+    want = sorted(taken + by_loops(list(tokens.features), taken, 9))
+    assert reducer(replace(tokens, tower={"attention": attention}), {})[0].kept.tolist() == want
+
+
 def test_seeded_by_the_step_before() -> None:
     """What the newest step kept counts as taken, whoever kept it, and what is carried stays within its bound."""
     reducer = LearnPruner(0.4, 0.5, rank=4, seeded=True)
@@ -136,7 +148,7 @@ def test_shares_of_bfloat16() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0}, "keep is 0; expected a share"),
     ({"diverse": 1.5}, "diverse is 1.5; expected a number from 0 to 1"),
-    ({"score": "lpm"}, "score is 'lpm'; choose 'residual' or 'length'"),
+    ({"score": "lpm"}, "score is 'lpm'; choose 'residual' or 'length' or 'attention'"),
     ({"rank": 0}, "rank is 0"),
     ({"seeded": 1}, "seeded is 1; expected True or False"),
 ]

@@ -6,6 +6,7 @@ One small file a method, listed here by name.
 from __future__ import annotations
 
 from ..registry import named
+from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .desap import DeSAP
 from .dualcomp import DualComp
@@ -17,6 +18,7 @@ from .select_rescore import SelectRescore
 from .sppruner import SPpruner
 
 REDUCERS: dict[str, Reducer] = {
+    "aot": AOT(),
     "evs": EVS(),
     "lrcp": LRCP(),
     "select_rescore": SelectRescore(),

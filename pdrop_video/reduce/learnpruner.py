@@ -27,10 +27,11 @@ class LearnPruner:
     paper's second half, the question's attention before a middle layer, is the scorer ``text_mean``.
 
     Ours: the score. The paper's is a small trained network's (its weights are not released). In its place stands what
-    the leading directions of the chunk leave of a token, as LRCP has it (`LRCP`), or a token's length. Ours as well:
-    how shares are rounded, that one token at least is taken by score, and that equals go in an order spread evenly over
-    time and space. With `seeded`, the tokens that stayed of the newest step before the chunk count as taken while
-    diversity is looked for, so that what stands still adds nothing.
+    the leading directions of the chunk leave of a token, as LRCP has it (`LRCP`), or a token's length, or what it
+    receives of the vision tower's attention, which only some families hand over. Ours as well: how shares are rounded,
+    that one token at least is taken by score, and that equals go in an order spread evenly over time and space. With
+    `seeded`, the tokens that stayed of the newest step before the chunk count as taken while diversity is looked for,
+    so that what stands still adds nothing.
 
     Carried: nothing; with `seeded`, those tokens, places * hidden numbers at most. Not chunk-invariant: a chunk's
     budget is split over its own tokens alone, and directions are those of its own tokens.
@@ -42,7 +43,7 @@ class LearnPruner:
     diverse : float
         Share of those that is there for diversity.
     score : str
-        "residual" or "length".
+        "residual", "length" or "attention".
     rank : int
         Directions that count as explained, for "residual".
     seeded : bool
@@ -54,7 +55,6 @@ class LearnPruner:
         If a share is none, `score` another word, `rank` no number from 1 or `seeded` no switch.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
         says="visual tokens that the leading directions explain least, and a tenth unlike all that were taken before",
         paper="LearnPruner, arXiv 2604.23950",
@@ -71,9 +71,14 @@ class LearnPruner:
         """Check the parameters."""
         object.__setattr__(self, "keep", share("keep", self.keep))
         object.__setattr__(self, "diverse", real("diverse", self.diverse, 0, 1))
-        object.__setattr__(self, "score", choice("score", self.score, ("residual", "length")))
+        object.__setattr__(self, "score", choice("score", self.score, ("residual", "length", "attention")))
         object.__setattr__(self, "rank", whole("rank", self.rank, 1))
         object.__setattr__(self, "seeded", switch("seeded", self.seeded))
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The tower's attention, to score by it."""
+        return ("attention",) if self.score == "attention" else ()
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
@@ -92,6 +97,8 @@ class LearnPruner:
     def _scores(self, tokens: Tokens) -> Tensor:
         """What stands in for the trained network's score [tokens]."""
         dtype = tokens.features.dtype
+        if self.score == "attention":
+            return exactly(tokens.tower["attention"])
         if self.score == "length":
             return exactly(tokens.features).norm(dim=1)
         rows = tokens.features.to(torch.float64 if dtype == torch.float64 else torch.float32)
@@ -109,8 +116,8 @@ class LearnPruner:
 
     def flops(self, tokens: int, hidden: int) -> int:
         """Directions, by a few products with a block of them, and cosines of all to those that stay."""
-        directions = 24 * tokens * hidden * (self.rank + 8) if self.score == "residual" else 2 * tokens * hidden
-        return directions + 2 * tokens * hidden * self.left(tokens)
+        scores = {"residual": 24 * tokens * hidden * (self.rank + 8), "length": 2 * tokens * hidden, "attention": 0}
+        return scores[self.score] + 2 * tokens * hidden * self.left(tokens)
 
 
 def farthest(rows: Tensor, taken: Tensor, count: int, turn: Tensor, before: Tensor | None = None) -> Tensor:

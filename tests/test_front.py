@@ -126,13 +126,14 @@ FRONTS: dict[str, dict[str, Any]] = {
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
+    "lrcp, nothing merged": {"reducer": "lrcp:merge=false"},
     "chequered": {"gate": Chequered()},
     "blind": {"gate": Blind()},
     "threes": {"reducer": Threes()},
     "threes behind a gate": {"gate": Chequered(), "reducer": Threes()},
 }
 """Every listed method by itself, and strangers."""
-MERGING = {"merged", "aot", "aot behind a gate", "lrcp", "dualcomp", "relevance_pooling"} & FRONTS.keys()
+MERGING = {"merged", "aot", "aot behind a gate", "lrcp", "relevance_pooling"} & FRONTS.keys()
 """Those whose tokens are means; `decoder_logits` knows them."""
 
 

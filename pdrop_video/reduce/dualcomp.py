@@ -112,9 +112,8 @@ class DualComp:
         if tokens.question is not None and len(tokens.question):
             relevance = (F.normalize(rows, dim=1) @ F.normalize(tokens.question.to(rows), dim=1).mT).amax(1)
             structure = structure * (1 + _normed(exactly(relevance), tokens.step, steps, dtype))
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True).argsort()
         scores = (_shares(each, tokens.step, steps, dtype) for each in (attention, importance, out, structure))
-        # one transfer: whole numbers up to 2 ** 32 are exact in float64
         told = torch.stack([*scores, *(each.to(attention) for each in (tokens.step, root, turn))], 1).cpu().numpy()
         cells = torch.stack([tokens.row, tokens.column], 1).cpu().numpy()
 
@@ -122,8 +121,8 @@ class DualComp:
         ends = np.searchsorted(told[:, 4], np.arange(steps + 1))
         for begin, end in pairwise(ends.tolist()):
             if begin < end:
-                *shown, _, first, turns = told[begin:end].T
-                of_step = _Step(*shown, first.astype(int) - begin, turns, tokens.grid)
+                weight, sums, change, plan, _, first, turns = told[begin:end].T
+                of_step = _Step(weight, sums, change, plan, first.astype(int) - begin, turns, tokens.grid)
                 count = self.left(end - begin)
                 best = of_step.clusters(count - int(count * geometric + 0.5))
                 lines = of_step.lines(cells[begin:end], count - len(best), best)
@@ -239,15 +238,13 @@ def stands_out(rows: Tensor, at: Tensor, spot: Tensor, dtype: torch.dtype) -> Te
         grid = wide.narrow(axis, 0, size) + wide.narrow(axis, 1, size) + wide.narrow(axis, 2, size)
     summed = grid.flatten(0, 2)[spot]
     out = exactly((rows - summed[:, :-1] / summed[:, -1:]).square().sum(1))
-    least = max(16 * torch.finfo(dtype).eps ** 2, 64 * torch.finfo(rows.dtype).eps ** 2)
+    eps, exact = torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps  # as for `unlike`
+    least = max(16 * eps, 64 * torch.finfo(rows.dtype).eps ** 2, 64 * exact)
     return out.masked_fill(out <= least * exactly(rows.square().sum(1)), 0)
 
 
 def anchors(out: np.ndarray, cells: np.ndarray, grid: tuple[int, int], turn: np.ndarray) -> np.ndarray:
-    """Of each region of a 4 x 4 tiling the token that stands out most, regions in snake order.
-
-    `out` and `turn` [tokens] say how much each does and who goes first among equals, `cells` [tokens, 2] row and column.
-    """
+    """The token of each region that stands out most, 4 x 4 regions in snake order; `cells` are rows and columns."""
     row, column = (cells * _REGIONS // np.array(grid)).T
     region = row * _REGIONS + np.where(row % 2, _REGIONS - 1 - column, column)
     order = np.lexsort((turn, -out))
@@ -255,7 +252,7 @@ def anchors(out: np.ndarray, cells: np.ndarray, grid: tuple[int, int], turn: np.
 
 
 def walk(plan: list[list[float]], start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells from start to goal, both included: always to the largest neighbour nearer to the goal, of equals the first."""
+    """Cells from start to goal, both included: on to the largest neighbour nearer to the goal, of equals the first."""
     (row, column), (to_row, to_column) = start, goal
     path = [start]
     while (row, column) != goal:
@@ -292,7 +289,7 @@ def _normed(scores: Tensor, step: Tensor, steps: int, dtype: torch.dtype) -> Ten
     """From 0 for the least of a step to 1 for the largest; 0 where its type can't tell them apart."""
     low, high = (_by_step(scores, step, steps, how) for how in ("amin", "amax"))
     span = high - low
-    least = max(torch.finfo(dtype).eps, 64 * torch.finfo(torch.float32).eps if dtype != torch.float64 else 0)
+    least = 1e-10 if dtype == torch.float64 else max(torch.finfo(dtype).eps, 1e-5)
     flat = span <= least * torch.maximum(high.abs(), low.abs())
     return torch.where(flat, 0, (scores - low) / span.masked_fill(flat, 1))
 

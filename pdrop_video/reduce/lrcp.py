@@ -132,8 +132,7 @@ def _weights(tokens: Tokens, decay: float) -> tuple[Tensor, Tensor]:
 
     Steps of which a gate left nothing count for nothing, as a chunk of such steps is never seen.
     """
-    shown = torch.zeros(len(tokens.seconds), dtype=torch.float64, device=tokens.step.device)
-    shown = shown.index_fill(0, tokens.step, 1)
+    shown = exactly(torch.zeros(len(tokens.seconds), device=tokens.step.device)).index_fill(0, tokens.step, 1)
     behind = shown.sum() - shown.cumsum(0)
     return (decay**behind)[tokens.step], decay ** shown.sum()
 
@@ -216,10 +215,10 @@ def residuals(rows: Tensor, mean: Tensor, directions: Tensor, dtype: torch.dtype
     left = (whole - exactly((centred @ directions.mT).square().sum(1))).clamp(min=0)
     eps = torch.finfo(dtype).eps ** 2
     length = exactly(rows.square().sum(1)).amax()
-    # the mean of equal rows is off by a rounding of the arithmetic, whatever they came in
-    noise = length * max(16 * eps, 64 * torch.finfo(rows.dtype).eps ** 2)
+    # as for `unlike`; and the mean of equal rows is off by a rounding of the arithmetic, whatever they came in
+    noise = length * max(16 * eps, 64 * torch.finfo(rows.dtype).eps ** 2, 64 * torch.finfo(torch.float64).eps)
     whole = whole.masked_fill(whole <= noise, 0)
-    nothing = left.amax() <= torch.maximum(_NOTHING * whole.amax(), eps * length)
+    nothing = (left.amax() <= torch.maximum(_NOTHING * whole.amax(), eps * length)) | ~whole.any()
     return torch.where(nothing, whole, left)
 
 

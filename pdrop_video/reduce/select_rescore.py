@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, whole
-from ..common.ties import comparable, spread
+from ..common.ties import comparable, exactly, spread
 from ..registry import Facts
 from .base import Reduced, Tokens
 
@@ -96,21 +96,22 @@ class SelectRescore:
         sizes = torch.bincount(group)
         turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
 
-        scale = torch.empty(len(unit), dtype=work, device=came)  # of each row of the softmax, its logarithm
         asked = torch.zeros(len(unit), dtype=work, device=came)
+        attention = None
         for rows in _blocks(len(unit), len(unit)):
-            attention = unit[rows] @ unit.mT / self.temperature
-            scale[rows] = attention.logsumexp(1)
-            asked += asked_within((attention - scale[rows, None]).exp_(), group[rows], group)
+            attention = self._attention(unit, rows)
+            asked += asked_within(attention, group[rows], group)
         scores = comparable(asked / sizes[group], torch.ones_like(group, dtype=torch.bool), dtype)
         stays = best_within(scores, group, sizes, self.within, turn)
 
         some = stays.nonzero()[:, 0]
-        own = unit[some]
         table = torch.zeros(len(sizes), len(sizes), dtype=work, device=came)
-        for rows in _blocks(len(some), len(some)):
-            attention = (own[rows] @ own.mT / self.temperature - scale[some[rows], None]).exp_()
-            table += between(attention, group[some[rows]], group[some], len(sizes))
+        if attention is not None and len(attention) == len(unit):  # all of it is at hand
+            table = between(attention[some][:, some], group[some], group[some], len(sizes))
+        else:
+            for block in _blocks(len(some), len(unit)):
+                attention = self._attention(unit, some[block])
+                table += between(attention[:, some], group[some[block]], group[some], len(sizes))
         held = torch.bincount(group[some], minlength=len(sizes))
         first = torch.full_like(sizes, 2**32).scatter_reduce(0, group, turn, "amin")
         count = self.left(len(tokens))
@@ -123,6 +124,12 @@ class SelectRescore:
         level = torch.where(stays, 1 + chosen[group].long(), 0)
         order = order[level[order].argsort(descending=True, stable=True)]
         return Reduced(order[:count].sort().values), {}
+
+    def _attention(self, unit: Tensor, rows: Tensor | slice) -> Tensor:
+        """What rows attend to [rows, tokens]."""
+        asking = unit[rows]
+        cosine = asking @ unit.mT if len(asking) < len(unit) else _products(unit)
+        return (cosine / self.temperature).softmax(1)
 
     def _groups(self, tokens: Tokens) -> Tensor:
         """What says of each token which group it is in [tokens]."""
@@ -143,15 +150,28 @@ class SelectRescore:
         return 0
 
     def flops(self, tokens: int, hidden: int) -> int:
-        """Cosines of all tokens, and those of what stays in the groups once more."""
-        some = min(tokens, int(tokens * self.within) + 1)
-        return 2 * hidden * (tokens * tokens + some * some)
+        """Cosines of all tokens, and of large chunks those of what stays in the groups once more."""
+        some = min(tokens, int(tokens * self.within) + 1) if tokens**2 > _BLOCK else 0
+        return 2 * hidden * tokens * (tokens + some)
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:
     """Rows in turns, so that few numbers are held at once."""
     at_once = max(1, _BLOCK // max(columns, 1))
     return [slice(begin, min(begin + at_once, rows)) for begin in range(0, rows, at_once)]
+
+
+def _products(rows: Tensor) -> Tensor:
+    """Of all rows with each other: a quarter need not be computed twice, and a quarter of either half."""
+    half = len(rows) // 2
+    if half < 256:
+        return rows @ rows.mT
+    out = rows.new_empty(len(rows), len(rows))
+    first, second = rows[:half], rows[half:]
+    out[:half, :half], out[half:, half:] = _products(first), _products(second)
+    out[:half, half:] = first @ second.mT
+    out[half:, :half] = out[:half, half:].mT
+    return out
 
 
 def asked_within(attention: Tensor, asking: Tensor, group: Tensor) -> Tensor:
@@ -185,7 +205,7 @@ def best_within(scores: Tensor, group: Tensor, sizes: Tensor, share: float, turn
     order = order[group[order].argsort(stable=True)]  # group by group, the best first
     begins = sizes.cumsum(0) - sizes
     standing = torch.arange(len(group), device=group.device) - begins[group[order]]
-    wanted = (sizes.double() * share).ceil().long() if sizes.device.type != "mps" else (sizes * share).ceil().long()
+    wanted = (exactly(sizes) * share - 1e-6).ceil().long()  # 100 * .07 is a little above 7
     return torch.zeros_like(group, dtype=torch.bool).scatter(0, order, standing < wanted[group[order]])
 
 

@@ -25,6 +25,7 @@ from pdrop_video.gate.static import Static
 from pdrop_video.models import VisualChunk
 from pdrop_video.pyramid import ALLOCATORS, SCORERS
 from pdrop_video.reduce import REDUCERS, Reduced, Tokens
+from pdrop_video.reduce.aot import AOT
 from pdrop_video.reduce.evs import EVS
 from pdrop_video.stream.front import Front
 from pdrop_video.stream.ingest import Ingestor
@@ -119,7 +120,9 @@ class Threes(Thirds):
 
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
-    **{name: {"reducer": name} for name in REDUCERS},
+    **{name: {"reducer": name} for name, each in REDUCERS.items() if not each.needs},
+    "aot": {"reducer": "aot:anchors=features"},  # by attention families that know it alone
+    "aot behind a gate": {"gate": Chequered(), "reducer": AOT(keep=0.4, anchors="features")},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
@@ -225,7 +228,7 @@ def decoder_logits(lm: pv.VideoLM, entered: Entered, allowed: Tensor, inputs: di
 
 
 @pytest.mark.parametrize("room", [None, 3.0], ids=["unlimited", "evicting"])
-@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged"])
+@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged" and "aot" not in name])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_left_out_equals_a_mask(
     family: str, front: str, room: float | None, monkeypatch: pytest.MonkeyPatch

@@ -10,9 +10,11 @@ from ..errors import ConfigError
 from ..registry import named
 from .base import Gate, Gated, Watched
 from .static import Static
+from .surprise import Surprise
 
 GATES: dict[str, Gate] = {
     "static": Static(),
+    "surprise": Surprise(),
 }
 
 

@@ -14,15 +14,22 @@ import hybrids
 import omni
 import pytest
 import torch
-from families import build, video
+from families import budget, build, video
 from more_families import MORE
+from test_flops_stream import counting
+from test_front import Chequered
 from torch import Tensor
 from torch.testing import assert_close
 from transformers.vision_utils import get_vision_window_index
 
 import pdrop_video as pv
+from eval.runner.clock import Clock
+from eval.runner.metered import Metered
 from pdrop_video import VideoLM
-from pdrop_video.models import received
+from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.costs.stream import StreamShape
+from pdrop_video.costs.way import video_flops
+from pdrop_video.models import describe, received
 from pdrop_video.models.loading import ADAPTERS
 from pdrop_video.models.received import BOTH, attending, sums
 from pdrop_video.reduce import Reduced, Tokens
@@ -108,7 +115,7 @@ def test_it_is_what_the_towers_own_eager_attention_weighs(family: str, attn: str
         chunk = lm.adapter.look(frames, seconds, knowing=BOTH)
         with weights(plainly) as seen:
             plain = plainly.adapter.look(frames, seconds)
-    layers = lm.adapter.told(BOTH)
+    layers = lm.adapter.told(BOTH, len(attending(lm.adapter.vision)))
     grid = (len(chunk.steps), *chunk.size)
     assert set(chunk.tower) == set(BOTH) and set(layers.values()) <= set(seen)
     for name, layer in layers.items():
@@ -170,15 +177,14 @@ def test_which_layers_are_asked() -> None:
     }
     for family, (depth, want) in vision.items():
         adapter = made(family).adapter
-        layers = adapter.looking(depth)
-        assert adapter.asked_of(layers) == want, family
+        assert adapter.told(BOTH, depth) == want, family
     adapter = made("qwen2_5_vl").adapter
     whole = adapter.model.config.vision_config.fullatt_block_indexes
     try:
         adapter.model.config.vision_config.fullatt_block_indexes = [7, 15, 23, 31]
-        assert adapter.asked_of(adapter.looking(32)) == {"attention": 31, "attention_early": 7}
+        assert adapter.told(BOTH, 32) == {"attention": 31, "attention_early": 7}
         adapter.model.config.vision_config.fullatt_block_indexes = []
-        assert adapter.asked_of(adapter.looking(32)) == {"attention": 31, "attention_early": 6}
+        assert adapter.told(BOTH, 32) == {"attention": 31, "attention_early": 6}
     finally:
         adapter.model.config.vision_config.fullatt_block_indexes = whole
 
@@ -192,7 +198,7 @@ def test_a_layer_with_windows_can_be_asked(family: str) -> None:
     windowed = next(i for i in range(8) if i not in vision.fullatt_block_indexes)
     whole, vision.fullatt_block_indexes = vision.fullatt_block_indexes, []
     try:
-        assert lm.adapter.told(BOTH)["attention_early"] == windowed
+        assert lm.adapter.told(BOTH, len(attending(lm.adapter.vision)))["attention_early"] == windowed
         with torch.no_grad(), weights(lm) as seen:
             chunk = lm.adapter.look(frames, seconds, knowing=BOTH)
     finally:
@@ -231,7 +237,9 @@ def test_of_parts_it_is_what_they_receive_of_each_other(family: str) -> None:
     worth[1] = False
     with torch.no_grad(), weights(lm) as seen:
         chunk = lm.adapter.look(frames, seconds, 0, worth, BOTH)
-    each = seen[lm.adapter.told(BOTH)["attention"]]  # a call a step that has something
+    each = seen[
+        lm.adapter.told(BOTH, len(attending(lm.adapter.vision)))["attention"]
+    ]  # a call a step that has something
     got = chunk.tower["attention"][chunk.visual].split(worth.flatten(1).sum(1).tolist())
     assert len(each) == 2 and not len(got[1])
     for of, columns in zip((got[0], got[2]), each, strict=True):
@@ -280,6 +288,35 @@ def test_a_reducer_gets_what_it_needs(family: str) -> None:
     for name in BOTH:
         assert torch.equal(kept.tower[name][kept.visual], whole.tower[name][whole.visual][::2])
         assert torch.equal(torch.cat([part.tower[name] for part in parts]), kept.tower[name])
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+def test_a_run_records_what_was_encoded(family: str) -> None:
+    """Parts of steps where the tower leaves them out, what the reducer asked of it, an odd frame that waits."""
+    lm = build(family, "eager", dtype=torch.float32)
+    memory = pv.Memory(tokens=budget(lm, 4))
+    for reducer in (None, Looked()):
+        stream = lm.stream(pv.Pyramid(stages=3), memory, gate=Chequered(), reducer=reducer)
+        metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
+        pictures = video(13)
+        with counting() as watched:
+            for first, last in ((0, 3), (3, 9), (9, 13)):
+                metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
+        assert watched.total == metered.flops + metered.tower
+        if reducer is None:
+            assert (stream._state.waiting is not None) == (lm.adapter.frames_per_step > 1)
+            with counting() as asked:
+                stream.ask("what is shown ?", 1)
+            rows = metered.rows("what is shown ?")
+            assert asked.total == metered.asking_flops(rows, 1) + metered.asking_tower()
+
+
+def test_a_recipe_counts_what_its_reducer_asks_of_the_tower() -> None:
+    config, adapter = describe()
+    shape = StreamShape(DecoderShape.of(config), pv.Pyramid().resolve(8))
+    plain, asking = (video_flops(adapter, shape, 5, (4, 4), knowing=names) for names in ((), BOTH))
+    assert asking.tower - plain.tower == 5 * 2 * 128 * 64**2  # both are the one layer without windows
+    assert asking.decoder == plain.decoder
 
 
 def test_the_families_that_know() -> None:

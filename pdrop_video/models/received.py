@@ -68,27 +68,21 @@ class Attended:
         ends = [i if i >= 0 else layers + 1 + i for i in ([taken] if isinstance(taken, int) else taken)]
         return list(range(max([*ends, 1])))
 
-    def told(self, knowing: Iterable[str]) -> dict[str, int]:
-        """Which layer tells what."""
+    def told(self, knowing: Iterable[str], layers: int) -> dict[str, int]:
+        """Which layer of so many tells what."""
         if not (names := tuple(knowing)):
             return {}
-        told = self.asked_of(self.looking(len(attending(self.vision))))
+        may = self.looking(layers)
+        depth = (may[-1] + 1) * 5 // 26
+        early = next((i for i in may if i >= depth), may[-1])
+        told = {LATE: may[max(len(may) + self.late, 0)], EARLY: early}
         return {name: told[name] for name in names}
-
-    def asked_of(self, layers: list[int]) -> dict[str, int]:
-        """The late and the early one of some layers."""
-        depth = (layers[-1] + 1) * 5 // 26
-        early = next((i for i in layers if i >= depth), layers[-1])
-        return {LATE: layers[max(len(layers) + self.late, 0)], EARLY: early}
 
     @contextmanager
     def telling(self, knowing: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
         """While the tower runs: what each row receives, by name; see `receiving`."""
-        if not (told := self.told(knowing)):
-            yield {}
-            return
-        layers = attending(self.vision)
-        with receiving({name: layers[i] for name, i in told.items()}) as notes:
+        layers = attending(self.vision) if (names := tuple(knowing)) else []
+        with receiving({name: layers[i] for name, i in self.told(names, len(layers)).items()}) as notes:
             yield notes
 
     def per_token(self, received: Tensor, grid: Grid, worth: Tensor | None = None) -> Tensor:

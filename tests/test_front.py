@@ -158,7 +158,7 @@ class Entered:
 
         def looked(front: Front, state: Any, seen: Seen) -> VisualChunk:
             self.seconds += seen.seconds
-            self.worth.append(front._worth(seen))
+            self.worth.append(front.worth(seen))
             return look(front, state, seen)
 
         monkeypatch.setattr(Ingestor, "_prefill", prefilled)

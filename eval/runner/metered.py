@@ -150,7 +150,8 @@ class Metered:
         down, across = adapter.grid(*state.waiting.frames.shape[1:3])
         wording = adapter.wording(state.waiting.seconds, state.steps - state.first_step)
         glue = sum(len(adapter.ids(part)) for said in wording for part in said)
-        return down * across * self._waiting_steps, glue
+        worth = self.stream._ingest.front.worth(state.waiting)
+        return (down * across * self._waiting_steps if worth is None else int(worth.sum())), glue
 
     @property
     def _waiting_steps(self) -> int:

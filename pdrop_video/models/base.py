@@ -147,10 +147,11 @@ class Adapter(Worded, Attended, ABC):
         self, size: tuple[int, int], steps: int, worth: Tensor | None = None, knowing: Iterable[str] = ()
     ) -> int | None:
         """FLOPs of `look` at so many steps of (h, w) visual tokens; None if nobody said what the tower multiplies."""
-        told = {*self.told(knowing).values()}
+        if (tower := self.tower(*size)) is None:
+            return None
+        told = {*self.told(knowing, len(tower.layers)).values()}
         if worth is None or not self.parts:
-            tower = self.tower(*size)
-            return None if tower is None else tower.flops(steps, told)
+            return tower.flops(steps, told)
         towers = [self.part(step) for step in worth]
         flops = [tower.flops(1, told) for tower in towers if tower is not None]
         return sum(flops) if len(flops) == len(towers) else None

@@ -48,7 +48,7 @@ class Qwen3VL(Qwen2VL):
 
     def placed(self, grid: Grid, groups: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Besides, of which of the tower's learned positions each patch has how much."""
-        tower = self.model.get_encoder("image")
+        tower = self.vision
         learned, shares = get_vision_interpolation_indices_and_weights(
             self.thw(grid, rows.device),
             num_grid_per_side=tower.num_grid_per_side,

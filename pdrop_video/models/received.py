@@ -37,10 +37,10 @@ class Attended:
 
     The number of a token is the attention that its patches receive, added up, as a mean over heads and over all queries
     of their step: the tokens of a step sum up to 1, less what rows beside the patches receive ([CLS], which asks like
-    any other row and is no token in most families). Queries of another window give nothing. Where a family makes tokens
-    by a mean over patches that do not divide into tokens (LLaVA-OneVision: 27 x 27 to 14 x 14), the map is pooled as
-    the features are, times patches per token, so that even attention is 1 / tokens everywhere. AOT (arXiv 2603.01400)
-    takes sums over queries; the mean, which differs by a factor, is ours, and so is its scale.
+    any other row and is no token in most families). Queries of another window give nothing. Where patches do not divide
+    into tokens (LLaVA-OneVision: 27 x 27 to 14 x 14) the map is pooled as the features are, times patches per token, so
+    that even attention is 1 / tokens everywhere and the sum is 1 but for what pooling weighs unevenly. AOT (arXiv
+    2603.01400) takes sums over queries; the mean, which differs by a factor, and the scale of tokens are ours.
 
     Which layers: a late one, the last whose output is used, or the last but one of those (LLaVA families, as AOT does);
     and an early one, number 5 of 26 or as deep in another tower. In towers with windows: of the layers without.
@@ -57,30 +57,32 @@ class Attended:
     late: ClassVar[int] = -1
     model: Any
 
+    @property
+    def vision(self) -> Any:
+        """The vision tower."""
+        return self.model.get_encoder("image")
+
     def looking(self, layers: int) -> list[int]:
         """Which of the tower's layers may be asked: those whose output is used."""
         taken = getattr(self.model.config, "vision_feature_layer", -1)  # 0 is what enters the first one
         ends = [i if i >= 0 else layers + 1 + i for i in ([taken] if isinstance(taken, int) else taken)]
         return list(range(max([*ends, 1])))
 
-    def told(self, knowing: Iterable[str]) -> dict[str, int]:
-        """Which layer tells what."""
+    def told(self, knowing: Iterable[str], layers: int) -> dict[str, int]:
+        """Which layer of so many tells what."""
         if not (names := tuple(knowing)):
             return {}
-        layers = self.looking(len(attending(self.model.get_encoder("image"))))
-        depth = (layers[-1] + 1) * 5 // 26
-        early = next((i for i in layers if i >= depth), layers[-1])
-        late = layers[max(len(layers) + self.late, 0)]
-        return {name: {LATE: late, EARLY: early}[name] for name in names}
+        may = self.looking(layers)
+        depth = (may[-1] + 1) * 5 // 26
+        early = next((i for i in may if i >= depth), may[-1])
+        told = {LATE: may[max(len(may) + self.late, 0)], EARLY: early}
+        return {name: told[name] for name in names}
 
     @contextmanager
     def telling(self, knowing: Iterable[str]) -> Iterator[dict[str, list[Tensor]]]:
         """While the tower runs: what each row receives, by name; see `receiving`."""
-        if not (told := self.told(knowing)):
-            yield {}
-            return
-        layers = attending(self.model.get_encoder("image"))
-        with receiving({name: layers[i] for name, i in told.items()}) as notes:
+        layers = attending(self.vision) if (names := tuple(knowing)) else []
+        with receiving({name: layers[i] for name, i in self.told(names, len(layers)).items()}) as notes:
             yield notes
 
     def per_token(self, received: Tensor, grid: Grid, worth: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +18,11 @@ class VideoLlava(LlavaNextVideo):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+
+    @property
+    def vision(self) -> Any:
+        """The tower that sees videos; pictures have one of their own."""
+        return self.model.model.video_tower
 
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Pictures [1, frames, 3, size, size], cut from the middle, and one row of tokens for each."""

@@ -194,7 +194,7 @@ class Front:
 
     def _seen(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The same before the reducer."""
-        step, worth = self.adapter.frames_per_step, self._worth(seen)
+        step, worth = self.adapter.frames_per_step, self.worth(seen)
         chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step, worth, self.knowing)
         cost = self.look_flops(seen)
         state.looked = None if cost is None or state.looked is None else state.looked + cost
@@ -205,7 +205,7 @@ class Front:
             chunk = replace(chunk, saliency=means.new_zeros(len(chunk)).masked_scatter(chunk.visual, means))
         return chunk
 
-    def _worth(self, seen: Seen) -> Tensor | None:
+    def worth(self, seen: Seen) -> Tensor | None:
         """Which visual tokens of each step are worth having [steps, rows, columns]; None for all."""
         if seen.worth is None:
             return None
@@ -214,7 +214,7 @@ class Front:
     def look_flops(self, seen: Seen) -> int | None:
         """FLOPs of the vision tower for such frames, with what the reducer must know; None if the family says none."""
         steps, size = -(-len(seen) // self.adapter.frames_per_step), self.adapter.grid(*seen.frames.shape[1:3])
-        return self.adapter.look_flops(size, steps, self._worth(seen), self.knowing)
+        return self.adapter.look_flops(size, steps, self.worth(seen), self.knowing)
 
     def _reduced(self, state: StreamState, chunk: VisualChunk) -> VisualChunk:
         assert self.reducer is not None

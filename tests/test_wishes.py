@@ -12,7 +12,8 @@ from families import build, video
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.reduce import Reduced, Tokens
+from pdrop_video.reduce import REDUCERS, Reduced, Tokens
+from pdrop_video.stream.cost import recipe_flops
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ def test_what_is_wanted_comes_where_it_is_known(family: str) -> None:
     lm.stream(pv.Pyramid(stages=1), reducer=reducer).push(video(2), [0, 1])
     known = [name for name in reducer.wants if name in lm.adapter.knows]
     assert reducer.told == [known] and "depth" not in known
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_next_video"])
+def test_a_recipe_of_any_reducer_has_its_costs(family: str) -> None:
+    """Also of one that the family refuses, and with what is wanted where it is known."""
+    lm = build(family)
+    sizes = dict(frames=8, height=60, width=72)
+    tower = {}
+    for reducer in (None, *REDUCERS):
+        pyramid = pv.Pyramid(stages=1)
+        tower[reducer] = recipe_flops(pv.Recipe(reducer=reducer, pyramid=pyramid), lm.model.config, lm.adapter, **sizes)
+    assert tower["sppruner"].tower > tower[None].tower == tower["learnpruner"].tower
+    assert all(tower[name].reducer > 0 for name in REDUCERS)
 
 
 def test_a_reducer_refuses_when_a_stream_is_opened() -> None:

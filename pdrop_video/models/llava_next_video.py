@@ -79,9 +79,9 @@ class LlavaNextVideo(Adapter):
 
     # -- for DeSAP -----------------------------------------------------------------------------------------------------
 
-    def told(self, knowing: Iterable[str]) -> dict[str, int]:
-        """Which layer tells what, of what every family may know."""
-        return super().told(name for name in knowing if name not in _APART)
+    def told(self, knowing: Iterable[str], layers: int) -> dict[str, int]:
+        """Which layer of so many tells what, of what every family may know."""
+        return super().told([name for name in knowing if name not in _APART], layers)
 
     def look(
         self,
@@ -115,7 +115,7 @@ class LlavaNextVideo(Adapter):
         """While the tower runs in this thread: what its last used attention gives [frames, 1 + patches, numbers]."""
         if (kind := self.model.config.vision_config.model_type) != "clip_vision_model":
             raise ModelError(f"the vision tower is a {kind!r}, which has no [CLS]; choose a reducer that needs none.")
-        layers, me = attending(self.model.get_encoder("image")), get_ident()
+        layers, me = attending(self.vision), get_ident()
         attention: Any = layers[self.looking(len(layers))[-1]]
         made: dict[str, Tensor] = {}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..registry import named
 from .aot import AOT
-from .base import Reduced, Reducer, Tokens
+from .base import Reduced, Reducer, Tokens, asks_for
 from .desap import DeSAP
 from .dualcomp import DualComp
 from .evs import EVS
@@ -35,4 +35,4 @@ def reducer_named(reducer: str | Reducer) -> Reducer:
     return named("reducer", REDUCERS, reducer)
 
 
-__all__ = ["REDUCERS", "Reduced", "Reducer", "Tokens", "reducer_named"]
+__all__ = ["REDUCERS", "Reduced", "Reducer", "Tokens", "asks_for", "reducer_named"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -139,3 +139,9 @@ class Reducer(Protocol):
 
     def flops(self, tokens: int, hidden: int) -> int:
         """What it costs, a multiply-add as two: matrix products and sums of products."""
+
+
+def asks_for(reducer: Reducer | None, knows: Iterable[str]) -> tuple[str, ...]:
+    """What a reducer is told of the vision tower by a family that knows so much: what it needs, and what it wants."""
+    asked = {*reducer.needs, *getattr(reducer, "wants", ())} if reducer is not None else set()
+    return tuple(sorted(asked & set(knows)))

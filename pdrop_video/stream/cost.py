@@ -14,7 +14,7 @@ from ..gate import gate_named
 from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
-from ..reduce import reducer_named
+from ..reduce import asks_for, reducer_named
 from .limits import Sizes, steps_at_once
 from .recipe import Recipe
 
@@ -66,7 +66,7 @@ def recipe_flops(
     knowing: tuple[str, ...] = ()
     if recipe.reducer is not None:
         method = reducer_named(recipe.reducer)
-        knowing = method.needs
+        knowing = asks_for(method, adapter.knows)
         sizes = [places * min(at_once, steps - first) for first in range(0, steps, at_once)]
         reducer = sum(method.flops(tokens, shape.hidden) for tokens in sizes)
         whole = method.left(places * at_once)

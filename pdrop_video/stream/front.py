@@ -19,7 +19,7 @@ from ..gate import Gate, Watched
 from ..memory import lasting
 from ..models import Adapter, Hearing, VisualChunk
 from ..models.base import LATEST
-from ..reduce import Reducer, Tokens
+from ..reduce import Reducer, Tokens, asks_for
 from ..video import FrameChunk
 from . import hearing
 from .state import Seen, StreamState
@@ -61,8 +61,7 @@ class Front:
                 f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
-        wanted = {name for name in getattr(reducer, "wants", ()) if name in adapter.knows}
-        self.knowing = () if reducer is None else tuple(sorted({*reducer.needs, *wanted}))
+        self.knowing = asks_for(reducer, adapter.knows)
         self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
 
     @cached_property

@@ -72,10 +72,9 @@ class RelevancePooling:
         number, steps = torch.arange(len(tokens), device=tokens.step.device), len(tokens.seconds)
         first = _first_of_cell(tokens)
         anchors = first == number
-        words = torch.zeros(len(tokens), dtype=torch.float64)
+        words = exactly(tokens.features.new_zeros(len(tokens), dtype=torch.float32))
         if tokens.question is not None and len(tokens.question):
             words = exactly(nearest_word(tokens.features, tokens.question))
-        words = words.to(number.device)
         frame = _over_frames(words, tokens.step, steps, self.relevance)
         frame = ranged(frame, torch.zeros_like(frame, dtype=torch.int64), 1, tokens.features.dtype)
         counts = torch.stack([torch.bincount(of, minlength=steps) for of in (tokens.step, tokens.step[anchors])])

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.vision_utils import get_vision_window_index
 
 from pdrop_video import VideoLM
 from pdrop_video.memory import StreamCache
@@ -158,3 +160,39 @@ def masked_forward(lm: VideoLM, inputs: dict[str, Any], allowed: Tensor | None) 
         allowed = bound(lm, inputs["input_ids"][0], allowed)
     with masked(lm.model.get_decoder(), allowed):
         return lm.model(**inputs, use_cache=False).logits[0]
+
+
+@contextmanager
+def hidden(lm: VideoLM, worth: Tensor) -> Iterator[None]:
+    """The tower under a mask: of what is not worth having no patch is seen, in any layer, while all are encoded."""
+    vision, tower, (t, h, w) = lm.model.config.vision_config, lm.model.get_encoder("image"), worth.shape
+    merge = lm.adapter.merge
+    seen = worth.flatten()
+    if hasattr(vision, "window_size"):
+        sizes = dict(spatial_merge_size=merge, window_size=vision.window_size, patch_size=vision.patch_size)
+        seen = seen[get_vision_window_index(torch.tensor([[t, h * merge, w * merge]]), **sizes)[0]]
+    seen, run = seen.repeat_interleave(merge**2), {}
+
+    def masked(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float, **_: Any):
+        first = run.get(id(module), 0)  # of the segment among the rows of this layer
+        run[id(module)] = first + query.shape[2]
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
+        products = query @ key.transpose(2, 3) * scaling
+        lowest = torch.finfo(products.dtype).min
+        products = products.masked_fill(~seen[first : first + query.shape[2]], lowest)
+        return (products.softmax(-1) @ value).transpose(1, 2), None
+
+    AttentionInterface.register("masked_by_a_test", masked)
+    before = {module: module.config for module in tower.modules() if hasattr(module, "is_causal")}
+    assert before
+    kind = vision._attn_implementation
+    vision._attn_implementation_internal = "masked_by_a_test"
+    for module in before:
+        module.config._attn_implementation_internal = "masked_by_a_test"
+    try:
+        yield
+    finally:
+        vision._attn_implementation_internal = kind
+        for module in before:
+            module.config._attn_implementation_internal = kind
+    assert set(run.values()) == {len(seen)}

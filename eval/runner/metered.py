@@ -71,19 +71,12 @@ class Metered:
             held = cost.with_text(held, rows)
         self.flops += stream_flops(cost, after.pieces, held=held).flops
         if self.tower is not None:
-            look = self._look_flops(frames.frames)
-            self.tower = None if look is None else self.tower + (after.steps - before.steps) * look
+            self.tower = None if after.looked is None else self.tower + after.looked
         front, hidden = self.stream._ingest.front, self.shape.hidden
         if front.gate is not None:
             self.front += front.gate.flops(*frames.frames.shape[:3])
         if front.reducer is not None:
             self.front += sum(front.reducer.flops(tokens, hidden) for tokens in after.reduced)
-
-    def _look_flops(self, frames: torch.Tensor) -> int | None:
-        """FLOPs of the vision tower for one step of such pictures; None where the family does not say."""
-        adapter = self.stream.lm.adapter
-        tower = adapter.tower(*adapter.grid(*frames.shape[1:3]))
-        return None if tower is None else tower.flops()
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
@@ -145,8 +138,8 @@ class Metered:
     def asking_tower(self) -> float | None:
         """FLOPs of the vision tower for frames that wait and a question sees all the same; None as for `tower`."""
         waiting = self.stream._state.waiting
-        look = 0 if waiting is None else self._look_flops(waiting.frames)
-        return None if look is None else float(look * self._waiting_steps)
+        look = 0 if waiting is None else self.stream._ingest.front.look_flops(waiting)
+        return None if look is None else float(look)
 
     @property
     def _waiting(self) -> tuple[int, int] | None:
@@ -157,7 +150,8 @@ class Metered:
         down, across = adapter.grid(*state.waiting.frames.shape[1:3])
         wording = adapter.wording(state.waiting.seconds, state.steps - state.first_step)
         glue = sum(len(adapter.ids(part)) for said in wording for part in said)
-        return down * across * self._waiting_steps, glue
+        worth = self.stream._ingest.front.worth(state.waiting)
+        return (down * across * self._waiting_steps if worth is None else int(worth.sum())), glue
 
     @property
     def _waiting_steps(self) -> int:

@@ -5,6 +5,7 @@ Adds up what each of them says. Equal FLOPs are equal over the whole way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..models import Adapter
@@ -51,6 +52,7 @@ def video_flops(
     left: int | None = None,
     gate: int = 0,
     reducer: int = 0,
+    knowing: Iterable[str] = (),
 ) -> WayFlops:
     """FLOPs of watching a video, by part. Needs no weights: an adapter that `describe` made will do.
 
@@ -74,6 +76,8 @@ def video_flops(
         Visual tokens that a reducer leaves of a step; all by default.
     gate, reducer : int
         FLOPs of their own, of the whole video.
+    knowing : iterable of str
+        What the reducer must know of the tower (`Reducer.needs`).
 
     Examples
     --------
@@ -88,13 +92,12 @@ def video_flops(
     """
     encoded = steps if encoded is None else encoded
     down, across = size
-    tower = adapter.tower(down, across)
     visual, at_once = down * across if left is None else left, encoded if chunk is None else chunk
     full, rest = divmod(encoded, at_once) if at_once else (0, 0)
     pieces = [(n * visual, n * glue) for n in (*[at_once] * full, rest) if n]
     counted = not shape.decoder.uncounted
     return WayFlops(
-        tower=None if tower is None else tower.flops(encoded),
+        tower=adapter.look_flops(size, encoded, None, knowing),
         decoder=stream_flops(shape, pieces, prefix=prefix).flops if counted else None,
         gate=gate,
         reducer=reducer,

@@ -6,6 +6,7 @@ Knows transformers. Refuses to know streams, budgets and stages.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,15 +17,17 @@ from .chunk import VisualChunk
 from .pixels import Pixels
 from .positions import Place, Positions
 from .prompt import Prompt
+from .received import Attended, whole
 from .tower import Tower
+from .words import LATEST, Worded
+
+__all__ = ["LATEST", "Adapter"]
 
 _GRIDS = 64
 """Sizes of pictures whose grid is remembered."""
-LATEST = 1e11
-"""Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
 
 
-class Adapter(ABC):
+class Adapter(Worded, Attended, ABC):
     """One family of models.
 
     Parameters
@@ -54,12 +57,13 @@ class Adapter(ABC):
         Whether frames are resized to within limits of pixels, keeping their shape, and not to one size.
     names : bool
         Whether the family's processor asks the tokenizer which token `video_token` is.
-    knows : tuple of str
-        What of its vision tower the family can hand over to a reducer that asks for it.
+    parts : bool
+        Whether the tower can leave out patches, so that `encode_some` costs less than `encode`.
+    knows, late
+        See `Attended`.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    frames_per_step: ClassVar[int] = 1
     video_token: ClassVar[str]
     placeholder: ClassVar[str] = ""
     opening: ClassVar[str] = ""
@@ -68,7 +72,7 @@ class Adapter(ABC):
     fps: ClassVar[float] = 2.0
     keeps_shape: ClassVar[bool] = False
     names: ClassVar[bool] = False
-    knows: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[bool] = False
 
     def __init__(self, model: Any, pixels: Pixels, tokenizer: Any = None) -> None:
         self.model = model
@@ -104,15 +108,29 @@ class Adapter(ABC):
         grid : (t, h, w)
         """
 
-    def tokens(self, frames: Tensor, seconds: tuple[float, ...]) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
+    def encode_some(self, values: Tensor, grid: tuple[int, int, int], worth: Tensor) -> tuple[Tensor, ...]:
+        """The same of those tokens [wanted] alone of which `worth` [t, h, w] says so, one or more; see `parts`."""
+        rows = worth.flatten().nonzero()[:, 0].to(values.device)
+        return tuple(each[rows] for each in self.encode(values, grid))
+
+    def tokens(
+        self, frames: Tensor, seconds: tuple[float, ...], worth: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
         """Visual tokens [t * h * w, hidden] of frames at `seconds`, deepstack features behind them, and the grid.
 
-        The last step is filled up with its last frame, as transformers fills it.
+        The last step is filled up with its last frame, as transformers fills it. With `worth` [t, h, w] other tokens
+        are not encoded, but zero.
         """
         if missing := -len(frames) % self.frames_per_step:
             frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
         values, grid = self.preprocess(frames.to(self.model.device))
-        return self.encode(values.to(self.model.dtype), grid), grid
+        values = values.to(self.model.dtype)
+        if worth is None:
+            return self.encode(values, grid), grid
+        if not worth.any():
+            return (self.embed([]).new_zeros(worth.numel(), self.embed([]).shape[1]),), grid
+        some, rows = self.encode_some(values, grid, worth), worth.flatten().nonzero()[:, 0].to(values.device)
+        return tuple(each.new_zeros(worth.numel(), each.shape[1]).index_copy(0, rows, each) for each in some), grid
 
     def tower(self, height: int, width: int) -> Tower | None:
         """What `encode` multiplies for one step of so many visual tokens down and across; None if nobody said.
@@ -121,58 +139,22 @@ class Adapter(ABC):
         """
         return None
 
-    @property
-    def stands_for(self) -> int | None:
-        """The id of a visual token, for a decoder that reads ids beside embeddings; None where it reads none."""
-        return None
+    def part(self, worth: Tensor) -> Tower | None:
+        """What `encode_some` multiplies for one step of which `worth` [rows, columns] says what is encoded; or None."""
+        return self.tower(*worth.shape)
 
-    def beside(self, embeds: Tensor, ids: Tensor) -> Tensor:
-        """Embeddings with what the decoder reads of ids behind them; the embeddings alone where it reads none.
-
-        Parameters
-        ----------
-        embeds : Tensor [tokens, hidden]
-        ids : Tensor [tokens], int64
-            Of text; `stands_for` where a token is visual.
-
-        Returns
-        -------
-        Tensor [tokens, hidden or more]
-            As they enter the decoder.
-        """
-        return embeds
-
-    def bound(self, ids: Tensor) -> Tensor | None:
-        """Which tokens of a step see each other [tokens], bool; None where visual ones alone may do so.
-
-        Parameters
-        ----------
-        ids : Tensor [tokens], int64
-            As for `beside`.
-        """
-        return None
-
-    def glue(self, number: int, seconds: float) -> tuple[str, str]:
-        """Text in front of and behind the visual tokens of a stream's step `number` (from 0) at `seconds`; or none."""
-        return "", ""
-
-    def wording(self, seconds: tuple[float, ...], first: int = 0) -> list[tuple[str, str]]:
-        """The glue of each step of frames at `seconds`, behind `first` steps of the stream."""
-        return [self.glue(first + i, moment) for i, moment in enumerate(self.times(seconds))]
-
-    def longest_glue(self) -> int:
-        """Most tokens of glue around a step of a stream, whatever its number and its time come to."""
-        steps, seconds = (123_456_789_012, 999_999_999_999), (12_345_678_901.2, LATEST - 0.1)
-        said = [text for n in steps for s in seconds for text in (self.glue(n, s), self.glue(n, -s))]
-        return max(sum(len(self.ids(part)) for part in text) for text in said)
-
-    def times(self, seconds: tuple[float, ...]) -> tuple[float, ...]:
-        """The time of each step, from the times of its frames: that of its first one."""
-        return seconds[:: self.frames_per_step]
-
-    def closing(self) -> Tensor:
-        """Embeddings [tokens, hidden] that end a video before the template's text goes on; none by default."""
-        return self.rows([])
+    def look_flops(
+        self, size: tuple[int, int], steps: int, worth: Tensor | None = None, knowing: Iterable[str] = ()
+    ) -> int | None:
+        """FLOPs of `look` at so many steps of (h, w) visual tokens; None if nobody said what the tower multiplies."""
+        if (tower := self.tower(*size)) is None:
+            return None
+        told = {*self.told(knowing, len(tower.layers)).values()}
+        if worth is None or not self.parts:
+            return tower.flops(steps, told)
+        towers = [self.part(step) for step in worth]
+        flops = [tower.flops(1, told) for tower in towers if tower is not None]
+        return sum(flops) if len(flops) == len(towers) else None
 
     @classmethod
     def per_frame(cls, pixels: Pixels) -> Pixels:
@@ -184,11 +166,6 @@ class Adapter(ABC):
         """Features [tokens, hidden] of one video, which transformers nests by family and version: lists, frames."""
         whole = pooled if isinstance(pooled, Tensor) else torch.cat(tuple(pooled))
         return whole.reshape(-1, whole.shape[-1])
-
-    @staticmethod
-    def named(tokenizer: Any, name: str, usual: str) -> str:
-        """A token that the tokenizer may call by a name, as the family's processor asks it; else the usual one."""
-        return getattr(tokenizer, name, None) or usual
 
     # -- what follows from it ---------------------------------------------------------------------------------------
 
@@ -205,7 +182,14 @@ class Adapter(ABC):
             split_special_tokens=split_special_tokens,
         )
 
-    def look(self, frames: Tensor, seconds: tuple[float, ...], first: int = 0) -> VisualChunk:
+    def look(
+        self,
+        frames: Tensor,
+        seconds: tuple[float, ...],
+        first: int = 0,
+        worth: Tensor | None = None,
+        knowing: tuple[str, ...] = (),
+    ) -> VisualChunk:
         """Frames to visual tokens with the family's glue around each step.
 
         Parameters
@@ -215,13 +199,39 @@ class Adapter(ABC):
             Time of each frame.
         first : int
             Steps of the stream before these.
+        worth : Tensor [t, h, w], bool, optional
+            The visual tokens that are wanted. A family that leaves out `parts` encodes these alone, so that they see
+            nothing else of their step; others encode everything first.
+        knowing : tuple of str
+            What the chunk's `tower` shall say, of what the family `knows`.
         """
-        times = self.times(seconds)
-        (embeds, *deepstack), grid = self.tokens(frames, seconds)
-        _, h, w = grid
+        encoded = worth if self.parts and worth is not None and not worth.all() else None
+        with self.telling(knowing) as notes:
+            (embeds, *deepstack), grid = (
+                self.tokens(frames, seconds) if encoded is None else self.tokens(frames, seconds, encoded)
+            )
+        chunk = self._laid_out(embeds, tuple(deepstack), grid, seconds, first)
+        if notes and (encoded is None or encoded.any()):
+            known = {name: self.per_token(whole(rows), grid, encoded).float() for name, rows in notes.items()}
+            tower = {
+                name: each.new_zeros(len(chunk)).masked_scatter(chunk.visual, each) for name, each in known.items()
+            }
+            chunk = replace(chunk, tower=tower)
+        return chunk if worth is None else chunk.keep(worth.flatten().nonzero()[:, 0].to(chunk.embeds.device))
+
+    def _laid_out(
+        self,
+        embeds: Tensor,
+        deepstack: tuple[Tensor, ...],
+        grid: tuple[int, int, int],
+        seconds: tuple[float, ...],
+        first: int,
+    ) -> VisualChunk:
+        """Visual tokens of a whole grid with the glue around each step."""
+        times, (_, h, w) = self.times(seconds), grid
         text, token = [tuple(map(self.ids, said)) for said in self.wording(seconds, first)], self.stands_for
         if not any(before or after for before, after in text):
-            chunk = VisualChunk.plain(embeds, grid, times, tuple(deepstack))
+            chunk = VisualChunk.plain(embeds, grid, times, deepstack)
             return (
                 chunk if token is None else replace(chunk, ids=torch.full_like(chunk.visual, token, dtype=torch.long))
             )
@@ -269,17 +279,3 @@ class Adapter(ABC):
             blank = torch.zeros(self.frames_per_step, height, width, 3, dtype=torch.uint8)
             self._grids[height, width] = self.preprocess(blank)[1][1:]
         return self._grids[height, width]
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of text that stands between special tokens."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-
-    def embed(self, ids: list[int]) -> Tensor:
-        """Embeddings [tokens, hidden] of text."""
-        table = self.model.get_input_embeddings()
-        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
-
-    def rows(self, ids: list[int]) -> Tensor:
-        """The same as they enter the decoder; see `beside`."""
-        embeds = self.embed(ids)
-        return self.beside(embeds, torch.tensor(ids, dtype=torch.long, device=embeds.device))

@@ -5,8 +5,8 @@ Knows tensors and how steps lie in them. Refuses to know families.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -79,6 +79,8 @@ class VisualChunk:
         Tokens of sound, which are neither visual nor glue.
     saliency : Tensor [tokens], float32, optional
         What a gate said of each visual token; 0 for others.
+    tower : mapping of Tensor [tokens], float32
+        What the vision tower knew of each visual token, as far as it was asked; 0 for others.
     """
 
     embeds: Tensor
@@ -94,6 +96,7 @@ class VisualChunk:
     ids: Tensor | None = None
     sound: SoundRows | None = None
     saliency: Tensor | None = None
+    tower: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def plain(
@@ -195,6 +198,7 @@ class VisualChunk:
             whole=self.whole_steps,
             ids=None if self.ids is None else self.ids[rows],
             saliency=None if self.saliency is None else self.saliency[rows],
+            tower={name: known[rows] for name, known in self.tower.items()},
             sound=None if self.sound is None else replace(self.sound, mask=self.sound.mask[rows]),
         )
 
@@ -220,6 +224,7 @@ class VisualChunk:
                     None if self.ids is None else self.ids[start:end],
                     None if self.sound is None else self.sound.split(first, last, slice(start, end)),
                     None if self.saliency is None else self.saliency[start:end],
+                    {name: known[start:end] for name, known in self.tower.items()},
                 )
             )
         return chunks

@@ -21,6 +21,7 @@ class Cosmos3Edge(Qwen3VL):
 
     model_types: ClassVar[tuple[str, ...]] = ("cosmos3_edge",)
     frames_per_step: ClassVar[int] = 1
+    parts: ClassVar[bool] = False
 
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Patches [t * 2h * 2w, patch * patch * 3], colours innermost, and the grid of merged tokens."""
@@ -30,10 +31,6 @@ class Cosmos3Edge(Qwen3VL):
         pictures = normalise(resize(frames, height, width, self.pixels.mode), self.pixels)
         patches, (t, h, w) = patchify(pictures, patch, merge, 1)
         return rearrange(patches, "n (c area) -> n (area c)", c=3), (t, h // merge, w // merge)
-
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
-        """Merged visual tokens; the vision tower attends within one frame."""
-        return (self.flat(self.see(values, grid).pooler_output),)
 
     def tower(self, height: int, width: int) -> Tower | None:
         """SigLIP's blocks, then an MLP from the patches of a token."""

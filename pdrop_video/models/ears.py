@@ -182,14 +182,17 @@ class Hearing(Adapter):
             steps.append(sum(ahead) + tokens + len(behind))
             lead.append(sum(ahead))
         embeds, *deepstack = (torch.cat(parts) for parts in rows)
+        seen = torch.tensor(visual, device=embeds.device)
+        tower = {name: known.new_zeros(len(seen)).masked_scatter(seen, known) for name, known in chunk.tower.items()}
         sharing = [sum(s <= time + 1e-6 for s in chunk.seconds) - 1 for time in times]
         return replace(
             chunk,
             embeds=embeds,
-            visual=torch.tensor(visual, device=embeds.device),
+            visual=seen,
             steps=tuple(steps),
             lead=tuple(lead),
             deepstack=tuple(deepstack),
+            tower=tower,
             sound=SoundRows(torch.tensor(mask, device=embeds.device), tuple(counts), times, tuple(sharing)),
         )
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from torch import Tensor
-
 from .pixels import Pixels
 from .qwen3_vl import Qwen3VL
 from .tower import Tower
@@ -29,12 +27,9 @@ class Glm4v(Qwen3VL):
     model_types: ClassVar[tuple[str, ...]] = ("glm4v", "glm4v_moe")
     video_token: ClassVar[str] = "<|image|>"
     placeholder: ClassVar[str] = "<|video|>"
+    parts: ClassVar[bool] = False
     writer: ClassVar[str] = "Glm4vProcessor"
     """Class of the processor where the checkpoint names neither of the two."""
-
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
-        """Merged visual tokens; the vision tower attends within one step."""
-        return (self.flat(self.see(values, grid).pooler_output),)
 
     def tower(self, height: int, width: int) -> Tower | None:
         """Gated MLPs; then patches merged by a convolution, and a gated MLP behind another matrix."""

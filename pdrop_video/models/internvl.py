@@ -9,6 +9,7 @@ from torch import Tensor
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .received import BOTH
 from .tower import Tower, picture_tower
 
 
@@ -23,6 +24,7 @@ class InternVL(Adapter):
     video_token: ClassVar[str] = "<IMG_CONTEXT>"
     placeholder: ClassVar[str] = "<video>"
     fps: ClassVar[float] = 1.0
+    knows: ClassVar[tuple[str, ...]] = BOTH
 
     @property
     def positions(self) -> Positions:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .received import BOTH
 from .tower import Tower, llava_tower
 
 
@@ -19,6 +21,8 @@ class LlavaOneVision(Adapter):
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
     video_token: ClassVar[str] = "<video>"
     fps: ClassVar[float] = 1.0
+    knows: ClassVar[tuple[str, ...]] = BOTH
+    late: ClassVar[int] = -2
 
     @property
     def positions(self) -> Positions:
@@ -42,6 +46,15 @@ class LlavaOneVision(Adapter):
     def tower(self, height: int, width: int) -> Tower | None:
         """All patches pass the projector, and are pooled behind it."""
         return llava_tower(self.model.config)
+
+    def patches(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Those of a square."""
+        vision = self.model.config.vision_config
+        return (vision.image_size // vision.patch_size,) * 2
+
+    def pooled(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        """Interpolated, as features are."""
+        return F.interpolate(patches, size, mode="bilinear")
 
     def closing(self) -> Tensor:
         """The newline embedding."""

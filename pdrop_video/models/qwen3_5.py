@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from .qwen3_vl import Qwen3VL
 from .tower import Tower
 
@@ -18,10 +16,6 @@ class Qwen3_5(Qwen3VL):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_5", "qwen3_5_moe")
-
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
-        """Merged visual tokens."""
-        return (self.flat(self.see(values, grid).pooler_output),)
 
     def tower(self, height: int, width: int) -> Tower | None:
         """As Qwen2-VL's."""

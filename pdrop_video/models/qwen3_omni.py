@@ -22,7 +22,7 @@ class Qwen3Omni(Hearing, Qwen2VL):
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_omni_moe_thinker",)
 
-    encode = Qwen3VL.encode
+    placed = Qwen3VL.placed
     tower = Qwen3VL.tower
 
     @property

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
 from .pixels import Pixels
 from .positions import MRopePositions, Positions
 from .qwen2_vl import Qwen2VL
+from .received import Grid
 from .tower import Tower
 
 
@@ -44,10 +46,18 @@ class Qwen3VL(Qwen2VL):
             height, width = int(height * scale), int(width * scale)
         return super().size(height, width, factor)
 
-    def encode(self, values: Tensor, grid: tuple[int, int, int]) -> tuple[Tensor, ...]:
-        """Merged visual tokens, then what is added to them behind each of the first decoder layers."""
-        seen = self.see(values, grid)
-        return tuple(map(self.flat, (seen.pooler_output, *seen.deepstack_features)))
+    def placed(self, grid: Grid, groups: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Besides, of which of the tower's learned positions each patch has how much."""
+        tower = self.vision
+        learned, shares = get_vision_interpolation_indices_and_weights(
+            self.thw(grid, rows.device),
+            num_grid_per_side=tower.num_grid_per_side,
+            mode=tower.interpolation_mode,
+            align_corners=tower.interpolation_align_corners,
+            spatial_merge_size=self.merge,
+        )
+        told = {"interp_indices": learned[rows], "interp_weights": shares[rows]}
+        return Qwen2VL.placed(self, grid, groups, rows) | told  # not super: Qwen3-Omni borrows this
 
     def tower(self, height: int, width: int) -> Tower | None:
         """As Qwen2-VL's, with one more merger for each block whose features go to the decoder by themselves."""

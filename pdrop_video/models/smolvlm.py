@@ -14,6 +14,7 @@ from transformers.models.smolvlm.processing_smolvlm import (
 from .base import Adapter
 from .pixels import normalise, resize
 from .positions import LinearPositions, Positions
+from .received import BOTH
 from .tower import Tower, picture_tower
 
 
@@ -32,6 +33,7 @@ class SmolVLM(Adapter):
     ending: ClassVar[str] = DEFAULT_MEDIA_OUTTRO
     template: ClassVar[str | None] = DEFAULT_CHAT_TEMPLATE
     fps: ClassVar[float] = 1.0
+    knows: ClassVar[tuple[str, ...]] = BOTH
 
     @property
     def positions(self) -> Positions:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -43,8 +44,27 @@ class Tower:
     queries: int | None = None
     keys: int | None = None
 
-    def flops(self, steps: int = 1) -> int:
+    def part(self, tokens: int, of: int, windows: tuple[int, ...] = ()) -> Tower:
+        """The same for some of a step's tokens, of which each takes equally many patches and rows of what comes behind.
+
+        Parameters
+        ----------
+        tokens, of : int
+            How many are encoded, and how many a whole step has.
+        windows : tuple of int, optional
+            For towers some of whose blocks don't attend to everything: how many are encoded of each of their windows.
+        """
+        area, whole = self.patches // of, (tokens * self.patches // of,)
+        within = tuple(n * area for n in windows if n)
+        layers = tuple(whole if segments == (self.patches,) else within for segments in self.layers)
+        after = tuple((rows * tokens // of, sizes) for rows, sizes in self.after)
+        return replace(self, patches=whole[0], layers=layers, after=after)
+
+    def flops(self, steps: int = 1, told: Iterable[int] = ()) -> int:
         """FLOPs of encoding so many steps: patch embedding, blocks and all that comes behind, a multiply-add as two.
+
+        `told` are blocks whose attention weights are asked for besides (`models/received.py`).
+
 
         Matrix products and convolutions, as PyTorch's ``FlopCounterMode`` counts them; norms, activations, RoPE,
         pooling by means and the interpolation of positions or features are not counted there and not here. Attention
@@ -59,6 +79,7 @@ class Tower:
             flops += 2 * sum(segments) * block + 4 * wide * sum(length**2 for length in segments)
         for rows, sizes in self.after:
             flops += sum(2 * rows * a * b for a, b in pairwise(sizes))
+        flops += sum(2 * wide * length**2 for i in told for length in self.layers[i])
         return steps * flops
 
 

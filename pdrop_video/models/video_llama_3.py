@@ -10,6 +10,7 @@ from torch import Tensor
 from .pixels import Pixels, normalise, patchify, resize
 from .positions import LinearPositions, Positions
 from .qwen2_vl import Qwen2VL
+from .received import Grid
 from .tower import Tower, picture_tower
 
 
@@ -36,7 +37,8 @@ class VideoLlama3(Qwen2VL):
     @property
     def merge(self) -> int:
         """Patches of a token along a side, which the processor's file says."""
-        return self.pixels.said.get("merge_size", 2)
+        merge: int = self.pixels.said.get("merge_size", 2)
+        return merge
 
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Patches [t * 2h * 2w, 3 * patch * patch] and the grid of merged tokens."""
@@ -46,12 +48,11 @@ class VideoLlama3(Qwen2VL):
         patches, (t, h, w) = patchify(pictures, patch, merge, 1)
         return patches, (t, h // merge, w // merge)
 
-    def see(self, values: Tensor, grid: tuple[int, int, int]) -> Any:
+    def see(self, values: Tensor, grid: Grid, **told: Tensor) -> Any:
         """What the vision tower and the projector make of one video."""
-        t, h, w = grid
-        thw = torch.tensor([[t, h * self.merge, w * self.merge]], device=values.device)
         merges = torch.tensor([self.merge], device=values.device)
-        return self.model.get_video_features(values, thw, video_merge_sizes=merges, return_dict=True)
+        thw = self.thw(grid, values.device)
+        return self.model.get_video_features(values, thw, video_merge_sizes=merges, return_dict=True, **told)
 
     def tower(self, height: int, width: int) -> Tower | None:
         """Patches that are merged by interpolation in front of a projector of two matrices."""

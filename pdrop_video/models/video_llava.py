@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +18,11 @@ class VideoLlava(LlavaNextVideo):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+
+    @property
+    def vision(self) -> Any:
+        """The tower that sees videos; pictures have one of their own."""
+        return self.model.model.video_tower
 
     def preprocess(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Pictures [1, frames, 3, size, size], cut from the middle, and one row of tokens for each."""
@@ -37,3 +42,11 @@ class VideoLlava(LlavaNextVideo):
         vision, text, kinds = config.vision_config, config.get_text_config().hidden_size, config.vision_feature_layer
         features = vision.hidden_size * (1 if isinstance(kinds, int) else len(kinds))
         return picture_tower(vision, rows - 1, (rows, (features, text, text)), marks=1)
+
+    def patches(self, rows: int, size: tuple[int, int]) -> tuple[int, int]:
+        """Every row is a token."""
+        return size
+
+    def pooled(self, patches: Tensor, size: tuple[int, int]) -> Tensor:
+        """As they are."""
+        return patches

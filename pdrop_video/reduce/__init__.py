@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..registry import named
 from .aot import AOT
-from .base import Reduced, Reducer, Tokens
+from .base import Reduced, Reducer, Tokens, asks_for
 from .controls import Even, Random
+from .desap import DeSAP
 from .dtd import DTD
 from .dualcomp import DualComp
 from .event_saliency import EventSaliency
@@ -16,9 +17,12 @@ from .evs import EVS
 from .fastvid import FastVID
 from .forest import ForestPrune
 from .holitom import HoliTom
+from .learnpruner import LearnPruner
 from .lrcp import LRCP
 from .omnirefine import OmniRefine
+from .relevance_pooling import RelevancePooling
 from .select_rescore import SelectRescore
+from .sppruner import SPpruner
 from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
@@ -36,6 +40,10 @@ REDUCERS: dict[str, Reducer] = {
     "fastvid": FastVID(),
     "holitom": HoliTom(),
     "vidcom2": VidCom2(),
+    "learnpruner": LearnPruner(),
+    "sppruner": SPpruner(),
+    "relevance_pooling": RelevancePooling(),
+    "desap": DeSAP(),
 }
 
 
@@ -44,4 +52,4 @@ def reducer_named(reducer: str | Reducer) -> Reducer:
     return named("reducer", REDUCERS, reducer)
 
 
-__all__ = ["REDUCERS", "Reduced", "Reducer", "Tokens", "reducer_named"]
+__all__ = ["REDUCERS", "Reduced", "Reducer", "Tokens", "asks_for", "reducer_named"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -110,6 +110,12 @@ class Reducer(Protocol):
     ----------
     needs : tuple of str
         What it must know of the vision tower; a family that can't say it is refused when a stream is opened.
+    wants : tuple of str, optional
+        What it makes use of besides, where the family can say it.
+    check : method, optional
+        ``check(model_type: str, knows: tuple[str, ...], asked: str | None)``, asked when a stream is opened, with what
+        the family can say of its vision tower and the standing question: raises `ConfigError`, with what to do, where
+        it can't work.
     unit : int, optional
         Steps of the stream that it takes together; 1 where left out. A stream holds frames back until a unit is whole,
         so that what becomes of them depends on no chunk's borders: a call then gets whole units, one behind another,
@@ -133,3 +139,9 @@ class Reducer(Protocol):
 
     def flops(self, tokens: int, hidden: int) -> int:
         """What it costs, a multiply-add as two: matrix products and sums of products."""
+
+
+def asks_for(reducer: Reducer | None, knows: Iterable[str]) -> tuple[str, ...]:
+    """What a reducer is told of the vision tower by a family that knows so much: what it needs, and what it wants."""
+    asked = {*reducer.needs, *getattr(reducer, "wants", ())} if reducer is not None else set()
+    return tuple(sorted(asked & set(knows)))

@@ -14,7 +14,7 @@ from ..gate import gate_named
 from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
-from ..reduce import reducer_named
+from ..reduce import asks_for, reducer_named
 from .limits import Sizes, steps_at_once
 from .recipe import Recipe
 
@@ -63,13 +63,17 @@ def recipe_flops(
     steps, places = -(-frames // step), grid[0] * grid[1]
     at_once = _at_once(schedule, limits, max(chunk // step, 1), places)
     left, reducer = None, 0
+    knowing: tuple[str, ...] = ()
     if recipe.reducer is not None:
         method = reducer_named(recipe.reducer)
+        knowing = asks_for(method, adapter.knows)
         sizes = [places * min(at_once, steps - first) for first in range(0, steps, at_once)]
         reducer = sum(method.flops(tokens, shape.hidden) for tokens in sizes)
         whole = method.left(places * at_once)
         left = None if whole is None else whole // at_once
-    return video_flops(adapter, stream, steps, grid, chunk=at_once, left=left, gate=gate, reducer=reducer)
+    return video_flops(
+        adapter, stream, steps, grid, chunk=at_once, left=left, gate=gate, reducer=reducer, knowing=knowing
+    )
 
 
 def _at_once(schedule: Schedule, limits: tuple[int, ...] | None, steps: int, places: int) -> int:

@@ -19,7 +19,7 @@ from ..gate import Gate, Watched
 from ..memory import lasting
 from ..models import Adapter, Hearing, VisualChunk
 from ..models.base import LATEST
-from ..reduce import Reducer, Tokens
+from ..reduce import Reducer, Tokens, asks_for
 from ..video import FrameChunk
 from . import hearing
 from .state import Seen, StreamState
@@ -45,19 +45,23 @@ class Front:
     Raises
     ------
     ConfigError
-        If the reducer needs what the family can't say of its vision tower, or a question that is not there.
+        If the reducer needs what the family can't say of its vision tower, or refuses to work with it for a reason of
+        its own, such as that no question is known.
     """
 
     def __init__(
         self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None, asked: str | None = None
     ) -> None:
         self.adapter, self.gate, self.reducer, self.asked = adapter, gate, reducer, asked or None
+        if (check := getattr(reducer, "check", None)) is not None:  # which knows a better reason than the one below
+            check(adapter.model_types[0], adapter.knows, self.asked)
         missing = sorted(set(() if reducer is None else reducer.needs) - set(adapter.knows))
         if missing:
             raise ConfigError(
                 f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
+        self.knowing = asks_for(reducer, adapter.knows)
         self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
 
     @cached_property
@@ -189,16 +193,27 @@ class Front:
 
     def _seen(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The same before the reducer."""
-        chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step)
-        step = self.adapter.frames_per_step
+        step, worth = self.adapter.frames_per_step, self.worth(seen)
+        chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step, worth, self.knowing)
+        cost = self.look_flops(seen)
+        state.looked = None if cost is None or state.looked is None else state.looked + cost
         chunk = replace(chunk, until=tuple(seen.until[min(i + step, len(seen)) - 1] for i in range(0, len(seen), step)))
         if seen.saliency is not None:
-            means = torch.stack([part.mean(0) for part in seen.saliency.split(step)]).flatten().to(chunk.embeds.device)
+            means = torch.stack([part.mean(0) for part in seen.saliency.split(step)])
+            means = (means if worth is None else means[worth.to(means.device)]).flatten().to(chunk.embeds.device)
             chunk = replace(chunk, saliency=means.new_zeros(len(chunk)).masked_scatter(chunk.visual, means))
-        if seen.worth is not None:
-            worth = torch.stack([part.any(0) for part in seen.worth.split(step)]).flatten()
-            chunk = chunk.keep(worth.nonzero()[:, 0].to(chunk.embeds.device))
         return chunk
+
+    def worth(self, seen: Seen) -> Tensor | None:
+        """Which visual tokens of each step are worth having [steps, rows, columns]; None for all."""
+        if seen.worth is None:
+            return None
+        return torch.stack([part.any(0) for part in seen.worth.split(self.adapter.frames_per_step)])
+
+    def look_flops(self, seen: Seen) -> int | None:
+        """FLOPs of the vision tower for such frames, with what the reducer must know; None if the family says none."""
+        steps, size = -(-len(seen) // self.adapter.frames_per_step), self.adapter.grid(*seen.frames.shape[1:3])
+        return self.adapter.look_flops(size, steps, self.worth(seen), self.knowing)
 
     def _reduced(self, state: StreamState, chunk: VisualChunk) -> VisualChunk:
         assert self.reducer is not None
@@ -212,6 +227,7 @@ class Front:
             seconds=chunk.seconds,
             grid=chunk.size,
             since=state.steps,
+            tower={name: known[rows] for name, known in chunk.tower.items()},
             saliency=None if chunk.saliency is None else chunk.saliency[rows],
             question=self._question,
             asked=self.asked,

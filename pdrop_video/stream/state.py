@@ -143,6 +143,8 @@ class StreamState:
         Visual tokens, with those of sound, and glue of each piece in which that push was run.
     reduced : tuple of int
         Visual tokens that the reducer was given in it, time by time.
+    looked : int or None
+        FLOPs of the vision tower in it, of what was encoded; None where the family does not say.
     """
 
     cache: StreamCache
@@ -166,6 +168,7 @@ class StreamState:
     kept: list[int] = field(default_factory=list)
     pieces: tuple[tuple[int, int], ...] = ()
     reduced: tuple[int, ...] = ()
+    looked: int | None = 0
 
     @property
     def since(self) -> float:

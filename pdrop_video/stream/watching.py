@@ -150,7 +150,9 @@ class Watching:
             check_times(chunk, self._state.span)
             before = self._state
             self._ingest.front.check(before, chunk)
-            with self._changing(replace(before, kept=[0] * self._ingest.stages, pieces=(), reduced=())) as state:
+            with self._changing(
+                replace(before, kept=[0] * self._ingest.stages, pieces=(), reduced=(), looked=0)
+            ) as state:
                 state.span = (chunk.seconds[0] if before.span is None else before.span[0], chunk.seconds[-1])
                 state.frames += len(chunk)
                 runs = self._ingest.front.take(state, chunk)

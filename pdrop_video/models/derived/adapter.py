@@ -76,8 +76,10 @@ class Derived(Adapter):
 
     # -- tokens -----------------------------------------------------------------------------------------------------
 
-    def tokens(self, frames: Tensor, seconds: tuple[float, ...]) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
-        """Visual tokens by the model's own features of pixel values that the processor made."""
+    def tokens(
+        self, frames: Tensor, seconds: tuple[float, ...], worth: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
+        """Visual tokens by the model's own features of pixel values that the processor made, all of them."""
         return self.seen(frames, seconds, self.size)
 
     def seen(

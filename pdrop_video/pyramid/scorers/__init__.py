@@ -14,10 +14,12 @@ from .norms import KeyNorm, ValueNorm
 from .novelty import Novelty
 from .relevance import Relevance
 from .relevance_max import RelevanceMax
+from .text_mean import TextMean
 
 SCORERS: dict[str, Scorer] = {
     "relevance": Relevance(),
     "relevance_max": RelevanceMax(),
+    "text_mean": TextMean(),
     "coast": Coast(),
     "contrast": Contrast(),
     "novelty": Novelty(),

@@ -49,7 +49,7 @@ def test_pooled_tokens_equal_a_mask_over_means(family: str, keep: float, monkeyp
     assert len(rows) < prefix + sum(sum(piece.whole_steps) for piece in entered.pieces)
     whole = lm.adapter.look(video(12), tuple(SECONDS)).embeds[rows[prefix:] - prefix]
     assert (torch.cat([piece.embeds for piece in entered.pieces]) - whole).abs().max() > 1e-3  # some are means
-    want = decoder_logits(lm, entered, entered.masks(prefix, inputs["input_ids"].shape[1]), inputs)
+    want = decoder_logits(lm, entered, entered.masks(prefix, inputs["input_ids"].shape[1]), inputs, video(12), SECONDS)
     torch.testing.assert_close(next_logits(stream), want, atol=1e-9, rtol=0)
 
 
@@ -99,7 +99,7 @@ def test_desap_equals_a_mask_over_means(half: str, monkeypatch: pytest.MonkeyPat
     stream.push(video(12), SECONDS)
     inputs, prefix, _ = full_prompt(lm, video(12), SECONDS, QUESTION)
     assert len(entered.rows(prefix)) == prefix + 12 * int(16 * 0.3)
-    want = decoder_logits(lm, entered, entered.masks(prefix, inputs["input_ids"].shape[1]), inputs)
+    want = decoder_logits(lm, entered, entered.masks(prefix, inputs["input_ids"].shape[1]), inputs, video(12), SECONDS)
     torch.testing.assert_close(next_logits(stream), want, atol=1e-9, rtol=0)
 
 

@@ -26,24 +26,24 @@ from .sppruner import SPpruner
 from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
-    "dtd": DTD(),
     "aot": AOT(),
-    "even": Even(),
-    "evs": EVS(),
-    "random": Random(),
-    "lrcp": LRCP(),
-    "select_rescore": SelectRescore(),
+    "desap": DeSAP(),
+    "dtd": DTD(),
     "dualcomp": DualComp(),
     "event_saliency": EventSaliency(),
-    "forest": ForestPrune(),
-    "omnirefine": OmniRefine(),
+    "evs": EVS(),
     "fastvid": FastVID(),
+    "forest": ForestPrune(),
     "holitom": HoliTom(),
-    "vidcom2": VidCom2(),
     "learnpruner": LearnPruner(),
-    "sppruner": SPpruner(),
+    "lrcp": LRCP(),
+    "omnirefine": OmniRefine(),
     "relevance_pooling": RelevancePooling(),
-    "desap": DeSAP(),
+    "select_rescore": SelectRescore(),
+    "sppruner": SPpruner(),
+    "vidcom2": VidCom2(),
+    "even": Even(),
+    "random": Random(),
 }
 
 

@@ -18,6 +18,7 @@ from families import budget, build, video
 from more_families import MORE
 from test_flops_stream import counting
 from test_front import Chequered
+from test_sound import RATE, noise
 from torch import Tensor
 from torch.testing import assert_close
 from transformers.vision_utils import get_vision_window_index
@@ -48,7 +49,7 @@ def made(family: str, attn: str = "sdpa") -> VideoLM:
 
 
 def frames_of(lm: VideoLM, steps: int = 3) -> tuple[Tensor, tuple[float, ...]]:
-    frames = video(steps * lm.adapter.frames_per_step, height=100, width=60)
+    frames = video(steps * lm.adapter.frames_per_step, height=60, width=100)
     return frames, tuple(0.5 * i for i in range(len(frames)))
 
 
@@ -323,3 +324,17 @@ def test_the_families_that_know() -> None:
     says = {name for name, adapter in ADAPTERS.items() if adapter.knows}
     assert says >= set(PICTURES) | (set(BLOCKS) & ADAPTERS.keys())
     assert not {"molmo2", "perception_lm", "gemma4", "muse_glimmer", "minicpmv4_6"} & says
+
+
+@pytest.mark.parametrize("family", omni.OMNI)
+def test_sound_between_pictures_moves_what_is_known_with_its_tokens(family: str) -> None:
+    lm = made(family)
+    stream, frames = lm.stream(pv.Pyramid(layers=(), ratios=()), pv.Memory(tokens=None), reducer=Looked()), video(16)
+    seconds = tuple(0.5 * i for i in range(16))
+    Looked.given.clear()
+    stream.push(frames, seconds, sound=noise(8), rate=RATE)
+    (tokens,) = Looked.given
+    with torch.no_grad():
+        whole = lm.adapter.look(frames, seconds, knowing=BOTH)
+    for name in BOTH:
+        assert torch.equal(tokens.tower[name], whole.tower[name][: len(tokens)])

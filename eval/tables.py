@@ -20,12 +20,15 @@ from eval.compare import verdict, write
 from eval.run import driver_of
 from eval.runner.config import configured
 from eval.runner.doors import clear_errors, encodable, out_folder
+from eval.runner.equal import Way
 from eval.runner.execute import execute
 from eval.stats.pairs import category_table, match, pair_table, run_table
 from eval.stats.record import read_run
 from pdrop_video.common.checks import real, shown
-from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.gate import GATES
 from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.reduce import REDUCERS
+from pdrop_video.registry import facts_of
 from pdrop_video.search.budget import Costs
 
 Settings: TypeAlias = dict[str, Any]
@@ -39,15 +42,29 @@ RATIOS = [0.5, 0.25, 0.125]
 ALL = {"stages": 1}
 TOKENS_A_FRAME = 8
 """Of the built-in model."""
+LETS_ON: Mapping[float, Mapping[str, float]] = {
+    0.5: {},
+    0.25: {},
+    0.15: {"surprise": 0.228},
+    0.1: {"surprise:max_gap=30": 0.18},
+    0.05: {"surprise:threshold=10,max_gap=60": 0.096},
+}
+"""Of the FLOPs of the whole way what the rows of `reduce` spend, and behind which gates; each with the share of steps
+that it lets on, measured on the dev split (seed 211)."""
 
 
 def _one_drop(layer: int, ratio: float) -> pv.Pyramid:
     return pv.Pyramid(layers=(layer,), ratios=(max(0.01, ratio),))
 
 
-def depth(shape: DecoderShape) -> Rows:
+def _written(pyramid: pv.Pyramid) -> Settings:
+    given: Settings = {"ratios": [floor(r * 1e4) / 1e4 for r in pyramid.ratios or ()]}
+    return given if pyramid.layers is None else {"layers": list(pyramid.layers), **given}
+
+
+def depth(way: Way) -> Rows:
     """PyramidDrop's schedule against one early drop and against controls, at equal FLOPs."""
-    costs = Costs(shape, 1024)
+    costs = Costs(way.decoder, 1024)
     rows: Rows = {"full": {"pyramid": ALL}}
     for share in SHARES:
         schedules = {"pyramid": costs.paper(pv.Pyramid(), 4, share)}
@@ -56,10 +73,7 @@ def depth(shape: DecoderShape) -> Rows:
         for name, schedule in schedules.items():
             if schedule is None:  # the layers before the first boundary cost more than that
                 continue
-            given: Settings = {
-                "layers": list(schedule.layers or ()),
-                "ratios": [floor(r * 1e4) / 1e4 for r in schedule.ratios or ()],
-            }
+            given = _written(schedule)
             rows[f"{name} {share:.0%}"] = {"pyramid": given}
             if name == "pyramid":
                 for control in ("random", "even", "shuffled"):
@@ -67,7 +81,7 @@ def depth(shape: DecoderShape) -> Rows:
     return rows
 
 
-def joint(shape: DecoderShape) -> Rows:
+def joint(way: Way) -> Rows:
     """Every allocator with scorers that see no question, one that sees the template, and one that sees the question."""
     rows: Rows = {"full": {"pyramid": ALL}}
     for allocator in ("global", "uniform", "joint"):
@@ -79,7 +93,7 @@ def joint(shape: DecoderShape) -> Rows:
     return rows
 
 
-def memory(shape: DecoderShape) -> Rows:
+def memory(way: Way) -> Rows:
     """Every evictor at every budget, against all tokens, the last four frames, and fewer frames of equal tokens."""
     rows: Rows = {"full": {"pyramid": ALL}, "last 4 frames": {"pyramid": ALL, "last_frames": 4}}
     for tokens in BUDGETS:
@@ -89,7 +103,7 @@ def memory(shape: DecoderShape) -> Rows:
     return rows
 
 
-def asking(shape: DecoderShape) -> Rows:
+def asking(way: Way) -> Rows:
     """What a question does with a memory of 512 tokens: its own pyramid, the archive, where positions stand."""
     base: Settings = {"pyramid": ALL, "memory": {"tokens": 512}}
     rows: Rows = {"as it is": base, "full": {"pyramid": ALL}}
@@ -105,7 +119,7 @@ def asking(shape: DecoderShape) -> Rows:
     return rows
 
 
-def chunks(shape: DecoderShape) -> Rows:
+def chunks(way: Way) -> Rows:
     """Frames a push."""
     rows: Rows = {"full": {"pyramid": ALL}}
     for frames in (2, 4, 8, 16, 32):
@@ -113,7 +127,7 @@ def chunks(shape: DecoderShape) -> Rows:
     return rows
 
 
-def front(shape: DecoderShape) -> Rows:
+def front(way: Way) -> Rows:
     """What stands in front of the language model: a gate, a reducer at several shares, and both, against neither."""
     rows: Rows = {"full": {"pyramid": ALL}, "static": {"pyramid": ALL, "gate": "static"}}
     for keep in (0.75, 0.5, 0.25):
@@ -122,13 +136,55 @@ def front(shape: DecoderShape) -> Rows:
     return rows
 
 
-TABLES: Mapping[str, Callable[[DecoderShape], Rows]] = {
+def reduce(way: Way) -> Rows:
+    """Gates and reducers against pyramids, fewer frames and controls, at equal FLOPs of the whole way, tower included.
+
+    Without a gate nothing costs less than the tower, so for less than half all stand behind the same one, beside fewer
+    frames. What a gate lets on depends on the video; the records say what was spent.
+    """
+    rows: Rows = {"full": {"pyramid": ALL}}
+    for gate in GATES:
+        rows[f"{gate}, all that it lets on"] = {"pyramid": ALL, "gate": gate}
+    for share, gates in LETS_ON.items():
+        rows[f"fewer frames {share:.0%}"] = {"pyramid": ALL, "fps": 2 * share}
+        if not gates:
+            rows |= {f"{name} {share:.0%}": given for name, given in _at_equal_cost(way, share, 1.0).items()}
+        for gate, encoded in gates.items():
+            for name, given in _at_equal_cost(way, share, encoded).items():
+                rows[f"{name}, {gate} {share:.0%}"] = {**given, "gate": gate}
+    return rows
+
+
+def _at_equal_cost(way: Way, share: float, encoded: float) -> Rows:
+    """Schedules and reducers that spend a share of all FLOPs where such a share of the steps is encoded."""
+    rows: Rows = {}
+    schedules = {
+        "pyramid": way.schedule(share, lambda x: pv.Pyramid(ratios=(x, x**2, x**3)), encoded=encoded),
+        "one drop at 2": way.schedule(share, partial(_one_drop, 2), encoded=encoded),
+    }
+    for name, pyramid in schedules.items():
+        if pyramid is not None:
+            rows[name] = {"pyramid": _written(pyramid)}
+    keep = way.keep(share, encoded=encoded)
+    if keep is None or keep >= 1:
+        return rows
+    for name, method in REDUCERS.items():
+        says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
+        line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))
+        facts = facts_of(method)
+        asks = {"question_aware": True} if facts is not None and facts.needs_question else {}
+        rows[name] = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name, **asks}
+    return rows
+
+
+TABLES: Mapping[str, Callable[[Way], Rows]] = {
     "depth": depth,
     "joint": joint,
     "memory": memory,
     "asking": asking,
     "chunks": chunks,
     "front": front,
+    "reduce": reduce,
 }
 
 
@@ -151,7 +207,7 @@ def run(name: str, common: Settings, runs: Path, out: Path, workers: int, only: 
         Largest loss against the first row that counts as none.
     """
     lm = pv.load(common.get("model"))
-    rows = TABLES[name](DecoderShape.of(lm.model.config.get_text_config()))
+    rows = TABLES[name](Way.of(lm))
     first = next(iter(rows))
     chosen = {
         row: given for row, given in rows.items() if not only or row == first or any(part in row for part in only)

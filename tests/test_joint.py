@@ -34,6 +34,8 @@ def run(scorer: Any, allocator: Any, padding: int = 0, seed: int = 0, text: Any 
     frame, place = torch.full((1, count + 7), -1), torch.full((1, count + 7), -1)
     frame[:, 3 : 3 + count] = torch.arange(FRAMES).repeat_interleave(PLACES)
     place[:, 3 : 3 + count] = torch.arange(PLACES).repeat(FRAMES)
+    salient = torch.zeros(1, count + 7)  # a third of what a gate counts is nothing
+    salient[:, 3 : 3 + count] = torch.rand(count, generator=generator).mul(3).floor()
     positions, valid = torch.arange(count + 7)[None], torch.ones(1, count + 7, dtype=torch.bool)
 
     def pad(x: Tensor, value: Any) -> Tensor:
@@ -45,7 +47,7 @@ def run(scorer: Any, allocator: Any, padding: int = 0, seed: int = 0, text: Any 
             pad(positions, 0),
             pad(visual, False),
             probe=torch.tensor([[count + 6 + padding]]),
-            layout=Layout(pad(frame, -1), pad(place, -1), FRAMES, PLACES),
+            layout=Layout(pad(frame, -1), pad(place, -1), FRAMES, PLACES, saliency=pad(salient, 0)),
             valid=pad(valid, False) if padding else None,
         )
     kept = []

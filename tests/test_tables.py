@@ -11,18 +11,20 @@ from typer.testing import CliRunner
 import pdrop_video as pv
 from eval import tables
 from eval.runner.config import RunConfig
+from eval.runner.equal import STEPS, TEXT, Way
 from eval.runner.execute import execute
 from eval.stats.record import read_run
 from eval.synthetic.make import make
-from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.search.budget import Costs
 
 SHAPE = DecoderShape(hidden=256, mlp=704, heads=4, kv_heads=2, head_dim=64, layers=8, vocabulary=248)
+WAY = Way(SHAPE, step=141_000_000, places=16)
 
 
 def test_rows_of_depth_cost_what_their_names_say() -> None:
     costs = Costs(SHAPE, 1024)
-    for name, given in tables.depth(SHAPE).items():
+    for name, given in tables.depth(WAY).items():
         if name == "full":
             continue
         pyramid = pv.Pyramid(**given["pyramid"])
@@ -35,9 +37,28 @@ def test_rows_of_depth_cost_what_their_names_say() -> None:
         assert pyramid.scorer == (method if method in ("random", "even", "shuffled") else None)
 
 
+def test_rows_of_reduce_cost_what_their_names_say() -> None:
+    """The tower for what the gate lets on, the decoder for what the reducer leaves, a question for all."""
+    full = STEPS * WAY.step + prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), STEPS * 16, TEXT)
+    let_on = {gate: encoded for gates in tables.LETS_ON.values() for gate, encoded in gates.items()}
+    seen = set()
+    for name, given in tables.reduce(WAY).items():
+        if "%" not in name or name.startswith("fewer"):
+            continue
+        share, encoded = float(name.split()[-1].rstrip("%")) / 100, let_on.get(given.get("gate"), 1.0)
+        _, _, said = given.get("reducer", "").partition("=")
+        keep = float(said.split(",")[0]) if said else 1.0
+        pyramid = pv.Pyramid(**given["pyramid"]).resolve(8)
+        spent = encoded * STEPS * WAY.step + prefill_flops(SHAPE, pyramid, round(STEPS * 16 * encoded * keep), TEXT)
+        if given.get("reducer") is None or said:
+            assert 0.96 * share < spent / full <= 1.01 * share, name
+            seen.add((share, given.get("reducer", name).partition(":")[0]))
+    assert {(share, name) for share in (0.5, 0.15) for name in ("evs", "lrcp", "even", "random")} <= seen
+
+
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_every_row_is_a_run_that_can_be_made(name: str, tmp_path: Path) -> None:
-    rows = tables.TABLES[name](SHAPE)
+    rows = tables.TABLES[name](WAY)
     digests = {
         RunConfig(**{"task": "videomme", "data": tmp_path, "out": tmp_path, "fps": 2, **given}).digest
         for given in rows.values()

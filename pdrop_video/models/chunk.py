@@ -179,8 +179,9 @@ class VisualChunk:
         rows = stays.long().argsort(descending=True, stable=True)[: len(self) - len(visual) + len(kept)]
         states = [self.embeds, *self.deepstack]
         if weights is not None:
-            # in the exactness of the weights: a mean of many sixteen-bit numbers would lose digits
-            means = [(weights @ state[visual].to(weights)).to(state) for state in states]
+            # a mean of many sixteen-bit numbers would lose digits
+            kind = torch.promote_types(states[0].dtype, torch.float32)
+            means = [(weights.to(kind) @ state[visual].to(kind)).to(state) for state in states]
             states = [state.index_copy(0, visual[kept], mean) for state, mean in zip(states, means, strict=True)]
         embeds, *deepstack = (state[rows] for state in states)
         per_step = torch.bincount(self.step()[visual[kept]], minlength=len(self.steps)).tolist()  # on the host: sizes

@@ -8,11 +8,34 @@ from __future__ import annotations
 from ..registry import named
 from .aot import AOT
 from .base import Reduced, Reducer, Tokens
+from .controls import Even, Random
+from .dtd import DTD
+from .dualcomp import DualComp
+from .event_saliency import EventSaliency
 from .evs import EVS
+from .fastvid import FastVID
+from .forest import ForestPrune
+from .holitom import HoliTom
+from .lrcp import LRCP
+from .omnirefine import OmniRefine
+from .select_rescore import SelectRescore
+from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
+    "dtd": DTD(),
     "aot": AOT(),
+    "even": Even(),
     "evs": EVS(),
+    "random": Random(),
+    "lrcp": LRCP(),
+    "select_rescore": SelectRescore(),
+    "dualcomp": DualComp(),
+    "event_saliency": EventSaliency(),
+    "forest": ForestPrune(),
+    "omnirefine": OmniRefine(),
+    "fastvid": FastVID(),
+    "holitom": HoliTom(),
+    "vidcom2": VidCom2(),
 }
 
 

@@ -14,6 +14,7 @@ from ..common.checks import share
 from ..common.ties import exactly, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
+from .past import before, last_of, newest
 
 _FIRST = 255.0
 """Score of a token without a past: above every change, which is 2 at most."""
@@ -57,42 +58,14 @@ class EVS:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Scores of all tokens, and the best of them."""
-        last = carried.get("last")
-        if last is not None and last.shape != (tokens.places, tokens.features.shape[1]):
-            last = None  # pictures of another size
-        before, seen = self._before(tokens, last)
-        cosine = F.cosine_similarity(exactly(tokens.features), exactly(before), dim=-1)
+        last = last_of(tokens, carried.get("last"))
+        past, seen = before(tokens, last)
+        cosine = F.cosine_similarity(exactly(tokens.features), exactly(past), dim=-1)
         scores = unlike(cosine, tokens.features.dtype).masked_fill(~seen, _FIRST)
         # on the host: how many stay follows from what came, and no device is asked
         count = self.left(len(tokens))
         count = max(count, min(len(tokens), tokens.places)) if last is None else count
-        return Reduced(tokens.best(scores, count)), {"last": self._last(tokens, last)}
-
-    @staticmethod
-    def _before(tokens: Tokens, last: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What each token's place showed before it [tokens, hidden], and whether it showed anything [tokens]."""
-        # tokens sorted by place, then by time: a token's past is the one in front of it, or what was carried
-        number = torch.arange(len(tokens), device=tokens.step.device)
-        place = tokens.place()
-        order = (place * len(tokens.seconds) + tokens.step).argsort(stable=True)
-        same = torch.zeros_like(place, dtype=torch.bool)
-        same[1:] = place[order[1:]] == place[order[:-1]]
-        previous = torch.where(same, order.roll(1), -1)
-        previous = torch.empty_like(number).scatter(0, order, previous)
-        own = tokens.features[previous.clamp(min=0)]
-        if last is None:
-            return own, previous >= 0
-        held = last[place].to(own)
-        known = held.any(-1) | (previous >= 0)
-        return torch.where(previous[:, None] >= 0, own, held), known
-
-    @staticmethod
-    def _last(tokens: Tokens, last: Tensor | None) -> Tensor:
-        """What each place showed last [places, hidden]; zeros where it never showed anything."""
-        last = tokens.features.new_zeros(tokens.places, tokens.features.shape[1]) if last is None else last
-        place, number = tokens.place(), torch.arange(len(tokens), device=tokens.step.device)
-        newest = torch.full((tokens.places,), -1, device=place.device).scatter_reduce(0, place, number, "amax")
-        return torch.where(newest[:, None] >= 0, tokens.features[newest.clamp(min=0)], last.to(tokens.features))
+        return Reduced(tokens.best(scores, count)), {"last": newest(tokens, last)}
 
     def left(self, tokens: int) -> int:
         """The share of them, one at least."""

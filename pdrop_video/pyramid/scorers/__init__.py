@@ -7,6 +7,7 @@ from .base import Layout, Learner, Ranking, RankingSize, Scorer
 from .coast import Coast
 from .contrast import Contrast
 from .controls import Even, Random, Shuffled
+from .event_fusion import EventFusion
 from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
@@ -22,6 +23,7 @@ SCORERS: dict[str, Scorer] = {
     "novelty": Novelty(),
     "product": Product(),
     "fusion": RankFusion(),
+    "event_fusion": EventFusion(),
     "value_norm": ValueNorm(),
     "key_norm": KeyNorm(),
     "last_frame": LastFrame(),

@@ -1,0 +1,90 @@
+"""Settings that spend a given share of the FLOPs of the whole way: vision tower, gate, reducer, decoder, a question.
+
+Knows what each part costs on a typical video; refuses to know what any of it is good for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pdrop_video as pv
+from pdrop_video.costs.decoder import DecoderShape, prefill_flops
+
+STEPS = 45
+"""Of a typical short video."""
+TEXT = 20
+"""Tokens of a question."""
+SMALLEST = 0.01
+WHOLE = pv.Pyramid(stages=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way of a typical video through one model.
+
+    Attributes
+    ----------
+    decoder : DecoderShape
+    step : int
+        FLOPs of the tower for one step.
+    places : int
+        Visual tokens of a step.
+    """
+
+    decoder: DecoderShape
+    step: int
+    places: int
+
+    @classmethod
+    def of(cls, lm: pv.VideoLM, side: int = 224) -> Way:
+        """Of frames of so many pixels down and across.
+
+        Raises
+        ------
+        ConfigError
+            If the family does not say what its tower costs.
+        """
+        down, across = lm.adapter.grid(side, side)
+        tower = lm.adapter.tower(down, across)
+        if tower is None:
+            raise pv.ConfigError("the model's family does not say what its vision tower costs; take another one.")
+        return cls(DecoderShape.of(lm.model.config.get_text_config()), tower.flops(), down * across)
+
+    def share(self, *, encoded: float = 1.0, keep: float = 1.0, pyramid: pv.Pyramid = WHOLE) -> float:
+        """FLOPs of all that the way costs, of what it costs where nothing is left out.
+
+        Parameters
+        ----------
+        encoded : float
+            Share of the steps that a gate lets on.
+        keep : float
+            Share of their tokens that a reducer leaves.
+        pyramid : Pyramid
+        """
+        return self._flops(encoded, keep, pyramid) / self._flops(1.0, 1.0, WHOLE)
+
+    def _flops(self, encoded: float, keep: float, pyramid: pv.Pyramid) -> float:
+        schedule = pyramid.resolve(self.decoder.layers, self.decoder.rank_at)
+        visual = round(STEPS * self.places * encoded * keep)
+        return encoded * STEPS * self.step + prefill_flops(self.decoder, schedule, visual, TEXT)
+
+    def keep(self, share: float, *, encoded: float = 1.0, pyramid: pv.Pyramid = WHOLE) -> float | None:
+        """The share of tokens that a reducer may leave within a share of all FLOPs; None if none."""
+        return _largest(lambda keep: self.share(encoded=encoded, keep=keep, pyramid=pyramid), share)
+
+    def schedule(self, share: float, make: Callable[[float], pv.Pyramid], *, encoded: float = 1.0) -> pv.Pyramid | None:
+        """The most expensive ``make(ratio)`` within a share of all FLOPs; None if none is."""
+        ratio = _largest(lambda ratio: self.share(encoded=encoded, pyramid=make(ratio)), share)
+        return None if ratio is None else make(ratio)
+
+
+def _largest(cost: Callable[[float], float], most: float) -> float | None:
+    """The largest number in (0, 1], to four digits, whose cost is no more than `most`."""
+    low, high = SMALLEST, 1.0
+    if cost(low) > most:
+        return None
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= most else (low, middle)
+    return max(SMALLEST, int(low * 1e4) / 1e4)

@@ -1,0 +1,111 @@
+"""Tokens step by step: the best of each, units of the stream, and what is salient in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..common.ties import comparable, exactly, spread, unlike
+from .base import Reduced, Tokens
+
+SALIENT = ("features", "attention")
+
+
+def turn_of(tokens: Tokens) -> Tensor:
+    """Who goes first among equals [tokens], the smallest first."""
+    return spread(tokens.step + tokens.since, tokens.row, tokens.column)
+
+
+def precisely(features: Tensor) -> Tensor:
+    """Features in which products are exact enough to be compared: float32 for those of sixteen bits, else float64.
+
+    A product of two sixteen-bit numbers is a number of float32; the error of a sum is far below what such features can
+    tell apart, and the cost is half.
+    """
+    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else exactly(features)
+
+
+def best_of_each(tokens: Tokens, scores: Tensor, counts: Tensor, group: Tensor | None = None) -> Tensor:
+    """Whether each token is among the highest of its step [tokens]; ties as in `Tokens.best`.
+
+    Parameters
+    ----------
+    scores : Tensor [tokens]
+    counts : Tensor [steps], int64
+        How many of each step.
+    group : Tensor [tokens], int64, optional
+        Another division than that into steps; `counts` has one number for each group.
+    """
+    group = tokens.step if group is None else group
+    ranked = comparable(scores, torch.ones_like(scores, dtype=torch.bool), tokens.features.dtype)
+    order = turn_of(tokens).argsort(stable=True)
+    order = order[ranked[order].argsort(descending=True, stable=True)]
+    order = order[group[order].argsort(stable=True)]
+    sizes = group.bincount(minlength=len(counts))
+    begins = sizes.cumsum(0) - sizes
+    rank = torch.arange(len(tokens), device=order.device) - begins[group[order]]
+    return torch.empty_like(rank, dtype=torch.bool).scatter(0, order, rank < counts[group[order]])
+
+
+def mean_of_each(values: Tensor, step: Tensor, sizes: Tensor) -> Tensor:
+    """The mean of each step [steps, ...], 0 where there is none of it."""
+    total = values.new_zeros(len(sizes), *values.shape[1:]).index_add(0, step, values)
+    return total / sizes.clamp(min=1).to(values).reshape(-1, *[1] * (values.ndim - 1))
+
+
+def salience(tokens: Tokens, by: str = "features") -> Tensor:
+    """What stands out in each picture [tokens].
+
+    By "attention": what each token receives in the vision tower's last layer. By "features", which is ours, for towers
+    that don't say: 1 - cosine to the mean of its step.
+    """
+    if by == "attention":
+        return exactly(tokens.tower["attention"])
+    features = F.normalize(precisely(tokens.features), dim=-1)
+    mean = mean_of_each(features, tokens.step, tokens.step.bincount(minlength=len(tokens.seconds)))
+    return unlike((features * F.normalize(mean, dim=-1)[tokens.step]).sum(-1), tokens.features.dtype)
+
+
+def units(tokens: Tokens, unit: int) -> Iterator[tuple[int, Tokens]]:
+    """The units of so many steps in a call, and at which token each begins; for 1 the call as a whole.
+
+    A unit counts its steps from 0, and leaves out those of which nothing is there.
+    """
+    groups = torch.zeros_like(tokens.step) if unit == 1 else tokens.step // unit
+    begin = 0
+    for number, size in enumerate(groups.bincount().tolist()):
+        if not size:
+            continue
+        part, first = slice(begin, begin + size), number * unit if unit > 1 else 0
+        present, step = tokens.step[part].unique(return_inverse=True)
+        yield (
+            begin,
+            replace(
+                tokens,
+                features=tokens.features[part],
+                step=step,
+                row=tokens.row[part],
+                column=tokens.column[part],
+                seconds=tuple(tokens.seconds[each] for each in present.tolist()),
+                since=tokens.since + first,
+                tower={name: of[part] for name, of in tokens.tower.items()},
+                saliency=None if tokens.saliency is None else tokens.saliency[part],
+            ),
+        )
+        begin += size
+
+
+def joined(parts: Sequence[tuple[int, Reduced]], count: int) -> Reduced:
+    """What became of units, as one answer for the call of so many tokens."""
+    kept = torch.cat([begin + part.kept for begin, part in parts])
+    if all(part.weights is None for _, part in parts):
+        return Reduced(kept)
+    rows = []
+    for begin, part in parts:
+        assert part.weights is not None
+        rows.append(F.pad(part.weights, (begin, count - begin - part.weights.shape[1])))
+    return Reduced(kept, torch.cat(rows))

@@ -9,9 +9,11 @@ from ..common.checks import shown
 from ..errors import ConfigError
 from ..registry import named
 from .base import Gate, Gated, Watched
+from .codec import Codec
 from .static import Static
 
 GATES: dict[str, Gate] = {
+    "codec": Codec(),
     "static": Static(),
 }
 

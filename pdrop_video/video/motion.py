@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -24,6 +24,8 @@ from .picture import Upright, side_data
 
 CELL = 8
 """Pixels of a cell's side: the smallest block whose vector FFmpeg exports."""
+_TOGETHER = 16
+"""Most frames whose vectors wait."""
 # FFmpeg's numbers of pictures that are coded without any other: I, SI and BI.
 _INTRA = frozenset({1, 5, 7})
 
@@ -116,50 +118,56 @@ def _sort(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def largest(blocks: NDArray[np.floating], size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.float32]:
-    """Of each cell of an even grid over a picture, the largest length of a vector whose block overlaps it.
+def largest(blocks: Sequence[NDArray[Any]], counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Of each cell of 8 x 8 pixels of each frame, the largest length of a vector whose block overlaps it.
 
     Parameters
     ----------
-    blocks : numpy.ndarray [blocks, 6]
-        x and y of the upper left corner, width, height, and the vector's two parts, all in pixels.
+    blocks : six arrays [blocks]
+        x and y of the upper left corner, width, height, and the vector's two parts, all in pixels; of one frame after
+        the other.
+    counts : sequence of int
+        How many of them each frame has.
     size : (height, width)
-        Of the picture, in pixels; what of a block lies outside of it doesn't count.
-    grid : (rows, columns)
+        Of a frame, in pixels; what of a block lies outside of it doesn't count.
 
     Returns
     -------
-    numpy.ndarray [rows, columns], float32
+    numpy.ndarray [frames, rows, columns], float32
         -1 where no block overlaps.
     """
-    most = np.full(grid[0] * grid[1], -1, np.float32)
-    x, y, width, height, across, down = np.asarray(blocks, np.float64).reshape(-1, 6).T
-    top, bottom = _cells(y, y + height, size[0], grid[0])
-    left, right = _cells(x, x + width, size[1], grid[1])
-    seen = (top < bottom) & (left < right)
-    if not seen.any():
-        return most.reshape(grid)
-    top, bottom, left, right = top[seen], bottom[seen], left[seen], right[seen]
-    length = np.hypot(across[seen], down[seen]).astype(np.float32)
-    for row in range(int((bottom - top).max())):
-        for column in range(int((right - left).max())):
-            within = (top + row < bottom) & (left + column < right)
-            places = (top + row) * grid[1] + left + column
-            np.maximum.at(most, places[within], length[within])
-    return most.reshape(grid)
+    rows, columns = (-(-side // CELL) for side in size)
+    most = np.full(len(counts) * rows * columns, -1, np.float32)
+    x, y, width, height, across, down = blocks
+    left, right = np.floor_divide(x, CELL).clip(0, columns), (-np.floor_divide(-x - width, CELL)).clip(0, columns)
+    top, bottom = np.floor_divide(y, CELL).clip(0, rows), (-np.floor_divide(-y - height, CELL)).clip(0, rows)
+    frame = np.repeat(np.arange(len(counts)) * rows, counts)
+    first, length = ((frame + top) * columns + left).astype(np.intp), np.hypot(across, down).astype(np.float32)
+    shape = ((bottom - top) * (columns + 1) + right - left).astype(np.intp)
+    shapes = np.bincount(shape)
+    for sort in shapes.nonzero()[0]:  # a few: 2 x 2, 2 x 1, 1 x 2, 1 x 1
+        each = slice(None) if shapes[sort] == len(first) else shape == sort
+        begin, value = first[each], length[each]
+        for row in range(sort // (columns + 1)):
+            for column in range(sort % (columns + 1)):
+                np.maximum.at(most, begin + (row * columns + column), value)
+    return most.reshape(len(counts), rows, columns)
 
 
-def _cells(
-    begin: NDArray[np.floating], end: NDArray[np.floating], pixels: int, cells: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """From the first cell that an interval of pixels touches to the one behind the last."""
-    first = np.floor(begin.clip(0, pixels) * cells / pixels).astype(np.intp)
-    last = np.ceil(end.clip(0, pixels) * cells / pixels).astype(np.intp)
-    return first, last
+def evened(cells: NDArray[np.float32], size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """From cells of 8 x 8 pixels to those of an even grid over the picture, which take the largest they overlap."""
+    if size == (grid[0] * CELL, grid[1] * CELL):
+        return cells
+    for axis, (pixels, number) in enumerate(zip(size, grid, strict=True)):
+        edges = np.arange(number + 1) * pixels  # in parts of a pixel
+        first, last = edges[:-1] // (number * CELL), -(-edges[1:] // (number * CELL))
+        runs = [cells.take(np.minimum(first + i, last - 1), axis) for i in range(int((last - first).max()))]
+        cells = np.maximum.reduce(runs)
+    return cells
 
 
 class Gatherer:
-    """Gathers what decoded frames say of motion until one is handed out.
+    """Gathers what decoded frames say of motion until one is handed out; vectors of a few frames are taken in at once.
 
     Parameters
     ----------
@@ -171,14 +179,15 @@ class Gatherer:
 
     def __init__(self, upright: Upright, stills: bool) -> None:
         self._upright, self._stills = upright, stills
-        width, height = upright.size
-        self._grid = (-(-height // CELL), -(-width // CELL))
-        self._exports = False
+        self._sort: NDArray[Any] | None = None  # no vectors, once there were any: what kind of array they come in
         self._mark: object = None  # so that the first frame, before which nobody saw anything, tells of a loss
+        self._size: tuple[int, int] = upright.size[::-1]
+        self._waiting: list[NDArray[Any]] = []
         self._begin()
 
     def _begin(self) -> None:
-        self._most, self._latest = np.zeros(self._grid, np.float32), np.zeros(self._grid, np.float32)
+        self._most: NDArray[np.float32] | None = None
+        self._latest: NDArray[np.float32] | None = None
         self._key = self._begun = False
         self._known = True
 
@@ -189,38 +198,62 @@ class Gatherer:
         self._key = False
         if self._stills:
             return
-        blocks = _blocks(frame)
-        if blocks is None and int(frame.pict_type) in _INTRA:
+        size = (frame.height, frame.width)
+        if size != self._size:
+            self._resize(size)
+        found = side_data(frame, "MOTION_VECTORS")
+        if found is not None:
+            self._waiting.append(cast(MotionVectors, found).to_ndarray().copy())  # it goes with the frame
+            self._sort = self._waiting[-1][:0]
+        elif int(frame.pict_type) in _INTRA:
+            self._settle()
             self._key = self._begun = True
+            self._known, self._latest = False, None
+        elif self._sort is None:
             self._known = False
-            self._latest = np.zeros(self._grid, np.float32)
+        else:
+            self._waiting.append(self._sort)  # without any vector all of it is new
+        if len(self._waiting) == _TOGETHER:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take in the vectors that wait."""
+        if not self._waiting:
             return
-        if blocks is None and not self._exports:
-            self._known = False
-            return
-        self._exports = True
-        turned = self._upright.standing(frame)
-        grid = self._grid[::-1] if turned.turns % 2 else self._grid
-        blocks = np.empty((0, 6)) if blocks is None else blocks  # all of it is new
-        stored = largest(blocks, (frame.height, frame.width), grid)
-        moved = turned.upright(np.where(stored < 0, np.float32(np.inf), stored))
-        self._most = np.maximum(self._most, moved)
-        self._latest = np.maximum(self._latest, moved)
+        told, counts = np.concatenate(self._waiting), [len(each) for each in self._waiting]
+        self._waiting = []
+        width, height = told["w"].astype(np.int32), told["h"].astype(np.int32)
+        corner, scale = (told["dst_x"] - width // 2, told["dst_y"] - height // 2), np.maximum(told["motion_scale"], 1)
+        vector = told["motion_x"] / scale, told["motion_y"] / scale
+        moved = largest([*corner, width, height, *vector], counts, self._size)
+        moved[moved < 0] = np.inf
+        moved = moved.max(0)
+        self._most = moved if self._most is None else np.maximum(self._most, moved)
+        self._latest = moved if self._latest is None else np.maximum(self._latest, moved)
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        """Go on with frames of another size: what was gathered stays at its place in the picture."""
+        self._settle()
+        cells = (-(-size[0] // CELL), -(-size[1] // CELL))
+        self._most, self._latest = (
+            None if before is None else evened(before, self._size, cells) for before in (self._most, self._latest)
+        )
+        self._size = size
 
     def take(self) -> Motion:
         """All of it, for the frame that was seen last, which is handed out; what comes is gathered anew."""
-        flags = (torch.tensor([flag]) for flag in (self._key, self._begun, self._known))
-        motion = Motion(torch.from_numpy(self._most)[None], torch.from_numpy(self._latest)[None], *flags)
+        self._settle()
+        most = self._standing(self._most)
+        latest = self._standing(self._latest) if self._begun else most
+        motion = Motion(most, latest, *(torch.tensor([flag]) for flag in (self._key, self._begun, self._known)))
         self._begin()
         return motion
 
-
-def _blocks(frame: av.VideoFrame) -> NDArray[np.float64] | None:
-    """The blocks of a frame, as `largest` takes them; None if it carries no vectors."""
-    found = side_data(frame, "MOTION_VECTORS")
-    if found is None:
-        return None
-    told = cast(MotionVectors, found).to_ndarray()
-    width, height, scale = told["w"], told["h"], np.maximum(told["motion_scale"], 1)
-    x, y = told["dst_x"] - width / 2.0, told["dst_y"] - height / 2.0
-    return np.stack([x, y, width, height, told["motion_x"] / scale, told["motion_y"] / scale], 1)
+    def _standing(self, cells: NDArray[np.float32] | None) -> Tensor:
+        """What was gathered, on the upright picture's grid [1, rows, columns]."""
+        width, height = self._upright.size
+        grid, turned = (-(-height // CELL), -(-width // CELL)), self._upright.orientation
+        if cells is None:
+            return torch.zeros(1, *grid)
+        stored = evened(cells, self._size, grid[::-1] if turned.turns % 2 else grid)
+        return torch.from_numpy(np.ascontiguousarray(turned.upright(stored)))[None]

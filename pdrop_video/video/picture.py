@@ -95,13 +95,9 @@ class Upright:
         across = self.orientation.turns % 2
         self.size = (first.height, first.width) if across else (first.width, first.height)
 
-    def standing(self, frame: av.VideoFrame) -> Orientation:
-        """How a frame is turned upright."""
-        return Orientation.of(frame) or (Orientation() if self._stills else self.orientation)
-
     def convert(self, frame: av.VideoFrame) -> NDArray[np.uint8] | None:
         """Give the picture `[height, width, 3]`, or None if its pixel format cannot be converted."""
-        self.orientation = self.standing(frame)
+        self.orientation = Orientation.of(frame) or (Orientation() if self._stills else self.orientation)
         stored = self.size[::-1] if self.orientation.turns % 2 else self.size
         self.resized = self.resized or (frame.width, frame.height) != stored
         try:

@@ -41,8 +41,9 @@ class Motion:
     most : Tensor [frames, rows, columns], float32
         The largest length of a motion vector that touched the cell, in pixels of the stored video, over every frame
         decoded since the frame handed out before this one, itself included; 0 where nothing moved or nothing is known;
-        inf where a predicted frame had a block without a vector there, which shows something new. Encoders choose among
-        several older frames, so a length is no speed.
+        inf where a predicted frame had a block without a vector there: what it shows is new. A length is no speed,
+        since encoders choose among several frames; and what appears is known with the next P-frame, for B-frames before
+        it may be copied from there.
     latest : Tensor [frames, rows, columns], float32
         The same since the latest I-frame; what ``most`` is where there was none in between.
     key : Tensor [frames], bool
@@ -118,40 +119,42 @@ def _sort(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
-def largest(blocks: Sequence[NDArray[Any]], counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.float32]:
+def largest(
+    blocks: Sequence[NDArray[Any]], size: tuple[int, int], frames: int = 1, frame: NDArray[np.intp] | int = 0
+) -> NDArray[np.float32]:
     """Of each cell of 8 x 8 pixels of each frame, the largest length of a vector whose block overlaps it.
 
     Parameters
     ----------
     blocks : six arrays [blocks]
-        x and y of the upper left corner, width, height, and the vector's two parts, all in pixels; of one frame after
-        the other.
-    counts : sequence of int
-        How many of them each frame has.
+        x and y of the upper left corner, width, height, and the vector's two parts, all in pixels.
     size : (height, width)
         Of a frame, in pixels; what of a block lies outside of it doesn't count.
+    frames : int
+        How many there are.
+    frame : array [blocks]
+        Of each block, the number of its frame.
 
     Returns
     -------
     numpy.ndarray [frames, rows, columns], float32
-        -1 where no block overlaps.
+        inf where no block overlaps: what is there is new.
     """
     rows, columns = (-(-side // CELL) for side in size)
-    most = np.full(len(counts) * rows * columns, -1, np.float32)
     x, y, width, height, across, down = blocks
     left, right = np.floor_divide(x, CELL).clip(0, columns), (-np.floor_divide(-x - width, CELL)).clip(0, columns)
     top, bottom = np.floor_divide(y, CELL).clip(0, rows), (-np.floor_divide(-y - height, CELL)).clip(0, rows)
-    frame = np.repeat(np.arange(len(counts)) * rows, counts)
-    first, length = ((frame + top) * columns + left).astype(np.intp), np.hypot(across, down).astype(np.float32)
+    first, length = ((frame * rows + top) * columns + left).astype(np.intp), np.hypot(across, down).astype(np.float32)
     shape = ((bottom - top) * (columns + 1) + right - left).astype(np.intp)
-    shapes = np.bincount(shape)
+    most, shapes = np.full(frames * rows * columns, -1, np.float32), np.bincount(shape)
     for sort in shapes.nonzero()[0]:  # a few: 2 x 2, 2 x 1, 1 x 2, 1 x 1
         each = slice(None) if shapes[sort] == len(first) else shape == sort
         begin, value = first[each], length[each]
         for row in range(sort // (columns + 1)):
             for column in range(sort % (columns + 1)):
                 np.maximum.at(most, begin + (row * columns + column), value)
-    return most.reshape(len(counts), rows, columns)
+    most[most < 0] = np.inf
+    return most.reshape(frames, rows, columns)
 
 
 def evened(cells: NDArray[np.float32], size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.float32]:
@@ -179,7 +182,7 @@ class Gatherer:
 
     def __init__(self, upright: Upright, stills: bool) -> None:
         self._upright, self._stills = upright, stills
-        self._sort: NDArray[Any] | None = None  # no vectors, once there were any: what kind of array they come in
+        self._type: np.dtype[Any] | None = None  # of FFmpeg's vectors, once there were any
         self._mark: object = None  # so that the first frame, before which nobody saw anything, tells of a loss
         self._size: tuple[int, int] = upright.size[::-1]
         self._waiting: list[NDArray[Any]] = []
@@ -203,16 +206,17 @@ class Gatherer:
             self._resize(size)
         found = side_data(frame, "MOTION_VECTORS")
         if found is not None:
-            self._waiting.append(cast(MotionVectors, found).to_ndarray().copy())  # it goes with the frame
-            self._sort = self._waiting[-1][:0]
+            told = cast(MotionVectors, found).to_ndarray()
+            self._type = told.dtype
+            self._waiting.append(told.view(f"V{told.itemsize}").copy())  # it goes with the frame
         elif int(frame.pict_type) in _INTRA:
             self._settle()
             self._key = self._begun = True
             self._known, self._latest = False, None
-        elif self._sort is None:
+        elif self._type is None:
             self._known = False
         else:
-            self._waiting.append(self._sort)  # without any vector all of it is new
+            self._waiting.append(np.empty(0, f"V{self._type.itemsize}"))  # without any vector all of it is new
         if len(self._waiting) == _TOGETHER:
             self._settle()
 
@@ -220,14 +224,13 @@ class Gatherer:
         """Take in the vectors that wait."""
         if not self._waiting:
             return
-        told, counts = np.concatenate(self._waiting), [len(each) for each in self._waiting]
+        told, frames = np.concatenate(self._waiting).view(cast("np.dtype[Any]", self._type)), len(self._waiting)
+        frame = np.repeat(np.arange(frames), [len(each) for each in self._waiting])
         self._waiting = []
         width, height = told["w"].astype(np.int32), told["h"].astype(np.int32)
         corner, scale = (told["dst_x"] - width // 2, told["dst_y"] - height // 2), np.maximum(told["motion_scale"], 1)
-        vector = told["motion_x"] / scale, told["motion_y"] / scale
-        moved = largest([*corner, width, height, *vector], counts, self._size)
-        moved[moved < 0] = np.inf
-        moved = moved.max(0)
+        blocks = [*corner, width, height, told["motion_x"] / scale, told["motion_y"] / scale]
+        moved = largest(blocks, self._size, frames, frame).max(0)
         self._most = moved if self._most is None else np.maximum(self._most, moved)
         self._latest = moved if self._latest is None else np.maximum(self._latest, moved)
 

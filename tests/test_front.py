@@ -24,6 +24,7 @@ from pdrop_video.gate.static import Static
 from pdrop_video.models import VisualChunk
 from pdrop_video.pyramid import ALLOCATORS, SCORERS
 from pdrop_video.reduce import REDUCERS, Reduced, Tokens
+from pdrop_video.reduce.aot import AOT
 from pdrop_video.reduce.evs import EVS
 from pdrop_video.stream.front import Front
 from pdrop_video.stream.ingest import Ingestor
@@ -118,7 +119,9 @@ class Threes(Thirds):
 
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
-    **{name: {"reducer": name} for name in REDUCERS},
+    **{name: {"reducer": name} for name, each in REDUCERS.items() if not each.needs},
+    "aot": {"reducer": "aot:anchors=features"},  # by attention families that know it alone
+    "aot behind a gate": {"gate": Chequered(), "reducer": AOT(keep=0.4, anchors="features")},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},
     "thirds": {"reducer": Thirds()},
     "merged": {"reducer": Merged()},
@@ -215,7 +218,7 @@ def decoder_logits(lm: pv.VideoLM, entered: Entered, allowed: Tensor, inputs: di
 
 
 @pytest.mark.parametrize("room", [None, 3.0], ids=["unlimited", "evicting"])
-@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged"])
+@pytest.mark.parametrize("front", [name for name in FRONTS if name != "merged" and "aot" not in name])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_left_out_equals_a_mask(
     family: str, front: str, room: float | None, monkeypatch: pytest.MonkeyPatch
@@ -226,6 +229,7 @@ def test_what_is_left_out_equals_a_mask(
     frames = still(6 * step)
     entered = Entered(monkeypatch, tokens)
     stream = watched(lm, FRONTS[front], frames, [2 * step, step, 3 * step], memory=pv.Memory(tokens=tokens))
+    stream._ingest.fill_up(stream._state)  # a unit that was begun
     encoded = list(entered.seconds)
     inputs, prefix, pushed = full_prompt(lm, frames[[round(2 * s) for s in encoded]], encoded, QUESTION)
     assert pushed == sum(sum(piece.whole_steps) for piece in entered.pieces)
@@ -338,6 +342,7 @@ def test_saved_and_resumed_is_never_having_saved(
     monkeypatch.setitem(GATES, "blind", Blind())
     monkeypatch.setitem(REDUCERS, "thirds", Thirds())
     monkeypatch.setitem(REDUCERS, "merged", Merged())
+    monkeypatch.setitem(REDUCERS, "threes", Threes())
     lm = build(family)
     for frames in (3, 4, 5):
         stream, _ = two(lm, front, frames)
@@ -355,6 +360,29 @@ def test_a_method_of_ones_own_must_be_listed_to_be_saved(tmp_path: Path) -> None
     stream, _ = two(build("qwen2_5_vl"), "chequered")
     with pytest.raises(pv.StreamError, match=r"Chequered\(\), which no registry lists"):
         stream.save(tmp_path / "a.pdrop")
+
+
+@pytest.mark.parametrize("front", ["threes", "threes behind a gate"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
+def test_units_do_not_depend_on_how_a_stream_is_cut(family: str, front: str) -> None:
+    """Held back until they are whole; a question sees what waits, and what is skipped meanwhile lasts."""
+    lm = build(family)
+    step = lm.adapter.frames_per_step
+    frames = still(13 * step, 2)
+    cuts = ([len(frames)], [1] * len(frames), [5, len(frames) - 5])
+    whole, *others = [watched(lm, FRONTS[front], frames, cut, pyramid=pv.Pyramid(stages=1)) for cut in cuts]
+    entered = whole.visual_tokens
+    for other in others:
+        assert other.visual_tokens == entered > 0
+        assert torch.equal(whole.held().step, other.held().step) and torch.equal(whole.held().row, other.held().row)
+        torch.testing.assert_close(whole.held().until, other.held().until, equal_nan=True)
+        torch.testing.assert_close(next_logits(other), next_logits(whole), atol=1e-9, rtol=0)
+    waits = whole._state.waiting
+    assert waits is not None and len(waits) < 3 * step  # 13 steps, or the 10 of them that the gate lets through
+    before = whole.fork()
+    before._ingest.fill_up(before._state)
+    assert before.visual_tokens > entered and before._state.waiting is None
+    assert torch.equal(next_logits(before), next_logits(whole))
 
 
 # -- a still picture ---------------------------------------------------------------------------------------------------

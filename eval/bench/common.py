@@ -26,8 +26,14 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for the table (C
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")]
 
 
-def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen2_5_VLForConditionalGeneration:
-    """Qwen2.5-VL's decoder with random weights, about 0.5 B of them; its vision tower is tiny and not meant to be used.
+TINY: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_heads=2)
+"""A vision tower that is not meant to be used."""
+
+
+def random_model(
+    dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2, tower: Mapping[str, Any] = TINY
+) -> Qwen2_5_VLForConditionalGeneration:
+    """Qwen2.5-VL's decoder with random weights, about 0.5 B of them.
 
     Hidden size 896, 24 layers, 14 heads, a vocabulary of 151,936: the language model of Qwen2.5-0.5B.
 
@@ -36,6 +42,8 @@ def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen
     dtype : torch.dtype
     kv_heads : int
         Heads of keys and values: 2 as in Qwen2.5-0.5B, 14 for a model without grouped queries.
+    tower : mapping
+        Sizes of its vision tower, by the config's names; a tiny one by default.
     """
     config = Qwen2_5_VLConfig(
         text_config={
@@ -49,7 +57,7 @@ def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen
             "eos_token_id": None,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
         },
-        vision_config={"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 896},
+        vision_config={**tower, "out_hidden_size": 896},
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
@@ -57,6 +65,7 @@ def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen
         empty: Any = Qwen2_5_VLForConditionalGeneration(config)
     model = empty.to(dtype).to_empty(device="cpu")
     model.tie_weights()
+    model.model.visual = type(model.model.visual)._from_config(config.vision_config).to(dtype)  # with its buffers
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
     text = model.get_decoder()
@@ -64,10 +73,10 @@ def random_model(dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2) -> Qwen
     return model.eval()
 
 
-def random_lm(dtype: torch.dtype = torch.bfloat16) -> VideoLM:
+def random_lm(dtype: torch.dtype = torch.bfloat16, tower: Mapping[str, Any] = TINY) -> VideoLM:
     """The random model with the built-in model's words, for streams whose answers mean nothing."""
     words, family = load().tokenizer, adapter_for("qwen2_5_vl")
-    model = random_model(dtype)
+    model = random_model(dtype, tower=tower)
     pixels = Pixels(size={"shortest_edge": 1, "longest_edge": 1 << 40})  # frames are taken in the size they come in
     return VideoLM(model, family(model, pixels, words), family.prompt(words), "random")
 

@@ -11,10 +11,12 @@ from ..registry import named
 from .base import Gate, Gated, Watched
 from .codec import Codec
 from .static import Static
+from .surprise import Surprise
 
 GATES: dict[str, Gate] = {
     "codec": Codec(),
     "static": Static(),
+    "surprise": Surprise(),
 }
 
 

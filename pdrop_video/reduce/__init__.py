@@ -6,10 +6,12 @@ One small file a method, listed here by name.
 from __future__ import annotations
 
 from ..registry import named
+from .aot import AOT
 from .base import Reduced, Reducer, Tokens
 from .evs import EVS
 
 REDUCERS: dict[str, Reducer] = {
+    "aot": AOT(),
     "evs": EVS(),
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from families import build
-from test_video_motion import SIZE, clip, pictures, read, told
+from test_video_motion import SIZE, clip, pictures, read
 from torch import Tensor
 
 import pdrop_video as pv

@@ -90,6 +90,9 @@ def test_what_is_old_is_encoded_again_place_by_place() -> None:
     assert worth(gated)[3] == [[1, 1], [0, 1]]
     # times that went through floats, of three frames a second
     assert Codec()(watched(motion_of([[]] * 25), apart=1 / 3), {})[0].kept == (0, 24)
+    # and times that a container rounded to milliseconds, but none that is earlier than that
+    assert Codec()(watched(motion_of([[]] * 2), apart=7.9995), {})[0].kept == (0, 1)
+    assert Codec()(watched(motion_of([[]] * 2), apart=7.998), {})[0].kept == (0,)
 
 
 def test_a_scene_cut_is_encoded_whole() -> None:

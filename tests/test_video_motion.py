@@ -20,7 +20,8 @@ import pdrop_video as pv
 from pdrop_video.video import Motion
 from pdrop_video.video.ahead import Buffer
 from pdrop_video.video.drawn import Shot
-from pdrop_video.video.motion import evened, largest
+from pdrop_video.video.motion import Gatherer, evened, largest
+from pdrop_video.video.picture import Upright
 
 SIZE, RATE, GROUP = (128, 96), 10, 20
 """Width and height; frames a second; frames between two I-frames."""
@@ -210,6 +211,19 @@ def test_frames_that_were_passed_over_are_said_to_be_unknown(tmp_path: Path) -> 
         motion = told(next(video))
         assert video.frames_decoded < 100
     assert motion.known.tolist() == [False, True, False] and motion.most.amax((1, 2))[1] >= 4
+
+
+def test_after_a_loss_nothing_is_known_until_the_next_frame_is_handed_out(walk: Path) -> None:
+    with av.open(str(walk)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.flags2 |= Flags2.export_mvs
+        frames = list(container.decode(stream))
+    gatherer, known = Gatherer(Upright(frames[0]), stills=False), []
+    for number, frame in enumerate(frames[:16]):
+        gatherer.see(frame, mark=int(number >= 5) + int(number >= 10))  # something was lost before frames 5 and 10
+        if number % 2 == 1:
+            known.append(bool(gatherer.take().known))
+    assert known == [False, True, False, True, True, False, True, True]
 
 
 def test_chunks_and_threads_change_nothing(walk: Path) -> None:

@@ -10,10 +10,12 @@ from ..errors import ConfigError
 from ..registry import named
 from .base import Gate, Gated, Watched
 from .event import Event
+from .codec import Codec
 from .static import Static
 from .surprise import Surprise
 
 GATES: dict[str, Gate] = {
+    "codec": Codec(),
     "static": Static(),
     "surprise": Surprise(),
     "event": Event(),

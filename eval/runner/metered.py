@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
 from pdrop_video.costs.stream import StreamShape, stream_flops

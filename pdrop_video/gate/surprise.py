@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import real, switch
+from ..common.checks import real
 from ..registry import Facts
 from .base import Gated, Watched
 
@@ -47,9 +47,9 @@ class Surprise:
         Seconds in which both running means forget all but 37 %.
     max_gap : float
         A frame goes on at least every so many seconds.
-    parts : bool
-        Of a frame that goes on by its surprise, only tokens whose place is at least half as surprising as the threshold
-        asks are worth encoding, and their neighbours; of the first frame, and of those that `max_gap` lets on, all.
+    parts : float
+        Of a frame that goes on by its surprise, only places whose surprise exceeds this share of the threshold are
+        worth encoding; of the first frame, and of those that `max_gap` lets on, all. 0 for whole frames.
 
     Raises
     ------
@@ -68,15 +68,14 @@ class Surprise:
     noise: float = 4.0
     memory: float = 2.0
     max_gap: float = 8.0
-    parts: bool = False
+    parts: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name, most in (("threshold", 255.0), ("brightness", 16.0)):
+        for name, most in (("threshold", 255.0), ("brightness", 16.0), ("parts", 1.0)):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, most))
         for name, most in (("noise", 255.0), ("memory", 1e6), ("max_gap", 1e9)):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, most, above=True))
-        switch("parts", self.parts)
 
     @torch.no_grad()
     def __call__(self, watched: Watched, carried: Mapping[str, Tensor]) -> tuple[Gated, dict[str, Tensor]]:
@@ -118,7 +117,7 @@ class Surprise:
         saliency = F.adaptive_max_pool2d(surprise[:, None], watched.grid)[:, 0]
         worth = None
         if self.parts:
-            worth = F.max_pool2d(saliency, 3, stride=1, padding=1) > self.threshold / 2
+            worth = saliency > self.parts * self.threshold
             worth |= torch.tensor(whole, device=worth.device)[:, None, None]
         times = torch.tensor([last, before], dtype=torch.float64)
         return Gated(tuple(kept), worth, saliency), {"background": background, "usual": usual, "times": times}

@@ -68,7 +68,7 @@ class Surprise:
     noise: float = 4.0
     memory: float = 2.0
     max_gap: float = 8.0
-    parts: float = 0.25
+    parts: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the numbers."""

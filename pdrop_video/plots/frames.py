@@ -78,9 +78,7 @@ def _columns(stream: Watched, album: Album, moments: int) -> list[list[Overlay]]
 def _title(overlay: Overlay) -> str:
     if not overlay.skipped:
         return f"{overlay.seconds:.1f} s"
-    return f"{overlay.seconds:.1f} s: left out" + (
-        "" if overlay.source is None else f",\n{overlay.source:.1f} s stands"
-    )
+    return f"{overlay.seconds:.1f} s left out" + ("" if overlay.source is None else f"\nsee {overlay.source:.1f} s")
 
 
 def _legend(overlays: list[Overlay]) -> list[tuple[Any, str]]:

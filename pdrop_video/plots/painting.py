@@ -79,17 +79,12 @@ def paint(
     spread = np.ix_(down, across)
     bright = np.isin(fates, (Fate.KEPT, Fate.MEAN))
     picture = (frame * np.where(bright[spread], 1.0, _DIMMED)[..., None]).astype(np.uint8)
-    thick = max(min(height // rows, width // columns) // 9, 1)
-    edge = _near(down, thick)[:, None] | _near(across, thick)[None]
-    colours = np.zeros((*fates.shape, 3), np.uint8)
-    edged = np.zeros(fates.shape, bool)
-    for fate, (colour, _) in EDGES.items():
-        colours[fates == fate], edged = colour, edged | (fates == fate)
-    for least, colour, _ in MEANS:
-        some = (fates == Fate.MEAN) & (members >= least)
-        colours[some], edged = colour, edged | some
-    on = edge & edged[spread]
-    picture[on] = colours[spread][on]
+    side = min(height // rows, width // columns)
+    marks = [(fates == fate, colour, side // 18) for fate, (colour, _) in EDGES.items()]
+    marks += [((fates == Fate.MEAN) & (members >= least), colour, side // 10) for least, colour, _ in MEANS]
+    for some, colour, thick in marks:
+        edge = _near(down, max(thick, 1))[:, None] | _near(across, max(thick, 1))[None]
+        picture[edge & some[spread]] = colour
     return _striped(picture) if skipped else picture
 
 

@@ -88,8 +88,8 @@ def _legend(overlays: list[Overlay]) -> list[tuple[Any, str]]:
     lines = keys(overlays)
     if not any(key.edge for key in lines):
         return []
-    colours = [(tuple(part / 255 for part in key.colour), key) for key in lines]
-    return [
-        (Patch(facecolor="none" if key.edge else colour, edgecolor=colour, linewidth=2), key.said)
-        for colour, key in colours
-    ]
+    patches = []
+    for key in lines:
+        colour = "#{:02x}{:02x}{:02x}".format(*key.colour)
+        patches.append(Patch(facecolor="none" if key.edge else colour, edgecolor=colour, linewidth=2))
+    return [(patch, key.said) for patch, key in zip(patches, lines, strict=True)]

@@ -131,9 +131,8 @@ def sifted_steps(
     if kept is not None:
         of = torch.zeros_like(at).index_fill(0, kept, 1)
         if weights is not None:
-            part = weights != 0
-            of = of.index_copy(0, kept, part.sum(1))
-            went = part.any(0).index_fill(0, kept, False)
+            of = of.index_copy(0, kept, (weights != 0).sum(1, dtype=torch.int32).long())
+            went = (weights.sum(0) != 0).index_fill(0, kept, False)  # weights are none below 0
     members = whole.index_copy(0, at, of).view(size)
     worth = whole.bool().index_fill(0, at, True).view(size) if gated else None
     merged = None if went is None else whole.bool().index_copy(0, at, went).view(size)

@@ -275,8 +275,8 @@ def test_questions_drop_from_the_memory_and_get_back_from_its_archive(model) -> 
         ({"retrieve": 2}, "retrieve=2 without an archive to retrieve from"),
         ({"retrieve": 0}, "retrieve is 0; expected a whole number from 1"),
         ({"ask_pyramid": pv.Pyramid(ratios=(0.5,), scorer="fusion")}, "scorer='fusion', which asking does not use"),
-        ({"gate": "statik"}, "there is no gate 'statik'; choose one of static"),
-        ({"reducer": 5}, "reducer is 5; expected one of evs"),
+        ({"gate": "statik"}, "there is no gate 'statik'; choose one of codec"),
+        ({"reducer": 5}, "reducer is 5; expected one of aot"),
     ],
 )
 def test_what_no_question_could_use_is_refused_before_a_video_is_watched(change: dict, told: str) -> None:

@@ -184,11 +184,11 @@ def test_a_last_frames_run_names_the_recipe_that_it_uses(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"gate": "statik"}, "gate: there is no gate 'statik'; choose one of static"),
+        ({"gate": "statik"}, "gate: there is no gate 'statik'; choose one of codec"),
         ({"gate": "static:threshold=256"}, "gate: threshold is 256.0; expected a number from 0 to 255"),
-        ({"gate": 5}, "gate: gate is 5; expected one of static"),
+        ({"gate": 5}, "gate: gate is 5; expected one of codec"),
         ({"reducer": "evs:share=0.5"}, "reducer: reducer evs has 'share=0.5'; expected keep"),
-        ({"reducer": ["evs"]}, r"reducer: reducer is \['evs'\]; expected one of evs"),
+        ({"reducer": ["evs"]}, r"reducer: reducer is \['evs'\]; expected one of aot"),
         ({"recipe": "no.yaml"}, "'no.yaml' can't be read"),
         ({"recipe": "no.txt"}, "ends in '.txt'; expected a file that ends in .yaml"),
         ({"recipe": 5}, "path is 5; expected a path"),

@@ -47,7 +47,7 @@ def test_rows_of_reduce_cost_what_their_names_say() -> None:
             continue
         share, encoded = float(name.split()[-1].rstrip("%")) / 100, let_on.get(given.get("gate"), 1.0)
         _, _, said = given.get("reducer", "").partition("=")
-        keep = float(said.split(",")[0]) if said else 1.0
+        keep = float(said.split(",")[0]) if said else 1.0  # of a reducer
         pyramid = pv.Pyramid(**given["pyramid"]).resolve(8)
         spent = encoded * STEPS * WAY.step + prefill_flops(SHAPE, pyramid, round(STEPS * 16 * encoded * keep), TEXT)
         if given.get("reducer") is None or said:

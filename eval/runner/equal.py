@@ -73,9 +73,11 @@ class Way:
         """The share of tokens that a reducer may leave within a share of all FLOPs; None if none."""
         return _largest(lambda keep: self.share(encoded=encoded, keep=keep, pyramid=pyramid), share)
 
-    def schedule(self, share: float, make: Callable[[float], pv.Pyramid], *, encoded: float = 1.0) -> pv.Pyramid | None:
+    def schedule(
+        self, share: float, make: Callable[[float], pv.Pyramid], *, encoded: float = 1.0, keep: float = 1.0
+    ) -> pv.Pyramid | None:
         """The most expensive ``make(ratio)`` within a share of all FLOPs; None if none is."""
-        ratio = _largest(lambda ratio: self.share(encoded=encoded, pyramid=make(ratio)), share)
+        ratio = _largest(lambda ratio: self.share(encoded=encoded, keep=keep, pyramid=make(ratio)), share)
         return None if ratio is None else make(ratio)
 
 

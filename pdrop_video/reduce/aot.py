@@ -83,6 +83,7 @@ class AOT:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens that the vision tower attends to, with what transport brings them of the others",
         paper="AOT, arXiv 2603.01400",
+        ours=True,
     )
     keep: float = 0.25
     quantile: float = 0.3

@@ -79,6 +79,7 @@ class FastVID:
     facts: ClassVar[Facts] = Facts(
         says="what is salient in each step, and peaks of density as means over segments of like steps",
         paper="FastVID, arXiv 2503.11187",
+        ours=True,
     )
     keep: float = 0.25
     segments: int | None = None

@@ -86,6 +86,7 @@ class ForestPrune:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens nearest to the root of the tree that their likes form over time",
         paper="ForestPrune, arXiv 2603.22911",
+        ours=True,
         carries="the nodes of the last `window` steps",
     )
     keep: float = 0.25

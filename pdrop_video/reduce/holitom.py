@@ -72,6 +72,7 @@ class HoliTom:
     facts: ClassVar[Facts] = Facts(
         says="runs of like visual tokens merged over time, then peaks of density and what is salient",
         paper="HoliTom, arXiv 2505.21334",
+        ours=True,
     )
     keep: float = 0.25
     threshold: float = 0.8

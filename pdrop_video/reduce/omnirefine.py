@@ -73,6 +73,7 @@ class OmniRefine:
     facts: ClassVar[Facts] = Facts(
         says="means of regions of one piece, joined over four steps",
         paper="OmniRefine (its video half), arXiv 2605.12056",
+        ours=True,
         carries="nothing, or one sum with `centre`",
     )
     tau_s: float = 0.82

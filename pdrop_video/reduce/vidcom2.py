@@ -59,6 +59,7 @@ class VidCom2:
     facts: ClassVar[Facts] = Facts(
         says="the visual tokens least like the mean of their step and of the video, more of steps unlike the video",
         paper="VidCom2, arXiv 2505.14454",
+        ours=True,
         carries="one sum of tokens",
     )
     keep: float = 0.25

@@ -22,7 +22,8 @@ def kept(overlay: Overlay) -> str:
     said = f"{count} of {overlay.entered} pieces kept" if count else "no piece kept"
     if means:
         most = int(overlay.members[overlay.fates == Fate.MEAN].max())
-        said += f", {'each' if means == count else means} a mean of " + ("2" if most == 2 else f"up to {most}")
+        who = "each " if means == count > 1 else "" if means == count else f"{means} of them "
+        said += f", {who}a mean of {most if means == 1 or most == 2 else f'up to {most}'}"
     begun = None if overlay.span is None else overlay.span[0]
     if begun is not None and begun < overlay.seconds:  # left out, or the second of two frames
         said += f", as seen at {begun:.1f} s"

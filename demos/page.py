@@ -38,8 +38,9 @@ marker goes. For real videos start the page with a real model: `--model NAME`.*
 """
 _PICTURES = """
 The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
-layers only what mattered. Dark places are forgotten by that stage, or were left out before it. A picture that was left
-out, since nothing had changed, shows what is kept of the one that stands for it.
+layers only what mattered. Dark places are forgotten by that stage, or never came to it: an edge tells those that were
+left out before it, or merged into others. A picture that was left out, since nothing had changed, is framed by stripes
+and shows what is kept of the one that stands for it.
 """
 
 

@@ -118,11 +118,11 @@ def charts(session: Session | None) -> tuple[str, str, str]:
             evidence = _chart(answer.plot(), f"Which moments each stage looked at for the last answer: {said}")
         memory = _chart(
             stream.plot_memory(),
-            "How much of each moment each stage still remembers. The dashed line is what it kept at first, on average.",
+            plots.wording.MEMORY,
         )
         cache = _chart(
             plots.cache(watcher.album.history, stream.cache_bound),
-            "How large the memory is after each part of the video. It never passes the dashed line.",
+            plots.wording.CACHE,
         )
     return evidence, memory, cache
 
@@ -132,19 +132,31 @@ def overlays(session: Session | None, seconds: float) -> str:
     watcher = None if session is None else session.watcher
     if session is None or watcher is None or not watcher.album.seconds:
         return _empty("Open a video and let it be watched for a moment.")
-    shown = []
-    for overlay in watcher.album.at(session.stream, seconds):
+    shown, overlays = [], watcher.album.at(session.stream, seconds)
+    for overlay in overlays:
         first, last = overlay.layers
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-        kept = f"{overlay.kept} of {overlay.entered} pieces kept" if overlay.kept else "no piece kept"
-        if overlay.span is not None and overlay.span[0] < overlay.seconds:  # left out, or the second of two frames
-            kept += f", as seen at {overlay.span[0]:.1f} s"
+        kept = plots.wording.kept(overlay)
         text = f"stage {overlay.stage + 1} at {overlay.seconds:.1f} s: {kept}"
         shown.append(
             f'<figure><img alt="{text}" src="{_data(overlay.picture)}"><figcaption><b>Stage {overlay.stage + 1}</b> '
             f"({layers})<br>{kept}</figcaption></figure>"
         )
-    return f'<div class="pv-frames">{"".join(shown)}</div>'
+    said = "".join(f'<p class="pv-note">{escape(plots.wording.entered(overlay))}</p>' for overlay in overlays[:1])
+    return f'<div class="pv-frames">{"".join(shown)}</div>{said}{_legend(overlays)}'
+
+
+def _legend(overlays: Sequence[plots.Overlay]) -> str:
+    """What colours and edges mean, if there are others than bright and dark."""
+    keys = plots.wording.keys(overlays)
+    if not any(key.edge for key in keys):
+        return ""
+    rows = []
+    for key in keys:
+        colour = f"rgb({', '.join(map(str, key.colour))})"
+        how = f"border-color: {colour}" + ("" if key.edge else f"; background: {colour}")
+        rows.append(f'<li><i style="{how}"></i>{escape(key.said)}</li>')
+    return f'<ul class="pv-legend" aria-label="What the colours mean">{"".join(rows)}</ul>'
 
 
 def _heading(now: Progress, title: str) -> str:

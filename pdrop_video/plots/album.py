@@ -6,6 +6,7 @@ beside it. Knows frames and token tables. Refuses to know how anything is drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +17,8 @@ from PIL import Image
 from ..errors import StreamError
 from ..memory import TokenTable
 from ..video import FrameChunk
-from .subjects import Watched
-
-_DIMMED = 0.18
-"""Brightness of a place whose token was dropped."""
+from .painting import Fate, paint
+from .subjects import SiftedStep, Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class Overlay:
         Visual tokens of the moment that the stage still remembers, and as many as the vision tower makes of its
         picture: all that entered the model, where no gate or reducer left some out.
     picture : NDArray [height, width, 3] of uint8
-        The frame; places that are not remembered, or never entered the model, are dark.
+        The frame; places that are not remembered, or never entered the model, are dark, and what a gate or a reducer
+        did stands around them (`plots.paint`).
     span : tuple of float or None
         The time of the step whose tokens these are, and up to when it stands for what was to be seen. Behind a gate it
         may have begun before the moment. None where nothing of it is remembered.
@@ -50,7 +50,33 @@ class Overlay:
     kept: int
     entered: int
     picture: NDArray[np.uint8]
-    span: tuple[float, float] | None = None
+    span: tuple[float, float] | None
+    fates: NDArray[np.uint8]
+    members: NDArray[np.int64]
+    skipped: bool
+    source: float | None
+
+    def count(self, *fates: Fate) -> int:
+        """How many of its places came to that."""
+        return int(np.isin(self.fates, fates).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class _Entered:
+    """What of a step entered the model, on the host."""
+
+    members: NDArray[np.int64]
+    worth: NDArray[np.bool_]
+    merged: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, step: SiftedStep, grid: tuple[int, int]) -> _Entered | None:
+        """None where it is not of that grid."""
+        members, worth, merged = (
+            np.full(grid, usual) if each is None else each.cpu().numpy()
+            for each, usual in ((step.members, 1), (step.worth, True), (step.merged, False))
+        )
+        return cls(members, worth, merged) if members.shape == worth.shape == grid else None
 
 
 @dataclass(slots=True)
@@ -59,6 +85,22 @@ class _Page:
     last: float
     picture: NDArray[np.uint8]
     grid: tuple[int, int]
+    skipped: bool = False
+    source: float | None = None  # the time of the frame that stands for it, or its own
+    begun: float | None = None
+    entered: _Entered | None = None
+
+    def became(self, light: NDArray[np.bool_], waits: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """What became of its places, of which some are remembered [rows, columns], and of how many each is a mean."""
+        entered = self.entered
+        if entered is None:  # in a stream that was saved, or between pushes that this album did not see
+            lost = Fate.WAITS if waits else Fate.FORGOTTEN
+            return np.where(light, Fate.KEPT, lost).astype(np.uint8), np.ones(self.grid, np.int64)
+        fates = np.where(entered.members > 0, Fate.FORGOTTEN, Fate.LEFT_OUT)
+        fates[entered.merged] = Fate.MERGED
+        fates[~entered.worth] = Fate.NOT_WORTH
+        fates = np.where(light, np.where(entered.members > 1, Fate.MEAN, Fate.KEPT), fates)
+        return fates.astype(np.uint8), entered.members
 
     def shown(self, table: TokenTable) -> torch.Tensor:
         """Which tokens [tokens] stand for its first frame, whose picture it is.
@@ -99,6 +141,7 @@ class Album:
     side: int = 320
     history: list[tuple[float, int]] = field(default_factory=list)
     _pages: list[_Page] = field(default_factory=list)
+    _newest: SiftedStep | None = None
     _frames: int = 0
     _steps: int = 0
     _every: int = 1
@@ -113,16 +156,20 @@ class Album:
         stream : VideoStream
         chunk : FrameChunk
         """
-        step = stream.lm.adapter.frames_per_step
+        step, sifted = stream.lm.adapter.frames_per_step, stream.sifted
+        skipped = dict(sifted.skipped)
         for frame, seconds in zip(chunk.frames, chunk.seconds, strict=True):
             if self._frames % step == 0:
                 if self._steps % self._every == 0:
                     grid = stream.lm.adapter.grid(*frame.shape[:2])
-                    self._pages.append(_Page(seconds, seconds, _small(frame, self.side), grid))
+                    page = _Page(seconds, seconds, _small(frame, self.side), grid)
+                    page.skipped, page.source = seconds in skipped, skipped.get(seconds, seconds)
+                    self._pages.append(page)
                 self._steps += 1
             elif (self._steps - 1) % self._every == 0:
                 self._pages[-1].last = seconds
             self._frames += 1
+        self._note(sifted.steps)
         if self._pushes % self._history_every == 0:
             self.history.append((chunk.seconds[-1], stream.cache_bytes))
         self._pushes += 1
@@ -130,6 +177,15 @@ class Album:
             self._pages, self._every = self._pages[::2], self._every * 2
         while len(self.history) > 4 * self.most:
             self.history, self._history_every = self.history[::2], self._history_every * 2
+
+    def _note(self, steps: Sequence[SiftedStep]) -> None:
+        """Note what entered for the pages that these steps stand for; the newest may stand for frames to come."""
+        known = [*(() if self._newest is None else (self._newest,)), *steps]
+        of = {seconds: step for step in known for seconds in step.frames}
+        for page in self._pages:
+            if page.entered is None and page.source in of:
+                page.begun, page.entered = of[page.source].frames[0], _Entered.of(of[page.source], page.grid)
+        self._newest = known[-1] if known else None
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -154,7 +210,7 @@ class Album:
         if not self._pages:
             raise StreamError("the album is empty; add each chunk after it was pushed.")
         page = min(self._pages, key=lambda page: abs(page.seconds - seconds))
-        overlays = []
+        overlays, waits = [], page.source in stream.sifted.waiting
         for stage, span in enumerate(stream.loop.schedule.spans):
             if not span:
                 continue
@@ -162,6 +218,7 @@ class Album:
             own = table.take(page.shown(table).nonzero()[:, 0])
             light = np.zeros(page.grid, bool)
             light[own.row.cpu().numpy(), own.column.cpu().numpy()] = True
+            fates, members = page.became(light, waits)
             overlays.append(
                 Overlay(
                     seconds=page.seconds,
@@ -169,8 +226,12 @@ class Album:
                     layers=(span[0], span[-1]),
                     kept=int(light.sum()),
                     entered=light.size,
-                    picture=_dimmed(page.picture, light),
+                    picture=paint(page.picture, fates, members, page.skipped),
                     span=(float(own.seconds[0]), float(own.until[0])) if len(own) else None,
+                    fates=fates,
+                    members=members,
+                    skipped=page.skipped,
+                    source=float(own.seconds[0]) if len(own) else page.begun,
                 )
             )
         return overlays
@@ -180,12 +241,3 @@ def _small(frame: torch.Tensor, side: int) -> NDArray[np.uint8]:
     picture = Image.fromarray(frame.cpu().numpy())
     picture.thumbnail((side, side))
     return np.asarray(picture)
-
-
-def _dimmed(frame: NDArray[np.uint8], light: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A frame [height, width, 3] with all places dark but those where `light` [rows, columns]."""
-    height, width = frame.shape[:2]
-    down = np.arange(height) * light.shape[0] // height
-    across = np.arange(width) * light.shape[1] // width
-    bright = np.where(light[np.ix_(down, across)], 1.0, _DIMMED)
-    return (frame * bright[..., None]).astype(np.uint8)

@@ -5,24 +5,19 @@ Texts and lines are of a grey that reads on white and on black; backgrounds are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common import checks
-from ..common.atomic import check_replaceable, replacing
-from ..errors import ConfigError, PDropError, StreamError
-from .album import Album
+from ..errors import PDropError, StreamError
 from .subjects import Answered, Watched
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GREY = "#808080"
+GREY = "#808080"
 _COLOURS = ("#4c78d0", "#2a9d8f", "#e08a1e", "#c8553d", "#8e5bb5", "#6b8e23")
 _WIDTHS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds of one bar; the smallest that gives few enough bars."""
@@ -52,7 +47,7 @@ def evidence(answer: Answered) -> Figure:
         axis.set_ylabel(f"stage {stage + 1}", fontsize=9)
         axis.set_ylim(0, max(100 * weight.max(initial=0) * 1.1, 1))
     axes[-1].set_xlabel(f"seconds of video ({_plain(width)} s a bar)", fontsize=9)
-    figure.suptitle("Share of attention by moment, %", fontsize=10, color=_GREY)
+    figure.suptitle("Share of attention by moment, %", fontsize=10, color=GREY)
     return figure
 
 
@@ -89,11 +84,11 @@ def memory(stream: Watched) -> Figure:
         count, _ = np.histogram(table.seconds[table.visual].cpu().numpy(), edges)
         axis.bar(edges[:-1], count, width, align="edge", color=_colour(stage))
         came = stream.visual_tokens * ratio * width / (edges[-1] - edges[0])
-        axis.axhline(came, color=_GREY, linewidth=1, linestyle="--")
+        axis.axhline(came, color=GREY, linewidth=1, linestyle="--")
         axis.set_ylabel(f"stage {stage + 1}", fontsize=9)
         axis.set_ylim(0, max(count.max(initial=0), came) * 1.15)
     axes[-1].set_xlabel(f"seconds of video ({_plain(width)} s a bar)", fontsize=9)
-    figure.suptitle("Visual tokens still remembered; dashed: when they came", fontsize=10, color=_GREY)
+    figure.suptitle("Visual tokens still remembered; dashed: when they came", fontsize=10, color=GREY)
     return figure
 
 
@@ -129,106 +124,8 @@ def cache(history: Sequence[tuple[float, int]], bound: int | None = None) -> Fig
         axis.text(s=f"bound {bound / 1e6:.3g} MB", fontsize=9, color=_COLOURS[3], va="bottom", **place)
     axis.set_xlabel("seconds of video", fontsize=9)
     axis.set_ylabel("MB", fontsize=9)
-    figure.suptitle("Memory in use (keys and values of all layers)", fontsize=10, color=_GREY)
+    figure.suptitle("Memory in use (keys and values of all layers)", fontsize=10, color=GREY)
     return figure
-
-
-def kept(stream: Watched, album: Album, moments: int = 8) -> Figure:
-    """Frames once for each stage with layers, with the places dark that it has forgotten: a row a stage.
-
-    Moments are columns.
-
-    Parameters
-    ----------
-    stream : VideoStream
-    album : Album
-    moments : int
-        How many, evenly spaced.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    seconds = np.asarray(album.seconds)
-    shown = seconds[np.unique(np.linspace(0, len(seconds) - 1, min(moments, len(seconds))).round().astype(int))]
-    columns = [album.at(stream, moment) for moment in shown]
-    stages = sum(1 for span in stream.loop.schedule.spans if span)
-    figure = _figure(1.35 * len(shown) + 1.5, 1.45 * stages + 0.3)
-    axes = figure.subplots(stages, len(shown), squeeze=False)
-    for column, overlays in enumerate(columns):
-        for row, overlay in enumerate(overlays):
-            axis = axes[row, column]
-            axis.imshow(overlay.picture)
-            axis.set(xticks=[], yticks=[])
-            if row == 0:
-                axis.set_title(f"{overlay.seconds:.1f} s", fontsize=9)
-            if column == 0:
-                visual = int(stream.held(overlay.stage).visual.sum())
-                left, right = overlay.layers
-                axis.set_ylabel(f"layers {left}-{right}\n{visual:,} tokens", fontsize=9)
-    return figure
-
-
-def check_folder(folder: str | Path) -> None:
-    """Whether pictures can be drawn and saved there, before there is anything to draw. The folder is made.
-
-    Raises
-    ------
-    ConfigError
-        If the folder can't be written.
-    PDropError
-        If matplotlib, the extra "plots", is not installed.
-    """
-    _figure(1, 1)
-    with _saving(checks.path("folder", folder)):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        check_replaceable(Path(folder) / "memory.png")
-
-
-def save(folder: str | Path, stream: Watched, album: Album, answers: Sequence[Answered] = ()) -> list[Path]:
-    """Write all pictures as PNG files on white.
-
-    Parameters
-    ----------
-    folder : str or path
-        Made if it does not exist.
-    stream : VideoStream
-    album : Album
-    answers : sequence of Answer
-
-    Returns
-    -------
-    list of Path
-        remembered.png, memory.png, cache.png, and answer-1.png and so on.
-
-    Raises
-    ------
-    ConfigError
-        If the folder can't be written.
-    """
-    folder = checks.path("folder", folder)
-    figures = {
-        "remembered": kept(stream, album),
-        "memory": memory(stream),
-        "cache": cache(album.history, stream.cache_bound),
-        **{f"answer-{number}": evidence(answer) for number, answer in enumerate(answers, 1)},
-    }
-    paths = []
-    with _saving(folder):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            paths.append(Path(folder) / f"{name}.png")
-            with replacing(paths[-1]) as part:
-                figure.savefig(part, dpi=110, facecolor="white", format="png")
-    return paths
-
-
-@contextmanager
-def _saving(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(f"no pictures can be saved in {str(folder)!r}: {error}; choose a folder that can.") from error
 
 
 def _bars(first: float, last: float, steps: Sequence[float]) -> tuple[NDArray[np.float64], float]:
@@ -245,20 +142,21 @@ def _bars(first: float, last: float, steps: Sequence[float]) -> tuple[NDArray[np
 
 def _rows(count: int, height: float | None = None) -> tuple[Figure, Any]:
     """A figure of charts that share their time, one below the other."""
-    figure = _figure(5.4, 0.75 * count + 1.0 if height is None else height)
+    figure = blank(5.4, 0.75 * count + 1.0 if height is None else height)
     axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     for axis in axes:
         axis.patch.set_alpha(0)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.spines[["left", "bottom"]].set_color(_GREY)
-        axis.tick_params(colors=_GREY, labelsize=8)
-        axis.xaxis.label.set_color(_GREY)
-        axis.yaxis.label.set_color(_GREY)
+        axis.spines[["left", "bottom"]].set_color(GREY)
+        axis.tick_params(colors=GREY, labelsize=8)
+        axis.xaxis.label.set_color(GREY)
+        axis.yaxis.label.set_color(GREY)
         axis.locator_params(axis="y", nbins=3)
     return figure, axes
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

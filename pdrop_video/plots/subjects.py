@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from ..memory import TokenTable
 from ..pyramid import Schedule
 
@@ -41,6 +43,42 @@ class Scheduled(Protocol):
         """Where the stages end."""
 
 
+class SiftedStep(Protocol):
+    """What entered the language model of a step of time; see `VideoStream.sifted`."""
+
+    @property
+    def frames(self) -> tuple[float, ...]:
+        """Times of the frames that it shows."""
+
+    @property
+    def members(self) -> Tensor | None:
+        """Of how many tokens that is a mean which entered at each place [rows, columns]; None for 1 everywhere."""
+
+    @property
+    def worth(self) -> Tensor | None:
+        """Places that the gate found worth having [rows, columns]; None for all."""
+
+    @property
+    def merged(self) -> Tensor | None:
+        """Places whose token became part of means elsewhere [rows, columns]; None for none."""
+
+
+class Sifted(Protocol):
+    """What became of the frames of a push; see `VideoStream.sifted`."""
+
+    @property
+    def skipped(self) -> tuple[tuple[float, float | None], ...]:
+        """Times of frames that the gate left out, and of those that stand for them."""
+
+    @property
+    def waiting(self) -> tuple[float, ...]:
+        """Times of frames that wait."""
+
+    @property
+    def steps(self) -> Sequence[SiftedStep]:
+        """Steps that entered."""
+
+
 class Watched(Protocol):
     """A stream; see `pdrop_video.VideoStream`."""
 
@@ -67,6 +105,10 @@ class Watched(Protocol):
     @property
     def cache_bound(self) -> int | None:
         """Most that they can be."""
+
+    @property
+    def sifted(self) -> Sifted:
+        """What gate and reducer made of the last push."""
 
     def held(self, stage: int = 0) -> TokenTable:
         """What the layers of a stage remember."""

@@ -22,6 +22,7 @@ from ..models.base import LATEST
 from ..reduce import Reducer, Tokens, asks_for
 from ..video import FrameChunk
 from . import hearing
+from .sifted import sifted_steps
 from .state import Seen, StreamState
 
 GATE, REDUCER = "gate", "reducer"
@@ -80,6 +81,7 @@ class Front:
 
     def take(self, state: StreamState, chunk: FrameChunk) -> list[hearing.Taken]:
         """What of a chunk, its sound included, can go in; what is left over waits in `state`."""
+        state.sifting = state.sifting.begun()
         if chunk.sound is not None:
             assert isinstance(self.adapter, Hearing)
             return hearing.admit(self.adapter, state, chunk)
@@ -124,6 +126,7 @@ class Front:
             else:
                 lasting = seconds
         state.skipped += len(chunk) - len(going)
+        state.sifting = state.sifting.gated(chunk.seconds, going)
         if lasting is not None:
             state.extend(lasting)
         if not going:
@@ -184,12 +187,11 @@ class Front:
         if taken.seen is not None:
             pictures = self._seen(state, taken.seen)
         chunk = hearing.hear(self.adapter, state, pictures, taken.units)
-        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+        return chunk if taken.seen is None else self._reduced(state, chunk, taken.seen)
 
     def look(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The visual tokens that enter the language model, as family, gate and reducer make them of whole steps."""
-        chunk = self._seen(state, seen)
-        return chunk if self.reducer is None or not chunk.visual_tokens else self._reduced(state, chunk)
+        return self._reduced(state, self._seen(state, seen), seen)
 
     def _seen(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The same before the reducer."""
@@ -215,8 +217,12 @@ class Front:
         steps, size = -(-len(seen) // self.adapter.frames_per_step), self.adapter.grid(*seen.frames.shape[1:3])
         return self.adapter.look_flops(size, steps, self.worth(seen), self.knowing)
 
-    def _reduced(self, state: StreamState, chunk: VisualChunk) -> VisualChunk:
-        assert self.reducer is not None
+    def _reduced(self, state: StreamState, chunk: VisualChunk, seen: Seen) -> VisualChunk:
+        """What the reducer leaves, if there is one, and a note of it."""
+        came = seen.seconds, self.adapter.frames_per_step, chunk, seen.worth is not None
+        if self.reducer is None or not chunk.visual_tokens:
+            state.sifting = state.sifting.entered(sifted_steps(*came))
+            return chunk
         rows = chunk.visual_rows()
         place = chunk.place()[rows]
         tokens = Tokens(
@@ -251,6 +257,7 @@ class Front:
                 f"the reducer {self.reducer!r} gives weights of shape {tuple(reduced.weights.shape)}; expected "
                 f"{shape}, [kept, tokens]."
             )
+        state.sifting = state.sifting.entered(sifted_steps(*came, kept, reduced.weights))
         return chunk.keep(kept, reduced.weights)
 
 

@@ -157,6 +157,7 @@ class Ingestor:
 
     def fill_up(self, state: StreamState) -> None:
         """Let what waits be seen and heard as it is: an odd frame without its partner, sound without its rest."""
+        state.sifting = state.sifting.late()
         for taken in self.front.rest(state):
             self.visual(state, self.front.perceive(state, taken))
 

@@ -13,6 +13,7 @@ from ..memory import StreamCache
 from ..memory.table import time_dtype
 from ..models import Place
 from .answer import Status
+from .sifted import Sifting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,6 +144,8 @@ class StreamState:
         Visual tokens, with those of sound, and glue of each piece in which that push was run.
     reduced : tuple of int
         Visual tokens that the reducer was given in it, time by time.
+    sifting : Sifting
+        What gate and reducer made of its frames, for pictures; not saved.
     looked : int or None
         FLOPs of the vision tower in it, of what was encoded; None where the family does not say.
     """
@@ -168,6 +171,7 @@ class StreamState:
     kept: list[int] = field(default_factory=list)
     pieces: tuple[tuple[int, int], ...] = ()
     reduced: tuple[int, ...] = ()
+    sifting: Sifting = field(default_factory=Sifting)
     looked: int | None = 0
 
     @property

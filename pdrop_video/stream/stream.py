@@ -22,6 +22,7 @@ from ..pyramid import Pyramid, Schedule
 from . import session
 from .answer import Answer
 from .asking import AnswerStream, Question, checked_for_asking
+from .sifted import Sifted
 from .turns import keep_turn
 from .watching import Watching
 
@@ -54,6 +55,15 @@ class VideoStream(Watching):
     """
 
     lm: Any  # a VideoLM, which this module can't name: it is what opens streams
+
+    @property
+    def sifted(self) -> Sifted:
+        """What gate and reducer made of the frames of the last push, place by place; nothing in a stream just resumed.
+
+        What the layers remember of it, `held` says.
+        """
+        sifting, waiting = self._state.sifting, self._state.waiting
+        return Sifted(sifting.skipped, () if waiting is None else waiting.seconds, sifting.steps)
 
     def plot_memory(self) -> Figure:
         """Draw how much of each stretch of time is still remembered, stage by stage.

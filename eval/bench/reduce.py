@@ -98,20 +98,17 @@ def measure(lm: pv.VideoLM, chosen: dict[tuple[str, str], Any], repeats: int) ->
         front: dict[str, Any] = {} if at is None else {at[0]: timed[at]}
         return lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None), standing_question=QUESTION, **front)
 
+    flops: dict[tuple[str, str] | None, float] = {}
+
     def run(at: tuple[str, str] | None) -> None:
         if at is not None:
             timed[at].seconds.append(0.0)
         with opened(at) as stream:
-            stream.push(chunk)
-            stream.ask(QUESTION, max_new_tokens=1)
-
-    def flops(at: tuple[str, str] | None) -> float:
-        with opened(at) as stream:
             metered = Metered(stream, shape, Clock())
             metered.push(chunk)
-            return (
-                metered.flops + (metered.tower or 0) + metered.front + metered.asking_flops(metered.rows(QUESTION), 1)
-            )
+            stream.ask(QUESTION, max_new_tokens=1)
+            asking = metered.asking_flops(metered.rows(QUESTION), 1)
+            flops[at] = metered.flops + (metered.tower or 0) + metered.front + asking
 
     runs: dict[str, Callable[[], None]] = {NONE: partial(run, None)}
     refused = {}
@@ -122,13 +119,13 @@ def measure(lm: pv.VideoLM, chosen: dict[tuple[str, str], Any], repeats: int) ->
         except pv.ConfigError as error:
             refused[at] = str(error)
     times = in_turns(runs, repeats)
-    whole, rows = flops(None), []
+    rows = []
     for at in chosen:
         slot, name = at
         if at in refused:
             print(f"{name} is left out: {refused[at]}", flush=True)
             continue
-        own = pd.Series(timed[at].seconds[-repeats:])  # those before opened, warmed up or counted
+        own = pd.Series(timed[at].seconds[-repeats:])  # without the turn that warms up
         way = times[" ".join(at)]
         saved = times[NONE] - (way - own)
         rows.append(
@@ -137,7 +134,7 @@ def measure(lm: pv.VideoLM, chosen: dict[tuple[str, str], Any], repeats: int) ->
                 "slot": slot,
                 "own_share": float((own / saved).median()),
                 "speedup": float((times[NONE] / way).median()),
-                "flops_speedup": whole / flops(at),
+                "flops_speedup": flops[None] / flops[at],
                 "own_ms": 1e3 * float(own.median()),
                 "way_s": float(way.median()),
                 "full_s": float(times[NONE].median()),

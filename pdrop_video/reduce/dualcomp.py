@@ -128,8 +128,7 @@ class DualComp:
                 lines = of_step.lines(cells[begin:end], count - len(best), best)
                 peaks += [begin + cell for cell in best]
                 singles += [begin + cell for cell in lines]
-        chosen = (torch.tensor(sorted(each), dtype=torch.int64) for each in (peaks + singles, peaks))
-        kept, semantic = (each.to(rows.device) for each in chosen)
+        kept, semantic = (torch.tensor(sorted(x), dtype=torch.int64).to(rows.device) for x in (peaks + singles, peaks))
         sizes = torch.zeros_like(number).scatter_add(0, root, torch.ones_like(number))
         stays = torch.bincount(tokens.step) == torch.bincount(tokens.step[kept])  # steps of which nothing goes
         merged = semantic[(sizes[root[semantic]] > self.theta) & ~stays[tokens.step[semantic]]]

@@ -69,6 +69,11 @@ class Settings:
             lm.bounded("probe", self.probe)
         return lm.stream(self._watching(), standing_question=self.probe.strip() or None)
 
+    @property
+    def uses_motion(self) -> bool:
+        """Whether the gate looks at what the video's codec says of motion."""
+        return self._watching().uses_motion
+
     def _watching(self) -> pv.Recipe:
         gate, reducer = (None if _nothing(method) else method.strip() for method in (self.gate, self.reducer))
         pyramid, memory = pv.Pyramid(ratios=_shares(self.ratios)), pv.Memory(tokens=self.memory, evictor=self.evictor)

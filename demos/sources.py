@@ -39,6 +39,7 @@ def opener(source: Source, settings: Settings, fps: float) -> Callable[[], Opene
             policy="latest" if source.live else "block",
             protocols=source.protocols,
             connection=Connection(options=source.options),
+            motion=settings.uses_motion,
         )
 
     @contextmanager

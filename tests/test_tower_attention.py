@@ -6,33 +6,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
 import hybrids
 import omni
 import pytest
 import torch
-from families import budget, build, video
+from families import build, video
 from more_families import MORE
-from test_flops_stream import counting
-from test_front import Chequered
 from torch import Tensor
 from torch.testing import assert_close
 from transformers.vision_utils import get_vision_window_index
 
-import pdrop_video as pv
-from eval.runner.clock import Clock
-from eval.runner.metered import Metered
 from pdrop_video import VideoLM
-from pdrop_video.costs.decoder import DecoderShape
-from pdrop_video.costs.stream import StreamShape
-from pdrop_video.costs.way import video_flops
-from pdrop_video.models import describe, received
+from pdrop_video.models import received
 from pdrop_video.models.loading import ADAPTERS
 from pdrop_video.models.received import BOTH, attending, sums
-from pdrop_video.reduce import Reduced, Tokens
 
 BLOCKS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "exaone4_5", *omni.OMNI, "video_llama_3", "glm4v", "glm_ocr"]
 BLOCKS += ["cosmos3_edge"] if "cosmos3_edge" in MORE else []
@@ -48,7 +38,7 @@ def made(family: str, attn: str = "sdpa") -> VideoLM:
 
 
 def frames_of(lm: VideoLM, steps: int = 3) -> tuple[Tensor, tuple[float, ...]]:
-    frames = video(steps * lm.adapter.frames_per_step, height=100, width=60)
+    frames = video(steps * lm.adapter.frames_per_step, height=60, width=100)
     return frames, tuple(0.5 * i for i in range(len(frames)))
 
 
@@ -246,77 +236,6 @@ def test_of_parts_it_is_what_they_receive_of_each_other(family: str) -> None:
         tokens = columns.mean((0, 1, 2)).view(len(of), -1).sum(1).float()
         assert_close(of.sort().values, tokens.sort().values, rtol=1e-5, atol=1e-9)
         assert_close(of.sum(), torch.tensor(1.0))
-
-
-@dataclass(frozen=True)
-class Looked:
-    """A reducer that keeps the half of the tokens that receive most."""
-
-    needs: ClassVar[tuple[str, ...]] = BOTH
-    given: ClassVar[list[Tokens]] = []
-
-    def __call__(self, tokens: Tokens, carried: Any) -> tuple[Reduced, dict[str, Tensor]]:
-        self.given.append(tokens)
-        return Reduced(tokens.best(tokens.tower["attention"], max(1, len(tokens) // 2))), {}
-
-    def left(self, tokens: int) -> int | None:
-        return max(1, tokens // 2)
-
-    def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
-        return 0
-
-    def flops(self, tokens: int, hidden: int) -> int:
-        return 0
-
-
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "smolvlm"])
-def test_a_reducer_gets_what_it_needs(family: str) -> None:
-    lm = made(family)
-    frames, seconds = frames_of(lm)
-    stream = lm.stream(pv.Pyramid(layers=(), ratios=()), pv.Memory(tokens=None), reducer=Looked())
-    Looked.given.clear()
-    stream.push(frames, seconds)
-    (tokens,) = Looked.given
-    with torch.no_grad():
-        whole = lm.adapter.look(frames, seconds, knowing=BOTH)
-    for name in BOTH:
-        assert torch.equal(tokens.tower[name], whole.tower[name][whole.visual])
-    assert stream._state.looked == lm.adapter.look_flops(whole.size, len(whole.steps), None, BOTH)
-    assert stream._state.looked > lm.adapter.look_flops(whole.size, len(whole.steps))
-    kept = whole.keep(torch.arange(0, whole.visual_tokens, 2))
-    parts = kept.split(1)
-    for name in BOTH:
-        assert torch.equal(kept.tower[name][kept.visual], whole.tower[name][whole.visual][::2])
-        assert torch.equal(torch.cat([part.tower[name] for part in parts]), kept.tower[name])
-
-
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
-def test_a_run_records_what_was_encoded(family: str) -> None:
-    """Parts of steps where the tower leaves them out, what the reducer asked of it, an odd frame that waits."""
-    lm = build(family, "eager", dtype=torch.float32)
-    memory = pv.Memory(tokens=budget(lm, 4))
-    for reducer in (None, Looked()):
-        stream = lm.stream(pv.Pyramid(stages=3), memory, gate=Chequered(), reducer=reducer)
-        metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
-        pictures = video(13)
-        with counting() as watched:
-            for first, last in ((0, 3), (3, 9), (9, 13)):
-                metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
-        assert watched.total == metered.flops + metered.tower
-        if reducer is None:
-            assert (stream._state.waiting is not None) == (lm.adapter.frames_per_step > 1)
-            with counting() as asked:
-                stream.ask("what is shown ?", 1)
-            rows = metered.rows("what is shown ?")
-            assert asked.total == metered.asking_flops(rows, 1) + metered.asking_tower()
-
-
-def test_a_recipe_counts_what_its_reducer_asks_of_the_tower() -> None:
-    config, adapter = describe()
-    shape = StreamShape(DecoderShape.of(config), pv.Pyramid().resolve(8))
-    plain, asking = (video_flops(adapter, shape, 5, (4, 4), knowing=names) for names in ((), BOTH))
-    assert asking.tower - plain.tower == 5 * 2 * 128 * 64**2  # both are the one layer without windows
-    assert asking.decoder == plain.decoder
 
 
 def test_the_families_that_know() -> None:

@@ -19,7 +19,7 @@ import pdrop_video as pv
 from pdrop_video import VideoLM
 from pdrop_video.models.loading import ADAPTERS
 
-SHAPES = [(5, 60, 72), (4, 100, 60), (2, 40, 200), (6, 20, 90)]
+SHAPES = [(5, 60, 72), (6, 100, 60), (5, 40, 200), (6, 20, 90)]
 """Frames, height, width: grids of 3 x 3, 4 x 2, 1 x 7 and 2 x 8 tokens; windows of Qwen2.5-VL are 2 x 2."""
 PARTS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", *{"qwen3_vl_moe", "cosmos3_omni", "video_llama_3"} & MORE.keys()]
 PARTS = [*sorted(PARTS), "qwen3_5", "exaone4_5", *omni.OMNI]

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -18,12 +18,15 @@ from pathlib import Path
 
 import diskcache
 import numpy as np
+import torch
 
 import pdrop_video as pv
+from pdrop_video.video import Motion
 
 from ..stats.record import digest
 from .sampling import RULES
 
+_TOLD = tuple(field.name for field in fields(Motion))
 _INSTANT = 1e-5
 """Seconds: less than any two frames lie apart, more than times in floats are off."""
 
@@ -43,6 +46,8 @@ class Viewing:
         so many, chosen by a rule in `eval.runner.sampling.RULES`.
     chunk : int
         Frames a chunk.
+    motion : bool
+        Whether chunks carry what the codec says of motion, for gates that use it.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class Viewing:
     frames: int | None
     rule: str
     chunk: int
+    motion: bool = False
 
 
 class Frames:
@@ -126,28 +132,39 @@ def _name(viewing: Viewing) -> str:
     except OSError:  # opening it will say what is wrong
         return "missing"
     what = (viewing.start, viewing.end, viewing.fps, viewing.frames, viewing.rule, viewing.chunk)
-    return digest(str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what)
+    more = ("motion",) if viewing.motion else ()  # what was kept without it keeps its name
+    return digest(str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what, *more)
 
 
 def _packed(chunk: pv.FrameChunk) -> bytes:
     buffer = io.BytesIO()
     header = json.dumps({"seconds": chunk.seconds, "source": chunk.source, "lost": chunk.lost}).encode()
-    np.savez(buffer, frames=chunk.frames.numpy(), header=np.frombuffer(header, np.uint8))
+    told = {} if chunk.motion is None else {name: getattr(chunk.motion, name).numpy() for name in _TOLD}
+    np.savez(buffer, frames=chunk.frames.numpy(), header=np.frombuffer(header, np.uint8), **told)
     return buffer.getvalue()
 
 
 def _unpacked(data: bytes) -> pv.FrameChunk:
     with np.load(io.BytesIO(data)) as stored:
         header = json.loads(stored["header"].tobytes())
-        return pv.FrameChunk.of(stored["frames"], header["seconds"], header["source"], header["lost"])
+        told = [torch.from_numpy(stored[name]) for name in _TOLD if name in stored]
+        motion = Motion(*told) if told else None
+        return pv.FrameChunk.of(stored["frames"], header["seconds"], header["source"], header["lost"], motion=motion)
 
 
 def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
     if viewing.frames is not None:
-        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=partial(chosen, viewing))
+        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=partial(chosen, viewing), motion=viewing.motion)
     else:
         end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
-        reader = pv.open_video(viewing.path, fps=viewing.fps, chunk=viewing.chunk, start=viewing.start, end=end)
+        reader = pv.open_video(
+            viewing.path,
+            fps=viewing.fps,
+            chunk=viewing.chunk,
+            start=viewing.start,
+            end=end,
+            motion=viewing.motion,
+        )
     with reader:
         yield from reader
 

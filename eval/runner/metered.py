@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
 from pdrop_video.costs.stream import StreamShape, stream_flops
@@ -239,12 +237,12 @@ class LastFrames:
 
     def __init__(self, begin: Callable[[], Metered], frames: int) -> None:
         self._begin, self._frames = begin, frames
-        self._last: deque[tuple[torch.Tensor, float]] = deque(maxlen=frames)
+        self._last: deque[pv.FrameChunk] = deque(maxlen=frames)
 
     def push(self, frames: pv.FrameChunk) -> None:
         """Keep the newest frames."""
-        pictures = frames.frames[-self._frames :].clone()  # not the whole chunk with them
-        self._last.extend(zip(pictures, frames.seconds[-self._frames :], strict=True))
+        newest = range(max(len(frames) - self._frames, 0), len(frames))
+        self._last.extend(frames.part(i, i + 1).clone() for i in newest)  # not the whole chunk with them
 
     def tell(self, text: str) -> None:
         """Forget it: this baseline sees frames only."""
@@ -259,6 +257,5 @@ class LastFrames:
         """A new stream that has seen the kept frames and nothing else."""
         stream = self._begin()
         if self._last:
-            pictures, seconds = zip(*self._last, strict=True)
-            stream.push(pv.FrameChunk(torch.stack(pictures), seconds))
+            stream.push(pv.FrameChunk.cat(list(self._last)))
         return stream

@@ -133,4 +133,4 @@ def split(chunk: pv.FrameChunk, second: float) -> tuple[pv.FrameChunk | None, pv
 def _part(chunk: pv.FrameChunk, first: int, last: int) -> pv.FrameChunk:
     if (first, last) == (0, len(chunk)):
         return chunk
-    return pv.FrameChunk(chunk.frames[first:last], chunk.seconds[first:last], chunk.source, chunk.lost)
+    return chunk.part(first, last)

@@ -168,6 +168,7 @@ def ask(
             protocols=protocols,
             connection=patience,
             sound=sound,
+            motion=opened.uses_motion,
         ) as reader:
             with until_interrupted(live=reader.info.duration is None):
                 watched = reader if as_json else progress(reader, lm)

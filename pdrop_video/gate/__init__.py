@@ -9,14 +9,16 @@ from ..common.checks import shown
 from ..errors import ConfigError
 from ..registry import named
 from .base import Gate, Gated, Watched
+from .codec import Codec
 from .event import Event
 from .static import Static
 from .surprise import Surprise
 
 GATES: dict[str, Gate] = {
+    "codec": Codec(),
+    "event": Event(),
     "static": Static(),
     "surprise": Surprise(),
-    "event": Event(),
 }
 
 

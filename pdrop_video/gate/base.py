@@ -9,6 +9,8 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..video import Motion
+
 
 @dataclass(frozen=True, slots=True)
 class Watched:
@@ -22,11 +24,14 @@ class Watched:
         When each is shown.
     grid : (rows, columns)
         How many visual tokens the model would make of such a frame along height and width.
+    motion : Motion, optional
+        What the video's codec says of each frame; None where nobody asked for it, or frames came without.
     """
 
     frames: Tensor
     seconds: tuple[float, ...]
     grid: tuple[int, int]
+    motion: Motion | None = None
 
     def cells(self, pictures: Tensor) -> Tensor:
         """Means [frames, rows, columns] of numbers [frames, height, width] over the pixels that a visual token shows.
@@ -69,6 +74,8 @@ class Gate(Protocol):
     ----------
     facts : Facts, optional
         What a catalogue says of it.
+    uses_motion : bool, optional
+        Whether it looks at `Watched.motion` where there is some, so that whoever opens a video for it asks for it.
     """
 
     def __call__(self, watched: Watched, carried: Mapping[str, Tensor]) -> tuple[Gated, dict[str, Tensor]]:

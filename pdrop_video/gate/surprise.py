@@ -47,6 +47,9 @@ class Surprise:
         Seconds in which both running means forget all but 37 %.
     max_gap : float
         A frame goes on at least every so many seconds.
+    parts : float
+        Of a frame that goes on by its surprise, only places whose surprise exceeds this share of the threshold are
+        worth encoding; of the first frame, and of those that `max_gap` lets on, all. 0 for whole frames.
 
     Raises
     ------
@@ -65,10 +68,11 @@ class Surprise:
     noise: float = 4.0
     memory: float = 2.0
     max_gap: float = 8.0
+    parts: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name, most in (("threshold", 255.0), ("brightness", 16.0)):
+        for name, most in (("threshold", 255.0), ("brightness", 16.0), ("parts", 1.0)):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, most))
         for name, most in (("noise", 255.0), ("memory", 1e6), ("max_gap", 1e9)):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, most, above=True))
@@ -102,16 +106,22 @@ class Surprise:
         assert background is not None
         assert usual is not None
         surprise = torch.stack(surprises)
-        kept = []
+        kept, whole = [], []
         for number, (most, seconds) in enumerate(
             zip(surprise.flatten(1).amax(1).tolist(), watched.seconds, strict=True)
         ):
-            if last is None or most > self.threshold or seconds - last >= self.max_gap:
+            due = last is None or seconds - last >= self.max_gap
+            whole.append(due)
+            if due or most > self.threshold:
                 kept.append(number)
                 last = seconds
         saliency = F.adaptive_max_pool2d(surprise[:, None], watched.grid)[:, 0]
+        worth = None
+        if self.parts:
+            worth = saliency > self.parts * self.threshold
+            worth |= torch.tensor(whole, device=worth.device)[:, None, None]
         times = torch.tensor([last, before], dtype=torch.float64)
-        return Gated(tuple(kept), saliency=saliency), {"background": background, "usual": usual, "times": times}
+        return Gated(tuple(kept), worth, saliency), {"background": background, "usual": usual, "times": times}
 
     def _opponents(self, frame: Tensor, size: tuple[int, int]) -> Tensor:
         """Brightness, red against green, and blue against yellow [3, h, w], of a frame [height, width, 3]."""

@@ -227,7 +227,12 @@ class Answerer:
             recipe = pv.Recipe(how.gate, how.reducer, how.pyramid, how.memory)
             stream = self.lm.stream(recipe, standing_question=standing, system=asked.system)
             with pv.open_video(
-                asked.video, chunk=how.chunk, start=asked.start, end=asked.end, **self._sampling(asked)
+                asked.video,
+                chunk=how.chunk,
+                start=asked.start,
+                end=asked.end,
+                motion=recipe.uses_motion,
+                **self._sampling(asked),
             ) as video:
                 for chunk in video:
                     stream.push(chunk)

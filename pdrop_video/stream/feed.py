@@ -6,7 +6,6 @@ Knows chunks of frames and how to push them. Refuses to know what a push does.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from os import getpid
 from threading import Condition, Thread, current_thread
 from typing import Any, Literal, NoReturn, Protocol, get_args
@@ -87,7 +86,7 @@ class Feed:
             What an earlier push raised; these frames were not taken.
         """
         chunk = FrameChunk.checked(frames, seconds, sound, rate)
-        self._line.put(replace(chunk, frames=chunk.frames.clone()))
+        self._line.put(chunk.clone())
 
     def flush(self) -> None:
         """Wait until all that was put is watched or dropped.
@@ -169,7 +168,12 @@ class _Line:
             self._check()
             self._put += len(chunk)
             if len(self._chunks) == self._most:
-                self._dropped += len(self._chunks.popleft())
+                gone = self._chunks.popleft()
+                self._dropped += len(gone)
+                if self._chunks:
+                    self._chunks[0] = self._chunks[0].after(gone)
+                else:
+                    chunk = chunk.after(gone)
             self._chunks.append(chunk)
             self._changed.notify_all()
 

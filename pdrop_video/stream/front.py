@@ -151,7 +151,7 @@ class Front:
         if self.gate is None:
             return range(len(chunk)), None, None
         height, width = chunk.frames.shape[1:3]
-        watched = Watched(chunk.frames, chunk.seconds, self.adapter.grid(height, width))
+        watched = Watched(chunk.frames, chunk.seconds, self.adapter.grid(height, width), chunk.motion)
         gated, carried = self.gate(watched, dict(state.carried.get(GATE, {})))
         shape = (len(chunk), *watched.grid)
         for said, of, dtype in (

@@ -78,6 +78,11 @@ class Recipe:
         checks.instance("pyramid", self.pyramid, Pyramid, "Pyramid(ratios=...)")
         checks.instance("memory", self.memory, Memory, "Memory(tokens=...)")
 
+    @property
+    def uses_motion(self) -> bool:
+        """Whether the gate looks at what a codec says of motion: open videos for it with ``motion=True``."""
+        return self.gate is not None and bool(getattr(gate_named(self.gate), "uses_motion", False))
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe as JSON and YAML have it: methods by name, and of pyramid and memory what is not the default.
 

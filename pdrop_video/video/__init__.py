@@ -6,8 +6,9 @@ type alone.
 
 from .address import Connection
 from .chunk import FrameChunk
+from .motion import Motion
 from .opening import frame_times, open_video
 from .reader import VideoReader
 from .source import VideoInfo
 
-__all__ = ["Connection", "FrameChunk", "VideoInfo", "VideoReader", "frame_times", "open_video"]
+__all__ = ["Connection", "FrameChunk", "Motion", "VideoInfo", "VideoReader", "frame_times", "open_video"]

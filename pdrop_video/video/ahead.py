@@ -28,6 +28,8 @@ class Buffer(Generic[T]):
         Most items held.
     latest : bool
         What to do when the room is full: drop the oldest item, or let the producer wait.
+    heir : callable
+        From an item and the one before it, which was dropped, to what stands in place of the former.
 
     Attributes
     ----------
@@ -37,8 +39,9 @@ class Buffer(Generic[T]):
         Most items that were ever held at once.
     """
 
-    def __init__(self, room: int, latest: bool) -> None:
+    def __init__(self, room: int, latest: bool, heir: Callable[[T, T], T] = lambda item, gone: item) -> None:
         self.dropped = self.most = 0
+        self._heir = heir
         self._room = room
         self._latest = latest
         self._items: deque[T] = deque()
@@ -54,8 +57,12 @@ class Buffer(Generic[T]):
             if self._stopped:
                 return False
             if len(self._items) >= self._room:
-                self._items.popleft()
+                gone = self._items.popleft()
                 self.dropped += 1
+                if self._items:
+                    self._items[0] = self._heir(self._items[0], gone)
+                else:
+                    item = self._heir(item, gone)
             self._items.append(item)
             self.most = max(self.most, len(self._items))
             self._changed.notify_all()
@@ -111,6 +118,8 @@ class Ahead(Generic[T]):
         Most items drawn and not yet taken.
     latest : bool
         Drop the oldest item instead of waiting when the room is full.
+    heir : callable
+        From an item and the one before it, which was dropped, to what stands in place of the former.
     stop : callable
         Called, from any thread, to get the iterator out of a wait.
     release : callable
@@ -123,10 +132,11 @@ class Ahead(Generic[T]):
         room: int,
         *,
         latest: bool = False,
+        heir: Callable[[T, T], T] = lambda item, gone: item,
         stop: Callable[[], None] = lambda: None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        self.buffer: Buffer[T] = Buffer(room, latest)
+        self.buffer: Buffer[T] = Buffer(room, latest, heir)
         self._release = release
         self._thread = threading.Thread(
             target=_draw, args=(items, self.buffer, release), name="pdrop-video-ahead", daemon=True

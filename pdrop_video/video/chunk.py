@@ -6,8 +6,8 @@ from: a file, a camera or an array are the same to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import real, shown, whole
 from ..errors import ConfigError, FrameError
+from .motion import Motion
 from .sound import as_sound
 
 Frames: TypeAlias = "torch.Tensor | NDArray[np.uint8]"
@@ -45,6 +46,8 @@ class FrameChunk:
         1, `[samples]`.
     rate : int
         Samples a second; 0 without sound.
+    motion : Motion, optional
+        What the video's codec says of each frame; `open_video(..., motion=True)` asks for it.
 
     Raises
     ------
@@ -60,6 +63,7 @@ class FrameChunk:
     lost: int = 0
     sound: torch.Tensor | None = None
     rate: int = 0
+    motion: Motion | None = None
 
     def __post_init__(self) -> None:
         """Check the rules that everything after this point relies on."""
@@ -73,10 +77,42 @@ class FrameChunk:
         if self.sound is not None:
             samples, _ = as_sound(self.sound, self.rate or None)
             object.__setattr__(self, "sound", samples)
+        if self.motion is not None and not isinstance(self.motion, Motion):
+            raise FrameError(f"motion is {shown(self.motion)}; expected a Motion, or None.")
+        if self.motion is not None and len(self.motion) != len(self.frames):
+            raise FrameError(f"{len(self.frames)} frames came with the motion of {len(self.motion)}; expected as many.")
 
     def __len__(self) -> int:
         """Count the frames."""
         return len(self.frames)
+
+    def part(self, first: int, last: int) -> FrameChunk:
+        """Some of the frames, without a copy; sound, which lasts from frame to frame, is left out."""
+        motion = None if self.motion is None else self.motion.part(first, last)
+        return FrameChunk(self.frames[first:last], self.seconds[first:last], self.source, self.lost, motion=motion)
+
+    @classmethod
+    def cat(cls, parts: Sequence[FrameChunk]) -> FrameChunk:
+        """Frames of one size, one chunk after the other, without their sound."""
+        told = [part.motion for part in parts if part.motion is not None]
+        return cls(
+            torch.cat([part.frames for part in parts]),
+            tuple(second for part in parts for second in part.seconds),
+            parts[-1].source,
+            parts[-1].lost,
+            motion=Motion.cat(told) if len(told) == len(parts) else None,
+        )
+
+    def clone(self) -> FrameChunk:
+        """The same frames and motion with storage of their own."""
+        motion = None if self.motion is None else self.motion.clone()
+        return replace(self, frames=self.frames.clone(), motion=motion)
+
+    def after(self, gone: FrameChunk) -> FrameChunk:
+        """The same where the chunk before it was dropped: its first frame says what the codec said of that one, too."""
+        if self.motion is None or gone.motion is None:
+            return self
+        return replace(self, motion=self.motion.after(gone.motion))
 
     @classmethod
     def of(
@@ -87,6 +123,7 @@ class FrameChunk:
         lost: int = 0,
         sound: Samples | None = None,
         rate: int | None = None,
+        motion: Motion | None = None,
     ) -> FrameChunk:
         """Make a chunk from a numpy array or a tensor, without a copy wherever that is safe.
 
@@ -105,6 +142,8 @@ class FrameChunk:
             Samples of int16 or floating point, `[samples]` or `[channels, samples]`, from the first frame on.
         rate : int, optional
             Samples a second; only, and always, with sound.
+        motion : Motion, optional
+            What a decoder of your own says of each frame, since the frame before it.
 
         Returns
         -------
@@ -121,8 +160,8 @@ class FrameChunk:
         if sound is None:
             if rate is not None:
                 raise FrameError(f"a rate of {shown(rate)} came without sound; give both, or none.")
-            return cls(pictures, times, source, lost)
-        return cls(pictures, times, source, lost, *as_sound(sound, rate))
+            return cls(pictures, times, source, lost, motion=motion)
+        return cls(pictures, times, source, lost, *as_sound(sound, rate), motion)
 
     @classmethod
     def checked(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .motion import Motion
 from .source import VideoInfo
 
 
@@ -25,11 +26,20 @@ class Shot:
         Seconds from the start of the video.
     lost : int
         What could not be delivered intact up to here.
+    motion : Motion or None
+        Of this one frame, what the codec says; None if nobody asked.
     """
 
     picture: NDArray[np.uint8]
     time: Fraction
     lost: int
+    motion: Motion | None = None
+
+    def after(self, gone: Shot) -> Shot:
+        """The same where the picture before it was dropped: what the codec said of that one is said of this one."""
+        if self.motion is None or gone.motion is None:
+            return self
+        return replace(self, motion=self.motion.after(gone.motion))
 
 
 class Drawn(Protocol):

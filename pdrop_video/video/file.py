@@ -13,6 +13,7 @@ from .address import Address, Connection
 from .decode import Losses
 from .drawn import Shot
 from .index import Index
+from .motion import Gatherer
 from .picture import Upright
 from .sampling import Sampling
 from .track import Track
@@ -34,6 +35,8 @@ class FileFrames:
         How to open it once more.
     sampling : Sampling
         Which frames to take.
+    motion : bool
+        Whether they come with what the codec says of motion; the track exports it then.
 
     Attributes
     ----------
@@ -48,12 +51,15 @@ class FileFrames:
 
     reconnects, silence, connected = 0, 0.0, True
 
-    def __init__(self, track: Track, address: Address, connection: Connection, sampling: Sampling) -> None:
+    def __init__(
+        self, track: Track, address: Address, connection: Connection, sampling: Sampling, motion: bool = False
+    ) -> None:
         self._track = track
         self._losses = track.losses
         self._sampling = sampling
         self._ending: str | None = None
         self._upright = Upright(track.first, track.stills)
+        self._gatherer = Gatherer(self._upright, track.stills) if motion else None
         self.info = track.describe(self._upright)
         self._index = track.index() if self._needs_index(address) else None
         self._seekable = self._index is not None and self._index.seekable and address.kind == "file"
@@ -96,12 +102,14 @@ class FileFrames:
         for frame, time in self._track:
             if self._sampling.over(time):
                 return
+            if self._gatherer is not None:
+                self._gatherer.see(frame, (self.lost, self._track.jumps))
             if wanted.take(time):
                 picture = self._upright.convert(frame)
                 if picture is None:
                     self._losses.unconverted += 1
                 else:
-                    yield Shot(picture, time, self.lost)
+                    yield Shot(picture, time, self.lost, None if self._gatherer is None else self._gatherer.take())
             due = wanted.due
             if due is None or self._sampling.over(due):
                 break

@@ -21,6 +21,7 @@ from .address import Address, Connection
 from .beginning import Beginning
 from .decode import counted
 from .drawn import Shot
+from .motion import Gatherer
 from .picture import Upright
 from .sampling import Sampling
 from .track import Track
@@ -40,6 +41,8 @@ class LiveFrames:
         How to connect again.
     sampling : Sampling
         Which frames to take.
+    motion : bool
+        Whether they come with what the codec says of motion; the track exports it then.
 
     Attributes
     ----------
@@ -51,12 +54,15 @@ class LiveFrames:
         False from the loss of a connection until it is made again.
     """
 
-    def __init__(self, track: Track, address: Address, connection: Connection, sampling: Sampling) -> None:
+    def __init__(
+        self, track: Track, address: Address, connection: Connection, sampling: Sampling, motion: bool = False
+    ) -> None:
         self._track = track
         self._address = address
         self._connection = connection
         self._sampling = sampling
         self._upright = Upright(track.first, track.stills)
+        self._gatherer = Gatherer(self._upright, track.stills) if motion else None
         # None for what is live for sure; bare bytes from a socket are, since nobody asked for a file by its name.
         self._beginning = None if address.raw else Beginning(Upright(track.first, track.stills))
         self._replay = False  # whether this connection has given nothing but what was seen of a recording
@@ -106,12 +112,15 @@ class LiveFrames:
                 self._waiting, self.last_time = None, time
                 if self._stopped.is_set() or self._sampling.over(self.last_time):
                     return
+                if self._gatherer is not None:
+                    self._gatherer.see(frame, (self.lost, self.reconnects))
                 if wanted.take(self.last_time):
                     picture = self._upright.convert(frame)
                     if picture is None:
                         self._losses.unconverted += 1
                     else:
-                        yield Shot(picture, self.last_time, self.lost)
+                        motion = None if self._gatherer is None else self._gatherer.take()
+                        yield Shot(picture, self.last_time, self.lost, motion)
                 self._waiting = clock.monotonic()
             if self._over() or not self._connect_again():
                 self._waiting = None
@@ -159,7 +168,7 @@ class LiveFrames:
             if self._stopped.wait(wait):
                 return False
             try:
-                track = Track(self._address, self._connection, self._losses)
+                track = Track(self._address, self._connection, self._losses, self._gatherer is not None)
             except VideoError as error:
                 reason = str(error)
                 continue

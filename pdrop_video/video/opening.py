@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Literal
 
-from ..common.checks import instance, shown, whole
+from ..common.checks import instance, shown, switch, whole
 from ..errors import ConfigError, VideoError
 from .address import Address, Connection
 from .decode import Losses
@@ -39,6 +39,7 @@ def open_video(
     protocols: str | None = None,
     connection: Connection | None = None,
     sound: bool | int = False,
+    motion: bool = False,
 ) -> VideoReader:
     """Open a video file, a stream on the network or a camera for reading in chunks of sampled frames.
 
@@ -83,6 +84,10 @@ def open_video(
     sound : bool or int
         Whether chunks carry their sound, from their first frame up to the first of the next, for models that hear: of
         one channel, at the 16,000 samples a second that they hear, or at so many. Of files, read with PyAV.
+    motion : bool
+        Whether chunks carry what the video's codec says of motion, over every frame decoded since the one handed out
+        before, for gates that use it; see `Motion`. The frames are the same. Read with PyAV; of codecs that export no
+        vectors (all but H.264 and the MPEG family before it) nothing but their I-frames is known.
 
     Returns
     -------
@@ -113,7 +118,9 @@ def open_video(
     address = Address.of(source, format, protocols)
     patience = Connection() if connection is None else instance("connection", connection, Connection, "Connection()")
     rate = _rate(sound, decoder)
-    drawn = _open(address, patience, sampling, decoder)
+    if switch("motion", motion) and decoder != "pyav":
+        raise ConfigError(f"motion vectors are read with decoder='pyav' alone; leave decoder={decoder!r} out.")
+    drawn = _open(address, patience, sampling, decoder, motion)
     latest = isinstance(drawn, LiveFrames) if policy is None else policy == "latest"
     try:
         track = None if rate is None else _sound(drawn, address, patience, rate, latest=latest)
@@ -159,19 +166,19 @@ def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None)
         track.close()
 
 
-def _open(address: Address, connection: Connection, sampling: Sampling, decoder: str) -> Drawn:
+def _open(address: Address, connection: Connection, sampling: Sampling, decoder: str, motion: bool) -> Drawn:
     if decoder == "decord":
         return DecordFrames(address, connection, sampling)
-    track = Track(address, connection, Losses())
+    track = Track(address, connection, Losses(), motion)
     try:
         if not _is_live(address, track):
-            return FileFrames(track, address, connection, sampling)
+            return FileFrames(track, address, connection, sampling, motion)
         if sampling.picks:
             raise ConfigError(
                 f"frames and at choose among the frames of a video whose end is known; {address.name} is live, or does "
                 "not say how long it is. Use fps, or download it first."
             )
-        return LiveFrames(track, address, connection, sampling)
+        return LiveFrames(track, address, connection, sampling, motion)
     except BaseException:
         track.close()
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import av
 import numpy as np
@@ -18,6 +18,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .forked import keep_when_forked
+
+Number = TypeVar("Number", bound=np.generic)
 
 _ITU601 = 5
 # Colour matrices that the scaler knows under the same numbers as the H.273 tags that frames carry.
@@ -57,8 +59,8 @@ class Orientation:
             return cls(2 if a < 0 else 0, mirrored)
         return cls(1 if b < 0 else 3, mirrored)
 
-    def upright(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Turn a picture `[height, width, 3]`; a view, nothing is copied."""
+    def upright(self, picture: NDArray[Number]) -> NDArray[Number]:
+        """Turn a picture `[height, width, ...]`; a view, nothing is copied."""
         picture = np.rot90(picture, self.turns)
         return picture[:, ::-1] if self.mirrored else picture
 
@@ -110,9 +112,14 @@ class Upright:
 
 
 def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    data = side_data(frame, "DISPLAYMATRIX")
+    return None if data is None else bytes(data)
+
+
+def side_data(frame: av.VideoFrame, name: str) -> Buffer | None:
+    """What a frame carries beside its picture under a name; None if nothing. It lasts as long as the frame."""
     try:
-        data = cast("Mapping[str, Buffer]", frame.side_data).get("DISPLAYMATRIX")
-        return None if data is None else bytes(data)
+        return cast("Mapping[str, Buffer]", frame.side_data).get(name)
     except ValueError:
         # PyAV's table of side data lags behind FFmpeg's, and what it does not name ends the listing. What came before
         # is in the container that was being filled; FFmpeg puts the matrix before the EXIF data it is read from.
@@ -121,8 +128,8 @@ def _display_matrix(frame: av.VideoFrame) -> bytes | None:
             listed.__init__(frame)  # type: ignore[misc]
         for place in range(len(listed)):
             with suppress(ValueError):
-                if listed[place].type.name == "DISPLAYMATRIX":
-                    return bytes(listed[place])
+                if listed[place].type.name == name:
+                    return cast(Buffer, listed[place])
         return None
 
 

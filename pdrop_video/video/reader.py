@@ -21,6 +21,7 @@ from .chunk import FrameChunk
 from .decode import counted
 from .drawn import Drawn, Shot
 from .live import LiveFrames
+from .motion import Motion
 from .sampling import Sampling
 from .soundtrack import SoundTrack
 
@@ -63,7 +64,9 @@ class VideoReader:
         self._process = os.getpid()
         live = isinstance(drawn, LiveFrames)
         room = max(ahead, int(live)) * sampling.chunk
-        self._ahead = Ahead(drawn, room, latest=latest, stop=drawn.stop, release=drawn.close) if room else None
+        self._ahead = (
+            Ahead(drawn, room, latest=latest, heir=Shot.after, stop=drawn.stop, release=drawn.close) if room else None
+        )
         self._shots: Iterator[Shot] = iter(drawn) if self._ahead is None else self._ahead
         if live and self._ahead is not None:
             self._ahead.start()
@@ -146,7 +149,9 @@ class VideoReader:
         self.frames_read += len(shots)
         lost = self.lost if self._exhausted else shots[-1].lost
         pictures = torch.from_numpy(np.stack([shot.picture for shot in shots]))
-        return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost, sound, rate)
+        told = [shot.motion for shot in shots if shot.motion is not None]
+        motion = Motion.cat(told) if told else None
+        return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost, sound, rate, motion)
 
     def _heard(self, shots: list[Shot]) -> tuple[torch.Tensor | None, int]:
         """The sound of a chunk, up to the first frame of the next one, which is taken out of `shots` and kept."""

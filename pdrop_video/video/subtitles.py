@@ -89,13 +89,9 @@ def interleaved(chunks: Iterable[FrameChunk], cues: Sequence[Cue]) -> Iterator[F
                 continue
             del waiting[: len(due)]
             if i > begin:
-                yield _part(chunk, begin, i)
+                yield chunk.part(begin, i)
                 begin, seen = i, True
             if seen:
                 yield from (cue.text for cue in due)
-        yield _part(chunk, begin, len(chunk))
+        yield chunk.part(begin, len(chunk))
         seen = True
-
-
-def _part(chunk: FrameChunk, first: int, last: int) -> FrameChunk:
-    return FrameChunk(chunk.frames[first:last], chunk.seconds[first:last], chunk.source, chunk.lost)

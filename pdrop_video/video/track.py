@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 import av
+from av.codec.context import Flags2
 from av.video.frame import VideoFrame
 
 from ..errors import VideoError
@@ -39,6 +40,8 @@ class Track:
         How long to wait for it.
     losses : Losses
         Kept up to date while frames are drawn.
+    motion : bool
+        Whether the decoder exports motion vectors with its frames.
 
     Attributes
     ----------
@@ -64,6 +67,8 @@ class Track:
         Whether the source has an end.
     decoded : int
         Frames decoded so far.
+    jumps : int
+        How often frames were passed over without being decoded.
 
     Raises
     ------
@@ -71,7 +76,7 @@ class Track:
         If the source cannot be opened or not one frame of it can be decoded.
     """
 
-    def __init__(self, address: Address, connection: Connection, losses: Losses) -> None:
+    def __init__(self, address: Address, connection: Connection, losses: Losses, motion: bool = False) -> None:
         keep_when_forked(self)
         self.opened = clock.monotonic()
         self.losses = losses
@@ -84,9 +89,11 @@ class Track:
             self.clock = Clock(start_seconds(self.stream), self.step)
             self.promised = promised_seconds(self.container, self.stream)
             self.ends = has_end(self.container, self.promised)
-            self.decoded = 0
+            self.decoded = self.jumps = 0
             self._last: VideoFrame | None = None
             self._passed: int | None = None
+            if motion:  # before the first packet opens the decoder
+                self.stream.codec_context.flags2 |= Flags2.export_mvs
             self._decoder = Decoder(self.container, self.stream, losses)
             self._timed = self._run()
             self._pending = next(self._timed, None)
@@ -172,6 +179,7 @@ class Track:
         if key >= 0 and index.keys[key].position - fed >= least:
             # A keyframe that does not serve leads back further, perhaps to frames that were drawn already.
             self._passed = self._last.pts
+            self.jumps += 1
             self._decoder.jump(index, index.stamps[place])
         return True
 

@@ -85,8 +85,8 @@ class Surprise:
         samples = min(rows * _SAMPLES, sides[0]), min(columns * _SAMPLES, sides[1])
         background, usual = carried.get("background"), carried.get("usual")
         if background is not None and usual is not None:
-            if background.shape[-2:] != samples or usual.shape[-2:] != (rows, columns):  # pictures of another size
-                background = usual = None
+            sizes = background.shape[-2:], usual.shape[-2:]
+            background, usual = (background, usual) if sizes == (samples, (rows, columns)) else (None, None)
         last: float | None = None
         before: float | None = None
         if background is not None:

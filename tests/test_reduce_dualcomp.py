@@ -147,7 +147,7 @@ def test_steps_by_hand(grid: tuple[int, int], keep: float, share: float | None, 
             for i in sorted(semantic + geometric):
                 row = torch.zeros(2 * places, dtype=torch.float64)
                 group = [j for j in range(places) if cluster[j] == cluster[i]]
-                if i in semantic and len(group) > 4:
+                if i in semantic and len(group) > 4 and count < places:
                     row[[step * places + j for j in group]] = mass[group] / mass[group].sum()
                 else:
                     row[step * places + i] = 1

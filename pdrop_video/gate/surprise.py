@@ -84,8 +84,9 @@ class Surprise:
         rows, columns = (min(tokens * _ROOM, side) for tokens, side in zip(watched.grid, sides, strict=True))
         samples = min(rows * _SAMPLES, sides[0]), min(columns * _SAMPLES, sides[1])
         background, usual = carried.get("background"), carried.get("usual")
-        if background is not None and background.shape[-2:] != samples:
-            background = usual = None
+        if background is not None and usual is not None:
+            sizes = background.shape[-2:], usual.shape[-2:]
+            background, usual = (background, usual) if sizes == (samples, (rows, columns)) else (None, None)
         last: float | None = None
         before: float | None = None
         if background is not None:

@@ -49,8 +49,8 @@ class DualComp:
     counts or lines, and else .5; attention is what the tower says (``tokens.tower["attention"]``) and else a token's
     length; relevance is the largest cosine to a word of the question. What both streams choose goes on once, as the
     semantic one has it, and what one has no use for goes to the other: clusters first, then anchors, then paths, then
-    other tokens, each by structure. Features are not scaled by their stream's share unless `scale` says so. Walks cross
-    places that a gate left out, and a token's surroundings are those that are there.
+    other tokens, each by structure. A step that stays whole is not merged. Features are not scaled by their stream's
+    share unless `scale` says so. Walks cross places that a gate left out; a token's surroundings are what is there.
 
     Carried: nothing. Chunk-invariant: a step is reduced by itself.
 
@@ -128,10 +128,10 @@ class DualComp:
                 lines = of_step.lines(cells[begin:end], count - len(best), best)
                 peaks += [begin + cell for cell in best]
                 singles += [begin + cell for cell in lines]
-        kept = torch.tensor(sorted(peaks + singles), dtype=torch.int64, device=rows.device)
-        semantic = torch.tensor(sorted(peaks), dtype=torch.int64, device=rows.device)
+        kept, semantic = (torch.tensor(sorted(x), dtype=torch.int64).to(rows.device) for x in (peaks + singles, peaks))
         sizes = torch.zeros_like(number).scatter_add(0, root, torch.ones_like(number))
-        merged = semantic[sizes[root[semantic]] > self.theta]
+        stays = torch.bincount(tokens.step) == torch.bincount(tokens.step[kept])  # steps of which nothing goes
+        merged = semantic[(sizes[root[semantic]] > self.theta) & ~stays[tokens.step[semantic]]]
         if not self.scale and not len(merged):
             return Reduced(kept), {}
         weights = means(kept, merged, root, attention).to(rows)

@@ -189,7 +189,8 @@ class StreamState:
         until, done = seconds - self.since, {}
         for i, table in enumerate(self.cache.tables):
             if id(table) not in done:
-                newest = table.visual & (table.step == self.steps - 1)
+                # its time in words, too; a kept turn behind it has no time
+                newest = (table.step == self.steps - 1) & ~table.until.isnan()
                 done[id(table)] = table.lengthened(newest, until), table
             self.cache.tables[i] = done[id(table)][0]
 

@@ -326,9 +326,9 @@ def test_the_plugin_s_arguments_are_those_of_streams_and_questions(plugin: Modul
 
 def test_what_a_family_can_t_say_is_asked_for_before_a_video_is_watched(model) -> None:
     class Needy(EVS):
-        needs = ("attention",)
+        needs = ("depth",)
 
-    with pytest.raises(ConfigError, match="needs attention of the vision tower"):
+    with pytest.raises(ConfigError, match="needs depth of the vision tower"):
         Answerer(model, replace(HOW, reducer=Needy()))
 
 

@@ -150,6 +150,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 frames=OPTIONAL | COUNT,
                 at=OPTIONAL | _names("set"),
                 sound=NOTHING,
+                motion=NOTHING,
                 decoder=NOTHING,
                 ahead=COUNT,
                 policy=OPTIONAL,
@@ -224,6 +225,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 lost=COUNT,
                 sound=OPTIONAL,
                 rate=NOTHING,
+                motion=OPTIONAL,
             ),
         ),
         "FrameChunk.of": (
@@ -236,6 +238,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 lost=COUNT,
                 sound=OPTIONAL,
                 rate=OPTIONAL,
+                motion=OPTIONAL,
             ),
         ),
         "FrameChunk.checked": (
@@ -359,7 +362,7 @@ UNLISTED = {
         "Trace",
     ),
     # called by the library itself
-    *("VideoLM.note", "Memory.budgets", "Trace.record"),
+    *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
 }
 
 

@@ -65,7 +65,7 @@ def test_a_recipe_of_any_reducer_has_its_costs(family: str) -> None:
         pyramid = pv.Pyramid(stages=1)
         tower[reducer] = recipe_flops(pv.Recipe(reducer=reducer, pyramid=pyramid), lm.model.config, lm.adapter, **sizes)
     assert tower["sppruner"].tower > tower[None].tower == tower["learnpruner"].tower
-    assert all(tower[name].reducer > 0 for name in REDUCERS)
+    assert {name for name in REDUCERS if tower[name].reducer == 0} == {"even", "random"}  # which look at nothing
 
 
 def test_a_reducer_refuses_when_a_stream_is_opened() -> None:

@@ -358,7 +358,7 @@ def test_asking_forking_and_failing_leave_no_trace(family: str, front: str, monk
     with monkeypatch.context() as patch:
         patch.setattr(lm.model.get_decoder().layers[-1], "forward", fail)
         with pytest.raises(RuntimeError, match="in the middle"):
-            stream.push(video(6, seed=5), [3.0 + i for i in range(6)])
+            stream.push(video(6, seed=5), [30.0 + i for i in range(6)])  # late enough for every gate
     assert_equal(stream, twin)
     for each in (stream, twin):
         each.push(still(5), [3.0 + i for i in range(5)])

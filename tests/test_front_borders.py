@@ -11,6 +11,8 @@ from test_front_methods import FAMILIES, GATE_LINES, model
 
 import pdrop_video as pv
 
+pytestmark = pytest.mark.slow  # a minute of streams
+
 
 @pytest.mark.parametrize(
     "place, line",

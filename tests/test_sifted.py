@@ -22,6 +22,8 @@ from pdrop_video.plots import Fate
 from pdrop_video.plots.painting import EDGES, MEANS, paint
 from pdrop_video.reduce import Reduced, Tokens, reducer_named
 
+pytestmark = pytest.mark.slow  # a minute of streams
+
 TIMES = [number / 4 for number in range(22)]
 PUSHES = (0, 3, 4, 9, 16, 22)
 

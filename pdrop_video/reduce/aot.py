@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, switch, whole
-from ..common.ties import comparable, exactly, settled, spread, unlike
+from ..common.ties import comparable, exactly, settled, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .layout import Layout, rank
+from .layout import Layout
 from .segments import flowing, parts
+from .steps import rank
 from .transport import cosines, sinkhorn
 
 ATTENTION = "attention", "attention_early"
@@ -185,7 +186,7 @@ class AOT:
         """Which tokens are anchors [tokens], of each step as many as wanted."""
         early, late = self._scores(tokens)
         many = torch.tensor(wanted, device=tokens.step.device)[tokens.step]
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True)
+        turn = tokens.turn().argsort(stable=True)
         rows, columns = tokens.grid
         window = tokens.row * self.windows // rows * self.windows + tokens.column * self.windows // columns
         order = turn[early[turn].argsort(descending=True, stable=True)]
@@ -250,7 +251,7 @@ class AOT:
         steps, width = lay.anchors.shape
         now, faded = merged.clone(), merged.new_ones(steps, width)
         taken, stays = merged.new_zeros(steps, width, width), torch.zeros_like(lay.anchors)
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)[lay.anchor]
+        turn = tokens.turn()[lay.anchor]
         turn = turn.masked_fill(~lay.anchors, torch.iinfo(turn.dtype).max).argsort(stable=True)
         head, many = (torch.tensor(each, device=turn.device) for each in (heads, going))
         for behind in range(1, self.unit):

@@ -65,6 +65,10 @@ class Tokens:
         """Each token's place, row by row [tokens]."""
         return self.row * self.grid[1] + self.column
 
+    def turn(self) -> Tensor:
+        """Who goes first among equals [tokens], the smallest number first; see `pdrop_video.common.ties.spread`."""
+        return spread(self.step + self.since, self.row, self.column)
+
     def best(self, scores: Tensor, count: int) -> Tensor:
         """Numbers [count] of the tokens of the highest scores, ascending.
 
@@ -78,7 +82,7 @@ class Tokens:
         """
         everything = torch.ones_like(scores, dtype=torch.bool)
         ranked = comparable(scores, everything, self.features.dtype)
-        turn = spread(self.step + self.since, self.row, self.column).argsort(stable=True)
+        turn = self.turn().argsort(stable=True)
         order = turn[ranked[turn].argsort(descending=True, stable=True)]
         return order[:count].sort().values
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import share, whole
-from ..common.ties import exactly, spread
+from ..common.ties import exactly
 from ..registry import Facts
 from .base import Reduced, Tokens
 
@@ -44,7 +44,7 @@ class Even:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """The first of the order of ties."""
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
         return Reduced(_first(turn, self.left(len(tokens)))), {}
 
     def left(self, tokens: int) -> int:
@@ -83,7 +83,7 @@ class Random(Even):
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """The first of a hash of step, row and column, in which nothing of their order is left."""
-        x = (spread(tokens.step + tokens.since, tokens.row, tokens.column) + self.seed * 40503) & 0xFFFFFFFF
+        x = (tokens.turn() + self.seed * 40503) & 0xFFFFFFFF
         for _ in range(2):
             x = ((x >> 16) ^ x) * 0x045D9F3B & 0xFFFFFFFF
         return Reduced(_first((x >> 16) ^ x, self.left(len(tokens)))), {}

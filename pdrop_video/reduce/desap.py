@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import share, text
-from ..common.ties import exactly, spread
+from ..common.ties import exactly
 from ..errors import ConfigError
 from ..registry import Facts
 from .base import Reduced, Tokens
@@ -133,7 +133,7 @@ def merged(tokens: Tokens, seen: Tensor, relevant: Tensor, salient: Tensor, keep
     """
     steps, dtype, device = len(tokens.seconds), tokens.features.dtype, tokens.step.device
     scores = (ranged(relevant, tokens.step, steps, dtype) + ranged(salient, tokens.step, steps, dtype)) / 2
-    turn = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True)
+    turn = tokens.turn().argsort(stable=True)
     order = turn[scores[turn].argsort(descending=True, stable=True)]
     order = order[tokens.step[order].argsort(stable=True)]  # step by step, the best first
     present = torch.bincount(tokens.step, minlength=steps)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share
-from ..common.ties import exactly, settled, unlike
+from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .past import before, last_of, newest
+from .past import change_of, last_of, newest
 from .steps import best_of_each
 
 
@@ -68,8 +67,7 @@ class DTD:
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Tokens that differ, and those without a past."""
         last = last_of(tokens, carried.get("last"))
-        past, seen = before(tokens, last)
-        change = unlike(F.cosine_similarity(exactly(tokens.features), exactly(past), dim=-1), tokens.features.dtype)
+        change, seen = change_of(tokens, last)
         if self.keep is None:
             line = settled(torch.tensor(1 - self.threshold, dtype=torch.float64), tokens.features.dtype).to(change)
             stays = (settled(change, tokens.features.dtype) >= line) | ~seen

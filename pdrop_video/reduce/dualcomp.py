@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch, whole
-from ..common.ties import exactly, settled, spread, unlike
+from ..common.ties import exactly, settled, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
 
@@ -112,7 +112,7 @@ class DualComp:
         if tokens.question is not None and len(tokens.question):
             relevance = (F.normalize(rows, dim=1) @ F.normalize(tokens.question.to(rows), dim=1).mT).amax(1)
             structure = structure * (1 + _normed(exactly(relevance), tokens.step, steps, dtype))
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True).argsort()
+        turn = tokens.turn().argsort(stable=True).argsort()
         scores = (_shares(each, tokens.step, steps, dtype) for each in (attention, importance, out, structure))
         told = torch.stack([*scores, *(each.to(attention) for each in (tokens.step, root, turn))], 1).cpu().numpy()
         cells = torch.stack([tokens.row, tokens.column], 1).cpu().numpy()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share
-from ..common.ties import exactly, settled, spread, unlike
+from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .past import before, last_of, newest
+from .past import change_of, last_of, newest
+from .steps import rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class EventSaliency:
         scores, active, carry = self._saliency(tokens, carried)
         first = tokens.step + tokens.since == 0
         # best first: by saliency, equals spread over time and space
-        order = spread(tokens.step + tokens.since, tokens.row, tokens.column).argsort(stable=True)
+        order = tokens.turn().argsort(stable=True)
         order = order[scores[order].argsort(descending=True, stable=True)]
         passing = active | first | self._floored(tokens, order)
         order = order[(~first)[order].argsort(stable=True)]
@@ -89,22 +89,15 @@ class EventSaliency:
             scores = settled(tokens.saliency, torch.float32)
             return scores, scores > self.least, {}
         last = last_of(tokens, carried.get("last"))
-        past, seen = before(tokens, last)
-        dtype = tokens.features.dtype
-        change = unlike(F.cosine_similarity(exactly(tokens.features), exactly(past), dim=-1), dtype)
-        scores = settled(change, dtype).masked_fill(~seen, torch.inf)
+        change, seen = change_of(tokens, last)
+        scores = settled(change, tokens.features.dtype).masked_fill(~seen, torch.inf)
         return scores, scores > self.least, {"last": newest(tokens, last)}
 
     def _floored(self, tokens: Tokens, order: Tensor) -> Tensor:
         """The best of each step, as many as always pass [tokens]."""
-        step = tokens.step[order]
-        turn = step.argsort(stable=True)  # step by step, each best first
         size = torch.bincount(tokens.step, minlength=len(tokens.seconds))
-        begin = size.cumsum(0) - size
-        standing = torch.arange(len(order), device=order.device) - begin[step[turn]]
         most = (size.double() * self.floor).floor().clamp(min=1)
-        passes = standing < most[step[turn]]
-        return torch.empty_like(passes).scatter(0, order[turn], passes)
+        return rank(tokens.step, order) < most[tokens.step]
 
     def left(self, tokens: int) -> int | None:
         """As many as had events."""

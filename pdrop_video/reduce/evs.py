@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import share
-from ..common.ties import exactly, unlike
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .past import before, last_of, newest
+from .past import change_of, last_of, newest
 
 _FIRST = 255.0
 """Score of a token without a past: above every change, which is 2 at most."""
@@ -59,9 +57,8 @@ class EVS:
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Scores of all tokens, and the best of them."""
         last = last_of(tokens, carried.get("last"))
-        past, seen = before(tokens, last)
-        cosine = F.cosine_similarity(exactly(tokens.features), exactly(past), dim=-1)
-        scores = unlike(cosine, tokens.features.dtype).masked_fill(~seen, _FIRST)
+        change, seen = change_of(tokens, last)
+        scores = change.masked_fill(~seen, _FIRST)
         # on the host: how many stay follows from what came, and no device is asked
         count = self.left(len(tokens))
         count = max(count, min(len(tokens), tokens.places)) if last is None else count

@@ -17,7 +17,7 @@ from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import SALIENT, best_of_each, joined, mean_of_each, precisely, salience, turn_of, units
+from .steps import SALIENT, best_of_each, joined, mean_of_each, precisely, salience, units
 
 _NEAREST = 4
 """Neighbours that make density, the token itself among them, as in the release."""
@@ -128,7 +128,7 @@ class FastVID:
         merged = Merged(tokens)
         merged.alone(chosen.nonzero()[:, 0])
         begins = [sum(sizes[:step]) for step in range(len(sizes) + 1)]
-        rest, turn, unit = ~chosen, turn_of(tokens), F.normalize(features, dim=-1)
+        rest, turn, unit = ~chosen, tokens.turn(), F.normalize(features, dim=-1)
         for first, last in segments:
             if not any(peaked[first : last + 1]):
                 continue

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, whole
-from ..common.ties import comparable, spread
+from ..common.ties import comparable
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .cosines import inverse, level, levels, steps, working
@@ -115,7 +115,7 @@ class ForestPrune:
             return Reduced(torch.arange(len(tokens), device=device)), {}
         features = working(tokens.features)
         shares = central(tokens, features).cpu().numpy()
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
         step, place, turn = torch.stack([tokens.step, tokens.place(), turn]).cpu().numpy()
         chosen = self._chosen(step, shares, turn)
         picked = torch.from_numpy(chosen).to(device)

@@ -18,7 +18,7 @@ from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
 from .merging import Merged
-from .steps import SALIENT, best_of_each, joined, precisely, salience, turn_of, units
+from .steps import SALIENT, best_of_each, joined, precisely, salience, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class HoliTom:
         changes = ~torch.from_numpy(still).to(number.device)[tokens.step, tokens.place()]
         merged = Merged(tokens)
         self._changing(tokens, features, changes, rate, merged)
-        turn = turn_of(tokens)
+        turn = tokens.turn()
         for first, last in runs:
             places = torch.from_numpy(still[first].nonzero()[0] if last > first else np.empty(0, int)).to(number.device)
             count = round(len(places) * rate)
@@ -149,7 +149,7 @@ class HoliTom:
         merged.alone(chosen.nonzero()[:, 0])
         if kept == salient:
             return
-        rest, turn = changes & ~chosen, turn_of(tokens)
+        rest, turn = changes & ~chosen, tokens.turn()
         for step, count in enumerate(kept):
             if count > salient[step]:
                 own = (rest & (tokens.step == step)).nonzero()[:, 0]

@@ -79,18 +79,3 @@ def _table(order: Tensor, begins: Sequence[int], counts: Sequence[int]) -> tuple
     begin, count = (torch.tensor(each, device=order.device)[:, None] for each in (begins, counts))
     along = torch.arange(max(counts), device=order.device)
     return order[(begin + along).clamp(max=len(order) - 1)], along < count
-
-
-def rank(group: Tensor, order: Tensor) -> Tensor:
-    """How many of its group stand before each in an order [tokens].
-
-    Parameters
-    ----------
-    group : Tensor [tokens], int64
-    order : Tensor [tokens], int64
-        Numbers of the tokens.
-    """
-    order = order[group[order].argsort(stable=True)]
-    sorts = group[order]
-    place = torch.arange(len(order), device=order.device) - torch.searchsorted(sorts, sorts)
-    return torch.empty_like(order).scatter(0, order, place)

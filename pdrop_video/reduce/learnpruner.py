@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, switch, whole
-from ..common.ties import exactly, spread
+from ..common.ties import exactly
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .likeness import apart, unit
@@ -86,7 +86,7 @@ class LearnPruner:
         count = self.left(len(tokens))
         by_score = max(count - int(count * self.diverse), 1)
         taken = tokens.best(self._scores(tokens), by_score)
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
         before = carried.get("before") if self.seeded else None
         kept = torch.cat([taken, farthest(tokens.features, taken, count - by_score, turn, before)]).sort().values
         if not self.seeded:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch
-from ..common.ties import exactly, spread
+from ..common.ties import exactly
 from ..errors import ConfigError
 from ..registry import Facts
 from .base import Reduced, Tokens
@@ -98,7 +98,7 @@ class OmniRefine:
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Unit after unit."""
         device, features = tokens.features.device, working(tokens.features)
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
         step, place, turn = torch.stack([tokens.step, tokens.place(), turn]).cpu().numpy()
         units = -(-len(tokens.seconds) // self.unit)
         begins = np.searchsorted(step, np.arange(units + 1) * self.unit).tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..common.ties import exactly, unlike
 from .base import Tokens
 
 
@@ -30,6 +32,13 @@ def before(tokens: Tokens, last: Tensor | None) -> tuple[Tensor, Tensor]:
     held = last[place].to(own)
     known = held.any(-1) | (previous >= 0)
     return torch.where(previous[:, None] >= 0, own, held), known
+
+
+def change_of(tokens: Tokens, last: Tensor | None) -> tuple[Tensor, Tensor]:
+    """1 - cosine of each token to what its place showed before it [tokens], and whether it showed anything [tokens]."""
+    past, seen = before(tokens, last)
+    cosine = F.cosine_similarity(exactly(tokens.features), exactly(past), dim=-1)
+    return unlike(cosine, tokens.features.dtype), seen
 
 
 def newest(tokens: Tokens, last: Tensor | None) -> Tensor:

@@ -96,7 +96,7 @@ class RelevancePooling:
         total = torch.zeros_like(words).index_add(0, owner.clamp(min=0), words.masked_fill(owner < 0, 0))
         members = torch.bincount(owner.clamp(min=0)[owner >= 0], minlength=len(words)).clamp(min=1)
         scores = comparable((total / members)[kept], torch.ones_like(kept, dtype=torch.bool), tokens.features.dtype)
-        turn = spread(tokens.step[kept] + tokens.since, tokens.row[kept], tokens.column[kept]).argsort(stable=True)
+        turn = tokens.turn()[kept].argsort(stable=True)
         return turn[scores[turn].argsort(descending=True, stable=True)][:count].sort().values
 
     def left(self, tokens: int) -> None:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, whole
-from ..common.ties import comparable, exactly, spread
+from ..common.ties import comparable, exactly
 from ..registry import Facts
 from .base import Reduced, Tokens
+from .steps import rank
 
 _BLOCK = 2**22
 """Numbers of the attention between tokens that are held at once."""
@@ -94,7 +95,7 @@ class SelectRescore:
         unit = F.normalize(tokens.features.to(work), dim=1)
         group = torch.unique(self._groups(tokens), return_inverse=True)[1]
         sizes = torch.bincount(group)
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
 
         asked = torch.zeros(len(unit), dtype=work, device=came)
         attention = None
@@ -202,11 +203,8 @@ def best_within(scores: Tensor, group: Tensor, sizes: Tensor, share: float, turn
     """
     order = turn.argsort(stable=True)
     order = order[scores[order].argsort(descending=True, stable=True)]
-    order = order[group[order].argsort(stable=True)]  # group by group, the best first
-    begins = sizes.cumsum(0) - sizes
-    standing = torch.arange(len(group), device=group.device) - begins[group[order]]
     wanted = (exactly(sizes) * share - 1e-6).ceil().long()  # 100 * .07 is a little above 7
-    return torch.zeros_like(group, dtype=torch.bool).scatter(0, order, standing < wanted[group[order]])
+    return rank(group, order) < wanted[group]
 
 
 def between(attention: Tensor, asking: Tensor, group: Tensor, groups: int) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.checks import real, share, switch
-from ..common.ties import exactly, spread
+from ..common.ties import exactly
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .likeness import apart, nearest_word, ranged, unit
@@ -95,7 +95,7 @@ class SPpruner:
         directions = tokens.features.new_zeros(steps * tokens.places, tokens.features.shape[1])
         directions = unit(directions.index_copy(0, cell, tokens.features)).view(steps, tokens.places, -1)
         unlike = apart(directions @ directions.mT, dtype)  # [steps, places, places]
-        turn = spread(tokens.step + tokens.since, tokens.row, tokens.column)
+        turn = tokens.turn()
         found = taken(
             salient.cpu().double().numpy(),
             relevant.cpu().double().numpy(),

@@ -9,15 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.ties import comparable, exactly, spread, unlike
+from ..common.ties import comparable, exactly, unlike
 from .base import Reduced, Tokens
 
 SALIENT = ("features", "attention")
-
-
-def turn_of(tokens: Tokens) -> Tensor:
-    """Who goes first among equals [tokens], the smallest first."""
-    return spread(tokens.step + tokens.since, tokens.row, tokens.column)
 
 
 def precisely(features: Tensor) -> Tensor:
@@ -42,13 +37,24 @@ def best_of_each(tokens: Tokens, scores: Tensor, counts: Tensor, group: Tensor |
     """
     group = tokens.step if group is None else group
     ranked = comparable(scores, torch.ones_like(scores, dtype=torch.bool), tokens.features.dtype)
-    order = turn_of(tokens).argsort(stable=True)
+    order = tokens.turn().argsort(stable=True)
     order = order[ranked[order].argsort(descending=True, stable=True)]
+    return rank(group, order) < counts[group]
+
+
+def rank(group: Tensor, order: Tensor) -> Tensor:
+    """How many of its group stand before each in an order [tokens].
+
+    Parameters
+    ----------
+    group : Tensor [tokens], int64
+    order : Tensor [tokens], int64
+        Numbers of the tokens.
+    """
     order = order[group[order].argsort(stable=True)]
-    sizes = group.bincount(minlength=len(counts))
-    begins = sizes.cumsum(0) - sizes
-    rank = torch.arange(len(tokens), device=order.device) - begins[group[order]]
-    return torch.empty_like(rank, dtype=torch.bool).scatter(0, order, rank < counts[group[order]])
+    sorts = group[order]
+    place = torch.arange(len(order), device=order.device) - torch.searchsorted(sorts, sorts)
+    return torch.empty_like(order).scatter(0, order, place)
 
 
 def mean_of_each(values: Tensor, step: Tensor, sizes: Tensor) -> Tensor:

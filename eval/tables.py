@@ -155,22 +155,26 @@ def reduce(way: Way) -> Rows:
     return rows
 
 
+def _even_drops(ratio: float) -> pv.Pyramid:
+    return pv.Pyramid(ratios=(ratio, ratio**2, ratio**3))
+
+
 def _at_equal_cost(way: Way, share: float, encoded: float) -> Rows:
     """Schedules and reducers that spend a share of all FLOPs where such a share of the steps is encoded."""
     rows: Rows = {}
     schedules = {
-        "pyramid": way.schedule(share, lambda x: pv.Pyramid(ratios=(x, x**2, x**3)), encoded=encoded),
+        "pyramid": way.schedule(share, _even_drops, encoded=encoded),
         **{f"one drop at {at}": way.schedule(share, partial(_one_drop, at), encoded=encoded) for at in (2, 1)},
     }
     for name, pyramid in schedules.items():
         if pyramid is not None:
             rows[name] = {"pyramid": _written(pyramid)}
-    both = way.schedule(share, lambda x: pv.Pyramid(ratios=(x, x**2, x**3)), encoded=encoded, keep=0.7)
+    both = way.schedule(share, _even_drops, encoded=encoded, keep=0.7)
     if both is not None:
         for name in ("event_saliency", "lrcp"):
             rows[f"{name} and pyramid"] = {"pyramid": _written(both), "reducer": f"{name}:keep=0.7"}
     keep = way.keep(share, encoded=encoded)
-    if keep is None or keep >= 1:
+    if keep is None:
         return rows
     for name, method in REDUCERS.items():
         if getattr(method, "check", None) is not None:  # needs more than frames, such as a text tower

@@ -28,6 +28,11 @@ def exactly(states: Tensor) -> Tensor:
     return states.to(torch.float32 if states.device.type == "mps" else torch.float64)
 
 
+def working(states: Tensor) -> Tensor:
+    """The same numbers in the type in which products are made of them: float32, or float64 where they are."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
 def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
     """Scores rounded to what states of a type can tell apart, so that ties are equal; float64 where there is such.
 

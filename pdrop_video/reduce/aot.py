@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, switch, whole
-from ..common.ties import comparable, exactly, settled, unlike
+from ..common.ties import comparable, exactly, settled, unlike, working
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .layout import Layout
@@ -215,7 +215,7 @@ class AOT:
 
     def _within(self, tokens: Tokens, lay: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """Of each step's anchors: their own weight [steps, anchors], those of the others [.., others], and the sums."""
-        features = tokens.features.to(torch.promote_types(tokens.features.dtype, torch.float32))
+        features = working(tokens.features)
         x, y = features[lay.other], features[lay.anchor]
         cosine = cosines(x, y)
         sides = zip((tokens.row, tokens.column), tokens.grid, strict=True)

@@ -14,11 +14,6 @@ _COARSE = 8
 """Bits of bfloat16: a step is an angle of five degrees from nothing, and a third of a degree at 60 degrees."""
 
 
-def working(states: Tensor) -> Tensor:
-    """The numbers in the type in which products are made: float32, or float64 where they are."""
-    return states if states.dtype == torch.float64 else states.float()
-
-
 def steps(dtype: torch.dtype) -> int:
     """Steps from a cosine of 1 to one of 0."""
     return 1 << _BITS.get(dtype, _COARSE)

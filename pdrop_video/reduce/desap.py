@@ -155,7 +155,7 @@ def merged(tokens: Tokens, seen: Tensor, relevant: Tensor, salient: Tensor, keep
     at = torch.zeros(steps * tokens.places, dtype=torch.int64, device=device).index_copy(0, cell, number)
     owner = torch.where(stays, number, at[tokens.step * tokens.places + first])
     row = torch.zeros_like(number).index_copy(0, kept, torch.arange(len(kept), device=device))
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(dtype, torch.float32)
     weights = torch.zeros(len(kept), len(tokens), dtype=wide, device=device)
     weights[row[owner], number] = 1
     return Reduced(kept, weights / weights.sum(1, keepdim=True))

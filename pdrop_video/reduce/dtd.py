@@ -13,6 +13,7 @@ from ..common.checks import real, share
 from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
+from .likeness import line_at
 from .past import change_of, last_of, newest
 from .steps import best_of_each
 
@@ -69,7 +70,7 @@ class DTD:
         last = last_of(tokens, carried.get("last"))
         change, seen = change_of(tokens, last)
         if self.keep is None:
-            line = settled(torch.tensor(1 - self.threshold, dtype=torch.float64), tokens.features.dtype).to(change)
+            line = line_at(self.threshold, tokens.features.dtype).to(change)
             stays = (settled(change, tokens.features.dtype) >= line) | ~seen
         else:
             sizes = tokens.step.bincount(minlength=len(tokens.seconds))

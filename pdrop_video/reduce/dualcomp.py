@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch, whole
-from ..common.ties import exactly, settled, unlike
+from ..common.ties import exactly, settled, working
 from ..registry import Facts
 from .base import Reduced, Tokens
+from .likeness import apart
 
 _WHERE = re.compile(
     r"\b(where|count|how (many|far|long|wide)|road|line|left|right|above|below|between|behind|beside|path|route"
@@ -98,7 +99,7 @@ class DualComp:
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Scores of all steps at once, then each step by itself on the host, where walks are quick."""
         dtype = tokens.features.dtype
-        rows = tokens.features.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        rows = working(tokens.features)
         steps, number = len(tokens.seconds), torch.arange(len(rows), device=rows.device)
         spot = tokens.step * tokens.places + tokens.place()
         at = torch.full((steps * tokens.places,), -1, device=rows.device).scatter(0, spot, number)
@@ -210,7 +211,7 @@ def links(rows: Tensor, at: Tensor, spot: Tensor, tau: float, dtype: torch.dtype
     above, left = (at.roll(1, axis).index_fill(axis, first, -1).flatten()[spot] for axis in (1, 2))
     changes = []
     for before in (above, left):
-        change = settled(unlike((unit * unit[before.clamp(min=0)]).sum(1), dtype), dtype)
+        change = apart((unit * unit[before.clamp(min=0)]).sum(1), dtype)
         changes.append(change.masked_fill(before < 0, torch.inf))
     nearest = torch.where(changes[0] <= changes[1], above, left)  # of equals the earlier one
     return torch.where(torch.minimum(*changes) < 1 - tau, nearest, number)

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, switch, whole
-from ..common.ties import settled, spread, unlike
+from ..common.ties import settled, spread
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
+from .likeness import apart, line_at, precisely
 from .merging import Merged
-from .steps import SALIENT, best_of_each, joined, mean_of_each, precisely, salience, units
+from .steps import SALIENT, best_of_each, mean_of_each, salience, unit_by_unit
 
 _NEAREST = 4
 """Neighbours that make density, the token itself among them, as in the release."""
@@ -112,8 +113,7 @@ class FastVID:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Unit by unit."""
-        parts = [(begin, self._unit(part)) for begin, part in units(tokens, self.unit)]
-        return joined(parts, len(tokens)), {}
+        return unit_by_unit(tokens, self.unit, self._unit), {}
 
     def _unit(self, tokens: Tokens) -> Reduced:
         features, device = precisely(tokens.features), tokens.step.device
@@ -146,8 +146,8 @@ class FastVID:
         steps = len(tokens.seconds)
         mean = F.normalize(mean_of_each(features, tokens.step, sizes), dim=-1)
         dtype = tokens.features.dtype
-        change = settled(unlike((mean[:-1] * mean[1:]).sum(-1), dtype), dtype)
-        line = settled(torch.tensor(1 - self.threshold, dtype=torch.float64), dtype).to(change)
+        change = apart((mean[:-1] * mean[1:]).sum(-1), dtype)
+        line = line_at(self.threshold, dtype).to(change)
         step = torch.arange(steps - 1, device=change.device)
         order = spread(step + tokens.since, torch.zeros_like(step), torch.zeros_like(step)).argsort(stable=True)
         order = order[change[order].argsort(descending=True, stable=True)]

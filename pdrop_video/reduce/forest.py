@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, whole
-from ..common.ties import comparable
+from ..common.ties import comparable, working
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .cosines import inverse, level, levels, steps, working
+from .cosines import inverse, level, levels, steps
 from .trees import Forest, join
 
 _SIMILAR, _TEMPERATURE, _ROUNDS = 0.5, 0.03, 5

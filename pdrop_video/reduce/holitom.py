@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, whole
-from ..common.ties import settled, unlike
+from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .density import distances, peaks
+from .likeness import apart, line_at, precisely
 from .merging import Merged
-from .steps import SALIENT, best_of_each, joined, precisely, salience, units
+from .steps import SALIENT, best_of_each, salience, unit_by_unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ class HoliTom:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Unit by unit."""
-        parts = [(begin, self._unit(part)) for begin, part in units(tokens, self.unit)]
-        return joined(parts, len(tokens)), {}
+        return unit_by_unit(tokens, self.unit, self._unit), {}
 
     def _unit(self, tokens: Tokens) -> Reduced:
         features = precisely(tokens.features)
@@ -134,9 +134,8 @@ class HoliTom:
         """Whether each place is alike in a step and the next one [steps - 1, places]."""
         there = (number[:-1] >= 0) & (number[1:] >= 0)
         features = F.normalize(features, dim=-1)
-        change = unlike((features[number[:-1]] * features[number[1:]]).sum(-1), dtype)
-        line = settled(torch.tensor(1 - self.threshold, dtype=torch.float64), dtype).to(change)
-        return (settled(change, dtype) < line) & there
+        change = apart((features[number[:-1]] * features[number[1:]]).sum(-1), dtype)
+        return (change < line_at(self.threshold, dtype).to(change)) & there
 
     def _changing(self, tokens: Tokens, features: Tensor, changes: Tensor, rate: float, merged: Merged) -> None:
         """Of what changes, step by step."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import choice, real, share, switch, whole
-from ..common.ties import exactly
+from ..common.ties import exactly, working
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .likeness import apart, unit
@@ -101,7 +101,7 @@ class LearnPruner:
             return exactly(tokens.tower["attention"])
         if self.score == "length":
             return exactly(tokens.features).norm(dim=1)
-        rows = tokens.features.to(torch.float64 if dtype == torch.float64 else torch.float32)
+        rows = working(tokens.features)
         mean = rows.mean(0)
         directions = F.normalize(leading(rows - mean, self.rank), dim=1)
         return residuals(rows, mean, directions, dtype).sqrt()

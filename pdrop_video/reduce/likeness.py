@@ -12,18 +12,28 @@ from torch import Tensor
 from ..common.ties import exactly, settled, unlike
 
 
-def unit(rows: Tensor) -> Tensor:
-    """Rows of length 1 [rows, hidden]; zeros stay zeros.
+def precisely(features: Tensor) -> Tensor:
+    """Features in which products are exact enough to be compared: float32 for those of sixteen bits, else float64.
 
-    In float32 where they came in sixteen bits, whose products it holds exactly, else as `exactly` has them.
+    A product of two sixteen-bit numbers is a number of float32; the error of a sum is far below what such features can
+    tell apart, and the cost is half.
     """
-    wide = rows.float() if rows.element_size() < 4 else exactly(rows)
-    return F.normalize(wide, dim=-1)
+    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else exactly(features)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows of length 1 [rows, hidden], as `precisely` has them; zeros stay zeros."""
+    return F.normalize(precisely(rows), dim=-1)
 
 
 def apart(cosine: Tensor, dtype: torch.dtype) -> Tensor:
     """1 - cosine as what states of a type can tell apart, so that equal ones are equal on every machine."""
     return settled(unlike(cosine, dtype), dtype)
+
+
+def line_at(cosine: float, dtype: torch.dtype) -> Tensor:
+    """A threshold as `apart` has cosines: one that is equal to it is neither above nor below."""
+    return settled(torch.tensor(1 - cosine, dtype=torch.float64), dtype)
 
 
 def nearest_word(features: Tensor, question: Tensor) -> Tensor:

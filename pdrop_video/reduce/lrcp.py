@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch, whole
-from ..common.ties import exactly
+from ..common.ties import exactly, working
 from ..registry import Facts
 from .base import Reduced, Tokens
 
@@ -90,8 +90,7 @@ class LRCP:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Moments, residuals, the best of them, and means."""
-        dtype = torch.float64 if tokens.features.dtype == torch.float64 else torch.float32
-        rows = tokens.features.to(dtype)
+        rows = working(tokens.features)
         if self.running:
             weight, faded = _weights(tokens, self.decay)
             carried = fold(rows, weight, faded, carried, _SKETCH * self.rank)

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, switch
-from ..common.ties import exactly
+from ..common.ties import exactly, working
 from ..errors import ConfigError
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .cosines import inverse, level, levels, working
+from .cosines import inverse, level, levels
 from .quadtree import quadtree
 
 _STEP = 256

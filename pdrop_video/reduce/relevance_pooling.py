@@ -155,7 +155,7 @@ def _means(owner: Tensor, kept: Tensor, features: Tensor) -> Tensor | None:
         return None
     row = torch.full_like(owner, -1).index_copy(0, kept, torch.arange(len(kept), device=kept.device))
     row = torch.where(owner >= 0, row[owner.clamp(min=0)], -1)
-    wide = torch.float64 if features.dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(features.dtype, torch.float32)
     weights = torch.zeros(len(kept) + 1, len(owner), dtype=wide, device=kept.device)
     weights[row, torch.arange(len(owner), device=row.device)] = 1  # what goes is in the last row
     weights = weights[:-1]

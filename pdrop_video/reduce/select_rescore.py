@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import real, share, whole
-from ..common.ties import comparable, exactly
+from ..common.ties import comparable, exactly, working
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .steps import rank
@@ -91,13 +91,12 @@ class SelectRescore:
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Within groups, between groups, and what is left."""
         dtype, came = tokens.features.dtype, tokens.features.device
-        work = torch.float64 if dtype == torch.float64 else torch.float32
-        unit = F.normalize(tokens.features.to(work), dim=1)
+        unit = F.normalize(working(tokens.features), dim=1)
         group = torch.unique(self._groups(tokens), return_inverse=True)[1]
         sizes = torch.bincount(group)
         turn = tokens.turn()
 
-        asked = torch.zeros(len(unit), dtype=work, device=came)
+        asked = unit.new_zeros(len(unit))
         attention = None
         for rows in _blocks(len(unit), len(unit)):
             attention = self._attention(unit, rows)
@@ -106,7 +105,7 @@ class SelectRescore:
         stays = best_within(scores, group, sizes, self.within, turn)
 
         some = stays.nonzero()[:, 0]
-        table = torch.zeros(len(sizes), len(sizes), dtype=work, device=came)
+        table = unit.new_zeros(len(sizes), len(sizes))
         if attention is not None and len(attention) == len(unit):  # all of it is at hand
             table = between(attention[some][:, some], group[some], group[some], len(sizes))
         else:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..common.checks import real, share, switch
-from ..common.ties import exactly
+from ..common.ties import exactly, working
 from ..registry import Facts
 from .base import Reduced, Tokens
 from .likeness import apart, nearest_word, ranged, unit
@@ -136,7 +136,7 @@ def stands_out(features: Tensor, cell: Tensor, steps: int, grid: tuple[int, int]
     steps : int
     grid : (rows, columns)
     """
-    wide = features.double() if features.dtype == torch.float64 else features.float()
+    wide = working(features)
     counted = torch.cat([wide, wide.new_ones(len(wide), 1)], dim=1)
     cells = wide.new_zeros(steps * grid[0] * grid[1], counted.shape[1]).index_copy(0, cell, counted)
     cells = cells.view(steps, *grid, -1)

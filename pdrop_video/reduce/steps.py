@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,17 +11,9 @@ from torch import Tensor
 
 from ..common.ties import comparable, exactly, unlike
 from .base import Reduced, Tokens
+from .likeness import precisely
 
 SALIENT = ("features", "attention")
-
-
-def precisely(features: Tensor) -> Tensor:
-    """Features in which products are exact enough to be compared: float32 for those of sixteen bits, else float64.
-
-    A product of two sixteen-bit numbers is a number of float32; the error of a sum is far below what such features can
-    tell apart, and the cost is half.
-    """
-    return features.float() if features.dtype in (torch.bfloat16, torch.float16) else exactly(features)
 
 
 def best_of_each(tokens: Tokens, scores: Tensor, counts: Tensor, group: Tensor | None = None) -> Tensor:
@@ -76,7 +68,12 @@ def salience(tokens: Tokens, by: str = "features") -> Tensor:
     return unlike((features * F.normalize(mean, dim=-1)[tokens.step]).sum(-1), tokens.features.dtype)
 
 
-def units(tokens: Tokens, unit: int) -> Iterator[tuple[int, Tokens]]:
+def unit_by_unit(tokens: Tokens, unit: int, decide: Callable[[Tokens], Reduced]) -> Reduced:
+    """What becomes of a call whose units of so many steps are decided one after another; 1 is the call as a whole."""
+    return _joined([(begin, decide(part)) for begin, part in _units(tokens, unit)], len(tokens))
+
+
+def _units(tokens: Tokens, unit: int) -> Iterator[tuple[int, Tokens]]:
     """The units of so many steps in a call, and at which token each begins; for 1 the call as a whole.
 
     A unit counts its steps from 0, and leaves out those of which nothing is there.
@@ -105,7 +102,7 @@ def units(tokens: Tokens, unit: int) -> Iterator[tuple[int, Tokens]]:
         begin += size
 
 
-def joined(parts: Sequence[tuple[int, Reduced]], count: int) -> Reduced:
+def _joined(parts: Sequence[tuple[int, Reduced]], count: int) -> Reduced:
     """What became of units, as one answer for the call of so many tokens."""
     kept = torch.cat([begin + part.kept for begin, part in parts])
     if all(part.weights is None for _, part in parts):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.checks import shown
+from ..common.ties import working
 from ..errors import ConfigError
 
 
@@ -54,11 +55,9 @@ class Aligned:
                 f"the text tower belongs to a vision tower of {len(self.weight)} numbers a patch; this model's has "
                 f"{attended.shape[1]}. Name the checkpoint that the model's vision tower was taken from."
             )
-        wide = torch.float64 if attended.dtype == torch.float64 else torch.float32
-        weight, bias, projection = (
-            each.to(attended.device, wide) for each in (self.weight, self.bias, self.projection)
-        )
-        normed = F.layer_norm(attended.to(wide), weight.shape, weight, bias, self.eps)
+        attended = working(attended)
+        weight, bias, projection = (each.to(attended) for each in (self.weight, self.bias, self.projection))
+        normed = F.layer_norm(attended, weight.shape, weight, bias, self.eps)
         return F.normalize(normed @ projection.mT, dim=-1)
 
 

@@ -14,7 +14,8 @@ from ..common.checks import real, share, whole
 from ..common.ties import settled
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .steps import best_of_each, joined, mean_of_each, precisely, units
+from .likeness import precisely
+from .steps import best_of_each, mean_of_each, unit_by_unit
 
 _WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)
 """Of the Gaussian kernels, as the release has them."""
@@ -77,11 +78,14 @@ class VidCom2:
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
         """Unit by unit."""
-        state, parts = dict(carried), []
-        for begin, part in units(tokens, self.unit):
+        state = dict(carried)
+
+        def decide(part: Tokens) -> Reduced:
+            nonlocal state
             kept, state = self._unit(part, state)
-            parts.append((begin, Reduced(kept)))
-        return joined(parts, len(tokens)), state
+            return Reduced(kept)
+
+        return unit_by_unit(tokens, self.unit, decide), state
 
     def _unit(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         features = precisely(tokens.features)

@@ -97,8 +97,8 @@ def pyramid_drop(
             )
         if pyramid.inside is not None:
             raise ConfigError(
-                f"inside={pyramid.inside!r} goes by cubes of frames, which a prompt does not tell apart; open a stream, or "
-                "leave inside out."
+                f"inside={pyramid.inside!r} goes by cubes of frames, which a prompt does not tell apart; open a "
+                "stream, or leave inside out."
             )
     if visual is not None:
         _check_mask(visual)

@@ -165,8 +165,8 @@ class Pyramid:
         Raises
         ------
         ConfigError
-            If scorer, allocator or inside are no names, but objects of your own; if the notes are not JSON-ready; if the file
-            can't be written.
+            If scorer, allocator or inside are no names, but objects of your own; if the notes are not JSON-ready; if
+            the file can't be written.
         """
         name = checks.shown(checks.path("path", path))
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}

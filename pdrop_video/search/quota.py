@@ -92,10 +92,10 @@ def quota_schedule(
     Notes
     -----
     The paper measures a model that runs in four bits; there is no released code. Ours: hidden states that enter a layer
-    as what four bits perturb, token by token, while the model itself runs as it is; `tau`, `least` and `boundaries`; how
-    candidates follow from concentration and redundancy; shares of the tokens that there are in place of a count noted in
-    calibration. Nothing is claimed of models in four bits. Where sensitivities are alike the schedule hardly differs from
-    a straight line: compare it with one.
+    as what four bits perturb, token by token, while the model itself runs as it is; `tau`, `least` and `boundaries`;
+    how candidates follow from concentration and redundancy; shares of the tokens that there are in place of a count
+    noted in calibration. Nothing is claimed of models in four bits. Where sensitivities are alike the schedule hardly
+    differs from a straight line: compare it with one.
     """
     least, tau = checks.share("least", least), checks.real("tau", tau, 0, above=True)
     base = checks.instance("base", Pyramid(scorer="quota") if base is None else base, Pyramid, "Pyramid(scorer=...)")
@@ -106,8 +106,8 @@ def quota_schedule(
         replace(base, layers=layers, stages=None, ratio=None, ratios=None, average=None)  # in order, without repeats
         if not layers or (other := [each for each in layers if each not in can]):
             raise ConfigError(
-                f"layers is {checks.shown(layers)}; expected some of {', '.join(map(str, can))}, before which this model's "
-                f"tokens can be ranked{'' if not layers else f', and not {other[0]}'}."
+                f"layers is {checks.shown(layers)}; expected some of {', '.join(map(str, can))}, before which this "
+                f"model's tokens can be ranked{'' if not layers else f', and not {other[0]}'}."
             )
     measured = measure(lm, clips)
     layers = candidates(measured, lm.num_layers, boundaries) if layers is None else layers
@@ -139,8 +139,8 @@ def shares_left(sensitivity: Sequence[float], *, tau: float = 0.5, least: float 
 def candidates(measured: Measured, depth: int, count: int) -> tuple[int, ...]:
     """So many layers in a row, of those that can rank, in which visual tokens are most alike and few are attended to.
 
-    The first two layers of the model and its last eighth are left out, where enough others are there. What is largest is
-    the sum of concentration and redundancy, each brought to [0, 1] over all layers; of equals the earliest.
+    The first two layers of the model and its last eighth are left out, where enough others are there. What is largest
+    is the sum of concentration and redundancy, each brought to [0, 1] over all layers; of equals the earliest.
     """
     inside = [n for n, layer in enumerate(measured.layers) if 2 <= layer < depth - depth // 8]
     inside = inside if len(inside) >= count else list(range(len(measured.layers)))
@@ -154,8 +154,9 @@ def candidates(measured: Measured, depth: int, count: int) -> tuple[int, ...]:
     return tuple(measured.layers[n] for n in inside[first : first + count])
 
 
-def _unit(values: Tensor) -> Tensor:
+def _unit(numbers: Sequence[float]) -> Tensor:
     """The smallest at 0, the largest at 1."""
+    values = torch.tensor(numbers, dtype=torch.float64)
     span = values.max() - values.min()
     return (values - values.min()) / span.masked_fill(span == 0, 1)
 

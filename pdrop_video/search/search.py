@@ -211,6 +211,7 @@ def boundaries(shape: DecoderShape) -> list[int]:
 
 
 def checked_clip(name: str, clip: Clip) -> Clip:
+    """A clip with questions and frames."""
     checks.instance(name, clip, Clip, "Clip(name, chunks, questions)")
     checks.texts("questions", clip.questions)
     if not clip.chunks or not all(isinstance(chunk, FrameChunk) for chunk in clip.chunks):

@@ -31,12 +31,12 @@ class AdaSpark:
     The paper fine-tunes its model for this. **Used untrained, as here, it is unproven**: measure before you rely on it.
 
     There is no released code. Ours, since notes on the paper do not say it: `p` and the sizes of cubes; norms are those
-    of the residual stream, divided by their sum; the same for all layers; shares for each row and kv head, the mean over
-    the query heads that share it; the family's own scaling of products in place of 1 / sqrt(d); mean keys with RoPE, of
-    those columns of a cube that the layer holds or that come with the row, so that a key behind a row may weigh in the
-    choice of a cube, never in what is attended to; text rows choose among cubes by the same rule; cubes of the row's own
-    time compete as well as earlier ones, so that p = 1 is the model itself; layers with a window or a state keep their
-    attention whole; ties.
+    of the residual stream, divided by their sum; the same for all layers; shares for each row and kv head, the mean
+    over the query heads that share it; the family's own scaling of products in place of 1 / sqrt(d); mean keys with
+    RoPE, of those columns of a cube that the layer holds or that come with the row, so that a key behind a row may
+    weigh in the choice of a cube, never in what is attended to; text rows choose among cubes by the same rule; cubes of
+    the row's own time compete as well as earlier ones, so that p = 1 is the model itself; layers with a window or a
+    state keep their attention whole; ties.
 
     Cubes follow from a token's own step, row and column. With ``steps=1`` no border of a chunk changes anything. With
     more, what a chunk's border (or a piece's, under a small budget) cuts is two cubes to the FFN half, and the first
@@ -58,7 +58,7 @@ class AdaSpark:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="all of them; but only a cube's strongest tokens get an FFN, and rows attend to few cubes (untrained: unproven)",
+        says="all; but only a cube's strongest get an FFN, and rows attend to few cubes (unproven without training)",
         paper="AdaSpark, arXiv 2604.08077",
         ours=True,
     )

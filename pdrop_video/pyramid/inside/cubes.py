@@ -1,4 +1,4 @@
-"""The cubes of video that rows and columns stand in, numbered. Knows places in time and space, never what stands there."""
+"""The cubes of video that rows and columns stand in, numbered. Knows places in time and space, and never keys."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A decoder's layers under a method inside them: each row's share of the FFN, and a mask over cubes.
 
-The model itself is left alone: what is hung on layers hangs on shadows of them, which share their weights. Knows layers,
-rows and the places of columns. Refuses to know by what a method chooses.
+The model itself is left alone: what is hung on layers hangs on shadows of them, which share their weights. Knows
+layers, rows and the places of columns. Refuses to know by what a method chooses.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ...common.ties import working
 from ...errors import ConfigError
 from ..decoder import Decoder
 from ..heads import Rope, attention_of, held_keys, normed, project
-from ..rows import Passage, Rows
+from ..rows import Passage, Rows, past_columns
 from ..shadow import shadow
+from . import inside_named
 from .base import Inside
 from .branch import Share
 from .cubes import Cubes
@@ -57,8 +58,8 @@ class Inner:
         kind = decoder.text.config._attn_implementation
         if inside.attention and kind not in ("eager", "sdpa"):
             raise ConfigError(
-                f"{inside} leaves out columns of attention by a mask, which {kind!r} does not take; load the model with "
-                'attn="sdpa", or leave out FFNs alone (half=ffn).'
+                f"{inside} leaves out columns of attention by a mask, which {kind!r} does not take; load the model "
+                'with attn="sdpa", or leave out FFNs alone (half=ffn).'
             )
 
     def fit(self, loop: Any) -> None:
@@ -71,6 +72,14 @@ class Inner:
         """
         if self._fitted:
             return
+        self._fitted = True  # for the trial's own runs, which know of no visual rows
+        try:
+            self._fit(loop)
+        except BaseException:
+            self._fitted = False
+            raise
+
+    def _fit(self, loop: Any) -> None:
         decoder, text = self.decoder, self.decoder.text
         if text not in _PARTS:
             _PARTS[text] = tried(decoder, loop, self.inside)
@@ -78,7 +87,6 @@ class Inner:
         for layer, parts in zip(decoder.layers, _PARTS[text], strict=True):
             if parts:
                 Share(layer, parts, self._choose)
-        self._fitted = True
 
     @contextmanager
     def counting(self) -> Iterator[Spent]:
@@ -102,9 +110,15 @@ class Inner:
             self.spent.rows(self.layer, count, active)
         return active, cube
 
-    def begin(self, pictured: bool, passage: Passage | None) -> Run:
-        """Before rows run through the layers; `pictured` says whether some may be visual."""
+    def begin(self, loop: Any, pictured: bool, passage: Passage | None) -> Run:
+        """Before rows run through the layers of a loop; `pictured` says whether some may be visual."""
+        self.fit(loop)
         return Run(self, pictured, passage)
+
+
+def inner_of(inside: str | Inside | None, decoder: Decoder) -> Inner | None:
+    """A method by its name, or itself, inside a decoder's layers."""
+    return None if inside is None else Inner(inside_named(inside), decoder)
 
 
 class Run:
@@ -165,21 +179,19 @@ class Run:
         lent: tuple[Tensor, Tensor] | None,
     ) -> Any:
         """The mask without the cubes that rows do not choose [1, heads, rows, columns]."""
-        attention, entering = attention_of(layer), normed(layer, rows.hidden)
+        length, past = rows.hidden.shape[1], past_columns(cache, i)
+        number, code = self._all(i, own, past)
+        if not len(code):
+            return mask
+        attention, entering, columns = attention_of(layer), normed(layer, rows.hidden), past + length
         key = project(attention, entering, "k", rope) if lent is None else lent[0]
         if (held := held_keys(layer, cache, i)) is not None:
             key = torch.cat([held, key], dim=-2)
-        length, columns = rows.hidden.shape[1], key.shape[-2]
-        number, code = self._all(i, own, columns - length)
-        if not len(code):
-            return mask
         query, key = working(project(attention, entering, "q", rope)[0]), working(key[0])
         sums = key.new_zeros(len(key), len(code) + 1, key.shape[-1]).index_add(1, number + 1, key)[:, 1:]
-        size = torch.zeros_like(sums[0, :, 0]).new_zeros(len(code) + 1)
-        size = size.index_add(0, number + 1, torch.ones_like(key[0, :, 0]))[1:, None]
+        size = key.new_zeros(len(code) + 1).index_add(0, number + 1, torch.ones_like(key[0, :, 0]))[1:, None]
         sees = _sees(mask, length, columns, rows.hidden.device)
-        seen = torch.zeros_like(sees, dtype=key.dtype)[:, :1].expand(-1, len(code) + 1)
-        competes = seen.index_add(1, number + 1, sees.to(key.dtype))[:, 1:] > 0
+        competes = key.new_zeros(length, len(code) + 1).index_add(1, number + 1, sees.to(key.dtype))[:, 1:] > 0
         at = number[-length:, None]
         mine = torch.arange(len(code), device=at.device) == at
         query = rearrange(query * attention.scaling, "(kv group) rows dim -> kv group rows dim", kv=len(key))

@@ -17,18 +17,19 @@ class LayerSpent:
         Rows that reached its FFN with video among them, and those that got one of their own.
     seen, attended : int or Tensor
         Pairs of rows and columns that its mask lets through, and of those what was attended to, a mean over kv heads.
+    chose, past : int
+        Rows whose queries and keys were made to choose cubes, and columns that were remembered then.
     choices : int
         Pairs of rows and cubes that were compared.
-    means : int
-        Columns that went into mean keys.
     """
 
     rows: int = 0
     active: int | Tensor = 0
     seen: int | Tensor = 0
     attended: float | Tensor = 0
+    chose: int = 0
+    past: int = 0
     choices: int = 0
-    means: int = 0
 
 
 @dataclass(slots=True)
@@ -51,4 +52,5 @@ class Spent:
         """Columns that rows see [rows, columns], and that they attend to [kv_heads, rows, columns]."""
         spent = self.layers.setdefault(layer, LayerSpent())
         spent.seen, spent.attended = spent.seen + sees.sum(), spent.attended + stays.sum() / len(stays)
-        spent.choices, spent.means = spent.choices + len(sees) * cubes, spent.means + sees.shape[1]
+        spent.choices, spent.chose = spent.choices + len(sees) * cubes, spent.chose + len(sees)
+        spent.past += sees.shape[1] - len(sees)

@@ -88,8 +88,8 @@ def _parts(i: int, layer: Any, calls: list[Call], alone: bool, inside: Any) -> t
     assert gave is not None
     if (found := parts_of(layer, calls, alone, _tolerance(gave))) is None:
         raise ConfigError(
-            f"{inside} gives some rows the mean of others' FFNs, but what layer {i} ({type(layer).__name__}) adds to its "
-            "rows behind its mixer is no plain FFN: one that gives each row by itself what is added to it. Leave "
+            f"{inside} gives some rows the mean of others' FFNs, but what layer {i} ({type(layer).__name__}) adds to "
+            "its rows behind its mixer is no plain FFN: one that gives each row by itself what is added to it. Leave "
             "attention alone out (half=attention), or the method."
         )
     return found
@@ -119,7 +119,8 @@ def _prove(
         if not parts:
             continue
         x, added = (next(c for c in first if c.name == name) for name in (parts[0], parts[-1]))
-        assert x.given is not None and added.gave is not None
+        assert x.given is not None
+        assert added.gave is not None
         want, made = x.given + spread_out(added.gave[:, index], index, cube), second[-1].gave
         if made is None or not (made - want).norm() <= _tolerance(want) * want.norm():
             raise _refused(decoder, inside, f"rows of layer {i} get another one where some rows alone do")
@@ -127,8 +128,8 @@ def _prove(
 
 def _refused(decoder: Decoder, inside: Any, why: str) -> ConfigError:
     return ConfigError(
-        f"{inside} gives some rows of a layer the mean of others' FFNs, which {type(decoder.text).__name__} does not bear: "
-        f"{why}. Leave columns of attention alone out (half=attention), or the method."
+        f"{inside} gives some rows of a layer the mean of others' FFNs, which {type(decoder.text).__name__} does not "
+        f"bear: {why}. Leave columns of attention alone out (half=attention), or the method."
     )
 
 

@@ -1,4 +1,4 @@
-"""QUOTA: magnitude, what four bits lose of it, and how text and video attend to it, in equal parts (arXiv 2604.17320)."""
+"""QUOTA: magnitude, what four bits lose of it, and how text and video attend to it (arXiv 2604.17320)."""
 
 from __future__ import annotations
 

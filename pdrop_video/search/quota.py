@@ -145,10 +145,7 @@ def candidates(measured: Measured, depth: int, count: int) -> tuple[int, ...]:
     inside = [n for n, layer in enumerate(measured.layers) if 2 <= layer < depth - depth // 8]
     inside = inside if len(inside) >= count else list(range(len(measured.layers)))
     count = min(count, len(inside))
-    worth = sum(
-        _unit(torch.tensor(each, dtype=torch.float64)) for each in (measured.concentration, measured.redundancy)
-    )
-    assert isinstance(worth, Tensor)
+    worth = _unit(measured.concentration) + _unit(measured.redundancy)
     sums = worth[inside].unfold(0, count, 1).sum(-1)
     first = int((sums >= sums.max() - 1e-9).nonzero()[0, 0])
     return tuple(measured.layers[n] for n in inside[first : first + count])

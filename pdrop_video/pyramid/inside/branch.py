@@ -67,23 +67,29 @@ def parts_of(layer: nn.Module, calls: list[Call], alone: bool, tolerance: float)
     tolerance : float
         As a share of what leaves the layer.
     """
-    *parts, (whole) = calls
-    mixer = attention_of(layer)
+    *parts, whole = calls
+    mixer, behind = attention_of(layer), 0
     mixes = [n for n, call in enumerate(parts) if call.name in _MIXERS or getattr(layer, call.name) is mixer]
     if not alone:
         if not mixes:
             return None
-        parts = parts[mixes[-1] + 1 :]
-    if not parts:
-        return ()
-    for last in reversed(range(len(parts))):
-        for first in range(last + 1):
+        behind = mixes[-1] + 1
+    mixed = [Call("", None, None)] if alone else parts[behind - 1 :]
+    for last in reversed(range(behind, len(parts))):
+        for first in range(behind, last + 1):
             x, added = parts[first].given, parts[last].gave
-            if x is None or added is None or whole.gave is None or not x.shape == added.shape == whole.gave.shape:
-                continue
-            if (x + added - whole.gave).norm() <= tolerance * whole.gave.norm():
+            if _is_sum(whole.gave, x, added, tolerance) and any(
+                _is_sum(x, whole.given, each.gave, tolerance) for each in mixed
+            ):
                 return tuple(call.name for call in parts[first : last + 1])
-    return None
+    return None if len(parts) > behind else ()
+
+
+def _is_sum(of: Tensor | None, x: Tensor | None, added: Tensor | None, tolerance: float) -> bool:
+    """Whether rows are `x` with something added, or nothing."""
+    if of is None or x is None or x.shape != of.shape or (added is not None and added.shape != of.shape):
+        return False
+    return bool((x + (0 if added is None else added) - of).norm() <= tolerance * of.norm())
 
 
 class Share:

@@ -26,9 +26,9 @@ class AdaSpark:
 
     Attention half: a row gives each cube whose columns it may see the share softmax(q . mean key / sqrt(d)); it attends
     to the smallest set of largest shares that reaches `p`, to its own cube, and to text, as far as it may see them.
-    It is a mask: what is left out is left out exactly, but takes no less time without kernels for it, and the mask takes
-    a byte for each head, row and column. No state is carried: mean keys and counts are made anew of what a layer holds,
-    which whatever was forgotten, moved or hidden is no part of.
+    It is a mask: what is left out is left out exactly, but takes no less time without kernels for it, and the mask
+    takes a byte for each head, row and column. No state is carried: mean keys and counts are made anew of what a layer
+    holds, as it stands then; what was forgotten or is hidden is no part of them.
 
     The paper fine-tunes its model for this. **Used untrained, as here, it is unproven**: measure before you rely on it.
 

@@ -124,7 +124,7 @@ def search(
     ConfigError
         If there are fewer than two clips or stages, or the budget can't be met.
     """
-    clips = checks.several("clips", clips, _checked_clip)
+    clips = checks.several("clips", clips, checked_clip)
     budget, stages, trials, steps = checked(len(clips), budget, stages, trials, steps)
     checks.instance("lm", lm, VideoLM, "pdrop_video.load()")
     base = checks.instance("base", Pyramid() if base is None else base, Pyramid, "Pyramid(scorer=...)")
@@ -210,7 +210,8 @@ def boundaries(shape: DecoderShape) -> list[int]:
     return [layer for layer in shape.rank_at if layer]
 
 
-def _checked_clip(name: str, clip: Clip) -> Clip:
+def checked_clip(name: str, clip: Clip) -> Clip:
+    """A clip with questions and frames."""
     checks.instance(name, clip, Clip, "Clip(name, chunks, questions)")
     checks.texts("questions", clip.questions)
     if not clip.chunks or not all(isinstance(chunk, FrameChunk) for chunk in clip.chunks):

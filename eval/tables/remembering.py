@@ -1,0 +1,74 @@
+"""Rows about what is remembered, and about questions to it."""
+
+from __future__ import annotations
+
+import torch
+
+import pdrop_video as pv
+from eval.runner.equal import Way
+from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.memory.storages import STORAGES, storage_named
+from pdrop_video.stream.limits import Sizes
+
+from .base import ALL, RATIOS, Rows, Settings
+
+BUDGETS = (64, 128, 256, 512, 1024, 2048)
+"""Tokens a layer, stored in full, whose bytes the rows of `memory` may take."""
+TOKENS_A_FRAME = 8
+"""Of the built-in model."""
+DECODES = ("dstp", "fixation")
+"""What may look again while an answer is written."""
+HIDDEN = {"half": [0.5, 0.25, 0.125], "quarter": [0.25, 0.0625, 0.02]}
+"""What a question leaves for itself, stage by stage, in the rows of `decode`."""
+
+
+def tokens_in_bytes_of(way: Way, tokens: int, memory: Settings) -> int:
+    """How many tokens a layer a memory holds in the bytes that so many take in full, 16 bits a number.
+
+    Counted in 16 bits whatever the type of the run, so that a run in float32 remembers what one in bfloat16 does.
+    A memory whose positions are closed at every chunk holds keys twice, as they came and as they are now.
+    """
+    made = pv.Memory(**memory)
+    full, stored = (Sizes.of(storage_named(storage), way.decoder, torch.bfloat16) for storage in ("full", made.storage))
+    each = stored.moved if made.positions == "compact" else stored.token
+    return tokens * sum(full.token) // sum(each)
+
+
+def memory(way: Way) -> Rows:
+    """Every evictor and every storage at equal bytes, against all tokens, the last four frames, and fewer frames."""
+    rows: Rows = {"full": {"pyramid": ALL}, "last 4 frames": {"pyramid": ALL, "last_frames": 4}}
+    kinds: Rows = {evictor: {"evictor": evictor} for evictor in EVICTORS}
+    kinds |= {f"{storage} storage": {"storage": storage} for storage in STORAGES if storage != "full"}
+    for tokens in BUDGETS:
+        rows[f"fewer frames, {tokens}"] = {"pyramid": ALL, "fps": None, "frames": tokens // TOKENS_A_FRAME}
+        for name, kind in kinds.items():
+            budget = {"tokens": tokens_in_bytes_of(way, tokens, kind), **kind}
+            rows[f"{name}, {tokens}"] = {"pyramid": ALL, "memory": budget}
+    return rows
+
+
+def asking(way: Way) -> Rows:
+    """What a question does with a memory of 512 tokens: its own pyramid, the archive, where positions stand."""
+    base: Settings = {"pyramid": ALL, "memory": {"tokens": 512}}
+    rows: Rows = {"as it is": base, "full": {"pyramid": ALL}}
+    rows["ask-time pyramid"] = {**base, "ask_pyramid": {"ratios": RATIOS}}
+    for steps in (8, 32, 128):
+        rows[f"archive, {steps} steps back"] = {
+            "pyramid": ALL,
+            "memory": {"tokens": 512, "archive": 2**30},
+            "retrieve": steps,
+        }
+    for positions in ("original", "compact"):
+        rows[f"positions {positions}"] = {"pyramid": ALL, "memory": {"tokens": 512, "positions": positions}}
+    return rows
+
+
+def decode(way: Way) -> Rows:
+    """Looking again while an answer is written, over what a question's pyramid hides."""
+    rows: Rows = {"full": {"pyramid": ALL}}
+    for name, ratios in HIDDEN.items():
+        base: Settings = {"pyramid": ALL, "ask_pyramid": {"ratios": ratios}}
+        rows[f"hidden for good, {name}"] = base
+        for method in DECODES:
+            rows[f"{method}, {name}"] = {**base, "decode": method}
+    return rows

@@ -160,5 +160,7 @@ def keys_in(layer: Any, held: Any) -> Tensor:
     if not is_latent(attention := attention_of(layer)):
         keys: Tensor = held.keys
         return keys
-    expanded: Tensor = attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))[0]
+    expanded: Tensor = attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))[
+        0
+    ]
     return expanded

@@ -99,7 +99,9 @@ def test_the_stream_is_as_it_was_and_answers_share_nothing(decode: str) -> None:
     assert kept(stream) == before
     late, twin = stream.ask(QUESTION, 12, stream=True, **how), watched(lm)
     next(late, None)
-    pushing = Thread(target=lambda: [s.push(video(2, seed=9 + i), [20 + i, 21 + i]) for i in (0, 2) for s in (stream, twin)])
+    pushing = Thread(
+        target=lambda: [s.push(video(2, seed=9 + i), [20 + i, 21 + i]) for i in (0, 2) for s in (stream, twin)]
+    )
     pushing.start()
     answer = late.finish()
     pushing.join()
@@ -157,9 +159,7 @@ def test_archived_steps_in_reserve_are_hidden_until_they_are_looked_at(decode: s
 
 
 @pytest.mark.parametrize("decode", [SHIFTING, FIXING])
-def test_positions_that_move_while_an_answer_looks(
-    decode: str, logits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_positions_that_move_while_an_answer_looks(decode: str, logits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are turned under what is hidden: where nothing shifts the answer is the plain one, and no answer fails."""
     hidden: list[bool] = []
     rotate = KeyValueLayer.rotate

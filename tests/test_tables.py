@@ -16,7 +16,7 @@ from eval.runner.equal import STEPS, TEXT, Way
 from eval.runner.execute import execute
 from eval.stats.record import read_run
 from eval.synthetic.make import make
-from eval.tables.base import LETS_ON
+from eval.tables.base import LETS_ON, MARGIN
 from eval.tables.front import reduce
 from eval.tables.inside import ONE_DROP, STAGE_SHARES, depth, stage
 from eval.tables.remembering import BUDGETS, memory
@@ -48,7 +48,7 @@ def test_rows_of_depth_cost_what_their_names_say() -> None:
 def test_rows_of_reduce_cost_what_their_names_say() -> None:
     """The tower for what the gate lets on, the decoder for what the reducer leaves, a question for all."""
     full = STEPS * WAY.step + prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), STEPS * 16, TEXT)
-    let_on = {gate: encoded for gates in LETS_ON.values() for gate, encoded in gates.items()}
+    let_on = {gate: MARGIN * encoded for gates in LETS_ON.values() for gate, encoded in gates.items()}
     seen = set()
     for name, given in reduce(WAY).items():
         if "%" not in name or name.startswith("fewer"):
@@ -71,7 +71,7 @@ def test_rows_of_stage_cost_what_their_names_say() -> None:
         if name == "full":
             continue
         share = float(name.split()[-1].rstrip("%")) / 100
-        encoded = LETS_ON[share][given["gate"]] if "gate" in given else 1.0
+        encoded = MARGIN * LETS_ON[share][given["gate"]] if "gate" in given else 1.0
         pyramid, method = pv.Pyramid(**given["pyramid"]), name.split()[0].rstrip(",")
         steps = encoded * STEPS
         spent = steps * WAY.step + prefill_flops(SHAPE, pyramid.resolve(8), round(steps * 16), TEXT)

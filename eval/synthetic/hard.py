@@ -30,10 +30,14 @@ class Hardness:
         What is asked: what needs a thing that was shown long ago.
     """
 
-    things: int = 16
+    things: int = 12
     tail: float = 0.3
     restless: bool = True
     kinds: tuple[str, ...] = ("colour_of", "where", "before", "after", "order", "relation", "which", "absent")
+
+
+STEPS = Hardness(kinds=("colour_of", "where", "order", "relation"))
+"""Of videos about which two questions are asked in one answer: kinds that are answered as well behind another one."""
 
 
 def hard_clip(split: str, seed: int, index: int, seconds: int, hardness: Hardness) -> Clip:

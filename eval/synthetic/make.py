@@ -8,19 +8,20 @@ the videos are harder to remember, and only what needs remembering is asked; see
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from eval.synthetic.hard import Hardness, hard_clip
+from eval.synthetic.hard import STEPS, Hardness, hard_clip
 from eval.synthetic.quiz import ENDS, KINDS, Question, question
 from eval.synthetic.render import FPS, write_clip
 from eval.synthetic.world import SPLITS, Clip, generator, sample_clip
@@ -118,6 +119,14 @@ def row(made: Video, number: int, asked: Question) -> dict[str, Any]:
     }
 
 
+def stepped(asked: Sequence[Question], rng: np.random.Generator) -> Iterator[tuple[Question, Question]]:
+    """Each question behind another one about the same video, which rests on other moments, where there is one."""
+    for last in asked:
+        others = [one for one in asked if one is not last and not set(one.moments) & set(last.moments)]
+        if others:
+            yield others[int(rng.integers(len(others)))], last
+
+
 def _write(made: Video, folder: Path) -> None:
     """Render a video, in one step: what is there is whole."""
     path = folder / f"{made.name}.mp4"
@@ -136,6 +145,7 @@ def make(
     each: int,
     workers: int,
     hardness: Hardness | None = None,
+    steps: bool = False,
 ) -> pd.DataFrame:
     """Write a set; videos that are there already are kept. Returns the table of questions.
 
@@ -153,13 +163,25 @@ def make(
         Processes.
     hardness : Hardness, optional
         Makes harder videos.
+    steps : bool
+        Each question stands behind a first one; see `eval.tasks.steps`.
     """
     (out / "videomme").mkdir(parents=True, exist_ok=True)
     (out / "data").mkdir(exist_ok=True)
     videos = [video(split, seed, duration, n, hardness) for duration, most in numbers.items() for n in range(most)]
     counts: Counter[str] = Counter()
     kinds = None if hardness is None else hardness.kinds
-    rows = [row(made, n, q) for made in videos for n, q in enumerate(quiz(made, each, counts, kinds))]
+    rows = []
+    for made in videos:
+        asked = quiz(made, each, counts, kinds)
+        if not steps:
+            rows += [row(made, n, q) for n, q in enumerate(asked)]
+            continue
+        pairs = stepped(asked, generator(split, *made.clip.look, 19))
+        rows += [
+            {**row(made, n, last), "first_question": first.text, "first_answer": first.answer}
+            for n, (first, last) in enumerate(pairs)
+        ]
     table = pd.DataFrame(rows)
     longest_first = sorted(videos, key=lambda made: -made.clip.seconds)
     with ProcessPoolExecutor(workers) as pool:
@@ -182,11 +204,15 @@ def main(
     hard: Annotated[
         bool, typer.Option("--hard", help="Videos that are harder to remember; see eval.synthetic.hard.")
     ] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Hard videos, two questions in one answer, for the task videomme-steps.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render a benchmark in Video-MME's layout, with right answers known by construction."""
     numbers = {"short": short, "medium": medium, "long": long, "very long": very_long}
-    table = make(out, split, seed, numbers, questions, workers, Hardness() if hard else None)
+    hardness = STEPS if steps else Hardness() if hard else None
+    table = make(out, split, seed, numbers, questions, workers, hardness, steps)
     print(f"{len(table)} questions about {table['videoID'].nunique()} videos in {out}")
 
 

@@ -9,7 +9,7 @@ from pdrop_video.gate import GATES
 from pdrop_video.reduce import REDUCERS
 from pdrop_video.registry import facts_of
 
-from .base import ALL, LETS_ON, Rows, even_drops, one_drop, written
+from .base import ALL, LETS_ON, MARGIN, Rows, even_drops, one_drop, written
 
 
 def front(way: Way) -> Rows:
@@ -35,7 +35,7 @@ def reduce(way: Way) -> Rows:
         if not gates:
             rows |= {f"{name} {share:.0%}": given for name, given in _at_equal_cost(way, share, 1.0).items()}
         for gate, encoded in gates.items():
-            for name, given in _at_equal_cost(way, share, encoded).items():
+            for name, given in _at_equal_cost(way, share, MARGIN * encoded).items():
                 rows[f"{name}, {gate} {share:.0%}"] = {**given, "gate": gate}
     return rows
 

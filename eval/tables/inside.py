@@ -10,7 +10,7 @@ from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.registry import facts_of
 from pdrop_video.search.budget import Costs
 
-from .base import ALL, LETS_ON, RATIOS, Rows, Settings, even_drops, one_drop, written
+from .base import ALL, LETS_ON, MARGIN, RATIOS, Rows, Settings, even_drops, one_drop, written
 
 SHARES = (0.1, 0.15, 0.25, 0.5, 0.75)
 """Of the FLOPs of all visual tokens, that the rows of `depth` spend."""
@@ -60,8 +60,9 @@ def stage(way: Way) -> Rows:
     """
     rows: Rows = {"full": {"pyramid": ALL}}
     for share in STAGE_SHARES:
-        for gate, encoded in LETS_ON[share].items() or (("none", 1.0),):
+        for gate, let_on in LETS_ON[share].items() or (("none", 1 / MARGIN),):
             behind: Settings = {} if gate == "none" else {"gate": gate}
+            encoded = MARGIN * let_on
             made = way.schedule(share, even_drops, encoded=encoded)
             single = {at: way.schedule(share, partial(one_drop, at), encoded=encoded) for at in (0, 1, 2)}
             for name, scorer in SCORERS.items():

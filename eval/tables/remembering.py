@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 import pdrop_video as pv
+from eval.runner.config import STEPWISE
 from eval.runner.equal import Way
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.memory.storages import STORAGES, storage_named
 from pdrop_video.stream.limits import Sizes
+from pdrop_video.stream.looking import DECODES
 
 from .base import ALL, RATIOS, Rows, Settings
 
@@ -16,8 +18,6 @@ BUDGETS = (64, 128, 256, 512, 1024, 2048)
 """Tokens a layer, stored in full, whose bytes the rows of `memory` may take."""
 TOKENS_A_FRAME = 8
 """Of the built-in model."""
-DECODES = ("dstp", "fixation")
-"""What may look again while an answer is written."""
 HIDDEN = {"half": [0.5, 0.25, 0.125], "quarter": [0.25, 0.0625, 0.02]}
 """What a question leaves for itself, stage by stage, in the rows of `decode`."""
 
@@ -64,11 +64,18 @@ def asking(way: Way) -> Rows:
 
 
 def decode(way: Way) -> Rows:
-    """Looking again while an answer is written, over what a question's pyramid hides."""
-    rows: Rows = {"full": {"pyramid": ALL}}
+    """Looking again while an answer of two steps is written, over what the first question's pyramid hides.
+
+    Wants a set of `eval.synthetic.make --steps`.
+    """
+    full: Settings = {"pyramid": ALL, "task": STEPWISE}
+    rows: Rows = {"full": full}
     for name, ratios in HIDDEN.items():
-        base: Settings = {"pyramid": ALL, "ask_pyramid": {"ratios": ratios}}
-        rows[f"hidden for good, {name}"] = base
+        hidden: Settings = {**full, "ask_pyramid": {"ratios": ratios}}
+        rows[f"hidden for good, {name}"] = hidden
         for method in DECODES:
-            rows[f"{method}, {name}"] = {**base, "decode": method}
+            rows[f"{method}, {name}"] = {**hidden, "decode": method}
+    for method, looking in DECODES.items():
+        if not looking.uses_hidden:  # nothing hidden: it chooses by itself
+            rows[f"{method} alone"] = {**full, "decode": method}
     return rows

@@ -10,6 +10,7 @@ from .oldest import Oldest, Random, Window
 from .pyramid import Pyramid
 from .stream_mem import StreamMem
 from .streaming_vlm import StreamingVLM
+from .two_tier import TwoTier, TwoTierMeans
 from .uniform import Uniform
 
 EVICTORS: dict[str, Evictor] = {
@@ -22,6 +23,8 @@ EVICTORS: dict[str, Evictor] = {
     "stream_mem": StreamMem(),
     "hermes": Hermes(),
     "pyramid": Pyramid(),
+    "two_tier": TwoTier(),
+    "two_tier_means": TwoTierMeans(),
 }
 
 

@@ -23,6 +23,7 @@ _FORGETTING = {
     "pyramid": "the unimportant, never a whole period",
     "two_tier": "all but the last steps and a few pieces of each older one",
     "two_tier_means": "the same, each of those few a mean of its neighbours",
+    "fluxmem": "FluxMem: what is like the step before, then what is alike in a step",
 }
 _PICTURES = {
     "none": "none: the model looks at every one",

@@ -89,7 +89,7 @@ def test_by_its_rule(name: str, keep: int, window: float, n: int) -> None:
 
 
 def test_the_control_takes_columns_from_all_over_the_picture() -> None:
-    """Whatever they scored: of a row of 16 any n stand apart, and which they are does not hang on what else is there."""
+    """Whatever they scored: of a row of 16 any n stand apart, and which they are does not hang on what is left."""
     scores = torch.rand(4, 16, generator=torch.Generator().manual_seed(0)).tolist()
     tokens = columns_of(scores)
     for n in (2, 4, 8):

@@ -1,4 +1,4 @@
-"""StreamingTOM's causal temporal reduction: a fixed quota of each step, shared by what stands still and what changes."""
+"""StreamingTOM's causal temporal reduction: a quota of each step, shared by what stands still and what changes."""
 
 from __future__ import annotations
 

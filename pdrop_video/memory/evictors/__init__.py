@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...registry import named
 from .base import Evictor, Held, Merger, choose
+from .fluxmem import FluxMem
 from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
@@ -25,6 +26,7 @@ EVICTORS: dict[str, Evictor] = {
     "pyramid": Pyramid(),
     "two_tier": TwoTier(),
     "two_tier_means": TwoTierMeans(),
+    "fluxmem": FluxMem(),
 }
 
 

@@ -30,9 +30,9 @@ class TwoTier:
     A column's score never changes, and of a step those that are not chosen go first. So which n are chosen is decided
     once, though nothing is carried.
 
-    It differs from `Pyramid`, whose older past competes for the budget by score, but for a floor for each of 16 periods,
-    which stretch as the stream grows: there a step may lose all, or stay whole for an hour. Here every older step has
-    the same n columns from the moment on at which it leaves the window, until it goes as the oldest.
+    It differs from `Pyramid`, whose older past competes for the budget by score, but for a floor for each of 16
+    periods, which stretch as the stream grows: there a step may lose all, or stay whole for an hour. Here every older
+    step has the same n columns from the moment on at which it leaves the window, until it goes as the oldest.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class TwoTier:
         return lexicographic(tier, recency, table.score, *table.spread())
 
     def tiers(self, held: Held, keep: int) -> Tensor:
-        """What each column is of [tokens]: 2 the window, 1 the bank, 0 neither; text is of its step's window or of none."""
+        """What each column is of [tokens]: 2 the window, its text too, 1 the bank, 0 neither."""
         table = held.table
         steps, group = table.step.unique(return_inverse=True)
         counts = torch.zeros_like(steps).scatter_add(0, group, table.visual.long())

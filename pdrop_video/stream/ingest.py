@@ -23,7 +23,7 @@ from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from .front import Front
-from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
+from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_bare, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import bound_of, chunk_table, layout_of, sound_of, stage_tables, text_tables
@@ -70,6 +70,7 @@ class Ingestor:
         refuse_latent(loop, memory, self.evictor)
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
+        refuse_bare(self.storage, rope)
         self.limits = limits_of(loop, memory, self.sizes, self.trained, rope)
         self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
@@ -88,7 +89,13 @@ class Ingestor:
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
         return StreamCache(
-            self.loop.kinds, self.limits, self.evictor, self.archive, self.storage, self.loop.decoder.latent
+            self.loop.kinds,
+            self.limits,
+            self.evictor,
+            self.archive,
+            self.storage,
+            self.loop.decoder.latent,
+            self.loop.turn,
         )
 
     def begin(self) -> StreamState:
@@ -130,7 +137,7 @@ class Ingestor:
 
     def _steps_at_once(self, chunk: VisualChunk, state: StreamState) -> int:
         """How many steps of a chunk may be in flight together."""
-        limits, steps = self.limits.moved, len(chunk.steps)
+        limits, steps = self.limits.entering, len(chunk.steps)
         visual, most, sound = max(chunk.visual_steps), max(chunk.glue_steps), max(chunk.sound_steps)
         place, asked = state.place, len(self._probe(state))
         # later steps have longer numbers and times, and perhaps all of their tokens, and must fit as well

@@ -14,7 +14,7 @@ from families import build
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.memory.subspace import Subspace
+from pdrop_video.memory.subspace import Subspace, channel_weights, rotated_pairs
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "rotatek.json").read_text(encoding="utf-8"))
 KEYS = torch.tensor([[3, 1, 0, 0], [1, 3, 0, 0], [2, 2, 1, 0], [3, 3, 0, 1], [1, 1, 0, 0]]).double()[None]
@@ -31,7 +31,9 @@ def test_the_example_of_the_specification() -> None:
     query = torch.tensor([1, -1, 0.5, 2]).double()
     close = partial(pytest.approx, abs=1.1e-6)
     assert (KEYS[0] @ query / 2).tolist() == [1, -1, 0.25, 1, 0]
-    block = Subspace.of(KEYS, 2, ASKED)
+    weight = channel_weights(ASKED, 1)
+    assert weight[0].tolist() == close([1.414214, 2.236068, 0.509902, 0.141421])
+    block = Subspace.of(KEYS, 2, weight)
     projection = block.axes[0] @ block.axes[0].T
     assert [float(projection[i, 3]) for i in (0, 1, 3)] == close([0.024997, 0.015802, 0.000875])
     assert block.rest[0].tolist() == close([-0.002949, -0.001868, 0.200116, 0.118227])
@@ -50,7 +52,8 @@ def test_the_releases_logits(case: int) -> None:
     keys, queries = (torch.tensor(trace[name]).double() / 1000 for name in ("keys", "queries"))
     end = keys.shape[1] - trace["text"]
     keys = keys[:, trace["prompt"] : end]
-    block = Subspace.of(keys, trace["kept"], queries if trace["weighted"] else None)
+    weight = channel_weights(queries, len(keys)) if trace["weighted"] else None
+    block = Subspace.of(keys, trace["kept"], weight)
     torch.testing.assert_close(block.rest, torch.tensor(trace["rest"]).double(), atol=2e-5, rtol=1e-4)
     asked = torch.tensor(trace["asked"]).double().view(len(keys), -1, keys.shape[-1]) / 1000
     mine = asked @ block.keys(block.coordinates(keys)).mT
@@ -95,7 +98,7 @@ def test_by_the_formula(kept: int, weighted: bool) -> None:
     generator = torch.Generator().manual_seed(kept)
     keys = torch.randn(2, 12, 8, generator=generator, dtype=torch.float64) * torch.linspace(3, 0.1, 8).double() + 1
     asked = torch.randn(4, 40, 8, generator=generator, dtype=torch.float64) if weighted else None
-    block = Subspace.of(keys, kept, asked)
+    block = Subspace.of(keys, kept, None if asked is None else channel_weights(asked, 2))
     got = block.keys(block.coordinates(keys))
     torch.testing.assert_close(got, khat(keys, kept, asked), atol=1e-9, rtol=0)
     off = (got - keys).abs().max()
@@ -116,7 +119,7 @@ def test_a_block_that_moves_turns_its_directions_or_the_query(family: str, weigh
     keys = torch.randn(2, 30, 16, generator=generator, dtype=torch.float64)
     asked = torch.randn(4, 9, 16, generator=generator, dtype=torch.float64) if weighted else None
     query = torch.randn(2, 1, 16, generator=generator, dtype=torch.float64)
-    block = Subspace.of(keys, 4, asked)
+    block = Subspace.of(keys, 4, None if asked is None else channel_weights(asked, 2))
     by = torch.tensor([[-7, 3, 11]])[:, : loop.axes]
 
     def turn(states: Tensor, shift: Tensor = by) -> Tensor:

@@ -190,7 +190,7 @@ class Metered:
         if tokens is not None and moved is not None:
             entered = [layer.moved for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
-        probe, asks = len(ingest.probe), ingest.evictor.uses_query
+        probe, asks = len(ingest.probe), ingest.looks
         return StreamShape.of(
             self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal, closing=self._closing
         )

@@ -173,7 +173,7 @@ class StreamCache(Cache):
 
     def make_room(self, incoming: list[int], ahead: Ahead) -> None:
         """Evict until every layer can take `incoming` more columns within its limit, and `ahead` within the window."""
-        settle(self.kinds, self.layers, self.tables, self.limits, incoming)
+        settle(self.kinds, self.layers, self.tables, self.limits, incoming, self.queries)
         self.stand()
         moves, window = self.leaving(ahead), self.limits.window
         if window is not None and window.always:  # gaps are closed as soon as something goes

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .room import Parts
-from .storages import Codec, Learned, Storage, bare_in
+from .storages import Codec, Learned, Storage, asks_in, bare_in
+from .subspace import channel_weights, rotated_pairs
 
 Turned = Callable[[Tensor, Tensor], Tensor]
 """A layer's keys [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes], in one rotation."""
@@ -45,11 +46,26 @@ class Form:
     count: int = 0
 
     @classmethod
-    def learning(cls, storage: Storage, turn: Turned, keys: Tensor, values: Tensor, entered: Tensor) -> Form:
-        """A storage's form that learns from the first keys and values, of which `write` says what they are."""
+    def learning(
+        cls,
+        storage: Storage,
+        turn: Turned,
+        keys: Tensor,
+        values: Tensor,
+        entered: Tensor,
+        asked: Tensor | None = None,
+    ) -> Form:
+        """A storage's form that learns from the first keys and values, of which `write` says what they are.
+
+        And, if the storage says ``uses_query``, from what a probe asks [heads, rows, head_dim].
+        """
         nothing = cls(storage("keys"), storage("values"), ((), ()), keys.dtype, keys.device, turn, bare_in(storage))
         given = nothing.stripped(keys, entered)
-        learned = nothing.keys.learn(given), nothing.values.learn(values)
+        weights: tuple[Tensor, ...] = ()
+        if asked is not None and asks_in(storage):
+            pairs = rotated_pairs(turn, keys[0], entered.shape[1]) if nothing.bare else None
+            weights = (channel_weights(asked, keys.shape[1], pairs),)
+        learned = nothing.keys.learn(given, *weights), nothing.values.learn(values)
         return replace(nothing, learned=learned, count=len(nothing.keys.encode(given[:, :, :0], learned[0])))
 
     @classmethod
@@ -67,9 +83,11 @@ class Form:
         entered : Tensor [tokens, axes]
             The positions that keys are rotated to.
         """
-        return self.keys.encode(self.stripped(keys, entered), self.learned[0]), self.values.encode(
-            values, self.learned[1]
-        )
+        stripped = self.stripped(keys, entered)
+        coded = self.keys.encode(stripped, self.learned[0])
+        if getattr(self.keys, "plain", False):
+            coded = tuple(part.to(self.dtype) for part in coded)
+        return coded, self.values.encode(values, self.learned[1])
 
     def stripped(self, keys: Tensor, entered: Tensor) -> Tensor:
         """Keys as the codec gets them, in at least float32."""

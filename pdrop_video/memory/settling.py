@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..common.kinds import LayerKind
 from .layer import KeyValueLayer
@@ -45,6 +46,7 @@ def settle(
     tables: list[TokenTable],
     limits: Limits,
     incoming: Sequence[int],
+    queries: Mapping[int, Tensor] | None = None,
 ) -> None:
     """Let what is older than the recent window settle, but for the prompt.
 
@@ -56,6 +58,7 @@ def settle(
         table, settled = tables[i], layer.settled
         if not kind.ranks or not isinstance(layer, TieredLayer):
             continue
+        layer.asked = None if queries is None else queries.get(i)
         index, prompt = table.index[settled:], table.chunk[settled:] < 0
         recent = limits.recent(i, new, layer.moved)
         key = id(table), settled, recent

@@ -37,7 +37,7 @@ class Subspace:
     rest: Tensor
 
     @classmethod
-    def of(cls, keys: Tensor, kept: int, asked: Tensor | None = None) -> Subspace:
+    def of(cls, keys: Tensor, kept: int, weight: Tensor | None = None) -> Subspace:
         """That of a block.
 
         Parameters
@@ -46,20 +46,15 @@ class Subspace:
             With RoPE, all in one frame.
         kept : int
             How many directions.
-        asked : Tensor [heads, rows, head_dim], optional
-            Queries in the same frame, of which the last 32 rows count: each channel by the length, over the rows, of
-            the mean over the heads that share a key, from a thousandth of the median channel's (the lower one of two)
-            on; then a ten thousandth of the mean variance is added to each. None weighs all channels alike.
+        weight : Tensor [kv_heads, head_dim], optional
+            Of each channel, as `channel_weights` has them; a ten thousandth of the mean variance is then added to each.
+            None weighs all channels alike.
         """
         exact = exactly(keys)
         mean = exact.mean(1)
         centred = exact - mean[:, None]
         spread = centred.mT @ centred
-        if asked is not None:
-            rows = exactly(asked[:, -_ASKING:])
-            rows = rearrange(rows, "(kv group) rows dim -> kv group rows dim", kv=len(keys)).mean(1)
-            weight = rows.norm(dim=1)
-            weight = weight.maximum(_FLOOR * weight.median(-1, keepdim=True).values)
+        if weight is not None:
             spread = spread * weight[:, :, None] * weight[:, None]
             ridge = _RIDGE * spread.diagonal(dim1=-2, dim2=-1).abs().mean(-1).clamp(min=1e-6)
             spread = spread + ridge[:, None, None] * torch.eye(keys.shape[-1], dtype=exact.dtype, device=keys.device)
@@ -83,3 +78,43 @@ class Subspace:
         """
         axes = turn(self.axes.mT.contiguous()).mT
         return Subspace(axes.contiguous(), turn(self.rest[:, None])[:, 0])
+
+
+def channel_weights(asked: Tensor, kv_heads: int, pairs: Tensor | None = None) -> Tensor:
+    """How much each channel of a key counts for what is asked [kv_heads, head_dim].
+
+    Its length, over the last 32 rows, of the mean over the heads that share a key; from a thousandth of the median
+    channel's (the lower one of two) on.
+
+    Parameters
+    ----------
+    asked : Tensor [heads, rows, head_dim]
+    kv_heads : int
+    pairs : Tensor [head_dim, head_dim], bool, optional
+        Channels that a rotation mixes, as `rotated_pairs` has them: those count alike, by their mean square, which no
+        rotation changes. So queries with RoPE weigh keys without (ours).
+    """
+    rows = rearrange(exactly(asked[:, -_ASKING:]), "(kv group) rows dim -> kv group rows dim", kv=kv_heads)
+    square = rows.mean(1).square().sum(1)
+    if pairs is not None:
+        square = square @ pairs.to(square) / pairs.sum(0)
+    weight = square.sqrt()
+    return weight.maximum(_FLOOR * weight.median(-1, keepdim=True).values)
+
+
+def rotated_pairs(turn: Callable[[Tensor, Tensor], Tensor], keys: Tensor, axes: int) -> Tensor:
+    """Which channels a layer's rotation mixes, each with itself [head_dim, head_dim], bool.
+
+    Parameters
+    ----------
+    turn : callable
+        Keys [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes].
+    keys : Tensor [kv_heads, ..., head_dim]
+        Any keys of the layer.
+    axes : int
+        Of a position.
+    """
+    dim = keys.shape[-1]
+    unit = torch.eye(dim, dtype=torch.promote_types(keys.dtype, torch.float32), device=keys.device)
+    moved = turn(unit.expand(len(keys), -1, -1), torch.full((dim, axes), 1001, device=keys.device))[0]
+    return (moved.abs() > 1e-5) | (unit > 0)

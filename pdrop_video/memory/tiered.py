@@ -46,6 +46,8 @@ class TieredLayer(KeyValueLayer):
     place : Tensor [columns, axes] or None
         By how much settled keys are rotated as they are read: their rows come first. Layers that hold the same columns
         share the tensor, as a rule a column of their table.
+    asked : Tensor [heads, rows, head_dim] or None
+        What the newest probe asked, for forms that learn from it.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class TieredLayer(KeyValueLayer):
         self.far = Columns(limit, reserve=0)
         self.form: Form | None = None
         self.place: Tensor | None = None
+        self.asked: Tensor | None = None
         self._chosen: tuple[Tensor, Columns] | None = None
         self._before: tuple[Form | None, Tensor | None] | None = None
 
@@ -232,7 +235,7 @@ class TieredLayer(KeyValueLayer):
         """The layer's form; learned from these if there is none yet."""
         if self.form is None:
             assert self.turn is not None
-            self.form = Form.learning(self.tier, self.turn, keys, values, entered)
+            self.form = Form.learning(self.tier, self.turn, keys, values, entered, self.asked)
         return self.form
 
     # -- sharing ----------------------------------------------------------------------------------------------------

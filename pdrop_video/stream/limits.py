@@ -17,7 +17,7 @@ from ..memory.evictors import Evictor
 from ..memory.evictors.base import Merger
 from ..memory.limits import Tier
 from ..memory.states import StateLayer
-from ..memory.storages import Storage, bare_in, column_bytes, learned_bytes, recent_in
+from ..memory.storages import Storage, asks_in, bare_in, column_bytes, learned_bytes, recent_in, storage_named
 from ..pyramid import LayerLoop
 
 _SIDES: tuple[Literal["keys", "values"], ...] = ("keys", "values")
@@ -174,7 +174,7 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
 
 
 def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
-    """Refuse an evictor that looks at keys where layers hold latents.
+    """Refuse an evictor, or a storage, that looks at keys where layers hold latents.
 
     Raises
     ------
@@ -184,6 +184,11 @@ def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
         raise ConfigError(
             f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
             'tokens, such as "pyramid" or "oldest".'
+        )
+    if loop.decoder.latent and asks_in(storage_named(memory.storage)):
+        raise ConfigError(
+            f"storage {memory.storage!r} weighs keys by what a probe asks of them, and this model holds latents alone; "
+            "leave `asked` out."
         )
 
 

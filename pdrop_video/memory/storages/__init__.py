@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Codec, Learned, Storage, bare_in, column_bytes, learned_bytes, recent_in
+from .base import Codec, Learned, Storage, asks_in, bare_in, column_bytes, learned_bytes, recent_in
 from .full import AsIs, Full
 from .per_token import AbsMax, PerToken
 from .quantised import Int4, Int8
+from .rotatek import RotateK
 
 STORAGES: dict[str, Storage] = {
     "full": Full(),
     "int8": Int8(),
     "int4": Int4(),
     "int8_per_token": PerToken(),
+    "rotatek": RotateK(),
 }
 
 
@@ -28,6 +30,7 @@ __all__ = [
     "Codec",
     "Learned",
     "Storage",
+    "asks_in",
     "bare_in",
     "column_bytes",
     "learned_bytes",

@@ -18,13 +18,16 @@ class Codec(Protocol):
 
     Every column is stored by itself: the same states give the same parts, whatever comes with them. So columns can go,
     come back from a file and be chosen one by one, and no answer depends on how many frames were pushed together.
+
+    One that says ``plain`` gives back numbers of the type that it was given, and they are stored in the model's type.
     """
 
     def learn(self, states: Tensor) -> Learned:
         """What all columns of a layer are stored with, from the first that come [batch, kv_heads, columns, head_dim].
 
         Asked once. It stays as long as the layer does, is shared by forks and saved; a constant, of shapes that do not
-        depend on how many columns there are.
+        depend on how many columns there are. Keys' codec of a storage that says ``uses_query`` gets, once something was
+        asked, how much each channel counts for that, too [kv_heads, head_dim].
         """
 
     def encode(self, states: Tensor, learned: Learned) -> Parts:
@@ -61,6 +64,11 @@ def recent_in(storage: Storage) -> int | None:
 def bare_in(storage: Storage) -> bool:
     """Whether a storage is given keys without RoPE."""
     return bool(getattr(storage, "bare", False))
+
+
+def asks_in(storage: Storage) -> bool:
+    """Whether a storage learns from what a probe asks."""
+    return bool(getattr(storage, "uses_query", False))
 
 
 def learned_bytes(codec: Codec, kv_heads: int, head_dim: int, dtype: torch.dtype) -> int:

@@ -67,9 +67,8 @@ class Form:
         entered : Tensor [tokens, axes]
             The positions that keys are rotated to.
         """
-        return self.keys.encode(self.stripped(keys, entered), self.learned[0]), self.values.encode(
-            values, self.learned[1]
-        )
+        stripped = self.stripped(keys, entered)
+        return self.keys.encode(stripped, self.learned[0]), self.values.encode(values, self.learned[1])
 
     def stripped(self, keys: Tensor, entered: Tensor) -> Tensor:
         """Keys as the codec gets them, in at least float32."""

@@ -16,10 +16,11 @@ from transformers.cache_utils import Cache
 
 from ..common.kinds import LayerKind
 from ..errors import ConfigError
-from .archive import Archive, FormedPiece, Piece, piece_of
+from .archive import Archive
 from .evicting import chosen, merge, places
 from .evictors import Evictor, Held, Merger
 from .limits import Limits
+from .pieces import FormedPiece, Piece, piece_of
 from .settling import layers_of, settle
 from .sliding import shared, slide
 from .storages import STORAGES, Storage

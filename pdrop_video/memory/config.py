@@ -49,11 +49,11 @@ class Memory:
         Where the archive is kept in a file, in place of memory; made if need be. The file has no name and is gone with
         the stream, also after a crash; it is as long as `archive` says and what one push adds.
     storage : str or Storage
-        How keys and values are stored: "full", in the model's type. "int8" and "int4": what has left a recent window (the
-        newest 128 tokens and the prompt, ``"int4:recent=64"`` for others; never more than a quarter of the budget) in
-        8 or 4 bits, keys by the channel and values by the token, and so what is archived; the same `bytes` hold up to
-        1.9 and 3.7 times the tokens of a model in bfloat16. "int8_per_token": all in 8 bits with a scale for each token
-        and head, the newest as well, and archived in the model's type. Or one of your own.
+        How keys and values are stored: "full", in the model's type. "int8" and "int4": in 8 or 4 bits what has left a
+        recent window, keys by the channel and values by the token, and so what is archived; the window (the newest 128
+        tokens and the prompt; ``"int4:recent=64"`` for others; at most a quarter of the budget) stays in the model's
+        type. The same `bytes` then hold up to 1.9 and 3.6 times the tokens of a model in bfloat16. "int8_per_token":
+        all in 8 bits with a scale for each token and head, archived in the model's type. Or one of your own.
 
     Raises
     ------

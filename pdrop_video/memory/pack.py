@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .archive import AnyPiece, Archive, Block, piece_of
+from .archive import Archive, Block
 from .form import Form
+from .pieces import AnyPiece, piece_of
 from .table import TokenTable
 
 Sizes = list[dict[str, tuple[int, int]]]

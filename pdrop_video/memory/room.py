@@ -112,9 +112,7 @@ class Tiers:
     @classmethod
     def of(cls, stay: Tensor, settled: int, length: int) -> Tiers:
         """The arrangement that holds the columns `stay` [kept] (ascending) of `length`, the first `settled` settled."""
-        far, near = (
-            Arrangement.of(stay[stay < settled], settled),
-            Arrangement.of(stay[stay >= settled] - settled, length - settled),
-        )
+        far = Arrangement.of(stay[stay < settled], settled)
+        near = Arrangement.of(stay[stay >= settled] - settled, length - settled)
         order, gone = (torch.cat([a, b + settled]) for a, b in ((far.order, near.order), (far.gone, near.gone)))
         return cls(order, gone, far, near)

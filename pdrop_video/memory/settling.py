@@ -23,7 +23,10 @@ from .window import Turn
 def layers_of(
     kinds: Sequence[LayerKind], limits: Limits, storage: Storage, latent: bool, turn: Turn | None
 ) -> list[Any]:
-    """Layers that hold nothing yet. A window's hold what is recent alone: where a storage leaves that as it is, so do they."""
+    """Layers that hold nothing yet.
+
+    A window's hold what is recent alone; where a storage leaves that as it comes, so do they.
+    """
     tokens = limits.tokens or (None,) * len(kinds)
     moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
     tiered, layers = recent_in(storage) is not None, list[Any]()

@@ -22,7 +22,7 @@ from .storages import STORAGES, Storage, bare_in
 class TieredLayer(KeyValueLayer):
     """Columns that settled come first, then the others, which `columns` holds in the model's type.
 
-    What settles is stored once, by the form that the first of it gave, and never again: not when it is evicted, not when
+    What settles is stored once, by the form that the first of it gave, and never again: not when it is evicted or
     positions move, not when it is archived, saved or brought back. Its keys are rotated as they are read, to where they
     stand; so they are held once, whatever moves.
 
@@ -72,20 +72,16 @@ class TieredLayer(KeyValueLayer):
     def keys(self) -> Tensor:  # type: ignore[override]
         """Keys that are seen [batch, kv_heads, seen, head_dim]."""
         near, (far, place) = super().keys, self._far()
-        if not far.length:
+        if far.room is None or self.form is None:
             return near
-        assert far.room is not None
-        assert self.form is not None
         return torch.cat([self.form.read_keys(far.held(far.room.keys), place), near], dim=2)
 
     @property
     def values(self) -> Tensor:  # type: ignore[override]
         """Values that are seen [batch, kv_heads, seen, head_dim]."""
         near, (far, _) = super().values, self._far()
-        if not far.length:
+        if far.room is None or self.form is None:
             return near
-        assert far.room is not None
-        assert self.form is not None
         return torch.cat([self.form.read_values(far.held(far.room.values)), near], dim=2)
 
     @property
@@ -140,17 +136,14 @@ class TieredLayer(KeyValueLayer):
     def settle(self, columns: Tensor, entered: Tensor) -> Tensor:
         """Store some columns in fewer bytes, and hold them behind those that settled before.
 
+        Returns for every place the column that stands there now [held].
+
         Parameters
         ----------
         columns : Tensor [settling]
             Ascending, among those that have not settled.
         entered : Tensor [settling, axes]
             The positions that their keys came with.
-
-        Returns
-        -------
-        order : Tensor [held]
-            For every place, the column that stands there now.
         """
         settled, length = self.far.length, self.length
         keys, values = self._came(columns - settled)
@@ -204,12 +197,10 @@ class TieredLayer(KeyValueLayer):
         if not settled:
             return
         assert self.form is not None
-        assert self.place is not None
-        into, keys = slots[far], keys[:, far]
-        place = self.place[into]
-        if not self.form.bare:  # back to how they came; without RoPE the form makes them itself
-            keys, place = self.turn(keys, -place), place
-        self.far.overwrite(into, *self.form.write(keys[None], values[None, :, far], place))
+        assert self.place is not None or not self.form.bare
+        into = slots[far]  # their keys come with these positions from now on; a form that is not bare needs none
+        entered = into[:, None] if self.place is None else self.place[into]
+        self.far.overwrite(into, *self.form.write(keys[None, :, far], values[None, :, far], entered))
         self._chosen = None
 
     def stand(self, entered: Tensor, now: Tensor) -> None:
@@ -283,12 +274,9 @@ class TieredLayer(KeyValueLayer):
         """All that is held, as it is stored, by name: what `restore` takes."""
         far = self.far.room
         parts = {} if far is None else {"far_keys": self.far.held(far.keys), "far_values": self.far.held(far.values)}
-        learned = (
-            {}
-            if self.form is None
-            else dict(zip(("far_learned_keys", "far_learned_values"), self.form.learned, strict=True))
-        )
-        return super().stored() | parts | {name: of for name, of in learned.items() if of}
+        learned = ((), ()) if self.form is None else self.form.learned
+        named = zip(("far_learned_keys", "far_learned_values"), learned, strict=True)
+        return super().stored() | parts | {name: of for name, of in named if of}
 
     def restore(self, stored: dict[str, Parts], shape: tuple[int, ...], dtype: torch.dtype) -> None:
         """Hold what another layer held; see `KeyValueLayer.restore`."""

@@ -23,7 +23,7 @@ from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from .front import Front
-from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_bare, refuse_latent, state_bytes, steps_at_once
+from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
 from .reach import Reach, ahead_of, text_ahead
 from .records import bound_of, chunk_table, layout_of, sound_of, stage_tables, text_tables
@@ -71,7 +71,6 @@ class Ingestor:
         refuse_latent(loop, memory, self.evictor)
         self.trained: int = model.config.get_text_config().max_position_embeddings
         rope = fixed_rope(model)
-        refuse_bare(self.storage, rope)
         self.limits = limits_of(loop, memory, self.sizes, self.trained, rope)
         self.range = Range(None if rope else self.trained)
         self.glue = adapter.longest_glue()
@@ -89,14 +88,9 @@ class Ingestor:
 
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
+        loop = self.loop
         return StreamCache(
-            self.loop.kinds,
-            self.limits,
-            self.evictor,
-            self.archive,
-            self.storage,
-            self.loop.decoder.latent,
-            self.loop.turn,
+            loop.kinds, self.limits, self.evictor, self.archive, self.storage, loop.decoder.latent, loop.turn
         )
 
     def begin(self) -> StreamState:

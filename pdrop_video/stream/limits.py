@@ -100,12 +100,9 @@ class Sizes:
             return tokens, tier
         tier = replace(tier, bytes=tuple(n * size for n, size in zip(tokens, self.token, strict=True)))
         # the newest are there in any case, each at its full size
-        most = (
-            (n - new) * size // less + new
-            for n, new, size, less in zip(tokens, tier.recent, self.token, self.settled, strict=True)
-        )
-        held = tuple(n if n >= UNBOUNDED else m for n, m in zip(tokens, most, strict=True))
-        return held, tier
+        sizes = zip(tokens, tier.recent, self.token, self.settled, strict=True)
+        held = (n if n >= UNBOUNDED else new + (n - new) * size // less for n, new, size, less in sizes)
+        return tuple(held), tier
 
     def bound(self, kept: tuple[int, ...], limits: tuple[int, ...], moved: list[bool]) -> int:
         """Of all layers, where those in `kept` hold so many tokens."""
@@ -152,8 +149,13 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
     Raises
     ------
     ConfigError
-        If positions are to be moved that can't be.
+        If positions are to be moved that can't be, or keys stored without RoPE that can't be had so.
     """
+    if rope and bare_in(storage_named(memory.storage)):
+        raise ConfigError(
+            f"storage {memory.storage!r} keeps keys without RoPE, which {rope!r} RoPE can't be taken from: its angles "
+            'depend on the length; use "int8_per_token" or "full".'
+        )
     every = zip(loop.kinds, loop.schedule.per_layer_shares(), strict=True)
     shares = [share if kind.ranks else None for kind, share in every]
     tokens, tier = sizes.budgets(memory, shares)
@@ -213,17 +215,3 @@ def archive_of(loop: LayerLoop, memory: Memory, rope: str | None) -> Archive | N
         except OSError as error:
             raise ConfigError(f"archive_folder={folder!r} can't be made: {error}; choose another.") from error
     return Archive(size, loop.turn, folder)
-
-
-def refuse_bare(storage: Storage, rope: str | None) -> None:
-    """Refuse a storage of un-rotated keys where none are to be had.
-
-    Raises
-    ------
-    ConfigError
-    """
-    if rope and bare_in(storage):
-        raise ConfigError(
-            f"this storage keeps keys without RoPE, and from {rope!r} RoPE, whose angles depend on the length, they can't "
-            'be had; use storage="int8_per_token" or "full".'
-        )

@@ -26,8 +26,8 @@ _COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "
 _TUPLES = ("span", "told", "answered")
 PLAIN = (*_COUNTS, *_TUPLES)
 """Fields of a state that stand in the header as they are."""
-_PARTS = ("keys", "values", "entered", "learned_keys", "learned_values", "conv", "recurrent")
-_PARTS += ("far_keys", "far_values", "far_learned_keys", "far_learned_values")
+_COLUMNS = ("keys", "values", "learned_keys", "learned_values")
+_PARTS = (*_COLUMNS, *(f"far_{name}" for name in _COLUMNS), "entered", "conv", "recurrent")
 _MOST, _SIDE = 2**53, 2**12
 """No count or position, and no row or column of a picture, comes so far."""
 

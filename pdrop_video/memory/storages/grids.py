@@ -34,9 +34,9 @@ def group_of(channels: int, most: int) -> int:
 class TokenGrid:
     """Asymmetric quantisation of each token by itself: a step and a zero point for each group of its channels.
 
-    With the range from ``lo = min(x, 0)`` to ``hi = max(x, 0)`` and ``L = 2 ** bits - 1``, step ``s = (hi - lo) / L`` (a
-    bfloat16, rounded up), zero point ``z = round(-lo / s)``, codes ``q = clamp(round(x / s) + z, 0, L)``; what is read is
-    ``(q - z) * s``, at most half a step off. A range of nothing has step 0.
+    With the range from ``lo = min(x, 0)`` to ``hi = max(x, 0)`` and ``L = 2 ** bits - 1``: step ``s = (hi - lo) / L``,
+    a bfloat16, rounded up; zero point ``z = round(-lo / s)``; codes ``q = clamp(round(x / s) + z, 0, L)``. What is read
+    is ``(q - z) * s``, at most half a step off. A range of nothing has step 0.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class TokenGrid:
         return ()
 
     def encode(self, states: Tensor, learned: Learned) -> Parts:
-        """Codes, uint8 [..., head_dim * bits / 8], steps, bfloat16 [..., groups], and zero points, uint8 [..., groups]."""
+        """Codes, uint8 [..., head_dim * bits / 8]; steps, bfloat16, and zero points, uint8, each [..., groups]."""
         exact = states.to(torch.promote_types(states.dtype, torch.float32))
         grouped = exact.unflatten(-1, (-1, group_of(exact.shape[-1], self.group)))
         top = 2**self.bits - 1

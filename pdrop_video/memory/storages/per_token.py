@@ -37,7 +37,7 @@ class AbsMax:
 
 @dataclass(frozen=True, slots=True)
 class PerToken:
-    """All keys and values in 8 bits, the newest as well: a little more than half the bytes of bfloat16 (132 for 256 with 128 channels a head).
+    """All keys and values in 8 bits, the newest as well: 132 bytes for 256 in bfloat16 (128 channels).
 
     Rounding to the nearest of 255 steps, the size of which each token and head has for itself, as usual for
     activations (LLM.int8(), arXiv 2208.07339; there by row). What attention gets is made from the codes anew in every

@@ -18,13 +18,12 @@ class _Quantised:
     The newest columns and the prompt stay in the model's type, as KIVI (arXiv 2402.02750) leaves a residual. A column
     that leaves the window is quantised once, and archived as it is: nothing is ever quantised a second time.
 
-    Ours, since a stream forgets single columns: KIVI's grid for keys is one of each channel over 32 to 128 tokens. Of
-    such a group the default evictor leaves three tokens after an hour, and the group's own numbers then take as much as
-    the keys that they save. Here a channel has one mean and one spread for the whole stream, learned once from the
-    first columns that leave the window, and each token a range in these units; so a column takes the same bytes whatever
-    goes beside it. That one grid may serve a stream, keys are stored without RoPE (KVQuant, arXiv 2401.18079: their
-    channels stay as they are), and rotated when they are read, to where they stand then; they need not be held twice
-    when positions move.
+    Ours: the grid of keys. KIVI's is one for each channel over 32 to 128 tokens. A stream forgets single columns, and
+    of such a group the default evictor leaves three; the group's own numbers then take as much as was saved. Here a
+    channel has one mean and one spread for the whole stream, learned once from the first columns that leave the
+    window, and each token a range in these units: a column takes the same bytes whatever goes beside it. For one grid
+    to serve a stream, keys are stored without RoPE, since their channels then stay as they are (KVQuant, arXiv
+    2401.18079), and rotated as they are read. So they need not be held twice when positions move.
 
     Parameters
     ----------

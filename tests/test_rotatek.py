@@ -19,6 +19,7 @@ from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video.memory import STORAGES, StreamCache, cache
+from pdrop_video.memory.storages import column_bytes, learned_bytes
 from pdrop_video.memory.storages.rotatek import Directions, RotateK
 from pdrop_video.memory.subspace import channel_weights, rotated_pairs
 from pdrop_video.memory.tiered import TieredLayer
@@ -55,8 +56,6 @@ def test_bytes_are_five_eighths() -> None:
     """Of key and value in 128 channels of 16 bits; and directions are counted beside."""
     storage = STORAGES["rotatek"]
     assert isinstance(storage, RotateK)
-    from pdrop_video.memory.storages import column_bytes, learned_bytes
-
     sides = [column_bytes(storage(of), 4, 128, torch.bfloat16) for of in ("keys", "values")]
     assert sides == [4 * 32 * 2, 4 * 128 * 2] and sum(sides) / (2 * 4 * 128 * 2) == 0.625
     assert learned_bytes(storage("keys"), 4, 128, torch.bfloat16) == 4 * (128 * 32 + 128) * 4  # in float32
@@ -205,7 +204,8 @@ def test_what_is_asked_weighs_channels_whatever_the_rotation(family: str) -> Non
 def test_a_stream_weighs_by_its_probe_or_by_the_standing_question(standing: str | None) -> None:
     """Directions are those of the keys and queries that were there when the first of them settled."""
     lm = build("qwen2_5_vl")
-    stream = lm.stream(PYRAMID, pv.Memory(tokens=150, storage="rotatek:recent=12,asked=true"), standing_question=standing)
+    memory = pv.Memory(tokens=150, storage="rotatek:recent=12,asked=true")
+    stream = lm.stream(pv.Pyramid(stages=1), memory, standing_question=standing)
     learn, seen = Directions.learn, []
 
     def watched(self: Directions, states: Tensor, weight: Tensor | None = None) -> Any:
@@ -236,8 +236,7 @@ def projection_of(keys: Tensor, weight: Tensor) -> Tensor:
     return axes @ axes.mT
 
 
-@pytest.mark.parametrize("asked", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "asked"), [(torch.float64, True), (torch.bfloat16, False)])
 def test_resumed_forked_and_taken_back(dtype: torch.dtype, asked: bool, tmp_path: Path) -> None:
     """Bit for bit, with an archive, moved positions and merges; coordinates are of the model's type."""
     lm, path = build("qwen2_5_vl", dtype=dtype), tmp_path / "a.pdrop"

@@ -1,4 +1,4 @@
-"""RotateK as a storage: against keys that are overwritten in full, number by number, in bytes, and as queries turned."""
+"""RotateK in streams: against keys that are overwritten in full, as queries turned, weighed, saved and taken back."""
 
 from __future__ import annotations
 
@@ -14,51 +14,16 @@ from families import FAMILIES, budget, build, cases, video
 from more_families import MORE
 from rawkeys import small
 from test_storages import parts
-from test_subspace import khat
 from torch import Tensor
 
 import pdrop_video as pv
 from pdrop_video.memory import STORAGES, StreamCache, cache
-from pdrop_video.memory.storages import column_bytes, learned_bytes
 from pdrop_video.memory.storages.rotatek import Directions, RotateK
 from pdrop_video.memory.subspace import channel_weights, rotated_pairs
 from pdrop_video.memory.tiered import TieredLayer
 
 QUESTION = "what is shown first ?"
 PYRAMID = pv.Pyramid(stages=3)
-
-
-@pytest.mark.parametrize(("head_dim", "keep", "kept"), [(128, 0.25, 32), (64, 0.25, 16), (16, 0.3, 5), (10, 0.01, 1)])
-def test_the_codec_by_the_formula(head_dim: int, keep: float, kept: int) -> None:
-    """As many directions as the release has; whoever comes later is projected onto those of the first."""
-    generator = torch.Generator().manual_seed(head_dim)
-    keys = torch.randn(1, 2, 40, head_dim, generator=generator, dtype=torch.float64).cumsum(2) / 4 + 2
-    codec = Directions(keep)
-    learned = codec.learn(keys[:, :, :24])
-    (coordinates,) = codec.encode(keys, learned)
-    assert coordinates.shape == (1, 2, 40, kept) and kept == head_dim - min(int(head_dim * (1 - keep)), head_dim - 1)
-    got = codec.decode((coordinates,), learned, torch.float64)
-    if head_dim <= 16:
-        torch.testing.assert_close(got[0, :, :24], khat(keys[0, :, :24], kept, None), atol=1e-9, rtol=0)
-    axes, mean = learned[0][0], keys[0, :, :24].mean(1)
-    projection = axes @ axes.mT
-    want = keys[0] @ projection + (mean[:, None] - mean[:, None] @ projection)
-    torch.testing.assert_close(got[0], want, atol=1e-9, rtol=0)
-    lost = codec.lost(keys, learned)
-    about = keys[0] - keys[0].mean(1, keepdim=True)
-    share = [float((keys[0, h] - want[h]).square().sum() / about[h].square().sum()) for h in range(2)]
-    assert lost.tolist() == pytest.approx(share, rel=1e-9) and 0 < min(share)
-    whole = Directions(1.0)
-    assert whole.lost(keys, whole.learn(keys)).max() < 1e-20
-
-
-def test_bytes_are_five_eighths() -> None:
-    """Of key and value in 128 channels of 16 bits; and directions are counted beside."""
-    storage = STORAGES["rotatek"]
-    assert isinstance(storage, RotateK)
-    sides = [column_bytes(storage(of), 4, 128, torch.bfloat16) for of in ("keys", "values")]
-    assert sides == [4 * 32 * 2, 4 * 128 * 2] and sum(sides) / (2 * 4 * 128 * 2) == 0.625
-    assert learned_bytes(storage("keys"), 4, 128, torch.bfloat16) == 4 * (128 * 32 + 128) * 4  # in float32
 
 
 @contextmanager
@@ -109,7 +74,10 @@ def simulated(real: pv.VideoStream, full: pv.VideoStream, keep: float) -> Iterat
 
 def exact_angles(rotary: Any) -> None:
     """RoPE's angles in float64: transformers has them in float32, in which two rotations are one but for 1e-7."""
-    of, both = rotary.forward, getattr(rotary, "recomposition_frequencies", lambda angles: torch.cat((angles, angles), -1))
+    of, both = (
+        rotary.forward,
+        getattr(rotary, "recomposition_frequencies", lambda angles: torch.cat((angles, angles), -1)),
+    )
 
     def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         angles = position_ids[..., None].double() * rotary.inv_freq.double()

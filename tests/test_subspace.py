@@ -14,7 +14,7 @@ from families import build
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.memory.subspace import Subspace, channel_weights, rotated_pairs
+from pdrop_video.memory.subspace import Subspace, channel_weights
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "rotatek.json").read_text(encoding="utf-8"))
 KEYS = torch.tensor([[3, 1, 0, 0], [1, 3, 0, 0], [2, 2, 1, 0], [3, 3, 0, 1], [1, 1, 0, 0]]).double()[None]

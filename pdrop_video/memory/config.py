@@ -53,7 +53,8 @@ class Memory:
         recent window, keys by the channel and values by the token, and so what is archived; the window (the newest 128
         tokens and the prompt; ``"int4:recent=64"`` for others; at most a quarter of the budget) stays in the model's
         type. The same `bytes` then hold up to 1.9 and 3.6 times the tokens of a model in bfloat16. "int8_per_token":
-        all in 8 bits with a scale for each token and head, archived in the model's type. Or one of your own.
+        all in 8 bits with a scale for each token and head, archived in the model's type. "rotatek": a quarter of the
+        keys' channels for what has left the recent window, 1.6 times the tokens. Or one of your own.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
 from ..reduce import asks_for, reducer_named
-from .limits import Sizes, steps_at_once
+from .limits import Sizes, reading_of, steps_at_once
 from .recipe import Recipe
 
 
@@ -59,7 +59,8 @@ def recipe_flops(
     shares = [share if i in shape.rank_at else None for i, share in enumerate(schedule.per_layer_shares())]
     limits, tier = in_bytes.budgets(recipe.memory, shares)
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
-    stream = StreamShape(shape, schedule, scorer, limits=limits)
+    reading = reading_of(storage_named(recipe.memory.storage), shape)
+    stream = StreamShape(shape, schedule, scorer, limits=limits, reading=reading)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
     steps, places = -(-frames // step), grid[0] * grid[1]
     at_once = _at_once(schedule, Limits(limits, limits, tier=tier).entering, max(chunk // step, 1), places)

@@ -17,7 +17,16 @@ from ..memory.evictors import Evictor
 from ..memory.evictors.base import Merger
 from ..memory.limits import Tier
 from ..memory.states import StateLayer
-from ..memory.storages import Storage, asks_in, bare_in, column_bytes, learned_bytes, recent_in, storage_named
+from ..memory.storages import (
+    Storage,
+    asks_in,
+    bare_in,
+    column_bytes,
+    learned_bytes,
+    reading_flops,
+    recent_in,
+    storage_named,
+)
 from ..pyramid import LayerLoop
 
 _SIDES: tuple[Literal["keys", "values"], ...] = ("keys", "values")
@@ -108,6 +117,11 @@ class Sizes:
         """Of all layers, where those in `kept` hold so many tokens."""
         budget = sum(limits[i] * (self.moved if moved[i] else self.token)[i] for i in kept)
         return budget + sum(self.outside)
+
+
+def reading_of(storage: Storage, shape: DecoderShape) -> tuple[int, ...]:
+    """FLOPs by which each layer of a decoder reads one column; 0 of those that the budget's evictors have no say in."""
+    return tuple(reading_flops(storage, *shape.column(i)) if shape.kind(i).ranks else 0 for i in range(shape.layers))
 
 
 def state_bytes(loop: LayerLoop) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Codec, Learned, Storage, asks_in, bare_in, column_bytes, learned_bytes, recent_in
+from .base import Codec, Learned, Storage, asks_in, bare_in, column_bytes, learned_bytes, reading_flops, recent_in
 from .full import AsIs, Full
 from .per_token import AbsMax, PerToken
 from .quantised import Int4, Int8
@@ -34,6 +34,7 @@ __all__ = [
     "bare_in",
     "column_bytes",
     "learned_bytes",
+    "reading_flops",
     "recent_in",
     "storage_named",
 ]

@@ -80,3 +80,13 @@ def column_bytes(codec: Codec, kv_heads: int, head_dim: int, dtype: torch.dtype)
     """Bytes that a column of states of this kind takes in one layer."""
     blank = torch.zeros(1, kv_heads, 1, head_dim, dtype=dtype, device="cpu")
     return sum(part.nbytes for part in codec.encode(blank, codec.learn(blank)))
+
+
+def reading_flops(storage: Storage, kv_heads: int, *widths: int) -> int:
+    """FLOPs by which a key and a value of one column are made from what is stored: products alone.
+
+    A codec that multiplies says so of one head, by a method ``flops(head_dim)``.
+    """
+    sides: tuple[Literal["keys", "values"], ...] = ("keys", "values")
+    codecs = zip((storage(of) for of in sides), widths, strict=True)
+    return kv_heads * sum(codec.flops(width) for codec, width in codecs if hasattr(codec, "flops"))

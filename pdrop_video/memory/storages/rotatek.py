@@ -55,6 +55,10 @@ class Directions:
         axes, rest = learned
         return (parts[0].to(axes.dtype) @ axes.mT + rest).to(dtype)
 
+    def flops(self, head_dim: int) -> int:
+        """Of reading a key of one head."""
+        return 2 * self.kept(head_dim) * head_dim
+
     def lost(self, states: Tensor, learned: Learned) -> Tensor:
         """Share of keys' variance about what they share that lies outside of the directions [kv_heads].
 
@@ -101,7 +105,7 @@ class RotateK:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="of the keys that left the recent window a quarter of the channels, in directions of their own; values whole",
+        says="of keys that left the recent window a quarter of the channels, in the directions in which they differ",
         paper="RotateK, arXiv 2605.19218",
         ours=True,
     )

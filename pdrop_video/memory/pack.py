@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .archive import Archive, Block
 from .form import Form
-from .pieces import AnyPiece, piece_of
+from .pieces import AnyPiece, piece_of, split_of
 from .table import TokenTable
 
 Sizes = list[dict[str, tuple[int, int]]]
@@ -34,7 +34,7 @@ def pack(archive: Archive) -> tuple[dict[str, Tensor], Sizes]:
         for i, piece in block.pieces.items():
             sizes[-1][str(i)] = len(piece.table), len(block.steps[i])
             named = {f"table.{f.name}": getattr(piece.table, f.name) for f in fields(TokenTable)}
-            split = 1 if piece.form is None else piece.form.count
+            split = split_of(piece.form)
             for n, part in enumerate(piece.parts):
                 named[_name("keys", n) if n < split else _name("values", n - split)] = part.transpose(0, 1)
             named |= {"steps": block.steps[i], "sums": block.sums[i]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -59,17 +59,12 @@ class FormedPiece:
     @property
     def keys(self) -> Tensor:
         """[kv_heads, tokens, head_dim], as they came."""
-        return self.form.came(self._parts[0], self.table.entered)[0]
+        return _keys(self.table, self.parts, self.form)
 
     @property
     def values(self) -> Tensor:
         """[kv_heads, tokens, head_dim]."""
-        return self.form.read_values(self._parts[1])[0]
-
-    @property
-    def _parts(self) -> tuple[Parts, Parts]:
-        of = [part[None].to(self.form.device) for part in self.parts]
-        return tuple(of[: self.form.count]), tuple(of[self.form.count :])
+        return _values(self.parts, self.form)
 
     @property
     def nbytes(self) -> int:
@@ -93,12 +88,13 @@ class FiledPiece:
     @property
     def keys(self) -> Tensor:
         """[kv_heads, tokens, head_dim], as they came."""
-        return piece_of(self.table, self.parts, self.form).keys
+        return _keys(self.table, tuple(part.read() for part in self.filed[: split_of(self.form)]), self.form)
 
     @property
     def values(self) -> Tensor:
         """[kv_heads, tokens, head_dim]."""
-        return piece_of(self.table, self.parts, self.form).values
+        nothing = self.filed[: split_of(self.form)]
+        return _values((*nothing, *(part.read() for part in self.filed[len(nothing) :])), self.form)
 
     @property
     def nbytes(self) -> int:
@@ -116,3 +112,22 @@ def piece_of(table: TokenTable, parts: Parts, form: Form | None) -> Piece | Form
 
 def _bytes_of(piece: Piece | FormedPiece) -> int:
     return sum(tensor.nbytes for tensor in (*piece.parts, *piece.table.columns()))
+
+
+def split_of(form: Form | None) -> int:
+    """In how many tensors keys are stored."""
+    return 1 if form is None else form.count
+
+
+def _keys(table: TokenTable, parts: Parts, form: Form | None) -> Tensor:
+    """Keys as they came, of parts that begin with theirs."""
+    if form is None:
+        return parts[0]
+    return form.came(tuple(part[None].to(form.device) for part in parts[: form.count]), table.entered)[0]
+
+
+def _values(parts: Any, form: Form | None) -> Tensor:
+    """Values, of parts that end with theirs."""
+    if form is None:
+        return parts[1]
+    return form.read_values(tuple(part[None].to(form.device) for part in parts[form.count :]))[0]

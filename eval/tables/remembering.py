@@ -25,13 +25,24 @@ HIDDEN = {"half": [0.5, 0.25, 0.125], "quarter": [0.25, 0.0625, 0.02]}
 def tokens_in_bytes_of(way: Way, tokens: int, memory: Settings) -> int:
     """How many tokens a layer a memory holds in the bytes that so many take in full, 16 bits a number.
 
-    Counted in 16 bits whatever the type of the run, so that a run in float32 remembers what one in bfloat16 does.
-    A memory whose positions are closed at every chunk holds keys twice, as they came and as they are now.
+    Counted in 16 bits whatever the type of the run, so that a run in float32 remembers what one in bfloat16 does: the
+    newest tokens as they come, where a storage leaves them so, and what it learns of a layer. A memory whose positions
+    are closed at every chunk holds keys twice, as they came and as they are now.
     """
-    made = pv.Memory(**memory)
+    made = pv.Memory(tokens=None, **memory)
     full, stored = (Sizes.of(storage_named(storage), way.decoder, torch.bfloat16) for storage in ("full", made.storage))
-    each = stored.moved if made.positions == "compact" else stored.token
-    return tokens * sum(full.token) // sum(each)
+    came = sum(stored.moved if made.positions == "compact" else stored.token)
+    settled = came if stored.recent is None else sum(stored.settled)
+    most = tokens * sum(full.token) - sum(stored.outside)
+
+    def taken(held: int) -> int:
+        recent = 0 if stored.recent is None else min(stored.recent, held // 4)
+        return recent * came + (held - recent) * settled
+
+    held = max(most // came, 0)
+    while taken(held + 1) <= most:
+        held += 1
+    return held
 
 
 def memory(way: Way) -> Rows:
@@ -42,8 +53,9 @@ def memory(way: Way) -> Rows:
     for tokens in BUDGETS:
         rows[f"fewer frames, {tokens}"] = {"pyramid": ALL, "fps": None, "frames": tokens // TOKENS_A_FRAME}
         for name, kind in kinds.items():
-            budget = {"tokens": tokens_in_bytes_of(way, tokens, kind), **kind}
-            rows[f"{name}, {tokens}"] = {"pyramid": ALL, "memory": budget}
+            held = tokens_in_bytes_of(way, tokens, kind)
+            if held:  # what a storage learns may take more than a small budget
+                rows[f"{name}, {tokens}"] = {"pyramid": ALL, "memory": {"tokens": held, **kind}}
     return rows
 
 

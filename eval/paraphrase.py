@@ -75,7 +75,8 @@ def runs(
 
 def _edits(headers: Mapping[str, Mapping[str, Any]], questions: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     """The mean edit of each reworded run's questions, in per cent of their tokens, and why one is not known."""
-    found, remarks = {}, []
+    found: dict[str, float] = {}
+    remarks: list[str] = []
     for name, header in headers.items():
         try:
             rule = header.get("paraphrase") or header.get("configuration", {}).get("paraphrase")

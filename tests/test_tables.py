@@ -87,13 +87,13 @@ def test_rows_of_memory_take_equal_bytes() -> None:
     """Measured on streams in the type that bytes are counted in, at one budget."""
     lm, tokens = pv.load(device="cpu", dtype="bfloat16"), 128
     most = tokens * 8 * 2 * 2 * 64 * 2  # layers, keys and values, heads, channels, bytes
-    pictures = torch.randint(0, 256, (32, 112, 112, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pictures = torch.randint(0, 256, (64, 112, 112, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     kinds = set()
     for name, given in memory(Way.of(lm)).items():
         if not name.endswith(f", {tokens}") or "memory" not in given:
             continue
         stream = lm.stream(pv.Pyramid(**given["pyramid"]), pv.Memory(**given["memory"]))
-        for first in range(0, 32, 8):
+        for first in range(0, 64, 8):
             stream.push(pictures[first : first + 8], [n / 2 for n in range(first, first + 8)])
         assert 0.8 * most < stream.status.cache_bytes <= most, name
         kinds.add(name.removesuffix(f", {tokens}"))

@@ -43,13 +43,17 @@ def stepwise(
     prompt = stream.lm.prompt
     said, then = says
     tokens = [*prompt.words(said), *prompt.again(then)]
-    asked = stream._asked(question, "", pyramid, retrieve, [prompt.words(option) for option in options], decode)
-    try:
-        logits = asked.prefill()
-        for token in tokens:
-            logits = asked._advance([token])
-            if logits is None:
-                raise pv.ConfigError(f"an answer of {len(tokens)} tokens finds no positions; remember less.")
-        return asked.likelihood(logits), len(tokens)
-    finally:
-        asked.close()
+    words = [prompt.words(option) for option in options]
+    with stream._access.whole():
+        asked = stream._asked(question, "", pyramid, retrieve, words, decode)
+    with stream._access.turn():
+        try:
+            logits = asked.prefill()
+            for token in tokens:
+                following = asked._advance([token])
+                if following is None:
+                    raise pv.ConfigError(f"an answer of {len(tokens)} tokens finds no positions; remember less.")
+                logits = following
+            return asked.likelihood(logits), len(tokens)
+        finally:
+            asked.close()

@@ -131,7 +131,7 @@ def beyond_table(
         moved = changed(full.likelihoods, reworded[against].likelihoods)
         for measure, bits in MEASURES.items():
             control = bits(full.likelihoods, reworded[against].likelihoods)
-            family = []
+            family: list[dict[str, Any]] = []
             for name, reading in pruned.items():
                 found = more(bits(full.likelihoods, reading.likelihoods), control, videos, confidence)
                 flips = changed(full.likelihoods, reading.likelihoods)

@@ -36,6 +36,11 @@ def even_drops(ratio: float) -> pv.Pyramid:
     return pv.Pyramid(ratios=(ratio, ratio**2, ratio**3))
 
 
+def early_drops(ratio: float) -> pv.Pyramid:
+    """The same of a decoder of eight layers, each boundary a layer earlier."""
+    return pv.Pyramid(layers=(1, 3, 5), ratios=(ratio, ratio**2, ratio**3))
+
+
 def written(pyramid: pv.Pyramid) -> Settings:
     """A schedule as settings, its ratios rounded down."""
     given: Settings = {"ratios": [floor(r * 1e4) / 1e4 for r in pyramid.ratios or ()]}

@@ -10,7 +10,7 @@ from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.registry import facts_of
 from pdrop_video.search.budget import Costs
 
-from .base import ALL, LETS_ON, MARGIN, RATIOS, Rows, Settings, even_drops, one_drop, written
+from .base import ALL, LETS_ON, MARGIN, RATIOS, Rows, Settings, early_drops, even_drops, one_drop, written
 
 SHARES = (0.1, 0.15, 0.25, 0.5, 0.75)
 """Of the FLOPs of all visual tokens, that the rows of `depth` spend."""
@@ -55,7 +55,8 @@ def stage(way: Way) -> Rows:
     """Every scorer at PyramidDrop's shape, and some at one drop, at equal FLOPs of the whole way, tower included.
 
     Whoever needs a question has it from the start (`question_aware`). Without a gate nothing costs less than the tower,
-    so for less than half all stand behind the same one, as in `reduce`. What scorers themselves compute stands in the
+    so for less than half all stand behind the same one, as in `reduce`. Where the layers before the first boundary cost
+    too much, all boundaries stand a layer earlier. What scorers themselves compute stands in the
     records beside what the schedule spends.
     """
     rows: Rows = {"full": {"pyramid": ALL}}
@@ -64,6 +65,7 @@ def stage(way: Way) -> Rows:
             behind: Settings = {} if gate == "none" else {"gate": gate}
             encoded = MARGIN * let_on
             made = way.schedule(share, even_drops, encoded=encoded)
+            made = made or way.schedule(share, early_drops, encoded=encoded)
             single = {at: way.schedule(share, partial(one_drop, at), encoded=encoded) for at in (0, 1, 2)}
             for name, scorer in SCORERS.items():
                 facts = facts_of(scorer)

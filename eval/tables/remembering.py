@@ -17,32 +17,34 @@ from .base import ALL, RATIOS, Rows, Settings
 BUDGETS = (64, 128, 256, 512, 1024, 2048)
 """Tokens a layer, stored in full, whose bytes the rows of `memory` may take."""
 TOKENS_A_FRAME = 8
-"""Of the built-in model."""
+TOKENS_A_CHUNK = 64
+PROMPT = 3
+"""Of the built-in model: visual tokens of a frame and of a chunk of eight, and text in front of the video."""
 HIDDEN = {"half": [0.5, 0.25, 0.125], "quarter": [0.25, 0.0625, 0.02]}
 """What a question leaves for itself, stage by stage, in the rows of `decode`."""
 
 
-def tokens_in_bytes_of(way: Way, tokens: int, memory: Settings) -> int:
-    """How many tokens a layer a memory holds in the bytes that so many take in full, 16 bits a number.
+def in_bytes_of(way: Way, tokens: int, memory: Settings) -> Settings | None:
+    """A memory that takes the bytes of so many tokens a layer in full, 16 bits a number; None if it can't.
 
-    Counted in 16 bits whatever the type of the run, so that a run in float32 remembers what one in bfloat16 does: the
-    newest tokens as they come, where a storage leaves them so, and what it learns of a layer. A memory whose positions
-    are closed at every chunk holds keys twice, as they came and as they are now.
+    Counted in 16 bits whatever the type of the run, and given as tokens, so that a run in float32 remembers what one
+    in bfloat16 does. A memory whose positions are closed at every chunk holds keys twice, as they came and as they are
+    now. Where a storage leaves the newest as they come, they are the prompt, what came last (a chunk, or half of the
+    budget), and a quarter of the rest, as it is where `Memory` is given bytes.
     """
     made = pv.Memory(tokens=None, **memory)
     full, stored = (Sizes.of(storage_named(storage), way.decoder, torch.bfloat16) for storage in ("full", made.storage))
     came = sum(stored.moved if made.positions == "compact" else stored.token)
-    settled = came if stored.recent is None else sum(stored.settled)
     most = tokens * sum(full.token) - sum(stored.outside)
-
-    def taken(held: int) -> int:
-        recent = 0 if stored.recent is None else min(stored.recent, held // 4)
-        return recent * came + (held - recent) * settled
-
-    held = max(most // came, 0)
-    while taken(held + 1) <= most:
-        held += 1
-    return held
+    if stored.recent is None:
+        return {"tokens": most // came, **memory}
+    incoming = min(TOKENS_A_CHUNK, tokens // 2)
+    recent = min(stored.recent, (tokens - incoming) // 4)
+    left = most - (PROMPT + incoming + recent) * came
+    if left <= 0:  # what it learns of a layer takes it all
+        return None
+    held = PROMPT + incoming + recent + left // sum(stored.settled)
+    return {"tokens": held, **memory, "storage": f"{made.storage}:recent={recent}"}
 
 
 def memory(way: Way) -> Rows:
@@ -52,10 +54,12 @@ def memory(way: Way) -> Rows:
     kinds |= {f"{storage} storage": {"storage": storage} for storage in STORAGES if storage != "full"}
     for tokens in BUDGETS:
         rows[f"fewer frames, {tokens}"] = {"pyramid": ALL, "fps": None, "frames": tokens // TOKENS_A_FRAME}
+        # half of the budget at once, so that the other half is the past, whatever the storage
+        pushed = {} if tokens >= 2 * TOKENS_A_CHUNK else {"chunk": tokens // 2 // TOKENS_A_FRAME}
         for name, kind in kinds.items():
-            held = tokens_in_bytes_of(way, tokens, kind)
-            if held:  # what a storage learns may take more than a small budget
-                rows[f"{name}, {tokens}"] = {"pyramid": ALL, "memory": {"tokens": held, **kind}}
+            given = in_bytes_of(way, tokens, kind)
+            if given is not None:
+                rows[f"{name}, {tokens}"] = {"pyramid": ALL, **pushed, "memory": given}
     return rows
 
 

@@ -83,6 +83,7 @@ def test_rows_of_stage_cost_what_their_names_say() -> None:
     assert {(0.15, name, (at,)) for name in ONE_DROP if name in SCORERS for at in (0, 1)} <= seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [64, 128])
 def test_rows_of_memory_take_equal_bytes(tokens: int) -> None:
     """Measured on streams in the type that bytes are counted in: what is stored, and what is held twice."""

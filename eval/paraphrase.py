@@ -1,30 +1,37 @@
 """Is what dropping changes more than what rewording changes? `python -m eval.paraphrase --help`.
 
 `runs` reads finished runs of eval.run that were made with `--answer likelihood`; `synthetic` watches synthetic videos
-itself, with the built-in model or any other. Prints, writes and words what `eval.stats.noise` finds.
+itself, with the built-in model or any other. Prints, writes and words what `eval.stats.noise` and `eval.stats.beyond`
+find: a permutation test against all rewordings together, and paired tests against each, by the size of its edit.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from statistics import fmean
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from transformers import AutoTokenizer
 
 import pdrop_video as pv
 from eval.runner.doors import clear_errors, encodable, out_folder
+from eval.runner.paraphrases import edit_percent, paraphraser
+from eval.stats.beyond import beyond_table, said_beyond
 from eval.stats.noise import Reading, noise_table, said
 from eval.stats.pairs import left_out, match
 from eval.stats.record import Record, read_run, writable
 from eval.synthetic.reworded import Readings, read
 from eval.synthetic.score import EVERY
 from pdrop_video.common.checks import shown, whole
+from pdrop_video.models.loading import BUILTIN
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The noise floor by rewording of questions.")
 
@@ -38,28 +45,54 @@ def runs(
     full: Annotated[Path, typer.Argument(help="The run with all tokens, in the benchmark's own words.")],
     pruned: Annotated[list[Path], typer.Option(help="A run that drops tokens; may be repeated.")],
     reworded: Annotated[list[Path], typer.Option(help="The full run with --paraphrase RULE; may be repeated.")],
+    again: Annotated[
+        Path | None, typer.Option(help="The full run a second time, in another folder: the control.")
+    ] = None,
     out: Out = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare finished runs that were made with --answer likelihood."""
     with clear_errors(2):
-        encodable("RUN", [full, *pruned, *reworded])
+        encodable("RUN", [full, *pruned, *reworded, *([] if again is None else [again])])
         _checked(out, seed)
-        matched = match([read_run(folder) for folder in (full, *pruned, *reworded)])
-        readings = {
-            name: Reading([_likelihoods(name, record) for record in records], matched.scores(i))
+        done = [read_run(folder) for folder in (full, *pruned, *reworded, *([] if again is None else [again]))]
+        matched = match(done)
+        readings = [
+            Reading([_likelihoods(name, record) for record in records], matched.scores(i))
             for i, (name, records) in enumerate(zip(matched.names, matched.records, strict=True))
-        }
-        first, *others = matched.names
-        table = noise_table(
-            readings[first],
-            {name: readings[name] for name in others[: len(pruned)]},
-            {name: readings[name] for name in others[len(pruned) :]},
-            matched.videos,
-            seed,
-        )
-        report(table, left_out(matched), out, as_json)
+        ]
+        split = 1 + len(pruned), 1 + len(pruned) + len(reworded)
+        named = list(zip(matched.names, readings, strict=True))
+        floor = matched.names[slice(*split)]
+        questions = [record.question for record in matched.records[0]]
+        edits, remarks = _edits(dict(zip(floor, (run.header for run in done[slice(*split)]), strict=True)), questions)
+        control = None if again is None else readings[-1]
+        compared = readings[0], dict(named[1 : split[0]]), dict(named[slice(*split)]), matched.videos
+        table = noise_table(*compared, seed, control)
+        report(table, beyond_table(*compared, edits), [*left_out(matched), *remarks], out, as_json)
+
+
+def _edits(headers: Mapping[str, Mapping[str, Any]], questions: Sequence[str]) -> tuple[dict[str, float], list[str]]:
+    """The mean edit of each reworded run's questions, in per cent of their tokens, and why one is not known."""
+    found: dict[str, float] = {}
+    remarks: list[str] = []
+    for name, header in headers.items():
+        try:
+            rule = header.get("paraphrase") or header.get("configuration", {}).get("paraphrase")
+            if rule is None:
+                raise pv.ConfigError("its header names no paraphrase")
+            model = header.get("model", "built-in")
+            tokens = AutoTokenizer.from_pretrained(
+                BUILTIN if model == "built-in" else model, revision=header.get("revision"), trust_remote_code=False
+            )
+            pairs = [(question, paraphraser(rule)(question)) for question in questions]
+            ids = [[tokens(text, add_special_tokens=False)["input_ids"] for text in pair] for pair in pairs]
+            found[name] = fmean(edit_percent(*pair) for pair in ids)
+        except (pv.ConfigError, OSError, ValueError) as error:
+            found[name] = math.nan
+            remarks.append(f"The size of the edit of {name} is not known: {str(error).rstrip('.')}.")
+    return found, remarks
 
 
 @app.command()
@@ -89,9 +122,10 @@ def synthetic(
         for number, found in enumerate(read(lm, pruned, videos, questions, split, wordings), 1):
             if number % EVERY == 0:
                 console.print(f"{len(found.videos)}/{questions} questions, {number} videos", highlight=False)
-        reworded = {name: found.of(name) for name in found.scores if name not in {"full", *pruned}}
-        table = noise_table(found.of("full"), {name: found.of(name) for name in pruned}, reworded, found.videos, seed)
-        report(table, [], out, as_json)
+        reworded = {name: found.of(name) for name in found.edits}
+        compared = found.of("full"), {name: found.of(name) for name in pruned}, reworded, found.videos
+        edits = {name: fmean(sizes) for name, sizes in found.edits.items()}
+        report(noise_table(*compared, seed, found.of("again")), beyond_table(*compared, edits), [], out, as_json)
 
 
 def _shares(text: str) -> tuple[float, ...]:
@@ -118,10 +152,36 @@ def _likelihoods(name: str, record: Record) -> tuple[float, ...]:
     return found
 
 
-def report(table: pd.DataFrame, remarks: Sequence[str], out: Path | None, as_json: bool) -> None:
-    """Print the table and what it says; write `noise.csv`, `noise.md` and `noise.json`."""
-    sentences = [*remarks, *said(table)]
-    shown = pd.DataFrame(
+def report(table: pd.DataFrame, beyond: pd.DataFrame, remarks: Sequence[str], out: Path | None, as_json: bool) -> None:
+    """Print the tables and what they say; write `noise.csv`, `beyond.csv`, `noise.md` and `noise.json`."""
+    sentences = [*remarks, *said(table), *said_beyond(beyond)]
+    title = f"{table['items'].iloc[0]:,} items on {table.videos.iloc[0]:,} videos"
+    readable = {title: _moved(table), "dropping against each rewording, paired by video": _paired(beyond)}
+    console = Console()
+    for name, cells in readable.items():
+        made = Table(*cells.columns, title=name)
+        for row in cells.itertuples(index=False):
+            made.add_row(*map(escape, row))
+        console.print(made)
+    for sentence in sentences:
+        console.print(escape(sentence), highlight=False, soft_wrap=True)
+    frames = {"rows": table, "beyond": beyond}
+    figures = {**{k: json.loads(f.to_json(orient="records")) for k, f in frames.items()}, "said": sentences}
+    if out is not None:
+        writable(out)
+        table.to_csv(out / "noise.csv", index=False)
+        beyond.to_csv(out / "beyond.csv", index=False)
+        parts = [cells.to_markdown(index=False, disable_numparse=True) for cells in readable.values()]
+        parts.append("\n".join(f"- {sentence}" for sentence in sentences))
+        (out / "noise.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        (out / "noise.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(figures), flush=True)
+
+
+def _moved(table: pd.DataFrame) -> pd.DataFrame:
+    """How far each reading is from the full model, as people read it."""
+    return pd.DataFrame(
         {
             "run": table.run,
             "kind": table.kind,
@@ -137,23 +197,30 @@ def report(table: pd.DataFrame, remarks: Sequence[str], out: Path | None, as_jso
             "p": ["" if pd.isna(p) else f"{p:.2g}" for p in table.p_value],
         }
     )
-    console = Console()
-    made = Table(*shown.columns, title=f"{table['items'].iloc[0]:,} items on {table.videos.iloc[0]:,} videos")
-    for row in shown.itertuples(index=False):
-        made.add_row(*map(escape, row))
-    console.print(made)
-    for sentence in sentences:
-        console.print(escape(sentence), highlight=False, soft_wrap=True)
-    figures = {"rows": json.loads(table.to_json(orient="records")), "said": sentences}
-    if out is not None:
-        writable(out)
-        table.to_csv(out / "noise.csv", index=False)
-        listed = "\n".join(f"- {sentence}" for sentence in sentences)
-        text = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{listed}\n"
-        (out / "noise.md").write_text(text, encoding="utf-8")
-        (out / "noise.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    if as_json:
-        print(json.dumps(figures), flush=True)
+
+
+def _paired(beyond: pd.DataFrame) -> pd.DataFrame:
+    """The paired tests, as people read them."""
+
+    def number(values: pd.Series, form: str) -> list[str]:
+        return ["" if pd.isna(value) else form.format(value) for value in values]
+
+    return pd.DataFrame(
+        {
+            "run": beyond.run,
+            "against": beyond.against,
+            "edit": number(beyond.edit_percent, "{:.0f} %"),
+            "measure": beyond.measure,
+            "more, bits": [
+                f"{d:+.4f} ± {e:.4f}" for d, e in zip(beyond.difference_bits, beyond.standard_error, strict=True)
+            ],
+            "t": number(beyond.t, "{:.2f}"),
+            "p after Holm": number(beyond.p_holm, "{:.2g}"),
+            "d": number(beyond.cohens_d, "{:.2f}"),
+            "at most, bits": number(beyond.bound_bits, "{:+.4f}"),
+            "changed alone": [f"{a} : {b}" for a, b in zip(beyond.only_pruned, beyond.only_reworded, strict=True)],
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -161,7 +161,9 @@ def test_paraphrases_from_a_file(tmp_path: Path) -> None:
 def test_synthetic_readings_are_the_streams_own() -> None:
     lm, pruned = pv.load(device="cpu", dtype="float32"), pv.Pyramid(ratios=(0.25, 0.1, 0.1))
     *_, found = read(lm, {"quarter": pruned}, seed=5, wanted=5, split="test", number=2)
-    assert list(found.scores) == ["full", "quarter", "wording 1", "wording 2"]
+    assert list(found.scores) == ["full", "again", "quarter", "wording 1", "wording 2"]
+    assert found.likelihoods["again"] == found.likelihoods["full"]
+    assert all(0 < a <= b for a, b in zip(found.edits["wording 1"], found.edits["wording 2"], strict=True))
     assert found.videos == [0] * 5
     for _, path, asked in clips(5, 5, "test"):
         full, quarter = watch(lm, pv.Pyramid(stages=1), path, 8), watch(lm, pruned, path, 8)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import pdrop_video as pv
@@ -15,7 +16,14 @@ from eval.runner.equal import STEPS, TEXT, Way
 from eval.runner.execute import execute
 from eval.stats.record import read_run
 from eval.synthetic.make import make
+from eval.tables.base import LETS_ON, MARGIN
+from eval.tables.front import reduce
+from eval.tables.inside import ONE_DROP, STAGE_SHARES, depth, stage
+from eval.tables.remembering import BUDGETS, memory
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
+from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.memory.storages import STORAGES
+from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.search.budget import Costs
 
 SHAPE = DecoderShape(hidden=256, mlp=704, heads=4, kv_heads=2, head_dim=64, layers=8, vocabulary=248)
@@ -24,7 +32,7 @@ WAY = Way(SHAPE, step=141_000_000, places=16)
 
 def test_rows_of_depth_cost_what_their_names_say() -> None:
     costs = Costs(SHAPE, 1024)
-    for name, given in tables.depth(WAY).items():
+    for name, given in depth(WAY).items():
         if name == "full":
             continue
         pyramid = pv.Pyramid(**given["pyramid"])
@@ -40,9 +48,9 @@ def test_rows_of_depth_cost_what_their_names_say() -> None:
 def test_rows_of_reduce_cost_what_their_names_say() -> None:
     """The tower for what the gate lets on, the decoder for what the reducer leaves, a question for all."""
     full = STEPS * WAY.step + prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), STEPS * 16, TEXT)
-    let_on = {gate: tables.MARGIN * encoded for gates in tables.LETS_ON.values() for gate, encoded in gates.items()}
+    let_on = {gate: MARGIN * encoded for gates in LETS_ON.values() for gate, encoded in gates.items()}
     seen = set()
-    for name, given in tables.reduce(WAY).items():
+    for name, given in reduce(WAY).items():
         if "%" not in name or name.startswith("fewer"):
             continue
         share, encoded = float(name.split()[-1].rstrip("%")) / 100, let_on.get(given.get("gate"), 1.0)
@@ -54,6 +62,44 @@ def test_rows_of_reduce_cost_what_their_names_say() -> None:
             assert 0.96 * share < spent / full <= 1.01 * share, name
             seen.add((share, given.get("reducer", name).partition(":")[0]))
     assert {(share, name) for share in (0.5, 0.15) for name in ("evs", "lrcp", "even", "random")} <= seen
+
+
+def test_rows_of_stage_cost_what_their_names_say() -> None:
+    full = STEPS * WAY.step + prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), STEPS * 16, TEXT)
+    seen = set()
+    for name, given in stage(WAY).items():
+        if name == "full":
+            continue
+        share = float(name.split()[-1].rstrip("%")) / 100
+        encoded = MARGIN * LETS_ON[share][given["gate"]] if "gate" in given else 1.0
+        pyramid, method = pv.Pyramid(**given["pyramid"]), name.split()[0].rstrip(",")
+        steps = encoded * STEPS
+        spent = steps * WAY.step + prefill_flops(SHAPE, pyramid.resolve(8), round(steps * 16), TEXT)
+        assert 0.96 * share < spent / full <= 1.01 * share, name
+        assert pyramid.scorer == method and ("one drop" in name) == (len(pyramid.ratios) == 1)
+        assert given.get("question_aware", False) == SCORERS[method].facts.needs_question
+        seen.add((share, method, pyramid.layers))
+    assert {(share, method) for share, method, _ in seen} == {(s, name) for s in STAGE_SHARES for name in SCORERS}
+    assert {(0.15, name, (at,)) for name in ONE_DROP if name in SCORERS for at in (0, 1)} <= seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [64, 128])
+def test_rows_of_memory_take_equal_bytes(tokens: int) -> None:
+    """Measured on streams in the type that bytes are counted in: what is stored, and what is held twice."""
+    lm = pv.load(device="cpu", dtype="bfloat16")
+    most = tokens * 8 * 2 * 2 * 64 * 2  # layers, keys and values, heads, channels, bytes
+    pictures = torch.randint(0, 256, (48, 112, 112, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    rows = memory(Way.of(lm))
+    stored = [f"{name} storage" for name in STORAGES if name != "full"]
+    for name in ("pyramid", "streaming_vlm", *stored):
+        given = rows[f"{name}, {tokens}"]
+        stream = lm.stream(pv.Pyramid(**given["pyramid"]), pv.Memory(**given["memory"]))
+        chunk = given.get("chunk", 8)
+        for first in range(0, 48, chunk):
+            stream.push(pictures[first : first + chunk], [n / 2 for n in range(first, first + chunk)])
+        assert 0.8 * most < stream.status.cache_bytes <= most, name
+    assert {f"{name}, {each}" for name in (*EVICTORS, *stored) for each in BUDGETS} <= rows.keys()
 
 
 @pytest.mark.parametrize("name", tables.TABLES)

@@ -29,6 +29,7 @@ def header_of(config: RunConfig, task_note: str) -> dict[str, Any]:
         "recipe": config.recipe_object().as_dict(),
         "configuration": config.identity(),
         "config_digest": config.digest,
+        "paraphrase": config.paraphrase,
         "data": str(config.data),
         "seed": config.seed,
         "git_commit": git_commit(),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
 from pdrop_video.costs.stream import StreamShape, stream_flops
+from pdrop_video.stream.limits import reading_of
 from pdrop_video.stream.turns import question_ids
 
 from .clock import Clock
@@ -190,9 +191,16 @@ class Metered:
         if tokens is not None and moved is not None:
             entered = [layer.moved for layer in layers]
             limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
-        probe, asks = len(ingest.probe), ingest.evictor.uses_query
+        probe, asks = len(ingest.probe), ingest.looks
         return StreamShape.of(
-            self.shape, self.stream.loop, probe, asks=asks, limits=limits, causal=self.causal, closing=self._closing
+            self.shape,
+            self.stream.loop,
+            probe,
+            asks=asks,
+            limits=limits,
+            causal=self.causal,
+            closing=self._closing,
+            reading=reading_of(ingest.storage, self.shape),
         )
 
     @property

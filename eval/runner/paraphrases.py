@@ -1,9 +1,12 @@
-"""Questions in other words that keep the answer: by rule, or from a file. Knows text; refuses to know items."""
+"""Questions in other words that keep the answer, by rule or from a file, and how large an edit that is.
+
+Knows text; refuses to know items.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,6 +69,27 @@ def reworded(prompt: str, question: str, paraphrase: Paraphrase) -> str:
         )
     before, _, behind = prompt.rpartition(question)  # an earlier turn may have asked the same
     return before + paraphrase(question) + behind
+
+
+def edit_percent(original: Sequence[Hashable], edited: Sequence[Hashable]) -> float:
+    """Token edit distance (Levenshtein's) in per cent of the original's length.
+
+    Parameters
+    ----------
+    original, edited : sequence of hashable
+        Tokens, as the model that is evaluated has them. Of no tokens the distance is counted from one.
+
+    Examples
+    --------
+    >>> edit_percent("which colour is first".split(), "say which colour comes first".split())
+    50.0
+    """
+    costs = list(range(len(edited) + 1))
+    for i, token in enumerate(original, 1):
+        diagonal, costs[0] = costs[0], i
+        for j, other in enumerate(edited, 1):
+            diagonal, costs[j] = costs[j], min(costs[j] + 1, costs[j - 1] + 1, diagonal + (token != other))
+    return 100 * costs[-1] / max(len(original), 1)
 
 
 def _read(rule: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ..tasks import Ask, Item, Task
 from .config import RunConfig
 from .metered import LastFrames, Metered
 from .paraphrases import Paraphrase, reworded
+from .steps import stepwise
 
 
 class Talk:
@@ -134,6 +135,7 @@ class Talk:
             longest,
             pyramid=self._pyramid,
             retrieve=self._config.retrieve,
+            decode=self._config.decode,
             answer_prefix=ask.answer_prefix,
         )
         self._asking["first_token"] += answer.timings.first_token
@@ -147,12 +149,16 @@ class Talk:
                 f"item {self.item.id} has no options whose likelihoods could be compared; use --answer generate."
             )
         begun = perf_counter()
-        question = ask.cloze or ask.text
-        likelihoods = stream.stream.likelihood(
-            question, ask.choices, pyramid=self._pyramid, retrieve=self._config.retrieve
-        )
+        question, tokens = ask.cloze or ask.text, 1
+        asking: dict[str, Any] = {"pyramid": self._pyramid, "retrieve": self._config.retrieve}
+        if ask.says:
+            likelihoods, tokens = stepwise(
+                stream.stream, question, ask.says, ask.choices, decode=self._config.decode, **asking
+            )
+        else:
+            likelihoods = stream.stream.likelihood(question, ask.choices, **asking)
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
         rows = stream.rows(question)
-        flops = stream.asking_flops(rows, 1, self._pyramid, self._config.retrieve, ask.choices)
+        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, ask.choices)
         return Turn(at, text, tuple(likelihoods)), flops

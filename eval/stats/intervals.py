@@ -59,6 +59,12 @@ class McNemar:
     only_second: int
     p_value: float
 
+    @property
+    def corrected(self) -> float:
+        """McNemar's statistic with continuity correction, (|a - b| - 1)^2 / (a + b); 0 where nothing differs."""
+        apart, together = abs(self.only_first - self.only_second), self.only_first + self.only_second
+        return max(apart - 1, 0) ** 2 / together if together else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

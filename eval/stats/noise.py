@@ -72,6 +72,7 @@ def noise_table(
     reworded: Mapping[str, Reading],
     videos: Sequence[Hashable],
     seed: int = 0,
+    again: Reading | None = None,
 ) -> pd.DataFrame:
     """One row for each reading: how far it is from the full model in the first wording, and whether beyond rewording.
 
@@ -84,6 +85,8 @@ def noise_table(
         The video of each item.
     seed : int
         Of the permutation test.
+    again : Reading, optional
+        The full model in the first wording a second time: the control of the harness, whose divergence must be 0.
 
     Returns
     -------
@@ -97,6 +100,8 @@ def noise_table(
         )
     floor = [divergences(full.likelihoods, reading.likelihoods) for reading in reworded.values()]
     rows = [_row("full", "reference", full, full, videos)]
+    if again is not None:
+        rows.append(_row("full, again", "control", full, again, videos))
     for name, reading in reworded.items():
         rows.append(_row(name, "reworded", full, reading, videos))
     for name, reading in pruned.items():
@@ -128,6 +133,14 @@ def said(table: pd.DataFrame, alpha: float = 0.05) -> list[str]:
     """One sentence for each pruned run, which claims no more than was shown."""
     floor = table[table.kind == "reworded"].divergence_bits.mean()
     sentences = []
+    for row in table[table.kind == "control"].itertuples():
+        if row.divergence_bits:
+            sentences.append(
+                f"CONTROL FAILED: the full model asked the same again is {row.divergence_bits:.2g} bits from itself; "
+                "no difference of that size means anything."
+            )
+        else:
+            sentences.append("Control: the full model asked the same again gives the same answers, to the last bit.")
     for row in table[table.kind == "pruned"].itertuples():
         times = f", {row.divergence_bits / floor:.1f} times as much" if floor else ""
         shows = (

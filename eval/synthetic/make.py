@@ -1,22 +1,27 @@
 """A benchmark in Video-MME's layout: `python -m eval.synthetic.make --out DIR --split test`.
 
 Videos of under a minute, 5 minutes, 30 minutes and 2 hours; questions with four options, `sub_category` their kind,
-`domain` how long before the end the answer was last to be seen. `eval.run videomme --data DIR` runs it.
+`domain` how long before the end the answer was last to be seen. `eval.run videomme --data DIR` runs it. With `--hard`
+the videos are harder to remember, and only what needs remembering is asked; see `eval.synthetic.hard`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import track
 
+from eval.synthetic.hard import STEPS, Hardness, hard_clip
 from eval.synthetic.quiz import ENDS, KINDS, Question, question
 from eval.synthetic.render import FPS, write_clip
 from eval.synthetic.world import SPLITS, Clip, generator, sample_clip
@@ -52,15 +57,18 @@ class Video:
 
     @property
     def name(self) -> str:
-        """Its file's name, without the ending."""
-        return f"{self.duration.replace(' ', '-')}-{self.clip.look[1]:05d}"
+        """Its file's name, without the ending; no other video has it, of whatever set of one split and seed."""
+        hard = "-hard" if self.clip.restless else ""
+        return f"{self.duration.replace(' ', '-')}{hard}-{self.clip.look[1]:05d}"
 
 
-def video(split: str, seed: int, duration: str, number: int) -> Video:
+def video(split: str, seed: int, duration: str, number: int, hardness: Hardness | None = None) -> Video:
     """Draw one video of a set; its length and its content follow from the arguments alone."""
     place = 100_000 * list(LENGTHS).index(duration) + number
     low, high = LENGTHS[duration]
     seconds = int(generator(split, seed, place, 3).integers(low, high + 1))
+    if hardness is not None:
+        return Video(duration, hard_clip(split, seed, place, seconds, hardness))
     return Video(duration, sample_clip(split, seed, place, seconds))
 
 
@@ -72,10 +80,20 @@ def age(asked: Question, clip: Clip) -> str:
     return next(name for limit, name in AGES if ago < limit)
 
 
-def quiz(made: Video, wanted: int, counts: Counter[str]) -> list[Question]:
-    """Up to so many questions about one video, of the kinds asked least so far; `counts` is brought up to date."""
+def quiz(made: Video, wanted: int, counts: Counter[str], kinds: Sequence[str] | None = None) -> list[Question]:
+    """Up to so many questions about one video, of the kinds asked least so far; `counts` is brought up to date.
+
+    With `kinds` only these are asked, each as often as need be, no sentence twice.
+    """
     clip = made.clip
     asked: list[Question] = []
+    if kinds is not None:
+        for kind, again in sorted(product(kinds, range(wanted)), key=lambda each: (each[1], counts[each[0]])):
+            one = question(clip, kind, generator(clip.split, *clip.look, 17, KINDS.index(kind), again), clip.split)
+            if len(asked) < wanted and one is not None and one.text not in {q.text for q in asked}:
+                asked.append(one)
+        counts.update(q.kind for q in asked)
+        return asked
     for kind in sorted(TASK_TYPES, key=lambda kind: counts[kind]):
         rng = generator(clip.split, *clip.look, 17, KINDS.index(kind))
         if len(asked) < wanted and (one := question(clip, kind, rng, clip.split)):
@@ -91,7 +109,7 @@ def row(made: Video, number: int, asked: Question) -> dict[str, Any]:
         "duration": made.duration,
         "domain": age(asked, made.clip),
         "sub_category": asked.kind,
-        "url": f"synthetic:{made.clip.split}/{made.clip.look[0]}/{made.clip.look[1]}",
+        "url": "synthetic:" + "/".join(map(str, (made.clip.split, *made.clip.look))),
         "videoID": made.name,
         "question_id": f"{made.name}-{number + 1}",
         "task_type": TASK_TYPES[asked.kind],
@@ -99,6 +117,14 @@ def row(made: Video, number: int, asked: Question) -> dict[str, Any]:
         "options": [f"{letter}. {option}" for letter, option in zip("ABCD", asked.options, strict=True)],
         "answer": "ABCD"[asked.options.index(asked.answer)],
     }
+
+
+def stepped(asked: Sequence[Question], rng: np.random.Generator) -> Iterator[tuple[Question, Question]]:
+    """Each question behind another one about the same video, which rests on other moments, where there is one."""
+    for last in asked:
+        others = [one for one in asked if one is not last and not set(one.moments) & set(last.moments)]
+        if others:
+            yield others[int(rng.integers(len(others)))], last
 
 
 def _write(made: Video, folder: Path) -> None:
@@ -111,7 +137,16 @@ def _write(made: Video, folder: Path) -> None:
         part.rename(path)
 
 
-def make(out: Path, split: str, seed: int, numbers: dict[str, int], each: int, workers: int) -> pd.DataFrame:
+def make(
+    out: Path,
+    split: str,
+    seed: int,
+    numbers: dict[str, int],
+    each: int,
+    workers: int,
+    hardness: Hardness | None = None,
+    steps: bool = False,
+) -> pd.DataFrame:
     """Write a set; videos that are there already are kept. Returns the table of questions.
 
     Parameters
@@ -126,12 +161,27 @@ def make(out: Path, split: str, seed: int, numbers: dict[str, int], each: int, w
         Questions a video.
     workers : int
         Processes.
+    hardness : Hardness, optional
+        Makes harder videos.
+    steps : bool
+        Each question stands behind a first one; see `eval.tasks.steps`.
     """
     (out / "videomme").mkdir(parents=True, exist_ok=True)
     (out / "data").mkdir(exist_ok=True)
-    videos = [video(split, seed, duration, n) for duration, number in numbers.items() for n in range(number)]
+    videos = [video(split, seed, duration, n, hardness) for duration, most in numbers.items() for n in range(most)]
     counts: Counter[str] = Counter()
-    rows = [row(made, n, q) for made in videos for n, q in enumerate(quiz(made, each, counts))]
+    kinds = None if hardness is None else hardness.kinds
+    rows = []
+    for made in videos:
+        asked = quiz(made, each, counts, kinds)
+        if not steps:
+            rows += [row(made, n, q) for n, q in enumerate(asked)]
+            continue
+        pairs = stepped(asked, generator(split, *made.clip.look, 19))
+        rows += [
+            {**row(made, n, last), "first_question": first.text, "first_answer": first.answer}
+            for n, (first, last) in enumerate(pairs)
+        ]
     table = pd.DataFrame(rows)
     longest_first = sorted(videos, key=lambda made: -made.clip.seconds)
     with ProcessPoolExecutor(workers) as pool:
@@ -151,11 +201,18 @@ def main(
     long: Annotated[int, typer.Option(min=0, help="Videos of about 30 minutes.")] = 8,
     very_long: Annotated[int, typer.Option(min=0, help="Videos of about 2 hours.")] = 0,
     questions: Annotated[int, typer.Option(min=1, help="Questions a video, at most.")] = 10,
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Videos that are harder to remember; see eval.synthetic.hard.")
+    ] = False,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Hard videos, two questions in one answer, for the task videomme-steps.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render a benchmark in Video-MME's layout, with right answers known by construction."""
     numbers = {"short": short, "medium": medium, "long": long, "very long": very_long}
-    table = make(out, split, seed, numbers, questions, workers)
+    hardness = STEPS if steps else Hardness() if hard else None
+    table = make(out, split, seed, numbers, questions, workers, hardness, steps)
     print(f"{len(table)} questions about {table['videoID'].nunique()} videos in {out}")
 
 

@@ -142,7 +142,7 @@ def each_frame(clip: Clip, fps: int = FPS) -> Iterator[NDArray[np.uint8]]:
     scene: Scene | None = None
     for second in range(clip.seconds):
         if scene is None or second == scene.end:
-            scene = Scene(rng, clip.split, SIDE, second)
+            scene = Scene(rng, clip.split, SIDE, second, clip.restless)
         look = _Look.of(shown[second], clip.split, rng) if second in shown else None
         for number in range(second * fps, (second + 1) * fps):
             drawn = scene.at(number / fps)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import pdrop_video as pv
+from eval.runner.paraphrases import edit_percent
 from eval.stats.noise import Reading
 from eval.synthetic.phrasings import phrasings
 from eval.synthetic.quiz import KINDS, Question
@@ -28,12 +29,16 @@ class Readings:
     videos : list of int
         The clip of each question.
     likelihoods, scores : dict of str to list
-        By name: "full", the pruned models' names, and "wording 1" and so on for the full model in other words.
+        By name: "full", "again" for the full model that watches and is asked the same once more, the pruned models'
+        names, and "wording 1" and so on for the full model in other words, from the least of an edit to the largest.
+    edits : dict of str to list
+        Of each other wording its token edit distance from the first, in per cent.
     """
 
     videos: list[int] = field(default_factory=list)
     likelihoods: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    edits: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def of(self, name: str) -> Reading:
         """One of them."""
@@ -79,11 +84,15 @@ def read(
     readings = Readings()
     for index, path, asked in clips(seed, wanted, split):
         rng = generator(split, seed, index, 11)
-        full = watch(lm, pv.Pyramid(stages=1), path, chunk)
+        full, again = (watch(lm, pv.Pyramid(stages=1), path, chunk) for _ in range(2))
         streams = {name: watch(lm, pyramid, path, chunk) for name, pyramid in pruned.items()}
         for question in asked:
-            put = [("full", full, question.text), *((name, s, question.text) for name, s in streams.items())]
-            put += [(f"wording {i}", full, text) for i, text in enumerate(wordings(question, split, number, rng), 1)]
+            put = [("full", full, question.text), ("again", again, question.text)]
+            put += [(name, stream, question.text) for name, stream in streams.items()]
+            others = [(_edited(lm, question.text, text), text) for text in wordings(question, split, number, rng)]
+            for i, (edit, text) in enumerate(sorted(others), 1):
+                put.append((f"wording {i}", full, text))
+                readings.edits[f"wording {i}"].append(edit)
             words = question.options
             for name, stream, text in put:
                 found = stream.likelihood(text, words)
@@ -91,3 +100,9 @@ def read(
                 readings.scores[name].append(float(words[int(np.argmax(found))] == question.answer))
             readings.videos.append(index)
         yield readings
+
+
+def _edited(lm: pv.VideoLM, first: str, second: str) -> float:
+    """Their token edit distance in per cent, by the model's own tokens."""
+    tokenizer = lm.prompt.tokenizer
+    return edit_percent(*(tokenizer(text, add_special_tokens=False)["input_ids"] for text in (first, second)))

@@ -12,6 +12,8 @@ from eval.synthetic.backgrounds import background
 
 SHORTEST, LONGEST = 8, 40
 """Seconds that a scene lasts before the picture cuts to another one."""
+RESTLESS = 2, 5
+"""The same where a video is restless."""
 DRIFTING, CLUTTERED = 0.35, 0.5
 """How many scenes have a background that drifts, and how many have clutter."""
 UPSCALE = 2
@@ -40,6 +42,8 @@ class Scene:
         Height and width in pixels.
     begin : int
         Second at which it begins.
+    restless : bool
+        It is short, drifts and has clutter.
 
     Attributes
     ----------
@@ -47,13 +51,14 @@ class Scene:
         Second at which it ends.
     """
 
-    def __init__(self, rng: np.random.Generator, split: str, side: int, begin: int) -> None:
+    def __init__(self, rng: np.random.Generator, split: str, side: int, begin: int, restless: bool = False) -> None:
         self._ground, self._side = background(rng, split, side), side
-        self.end = begin + int(rng.integers(SHORTEST, LONGEST + 1))
+        shortest, longest = RESTLESS if restless else (SHORTEST, LONGEST)
+        self.end = begin + int(rng.integers(shortest, longest + 1))
         speed, angle = rng.uniform(0.03, 0.25), rng.uniform(0, 2 * np.pi)
-        drifting = rng.random() < DRIFTING
+        drifting = rng.random() < DRIFTING or restless  # drawn either way
         self._drift = speed * np.array([np.sin(angle), np.cos(angle)]) if drifting else None
-        pieces = int(rng.integers(1, 5)) if rng.random() < CLUTTERED else 0
+        pieces = int(rng.integers(1, 5)) if rng.random() < CLUTTERED or restless else 0
         middle = self._ground.mean((0, 1))
         self._clutter = [self._piece(rng, middle) for _ in range(pieces)]
 

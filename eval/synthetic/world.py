@@ -74,13 +74,17 @@ class Marker:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video of `seconds` seconds; `things` in order of time; `look` seeds fonts, scenes and the codec."""
+    """A video of `seconds` seconds; `things` in order of time; `look` seeds fonts, scenes and the codec.
+
+    `restless` scenes are short, and all of them drift and have clutter.
+    """
 
     split: str
     seconds: int
     things: tuple[Thing, ...]
     marker: Marker | None
     look: tuple[int, ...]
+    restless: bool = False
 
 
 def generator(split: str, *numbers: int) -> np.random.Generator:
@@ -129,12 +133,12 @@ def sample_clip(split: str, seed: int, index: int, seconds: int | None = None, d
     for second in when:
         glyphs = (DIGITS, SHAPES, ICONS)[int(rng.integers(3))]
         glyph = str(rng.choice([g for g in glyphs if not things or g != things[-1].glyph]))
-        x, y = _place(rng, marker)
+        x, y = place(rng, marker)
         things.append(Thing(int(second), glyph, str(rng.choice(COLOURS)), x, y))
     return Clip(split, seconds, tuple(things), marker, (seed, index))
 
 
-def _place(rng: np.random.Generator, marker: Marker | None) -> tuple[float, float]:
+def place(rng: np.random.Generator, marker: Marker | None) -> tuple[float, float]:
     """A centre in [.19, .81]^2 that stays clear of the marker's lane."""
     while True:
         x, y = rng.uniform(0.19, 0.81, 2)

@@ -14,6 +14,7 @@ from .longvideobench import LongVideoBench
 from .mlvu import MLVU, MLVUTest
 from .ovobench import OVOBench
 from .rvs import RVS
+from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
 from .worldsense import WorldSense
@@ -40,6 +41,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "ovobench": OVOBench,
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
+    "videomme-steps": Steps,
 }
 """Every benchmark and variant by its name on the command line: called with the data's folder."""
 

@@ -76,6 +76,8 @@ class Ask:
         The question alone, after which the options' texts are compared when answers are read by likelihood.
     choices : tuple of str
         Those texts, without letters; empty if the question is open.
+    says : tuple of str
+        Where the answer has two steps: what it says first, and what is asked behind that, which `choices` answer.
     """
 
     text: str
@@ -84,6 +86,7 @@ class Ask:
     answer_prefix: str = ""
     cloze: str = ""
     choices: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
 
 
 Dialogue: TypeAlias = Generator[Ask, str, str]

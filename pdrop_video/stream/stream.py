@@ -21,7 +21,9 @@ from ..memory import lasting
 from ..pyramid import Pyramid, Schedule
 from . import session
 from .answer import Answer
-from .asking import AnswerStream, Question, checked_for_asking
+from .answering import AnswerStream
+from .asking import Question, checked_for_asking, checked_for_looking
+from .looking import Decode
 from .sifted import Sifted
 from .turns import keep_turn
 from .watching import Watching
@@ -125,6 +127,7 @@ class VideoStream(Watching):
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
         retrieve: int | None = ...,
+        decode: str | Decode | None = ...,
         answer_prefix: str = ...,
     ) -> Answer: ...
     @overload
@@ -137,6 +140,7 @@ class VideoStream(Watching):
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
         retrieve: int | None = ...,
+        decode: str | Decode | None = ...,
         answer_prefix: str = ...,
     ) -> AnswerStream: ...
     def ask(
@@ -148,6 +152,7 @@ class VideoStream(Watching):
         keep: bool = False,
         pyramid: Pyramid | None = None,
         retrieve: int | None = None,
+        decode: str | Decode | None = None,
         answer_prefix: str = "",
     ) -> Answer | AnswerStream:
         """Answer a question about what was watched so far; the stream stays bit for bit as it was.
@@ -169,6 +174,10 @@ class VideoStream(Watching):
         retrieve : int, optional
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
+        decode : str or Decode, optional
+            What the answer's tokens look at in place of what the question saw: "dstp" looks again at what `pyramid`
+            hides once attention moves there, "fixation" lets a few layers choose for the others; with parameters as
+            "dstp:tau=0.6". `Evidence.again` says what was looked at again, and when.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
 
@@ -183,8 +192,8 @@ class VideoStream(Watching):
         ConfigError
             If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
             in the model's trained range; if a number is below 1; if `pyramid` has a scorer, an allocator or positions,
-            which a question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the
-            budget can't hold the turn.
+            which a question does not use; if archived steps are wanted of a stream without an archive, or something
+            hidden where nothing is; with `keep`, if the budget can't hold the turn.
 
         Notes
         -----
@@ -195,7 +204,7 @@ class VideoStream(Watching):
         checks.switch("stream", stream)
         checks.switch("keep", keep)
         with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, decode=decode)
             if keep:
                 opening = 1 + len(self.lm.prompt.again())  # of the next video
                 self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
@@ -259,23 +268,22 @@ class VideoStream(Watching):
         pyramid: Pyramid | None,
         retrieve: int | None = None,
         options: list[list[int]] | None = None,
+        decode: str | Decode | None = None,
     ) -> Question:
         checks.text("the question", question)
         checks.text("answer_prefix", answer_prefix, empty=True)
-        if retrieve is not None:
-            retrieve = checks.whole("retrieve", retrieve)
-            if self.memory.archive is None:
-                raise ConfigError(
-                    f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
-                )
+        retrieve = None if retrieve is None else checks.whole("retrieve", retrieve)
+        own, archive = self.loop.schedule, self.memory.archive
+        schedule = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))  # of all of it
+        if pyramid is not None:
+            schedule = checked_for_asking(pyramid).resolve(own.num_layers, self.loop.rank_at)
+        looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
+        if retrieve is not None and archive is None:
+            raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")
         if self._state.span is None:
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        own = self.loop.schedule
-        all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
-        schedule = (
-            all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers, self.loop.rank_at)
-        )
-        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0, options)
+        how = answer_prefix, schedule, retrieve or 0, options, looking
+        return Question(self.lm, self._ingest, self._state, question, *how)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""

@@ -1,0 +1,8 @@
+"""`python -m eval.tables NAME`."""
+
+import typer
+
+from eval.tables import main
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
 from pdrop_video.costs.stream import StreamShape, stream_flops
+from pdrop_video.pyramid.scorers import SCORERS, scorer_named
 from pdrop_video.stream.turns import question_ids
 
 from .clock import Clock
@@ -125,7 +126,10 @@ class Metered:
             more = [now - b for now, b in zip(cost.after(left, *piece), held, strict=True)]
             past, ranked = ([n + m for n, m in zip(each, more, strict=True)] for each in (past, ranked))
         firsts = {layer: ranked[layer] for layer in cost.first_of(stages)}
-        flops = filling + cost.asking_flops(past, rows, tokens, firsts)
+        scorer = "relevance" if pyramid is None or pyramid.scorer is None else pyramid.scorer
+        hiding = {i: n for i, n in firsts.items() if past[i] < n and scorer_named(scorer) != SCORERS["relevance"]}
+        asks = rows - self._closing
+        flops = filling + cost.asking_flops(past, rows, tokens, firsts, scorer, hiding, asks)
         if retrieve is not None:  # each layer with an archive makes the question's queries to search by
             flops += sum(2 * rows * self.shape.attention(layer).asking for layer in self.shape.rank_at)
         for option in options:

@@ -69,6 +69,25 @@ def comparable(scores: Tensor, among: Tensor, dtype: torch.dtype) -> Tensor:
     return settled(scores / largest.masked_fill(largest == 0, 1), dtype)
 
 
+def even_grid(sums: Tensor, most: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums whose terms may cancel, rounded to steps that are alike everywhere: binary shares of the most they can be.
+
+    Where terms cancel, what is left is as noisy as they are, and `settled`, whose steps are as small as a number is,
+    would tell such noise apart.
+
+    Parameters
+    ----------
+    sums : Tensor [..., rows]
+    most : Tensor [..., 1]
+        What their terms come to without their signs.
+    dtype : torch.dtype
+        As for `settled`, which has as many digits for the largest of them.
+    """
+    sums, most = exactly(sums), exactly(most)
+    steps = 2.0 ** _BITS.get(dtype, _BITS[torch.float32])
+    return (sums / most.masked_fill(most == 0, 1) * steps).round() / steps * most
+
+
 def unlike(cosine: Tensor, dtype: torch.dtype) -> Tensor:
     """1 - cosine, and 0 where states of a type can't tell it from 0.
 

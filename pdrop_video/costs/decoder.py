@@ -232,6 +232,14 @@ def ranking_flops(
     return size.attention() if method.uses_probe else 0
 
 
+def remembered_flops(shape: DecoderShape, layer: int, rows: int, past: int, probes: int, scorer: str | Scorer) -> int:
+    """FLOPs of a question's ranking of `past` columns by a scorer of its own; `probes` of its `rows` ask."""
+    method, size = scorer_named(scorer), shape.attention(layer).ranking(rows, past, probes, 0)
+    if (said := getattr(method, "remembered_flops", None)) is not None:
+        return said(size)
+    return size.attention()
+
+
 def logits_flops(shape: DecoderShape, rows: int = 1) -> int:
     """FLOPs of so many rows' logits."""
     return 2 * rows * shape.hidden * shape.vocabulary

@@ -16,11 +16,11 @@ from ..errors import ConfigError, StreamError
 from ..memory import lasting
 from ..pyramid import Pyramid, Schedule
 from ..pyramid.allocators import ALLOCATORS, allocator_named
-from ..pyramid.scorers import SCORERS, scorer_named
+from ..pyramid.scorers import SCORERS, Asker, scorer_named
 from .answer import Answer, Evidence, Timings
 from .decode import greedy
 from .ingest import Ingestor
-from .passage import AskingPassage, Attended
+from .passage import Asked, AskingPassage, Attended
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
@@ -30,8 +30,8 @@ from .turnstile import StreamAccess
 def checked_for_asking(pyramid: Pyramid) -> Pyramid:
     """The same pyramid, if it says no more than what a question goes by: where its stages end, and their ratios.
 
-    A question ranks what is remembered by its own attention and knows no frames of a chunk, so that another scorer, an
-    allocator or new positions would change nothing.
+    A question ranks what is remembered by its own attention, or by a scorer that can rank columns (`Asker`), and knows
+    no frames of a chunk, so that another scorer, an allocator or new positions would change nothing.
 
     Raises
     ------
@@ -40,8 +40,9 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
     """
     if not isinstance(pyramid, Pyramid):
         raise ConfigError(f"the pyramid of a question is {pyramid!r}; expected a Pyramid, or None to attend to all.")
+    scorer = SCORERS["relevance"] if pyramid.scorer is None else scorer_named(pyramid.scorer)
     unused = {
-        "scorer": pyramid.scorer is not None and scorer_named(pyramid.scorer) != SCORERS["relevance"],
+        "scorer": scorer != SCORERS["relevance"] and not isinstance(scorer, Asker),
         "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
         "positions": pyramid.positions != "original",
         "sound": pyramid.sound is not None,
@@ -74,6 +75,8 @@ class Question:
         How many archived steps of time each layer gets back.
     options : list of list of int
         Token ids of the answers whose likelihood will be asked for.
+    scorer : Asker, optional
+        What ranks by that schedule; by default the attention of the question's last row.
 
     Raises
     ------
@@ -91,9 +94,10 @@ class Question:
         schedule: Schedule,
         retrieve: int = 0,
         options: list[list[int]] | None = None,
+        scorer: Asker | None = None,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
-        self.retrieve, self.options = retrieve, options or []
+        self.scorer, self.retrieve, self.options = scorer, retrieve, options or []
         self.answer_prefix = answer_prefix
         self.ids = question_ids(lm, origin, text, answer_prefix)
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
@@ -121,7 +125,9 @@ class Question:
             self.kept = tuple(0 if at is None else int(cache.tables[at].pictured.sum()) for at in anchors)
             cache.widen(ingest.trained)
             ahead = ingest.room_for_text(state, self.tokens)
-            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve)
+            asks = len(self.ids) - len(self.origin.answered or ())
+            asked = None if self.scorer is None else Asked(self.scorer, asks, ingest.loop.decoder)
+            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, asked)
             hidden = ingest.text(state, question_rows(self.lm, ingest, state, self.ids), passage)
             self.evidence = tuple(_evidence(each, state.told_times(each.table.seconds)) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]

@@ -16,8 +16,9 @@ from ..common.ties import comparable
 from ..memory import Ahead, StreamCache, TokenTable
 from ..memory.evictors.base import lexicographic
 from ..pyramid import Rows, Schedule
+from ..pyramid.decoder import Decoder
 from ..pyramid.heads import Rope, attention_of, held_keys, normed, per_head, project
-from ..pyramid.rank import attention_weights
+from ..pyramid.scorers import Asker, Remembered
 
 
 class MemoryPassage:
@@ -69,6 +70,24 @@ class MemoryPassage:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Who ranks what is remembered, where it is not the attention of the question's last row.
+
+    Attributes
+    ----------
+    scorer : Asker
+    rows : int
+        How many of the rows that enter ask, the last ones.
+    decoder : Decoder
+        Un-rotates keys.
+    """
+
+    scorer: Asker
+    rows: int
+    decoder: Decoder
+
+
+@dataclass(frozen=True, slots=True)
 class Attended:
     """What an answer rested on in one stage.
 
@@ -91,7 +110,9 @@ class AskingPassage(MemoryPassage):
     tokens that the question's last token attends to most stay, int(n * ratio_s) of them, where n is what the first
     layer remembers. A layer that remembers no more than that drops nothing, and a ratio of 1 never does. Layers that
     remember the same tokens follow the first of them; others rank their own. With a boundary at 0 stage 0 has no
-    layers, and attended to nothing.
+    layers, and attended to nothing. With `asked` another scorer says which stay; one that ranks once does so in the
+    first layer that has something to hide, and in others a token has the score that it had there, the least one if it
+    was not remembered there.
 
     Parameters
     ----------
@@ -104,13 +125,23 @@ class AskingPassage(MemoryPassage):
     retrieve : int
         How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
         like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
+    asked : Asked, optional
+        What ranks; by default the attention of the last row.
 
     Layers with a window or a state are left to themselves, and a stage without others attended to nothing.
     """
 
-    def __init__(self, cache: StreamCache, schedule: Schedule, ahead: Ahead | None = None, retrieve: int = 0) -> None:
+    def __init__(
+        self,
+        cache: StreamCache,
+        schedule: Schedule,
+        ahead: Ahead | None = None,
+        retrieve: int = 0,
+        asked: Asked | None = None,
+    ) -> None:
         super().__init__(cache)
-        self.schedule, self.ahead, self.retrieve = schedule, ahead, retrieve
+        self.schedule, self.ahead, self.retrieve, self.asked = schedule, ahead, retrieve, asked
+        self._once: tuple[Tensor, Tensor] | None = None  # numbers of tokens, ascending, and their scores
         self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
         self._attended: dict[int, Attended] = {}
         self._target: tuple[int, ...] = ()
@@ -144,8 +175,15 @@ class AskingPassage(MemoryPassage):
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
-            weight = self._weights(layer, module, rows, rope(), lent) if first or gone > 0 else None
-            stay = None if weight is None or gone <= 0 else _narrow(weight, table, gone, rows.hidden.dtype)
+            weight = stay = None
+            if first or gone > 0:
+                memory = self._remembered(layer, module, rows, rope(), lent)
+                if first or self.asked is None:
+                    weight = memory.attention(1)[0]
+                if gone > 0:
+                    scores = weight if self.asked is None else self._scores(self.asked.scorer, memory, table)
+                    assert scores is not None
+                    stay = _narrow(scores, table, gone, rows.hidden.dtype)
             self._decided[key] = stay, weight, table
         stay, weight, _ = self._decided[key]
         if stay is not None:
@@ -162,14 +200,34 @@ class AskingPassage(MemoryPassage):
         if (found := self.cache.archive.recall(layer, asked, self.retrieve)) is not None:
             self.cache.bring_back(layer, found, self.ahead)
 
-    def _weights(
+    def _remembered(
         self, layer: int, module: Any, rows: Rows, rope: Rope | None, lent: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        """What the last row attends to among the columns held [columns]."""
-        last = torch.full((1, 1), rows.hidden.shape[1] - 1, device=rows.hidden.device)
-        keys, held = held_keys(module, self.cache, layer), self.cache.lengths()[layer]
+    ) -> Remembered:
+        """What the layer holds, and who asks."""
+        keys, table = held_keys(module, self.cache, layer), self.cache.tables[layer]
+
+        def bare() -> Tensor:
+            assert self.asked is not None
+            assert keys is not None
+            return self.asked.decoder.bare(layer, keys[0], table.now)[None]
+
+        count = 1 if self.asked is None else self.asked.rows
         own = None if lent is None else lent[0]
-        return attention_weights(module, rows.hidden, rope, last, past_keys=keys, lent=own)[0, :held]
+        return Remembered(module, rows.hidden, rope, count, keys, table.visual, bare, own)
+
+    def _scores(self, scorer: Asker, memory: Remembered, table: TokenTable) -> Tensor:
+        """By another scorer [columns]."""
+        if not getattr(scorer, "once", False):
+            return scorer.remembered(memory)
+        if self._once is None:
+            scores = scorer.remembered(memory)
+            order = table.index.argsort()
+            scores = comparable(scores, table.visual, memory.hidden.dtype)
+            self._once = table.index[order], scores[order]
+            return scores
+        numbers, scores = self._once
+        at = torch.searchsorted(numbers, table.index).clamp(max=len(numbers) - 1)
+        return scores[at].masked_fill(numbers[at] != table.index, -2)  # shares of the largest are from -1
 
 
 def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Tensor:

@@ -22,6 +22,7 @@ from ..pyramid import Pyramid, Schedule
 from . import session
 from .answer import Answer
 from .asking import AnswerStream, Question, checked_for_asking
+from .limits import asking_by, fixed_rope
 from .sifted import Sifted
 from .turns import keep_turn
 from .watching import Watching
@@ -164,8 +165,9 @@ class VideoStream(Watching):
             Frames pushed afterwards are a new turn's video.
         pyramid : Pyramid, optional
             Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
-            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks. None
-            attends to all that is remembered.
+            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks, or a
+            scorer that can rank what is remembered ("relevance_max", "text_mean", "hawk"). None attends to all that is
+            remembered.
         retrieve : int, optional
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
@@ -182,9 +184,9 @@ class VideoStream(Watching):
             If no frame was pushed yet.
         ConfigError
             If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
-            in the model's trained range; if a number is below 1; if `pyramid` has a scorer, an allocator or positions,
-            which a question does not use; if `retrieve` is given to a stream without an archive; with `keep`, if the
-            budget can't hold the turn.
+            in the model's trained range; if a number is below 1; if `pyramid` has another scorer, an allocator or
+            positions, which a question does not use; if `retrieve` is given to a stream without an archive; with
+            `keep`, if the budget can't hold the turn.
 
         Notes
         -----
@@ -272,10 +274,11 @@ class VideoStream(Watching):
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
         own = self.loop.schedule
         all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
-        schedule = (
-            all_of_it if pyramid is None else checked_for_asking(pyramid).resolve(own.num_layers, self.loop.rank_at)
-        )
-        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, retrieve or 0, options)
+        schedule, scorer = all_of_it, None
+        if pyramid is not None:
+            schedule, scorer = asking_by(checked_for_asking(pyramid), self.loop, fixed_rope(self.lm.model))
+        how = dict(retrieve=retrieve or 0, options=options, scorer=scorer)
+        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, **how)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ from rich.markup import escape
 
 import pdrop_video as pv
 
-from ..common.atomic import replacing
 from ..search.heads import calibrate
 from ..search.search import Clip
 from ..video.address import Address
@@ -63,10 +61,7 @@ def hawk(
             ERRORS.print(f"{done} of {of} heads", highlight=False)
 
         found = calibrate(lm, clips, watch)
-        said = {"weights": found.weights, "divergence": found.divergence, "model": lm.name}
-        said |= {"layer": 0, "videos": [clip.name for clip in clips], "questions": question}
-        with replacing(out) as part:
-            Path(part).write_text(json.dumps({"hawk": said}, indent=1) + "\n", encoding="utf-8")
+        found.save(out, model=lm.name, videos=[clip.name for clip in clips], questions=question)
     best = sorted(range(len(found.weights)), key=lambda head: -found.weights[head])[:5]
     CONSOLE.print(f"the heaviest heads: {', '.join(f'{head} ({found.weights[head]:.3f})' for head in best)}")
     CONSOLE.print(f"written to {escape(str(out))}", highlight=False, soft_wrap=True)

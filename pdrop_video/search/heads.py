@@ -5,14 +5,18 @@ Knows streams and the first layer's heads. Refuses to know right answers: no lab
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..common import checks
+from ..common.atomic import replacing
 from ..errors import ConfigError
 from ..pyramid import LayerLoop, Pyramid
 from ..pyramid.heads import attention_of, query_heads
@@ -36,6 +40,21 @@ class Heads:
 
     weights: tuple[float, ...]
     divergence: tuple[tuple[float, ...], ...]
+
+    def save(self, path: str | os.PathLike[str], **notes: Any) -> None:
+        """Write them to a JSON file that `Hawk` reads, with JSON-ready notes beside them. It appears in one step.
+
+        Raises
+        ------
+        ConfigError
+            If the file can't be written.
+        """
+        name, said = checks.shown(checks.path("path", path)), {"hawk": {**notes, "layer": 0, **asdict(self)}}
+        try:
+            with replacing(path) as part:
+                Path(part).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{name} can't be written ({error.strerror}); choose a file that can.") from error
 
 
 def head_weights(base: Sequence[float], ablated: Sequence[Sequence[float]]) -> tuple[float, ...]:
@@ -107,10 +126,8 @@ def calibrate(lm: VideoLM, clips: Sequence[Clip], watch: Callable[[int, int], No
     clips = checks.several("clips", clips, lambda name, clip: checks.instance(name, clip, Clip, "Clip(...)"))
     if not clips:
         raise ConfigError("no clip was given; expected one or more.")
-    loop = LayerLoop(
-        lm.model.get_decoder(), Pyramid(layers=(0,), ratios=(1.0,), scorer="hawk")
-    )  # refuses where it must
-    layer = loop.text.layers[0]
+    refusing = Pyramid(layers=(0,), ratios=(1.0,), scorer="hawk")
+    layer = LayerLoop(lm.model.get_decoder(), refusing).text.layers[0]
     count = query_heads(attention_of(layer))
     judges = [Judge(lm, [clip]) for clip in clips]
     lost = []

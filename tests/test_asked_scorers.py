@@ -183,3 +183,27 @@ def test_nothing_of_such_a_question_is_left() -> None:
     first = stream.next_logits(QUESTION, pyramid=pyramid)
     assert not torch.equal(first, before) and torch.equal(stream.next_logits(QUESTION), before)
     assert torch.equal(stream.fork().next_logits(QUESTION, pyramid=pyramid), first)
+
+
+def test_what_the_first_layer_did_not_remember_goes_first() -> None:
+    """Layers remember other tokens, and get others back: each keeps its share, and of what layer 0 has, the same."""
+    lm = build("qwen2_5_vl")
+    stream = lm.stream(EVERYTHING, pv.Memory(tokens=60, evictor="infinipot_v", archive=10**7))
+    for i in range(8):
+        stream.push(video(4, seed=i), [4.0 * i + j for j in range(4)])
+    question = stream._asked(QUESTION, "", pv.Pyramid(layers=(0,), ratios=(0.3,), scorer="hawk"), 2)
+    question.prefill()
+    question.close()
+    cache, parts = question.state.cache, []
+    first = set(cache.tables[0].index[cache.tables[0].visual].tolist())
+    target = int(len(first) * 0.3)
+    for layer, (table, shown) in enumerate(zip(cache.tables, shown_to(cache), strict=True)):
+        held, kept = (set(each.index[each.visual].tolist()) for each in (table, shown))
+        assert len(kept) == target
+        parts.append((held, kept))
+        if layer:
+            common = held & first
+            assert kept <= common or common <= kept  # who is unknown to layer 0 comes behind
+            best_of_first = parts[0][1] & held
+            assert best_of_first <= kept  # a token that layer 0 keeps stays wherever it is remembered
+    assert any(held != first for held, _ in parts)

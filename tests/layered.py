@@ -70,9 +70,14 @@ def entering(lm: VideoLM, inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tenso
 
 @torch.no_grad()
 def layered_forward(
-    lm: VideoLM, inputs: dict[str, Any], record: Record, prefix: int, shown: list[Tensor] | None = None
+    lm: VideoLM,
+    inputs: dict[str, Any],
+    record: Record,
+    prefix: int,
+    shown: list[Tensor] | None = None,
+    answer: list[list[Tensor]] | None = None,
 ) -> Tensor:
-    """Logits of the last token, each layer run on what reached it.
+    """Logits of the last token, or of those of an answer, each layer run on what reached it.
 
     Parameters
     ----------
@@ -84,13 +89,18 @@ def layered_forward(
         Tokens up to the video.
     shown : list of Tensor, optional
         By layer, what the question attends to; all that is held by default.
+    answer : list of list of Tensor, optional
+        By token, of the last ones, and layer what they attend to in place of that.
     """
     text, (hidden, positions, beside) = lm.model.get_decoder(), entering(lm, inputs)
     config = lm.model.config.get_text_config()
     visual = inputs["input_ids"][0] == lm.model.config.video_token_id
     frame = (visual & ~visual.roll(1)).cumsum(0).masked_fill(~visual, -1)
-    hidden = layered_stack(text, hidden, positions, record, prefix, frame=frame, beside=beside, shown=shown)
-    logits = lm.model.get_output_embeddings()(text.norm(hidden[:, -1:]))[0, 0] * getattr(config, "output_multiplier", 1)
+    how: dict[str, Any] = dict(frame=frame, beside=beside, shown=shown, answer=answer)
+    hidden = layered_stack(text, hidden, positions, record, prefix, **how)
+    last = hidden[:, -1:] if answer is None else hidden[:, -len(answer) :]
+    logits = lm.model.get_output_embeddings()(text.norm(last))[0] * getattr(config, "output_multiplier", 1)
+    logits = logits[0] if answer is None else logits
     cap = getattr(config, "final_logit_softcapping", None)
     return logits if cap is None else cap * (logits / cap).tanh()
 
@@ -105,6 +115,7 @@ def layered_stack(
     frame: Tensor | None = None,
     beside: Tensor | None = None,
     shown: list[Tensor] | None = None,
+    answer: list[list[Tensor]] | None = None,
     marks: Tensor | None = None,
     deepstack: list[Tensor] | None = None,
 ) -> Tensor:
@@ -136,6 +147,9 @@ def layered_stack(
                     held[done:end, holds[i]] = True
                     done = end
                 held[done:, shown[i]] = True
+                for row, sees in enumerate(answer or [], start=total - len(answer or [])):
+                    held[row, :done] = False
+                    held[row, sees[i]] = True
                 held[done:, done:] = True
                 seen &= held | torch.eye(total, dtype=torch.bool)
             else:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import PDropError
 from ..stream.answer import Answer
-from ..stream.asking import AnswerStream
+from ..stream.answering import AnswerStream
 from ..stream.lm import VideoLM
 from ..stream.stream import VideoStream
 from ..video import FrameChunk

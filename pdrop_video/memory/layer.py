@@ -135,6 +135,12 @@ class KeyValueLayer(DynamicLayer):
         self._since = self.columns.length if since is None else since
         self.shown, self._gathered = columns, None
 
+    def whole(self) -> KeyValueLayer:
+        """The same columns with nothing hidden, for a look; what comes later is appended to this layer."""
+        twin = self.fork()
+        twin.show(None)
+        return twin
+
     def _seen(self) -> Columns:
         if self.shown is None:
             return self.columns

@@ -161,9 +161,15 @@ def project(attention: Any, rows: Tensor, which: str, rope: Rope | None) -> Tens
 
 def held_keys(layer: Any, cache: Cache | None, i: int) -> Tensor | None:
     """Keys (after RoPE) that decoder layer `i` already holds [batch, kv_heads, past, head_dim], as it asks them."""
-    if cache is None or not cache.get_seq_length(i):
-        return None
-    held: Any = cache.layers[i]
+    return None if cache is None or not cache.get_seq_length(i) else keys_in(layer, cache.layers[i])
+
+
+def keys_in(layer: Any, held: Any) -> Tensor:
+    """Keys (after RoPE) in what a decoder layer's cache holds [batch, kv_heads, past, head_dim], as it asks them."""
     if not is_latent(attention := attention_of(layer)):
-        return held.keys
-    return attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))[0]
+        keys: Tensor = held.keys
+        return keys
+    expanded: Tensor = attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))[
+        0
+    ]
+    return expanded

@@ -1,7 +1,7 @@
 """One stream: push, ask, turns, feed, save. The rooms below know one step of the way each; this one knows them all."""
 
 from .answer import Answer, Evidence, Fed, Pushed, Status, Timings
-from .asking import AnswerStream
+from .answering import AnswerStream
 from .feed import Feed
 from .lm import VideoLM, load
 from .recipe import Recipe

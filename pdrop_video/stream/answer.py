@@ -32,6 +32,35 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What some layers of a stage looked at again while the answer was generated; see ``VideoStream.ask(decode=...)``.
+
+    Attributes
+    ----------
+    token : int
+        The number in `Answer.token_ids` of the token that attended elsewhere.
+    first, last : int
+        The first and the last token that saw what follows.
+    layers : tuple of int
+        The decoder layers, counted from 0, in which it was seen.
+    seconds : tuple of float
+        The time of each step of which something was seen that had been hidden, in order.
+    tokens : tuple of int
+        How many visual tokens of it: columns of each of these layers.
+    weight : tuple of float
+        How much `token` attended to them, summed over the step, in the first of these layers.
+    """
+
+    token: int
+    first: int
+    last: int
+    layers: tuple[int, ...]
+    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    weight: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What an answer rested on in one stage of the model: the steps of time that it attended to, in order.
 
@@ -44,11 +73,14 @@ class Evidence:
     weight : tuple of float
         How much the question's last token attended to them, summed over the step, in the stage's first layer. What is
         missing to 1 went to text.
+    again : tuple of Again
+        What was looked at later, of what had been hidden from the question, in the order of tokens.
     """
 
     seconds: tuple[float, ...]
     tokens: tuple[int, ...]
     weight: tuple[float, ...]
+    again: tuple[Again, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

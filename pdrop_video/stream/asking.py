@@ -5,26 +5,29 @@ Knows the prompt, the fork and the decoding. Refuses to know how the stream got 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
-from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, StreamError
+from ..common.checks import shown
+from ..common.kinds import LayerKind
+from ..errors import ConfigError
 from ..memory import lasting
 from ..pyramid import Pyramid, Schedule
 from ..pyramid.allocators import ALLOCATORS, allocator_named
 from ..pyramid.scorers import SCORERS, Asker, scorer_named
-from .answer import Answer, Evidence, Timings
+from .answer import Again, Answer, Timings
 from .decode import greedy
+from .evidence import again_of, evidence_of
 from .ingest import Ingestor
-from .passage import Asked, AskingPassage, Attended
+from .looking import Decode, Gaze, decode_named
+from .passage import AnsweringPassage, Asked, AskingPassage
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
-from .turnstile import StreamAccess
 
 
 def checked_for_asking(pyramid: Pyramid) -> Pyramid:
@@ -56,6 +59,32 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
     return pyramid
 
 
+def checked_for_looking(
+    decode: str | Decode, schedule: Schedule, kinds: Sequence[LayerKind], archive: int | None
+) -> Decode:
+    """A method by its name or itself, if what it looks for can be there.
+
+    Raises
+    ------
+    ConfigError
+        If none of that name is listed, the layers do not suit it, it wants archived steps of a stream without an
+        archive, or it looks at what the question hides and that hides nothing.
+    """
+    looking = decode_named(decode)
+    looking.check(kinds)
+    if looking.reserve and archive is None:
+        raise ConfigError(
+            f"decode={shown(decode)} with reserve={looking.reserve}: this stream has no archive; open it with "
+            "Memory(archive=BYTES)."
+        )
+    if looking.uses_hidden and not looking.reserve and all(ratio == 1 for ratio in schedule.ratios):
+        raise ConfigError(
+            f"decode={shown(decode)} looks again at what the question hides, which is nothing; give the question a "
+            "pyramid, such as pyramid=Pyramid(ratios=(0.5, 0.25)), or the method a reserve of archived steps."
+        )
+    return looking
+
+
 class Question:
     """A question being asked; nothing of it reaches the stream.
 
@@ -75,6 +104,8 @@ class Question:
         How many archived steps of time each layer gets back.
     options : list of list of int
         Token ids of the answers whose likelihood will be asked for.
+    looking : Decode, optional
+        Which columns the answer's tokens see; by default those that the question saw.
     scorer : Asker, optional
         What ranks by that schedule; by default the attention of the question's last row.
 
@@ -94,11 +125,15 @@ class Question:
         schedule: Schedule,
         retrieve: int = 0,
         options: list[list[int]] | None = None,
+        looking: Decode | None = None,
         scorer: Asker | None = None,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
         self.scorer, self.retrieve, self.options = scorer, retrieve, options or []
-        self.answer_prefix = answer_prefix
+        self.answer_prefix, self.looking = answer_prefix, looking
+        self.gaze: Gaze | None = None
+        self.again: list[tuple[int, Again]] = []
+        self.fed = 0
         self.ids = question_ids(lm, origin, text, answer_prefix)
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
         ingest.reach.check_question(origin, self.tokens + max((len(option) - 1 for option in self.options), default=0))
@@ -125,11 +160,14 @@ class Question:
             self.kept = tuple(0 if at is None else int(cache.tables[at].pictured.sum()) for at in anchors)
             cache.widen(ingest.trained)
             ahead = ingest.room_for_text(state, self.tokens)
+            reserve = 0
+            if self.looking is not None:
+                self.gaze, reserve = self.looking(cache), self.looking.reserve
             asks = len(self.ids) - len(self.origin.answered or ())
             asked = None if self.scorer is None else Asked(self.scorer, asks, ingest.loop.decoder)
-            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, asked)
+            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve, asked)
             hidden = ingest.text(state, question_rows(self.lm, ingest, state, self.ids), passage)
-            self.evidence = tuple(_evidence(each, state.told_times(each.table.seconds)) for each in passage.attended)
+            self.evidence = tuple(evidence_of(each, state) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
 
     def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
@@ -149,6 +187,9 @@ class Question:
             pieces.append(piece)
             yield piece
         assert state.span is not None
+        again = [(stage, replace(look, last=min(look.last, self.fed - 1))) for stage, look in self.again]
+        again = [(stage, look) for stage, look in again if look.first <= look.last]  # somebody saw it
+        evidence = (replace(e, again=tuple(a for s, a in again if s == i)) for i, e in enumerate(self.evidence))
         yield Answer(
             question=self.text,
             text="".join(pieces).strip(),
@@ -160,7 +201,7 @@ class Question:
             kept=self.kept,
             cache_tokens=self.cache_tokens,
             cache_bytes=self.cache_bytes,
-            evidence=self.evidence,
+            evidence=tuple(evidence),
             timings=Timings(state.push_seconds, first, perf_counter() - self.began - first),
         )
 
@@ -188,99 +229,13 @@ class Question:
         return tuple(torch.stack(means).tolist())
 
     def _advance(self, ids: list[int]) -> Tensor | None:
+        state, gaze = self.state, self.gaze
         with lasting():
-            if not self.ingest.go_on(self.state, len(ids)):
+            if not self.ingest.go_on(state, len(ids)):
                 return None
-            return self.ingest.logits(self.ingest.text(self.state, self.lm.adapter.rows(ids))[-1:])[0]
-
-
-class AnswerStream:
-    """Iterate over the pieces of an answer's text while it is being generated; `answer` holds it all afterwards.
-
-    Each token takes a turn of its own at the model, and between two of them nothing is held: the stream watches on, and
-    other streams do, however long the reader takes.
-
-    Parameters
-    ----------
-    access : StreamAccess
-        Of the stream that was asked.
-    pieces : generator
-        Of pieces of text, one a token, then the `Answer`.
-    keep : callable, optional
-        Gets the answer once it is complete, outside of any turn.
-
-    Attributes
-    ----------
-    answer : Answer or None
-        None until the iteration is through.
-    """
-
-    def __init__(
-        self,
-        access: StreamAccess,
-        pieces: Generator[str | Answer, None, None],
-        keep: Callable[[Answer], None] | None = None,
-    ) -> None:
-        self._access, self._pieces, self._keep = access, pieces, keep
-        self.answer: Answer | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while self.answer is None:
-            with self._access.turn():
-                piece = next(self._pieces)
-                if isinstance(piece, Answer):
-                    self._pieces.close()
-            if isinstance(piece, Answer):
-                keep, self._keep = self._keep, None
-                if keep is not None:
-                    keep(piece)
-                self.answer = piece
-            elif piece:
-                return piece
-        raise StopIteration
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise StreamError(
-            "an answer that is being generated can't be copied or pickled; ask the stream again, or a fork of it. The "
-            "whole `Answer`, which finish returns, can."
-        )
-
-    def finish(self) -> Answer:
-        """Generate what is left and return the whole answer.
-
-        Raises
-        ------
-        StreamError
-            If the answer was closed, or failed, before its end; or if its stream was closed.
-        """
-        for _ in self:
-            pass
-        if self.answer is None:
-            raise StreamError("this answer was closed, or failed, before its end; ask again.")
-        return self.answer
-
-    def close(self) -> None:
-        """Stop generating and give the room behind the stream's memory back. Forgetting the answer does so too."""
-        with self._access.turnstile:
-            self.end()
-
-    def end(self) -> None:
-        """The same, called within a turn."""
-        self._keep = None
-        self._pieces.close()
-
-
-def _evidence(attended: Attended, times: Tensor) -> Evidence:
-    """By steps of time, on the host; `times` [tokens] are the table's seconds."""
-    table, weight = attended.table, attended.weight
-    sums: dict[int, list[Any]] = {}
-    columns = (table.step, times, table.visual, weight)
-    for step, seconds, visual, share in zip(*(column.tolist() for column in columns), strict=True):
-        if visual:
-            entry = sums.setdefault(step, [seconds, 0, 0.0])
-            entry[1], entry[2] = entry[1] + 1, entry[2] + share
-    seconds, tokens, weights = zip(*sums.values(), strict=True) if sums else ((), (), ())
-    return Evidence(seconds, tokens, weights)
+            passage = None if gaze is None else AnsweringPassage(state.cache, gaze)
+            logits = self.ingest.logits(self.ingest.text(state, self.lm.adapter.rows(ids), passage)[-1:])[0]
+            self.fed += len(ids)
+            if gaze is not None:
+                self.again += [(glance.stage, again_of(glance, state)) for glance in gaze.after()]
+            return logits

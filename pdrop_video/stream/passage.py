@@ -6,7 +6,7 @@ Knows the cache and the ranking of its columns. Refuses to know models' families
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ..common.ties import comparable
 from ..memory import Ahead, StreamCache, TokenTable
-from ..memory.evictors.base import lexicographic
 from ..pyramid import Rows, Schedule
 from ..pyramid.decoder import Decoder
 from ..pyramid.heads import Rope, attention_of, held_keys, normed, per_head, project
 from ..pyramid.scorers import Asker, Remembered
+from .looking import Gaze, Row
+from .looking.base import narrow
 
 
 class MemoryPassage:
@@ -121,10 +122,14 @@ class AskingPassage(MemoryPassage):
     schedule : Schedule
         Whose stages and ratios; one stage drops nothing.
     ahead : Ahead, optional
-        Where the question and its answer stand; with `retrieve`.
+        Where the question and its answer stand; with `retrieve` or `reserve`.
     retrieve : int
         How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
         like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
+    gaze : Gaze, optional
+        What the answer will look at, which is told what the question left.
+    reserve : int
+        How many more archived steps, the next most like it, each layer gets back hidden.
     asked : Asked, optional
         What ranks; by default the attention of the last row.
 
@@ -137,10 +142,13 @@ class AskingPassage(MemoryPassage):
         schedule: Schedule,
         ahead: Ahead | None = None,
         retrieve: int = 0,
+        gaze: Gaze | None = None,
+        reserve: int = 0,
         asked: Asked | None = None,
     ) -> None:
         super().__init__(cache)
-        self.schedule, self.ahead, self.retrieve, self.asked = schedule, ahead, retrieve, asked
+        self.schedule, self.ahead, self.retrieve, self.gaze, self.reserve = schedule, ahead, retrieve, gaze, reserve
+        self.by = asked
         self._once: tuple[Tensor, Tensor] | None = None  # numbers of tokens, ascending, and their scores
         self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
         self._attended: dict[int, Attended] = {}
@@ -165,73 +173,103 @@ class AskingPassage(MemoryPassage):
         """Bring back what this layer may need, hide what it need not attend to, and note what it does."""
         if not self.cache.kinds[layer].ranks:
             return
-        if self.retrieve:
-            self._bring_back(layer, module, rows)
+        row = Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0])
+        open_ = None  # all columns, but for what is held in reserve
+        if self.retrieve or self.reserve:
+            open_ = self._bring_back(row)
+            row = replace(row, rope=rope())  # positions may have moved
+        table = self.cache.tables[layer] if open_ is None else self.cache.tables[layer].take(open_)
         if layer == self.cache.anchor:
-            self._target = self.schedule.counts(int(self.cache.tables[layer].visual.sum()))
-        stage, table = self.schedule.stage(layer), self.cache.tables[layer]
+            self._target = self.schedule.counts(int(table.visual.sum()))
+        stage = self.schedule.stage(layer)
         first = layer == self._first[stage]
-        key = id(table), stage
+        key = id(self.cache.tables[layer]), stage
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
             weight = stay = None
             if first or gone > 0:
-                memory = self._remembered(layer, module, rows, rope(), lent)
-                if first or self.asked is None:
-                    weight = memory.attention(1)[0]
+                keys = held_keys(module, self.cache, layer)
+                weight = row.attends_to_all(keys, len(table)) if first or self.by is None else None
                 if gone > 0:
-                    scores = weight if self.asked is None else self._scores(self.asked.scorer, memory, table)
+                    scores = weight if self.by is None else self._scores(self.by, row, keys, table)
                     assert scores is not None
-                    stay = _narrow(scores, table, gone, rows.hidden.dtype)
-            self._decided[key] = stay, weight, table
+                    stay = narrow(scores, table, gone, rows.hidden.dtype)
+            self._decided[key] = stay, weight, self.cache.tables[layer]
         stay, weight, _ = self._decided[key]
-        if stay is not None:
-            self.cache.layers[layer].show(stay)
         if first:
             assert weight is not None
             order = table.index.argsort() if stay is None else stay[table.index[stay].argsort()]
             self._attended[stage] = Attended(table.take(order), weight[order])
+        if open_ is not None:
+            stay = open_ if stay is None else open_[stay]
+        if stay is not None:
+            self.cache.layers[layer].show(stay)
+        if self.gaze is not None:
+            self.gaze.asked(row, stage, stay)
 
-    def _bring_back(self, layer: int, module: Any, rows: Rows) -> None:
-        assert self.cache.archive is not None
+    def _bring_back(self, row: Row) -> Tensor | None:
+        """The columns that the question may attend to, ascending; None for all. The others are shown no more."""
+        archive, layer = self.cache.archive, row.layer
+        assert archive is not None
         assert self.ahead is not None
-        asked = per_head(attention_of(module), normed(module, rows.hidden), "q")[0].mean(1)
-        if (found := self.cache.archive.recall(layer, asked, self.retrieve)) is not None:
-            self.cache.bring_back(layer, found, self.ahead)
+        asked = per_head(attention_of(row.module), normed(row.module, row.hidden), "q")[0].mean(1)
+        found = archive.recall(layer, asked, self.retrieve + self.reserve)
+        if found is None:
+            return None
+        before = len(self.cache.tables[layer])
+        self.cache.bring_back(layer, found, self.ahead)
+        if not self.reserve:
+            return None
+        nearest = archive.recall(layer, asked, self.retrieve) if self.retrieve else None
+        steps = found.table.step[:0] if nearest is None else nearest.table.step
+        stays = torch.isin(found.table.step, steps).nonzero()[:, 0].to(self.cache.layers[layer].device)
+        open_ = torch.cat([torch.arange(before, device=stays.device), before + stays])
+        self.cache.layers[layer].show(open_)
+        return open_
 
-    def _remembered(
-        self, layer: int, module: Any, rows: Rows, rope: Rope | None, lent: tuple[Tensor, Tensor] | None
-    ) -> Remembered:
-        """What the layer holds, and who asks."""
-        keys, table = held_keys(module, self.cache, layer), self.cache.tables[layer]
+    def _scores(self, by: Asked, row: Row, keys: Tensor | None, table: TokenTable) -> Tensor:
+        """By another scorer, of what the question may attend to [columns]."""
+        once = getattr(by.scorer, "once", False)
+        if once and self._once is not None:
+            numbers, scores = self._once
+            at = torch.searchsorted(numbers, table.index).clamp(max=len(numbers) - 1)
+            return scores[at].masked_fill(numbers[at] != table.index, -2)  # below all shares of the largest
 
         def bare() -> Tensor:
-            assert self.asked is not None
             assert keys is not None
-            return self.asked.decoder.bare(layer, keys[0], table.now)[None]
+            return by.decoder.bare(row.layer, keys[0], table.now)[None]
 
-        count = 1 if self.asked is None else self.asked.rows
-        own = None if lent is None else lent[0]
-        return Remembered(module, rows.hidden, rope, count, keys, table.visual, bare, own)
-
-    def _scores(self, scorer: Asker, memory: Remembered, table: TokenTable) -> Tensor:
-        """By another scorer [columns]."""
-        if not getattr(scorer, "once", False):
-            return scorer.remembered(memory)
-        if self._once is None:
-            scores = scorer.remembered(memory)
-            order = table.index.argsort()
-            scores = comparable(scores, table.visual, memory.hidden.dtype)
+        memory = Remembered(row.module, row.hidden, row.rope, by.rows, keys, table.visual, bare, row.lent)
+        scores = by.scorer.remembered(memory)
+        if once:
+            scores, order = comparable(scores, table.visual, row.hidden.dtype), table.index.argsort()
             self._once = table.index[order], scores[order]
-            return scores
-        numbers, scores = self._once
-        at = torch.searchsorted(numbers, table.index).clamp(max=len(numbers) - 1)
-        return scores[at].masked_fill(numbers[at] != table.index, -2)  # shares of the largest are from -1
+        return scores
 
 
-def _narrow(weight: Tensor, table: TokenTable, gone: int, dtype: torch.dtype) -> Tensor:
-    """All columns but the `gone` visual tokens of the smallest weights, ascending [kept]."""
-    weight = comparable(weight, table.visual, dtype)
-    rank = lexicographic(weight.masked_fill(~table.visual, torch.inf), *table.spread())
-    return rank.argsort(descending=True)[: len(table) - gone].sort().values
+class AnsweringPassage(MemoryPassage):
+    """A token of the answer on its way through the layers, each of which shows it what the answer looks at.
+
+    Parameters
+    ----------
+    cache : StreamCache
+        Of the question's fork.
+    gaze : Gaze
+    """
+
+    def __init__(self, cache: StreamCache, gaze: Gaze) -> None:
+        super().__init__(cache)
+        self.gaze = gaze
+
+    def before(
+        self,
+        layer: int,
+        module: Any,
+        rows: Rows,
+        rope: Callable[[], Rope | None],
+        lent: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """Let the answer look."""
+        if self.cache.kinds[layer].ranks:
+            self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0]))

@@ -20,6 +20,7 @@ from ..memory.storages import STORAGES
 from ..pyramid import ALLOCATORS, SCORERS, Pyramid
 from ..reduce import REDUCERS, Reducer, reducer_named
 from ..registry import name_of
+from .looking import DECODES
 
 SLOTS: dict[str, Mapping[str, Any]] = {
     "gate": GATES,
@@ -28,6 +29,7 @@ SLOTS: dict[str, Mapping[str, Any]] = {
     "allocator": ALLOCATORS,
     "evictor": EVICTORS,
     "storage": STORAGES,
+    "decode": DECODES,
 }
 """Registries by the name of the argument that takes their methods, in the order in which a frame meets them."""
 _NOTES = ("search", "notes")

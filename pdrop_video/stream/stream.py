@@ -21,8 +21,10 @@ from ..memory import lasting
 from ..pyramid import Pyramid, Schedule
 from . import session
 from .answer import Answer
-from .asking import AnswerStream, Question, checked_for_asking
+from .answering import AnswerStream
+from .asking import Question, checked_for_asking, checked_for_looking
 from .limits import asking_by, fixed_rope
+from .looking import Decode
 from .sifted import Sifted
 from .turns import keep_turn
 from .watching import Watching
@@ -126,6 +128,7 @@ class VideoStream(Watching):
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
         retrieve: int | None = ...,
+        decode: str | Decode | None = ...,
         answer_prefix: str = ...,
     ) -> Answer: ...
     @overload
@@ -138,6 +141,7 @@ class VideoStream(Watching):
         keep: bool = ...,
         pyramid: Pyramid | None = ...,
         retrieve: int | None = ...,
+        decode: str | Decode | None = ...,
         answer_prefix: str = ...,
     ) -> AnswerStream: ...
     def ask(
@@ -149,6 +153,7 @@ class VideoStream(Watching):
         keep: bool = False,
         pyramid: Pyramid | None = None,
         retrieve: int | None = None,
+        decode: str | Decode | None = None,
         answer_prefix: str = "",
     ) -> Answer | AnswerStream:
         """Answer a question about what was watched so far; the stream stays bit for bit as it was.
@@ -171,6 +176,10 @@ class VideoStream(Watching):
         retrieve : int, optional
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
+        decode : str or Decode, optional
+            What the answer's tokens look at: "dstp" looks again at what `pyramid` hides once attention moves there,
+            "fixation" lets a few layers choose for the others; parameters behind a colon, "dstp:tau=0.6". By default
+            they see what the question saw. `Evidence.again` says what was looked at again, and when.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
 
@@ -185,8 +194,8 @@ class VideoStream(Watching):
         ConfigError
             If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
             in the model's trained range; if a number is below 1; if `pyramid` has another scorer, an allocator or
-            positions, which a question does not use; if `retrieve` is given to a stream without an archive; with
-            `keep`, if the budget can't hold the turn.
+            positions, which a question does not use; if archived steps are wanted of a stream without an archive, or
+            something hidden where nothing is; with `keep`, if the budget can't hold the turn.
 
         Notes
         -----
@@ -197,7 +206,7 @@ class VideoStream(Watching):
         checks.switch("stream", stream)
         checks.switch("keep", keep)
         with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid, retrieve)
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, decode=decode)
             if keep:
                 opening = 1 + len(self.lm.prompt.again())  # of the next video
                 self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
@@ -261,24 +270,24 @@ class VideoStream(Watching):
         pyramid: Pyramid | None,
         retrieve: int | None = None,
         options: list[list[int]] | None = None,
+        decode: str | Decode | None = None,
     ) -> Question:
         checks.text("the question", question)
         checks.text("answer_prefix", answer_prefix, empty=True)
         if retrieve is not None:
             retrieve = checks.whole("retrieve", retrieve)
-            if self.memory.archive is None:
-                raise ConfigError(
-                    f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES)."
-                )
-        if self._state.span is None:
-            raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        own = self.loop.schedule
-        all_of_it = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))
-        schedule, scorer = all_of_it, None
+        own, archive = self.loop.schedule, self.memory.archive
+        schedule = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))  # of all of it
+        scorer = None
         if pyramid is not None:
             schedule, scorer = asking_by(checked_for_asking(pyramid), self.loop, fixed_rope(self.lm.model))
-        how = dict(retrieve=retrieve or 0, options=options, scorer=scorer)
-        return Question(self.lm, self._ingest, self._state, question, answer_prefix, schedule, **how)
+        looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
+        if retrieve is not None and archive is None:
+            raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")
+        if self._state.span is None:
+            raise StreamError("nothing was watched yet; push at least one frame before asking.")
+        asking = answer_prefix, schedule, retrieve or 0, options, looking, scorer
+        return Question(self.lm, self._ingest, self._state, question, *asking)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""

@@ -46,11 +46,11 @@ class Remembered:
     bare: Callable[[], Tensor]
     lent: Tensor | None = None
 
-    def attention(self, rows: int | None = None) -> Tensor:
-        """What each of the last rows, by default all that ask, attends to among the columns [rows, columns]."""
+    def attention(self) -> Tensor:
+        """What each of the rows that ask attends to among the columns [asking, columns]."""
         count = self.hidden.shape[1]
-        last = torch.arange(count - (rows or self.asking), count, device=self.hidden.device)[None]
-        weights = attention_by_row(self.layer, self.hidden, self.rope, last, past_keys=self.keys, lent=self.lent)
+        rows = torch.arange(count - self.asking, count, device=self.hidden.device)[None]
+        weights = attention_by_row(self.layer, self.hidden, self.rope, rows, past_keys=self.keys, lent=self.lent)
         return weights[0, :, : len(self.visual)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,13 +17,14 @@ from ..common.checks import shown
 from ..common.kinds import LayerKind
 from ..errors import ConfigError
 from ..memory import lasting
-from ..pyramid import Pyramid, Schedule
+from ..pyramid import LayerLoop, Pyramid, Schedule
 from ..pyramid.allocators import ALLOCATORS, allocator_named
-from ..pyramid.scorers import SCORERS, Asker, scorer_named
+from ..pyramid.scorers import SCORERS, Asker, checked, scorer_named
 from .answer import Again, Answer, Timings
 from .decode import greedy
 from .evidence import again_of, evidence_of
 from .ingest import Ingestor
+from .limits import fixed_rope
 from .looking import Decode, Gaze, decode_named
 from .passage import AnsweringPassage, Asked, AskingPassage
 from .shared import SharedModel
@@ -57,6 +59,40 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
                 f"remembered is ranked by the question's attention, and keeps its place. Leave {name} out."
             )
     return pyramid
+
+
+def asking_by(pyramid: Pyramid | None, loop: LayerLoop, model: Any) -> tuple[Schedule, Asker | None]:
+    """Where a question's pyramid drops in a model, and the scorer it names, if it is not the last row's attention.
+
+    Parameters
+    ----------
+    pyramid : Pyramid, optional
+        Of a question; None attends to all.
+    loop : LayerLoop
+        Of its stream.
+    model : PreTrainedModel
+
+    Raises
+    ------
+    ConfigError
+        If it is none that a question can have, does not fit the model, or the scorer can't rank what that remembers.
+    """
+    own = loop.schedule
+    if pyramid is None:
+        return Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers)), None
+    schedule = checked_for_asking(pyramid).resolve(own.num_layers, loop.rank_at)
+    scorer = None if pyramid.scorer is None else scorer_named(pyramid.scorer)
+    if scorer is None or not isinstance(scorer, Asker):
+        return schedule, None
+    checked(scorer, schedule.layers, pyramid.layers, loop.decoder.layers, loop.kinds)
+    rope = fixed_rope(model)
+    if getattr(scorer, "unrotates", False) and (rope or loop.decoder.latent):
+        lacks = f"{rope!r} RoPE does not have" if rope else "this model does not remember, but latents"
+        raise ConfigError(
+            f"the pyramid of a question has scorer={pyramid.scorer!r}, which ranks by un-rotated keys, which {lacks}; "
+            'use "relevance", "relevance_max" or "text_mean".'
+        )
+    return schedule, scorer
 
 
 def checked_for_looking(

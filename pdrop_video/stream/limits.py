@@ -17,8 +17,7 @@ from ..memory.evictors import Evictor
 from ..memory.evictors.base import Merger
 from ..memory.states import StateLayer
 from ..memory.storages import Storage, column_bytes
-from ..pyramid import LayerLoop, Pyramid, Schedule
-from ..pyramid.scorers import Asker, checked, scorer_named
+from ..pyramid import LayerLoop
 
 _RESERVE = 1024
 """Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
@@ -168,34 +167,3 @@ def archive_of(loop: LayerLoop, memory: Memory, rope: str | None) -> Archive | N
         except OSError as error:
             raise ConfigError(f"archive_folder={folder!r} can't be made: {error}; choose another.") from error
     return Archive(size, loop.turn, folder)
-
-
-def asking_by(pyramid: Pyramid, loop: LayerLoop, rope: str | None) -> tuple[Schedule, Asker | None]:
-    """Where a question's pyramid drops in a model, and the scorer it names, if it is not the last row's attention.
-
-    Parameters
-    ----------
-    pyramid : Pyramid
-        Of a question.
-    loop : LayerLoop
-        Of its stream.
-    rope : str or None
-        As `fixed_rope` has it.
-
-    Raises
-    ------
-    ConfigError
-        If the schedule does not fit the model, or the scorer can't rank what this model remembers.
-    """
-    schedule = pyramid.resolve(loop.schedule.num_layers, loop.rank_at)
-    scorer = None if pyramid.scorer is None else scorer_named(pyramid.scorer)
-    if scorer is None or not isinstance(scorer, Asker):
-        return schedule, None
-    checked(scorer, schedule.layers, pyramid.layers, loop.decoder.layers, loop.kinds)
-    if getattr(scorer, "unrotates", False) and (rope or loop.decoder.latent):
-        lacks = f"{rope!r} RoPE does not have" if rope else "this model does not remember, but latents"
-        raise ConfigError(
-            f"the pyramid of a question has scorer={pyramid.scorer!r}, which ranks by un-rotated keys, which {lacks}; "
-            'use "relevance", "relevance_max" or "text_mean".'
-        )
-    return schedule, scorer

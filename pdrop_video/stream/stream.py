@@ -18,12 +18,11 @@ from .. import plots
 from ..common import checks
 from ..errors import ConfigError, StreamError
 from ..memory import lasting
-from ..pyramid import Pyramid, Schedule
+from ..pyramid import Pyramid
 from . import session
 from .answer import Answer
 from .answering import AnswerStream
-from .asking import Question, checked_for_asking, checked_for_looking
-from .limits import asking_by, fixed_rope
+from .asking import Question, asking_by, checked_for_looking
 from .looking import Decode
 from .sifted import Sifted
 from .turns import keep_turn
@@ -276,11 +275,8 @@ class VideoStream(Watching):
         checks.text("answer_prefix", answer_prefix, empty=True)
         if retrieve is not None:
             retrieve = checks.whole("retrieve", retrieve)
-        own, archive = self.loop.schedule, self.memory.archive
-        schedule = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))  # of all of it
-        scorer = None
-        if pyramid is not None:
-            schedule, scorer = asking_by(checked_for_asking(pyramid), self.loop, fixed_rope(self.lm.model))
+        archive = self.memory.archive
+        schedule, scorer = asking_by(pyramid, self.loop, self.lm.model)
         looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
         if retrieve is not None and archive is None:
             raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")

@@ -61,7 +61,7 @@ def test_all_rows_of_a_question_rank(family: str, scorer: str, monkeypatch: pyte
         chosen = visual[score[visual].argsort(descending=True)[: int(len(visual) * ratio)]]
         by_last = visual[weight[-1][visual].argsort(descending=True)[: int(len(visual) * ratio)]]
         assert set(chosen.tolist()) != set(by_last.tolist())
-        kept[layer:] = [torch.cat([text, chosen]).sort().values] * (lm.num_layers - layer)
+        kept[layer : layer + 2] = [torch.cat([text, chosen]).sort().values] * 2  # deeper ones remember all as yet
         evidence = question.evidence[(layer - 2) // 2 + 1]  # stays what the last row attends to of what is left
         assert sum(evidence.weight) == pytest.approx(float(weight[-1][chosen].sum()), abs=1e-5)
     for shown, index in zip(shown_to(question.state.cache), kept, strict=True):
@@ -109,6 +109,8 @@ def test_keys_that_moved_are_un_rotated(family: str) -> None:
     per = lm.adapter.frames_per_step
     stream = lm.stream(EVERYTHING, pv.Memory(tokens=70, evictor="uniform"))
     raw, prefix, moved = Raw(stream), len(lm.prompt.before()), 0
+    for keys, layer in zip(raw.keys, stream._state.cache.layers, strict=True):  # the prompt, which no frame is among
+        keys |= {n: torch.zeros_like(layer.keys[0, :, n]) for n in range(prefix)}
     for i in range(24):
         stream.push(video(per, seed=i), [per * i + j + (3600 if i > 12 else 0) for j in range(per)])
         raw.note()

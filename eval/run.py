@@ -79,6 +79,9 @@ def main(
     retrieve: Annotated[
         int | None, typer.Option(help="Steps of time that each question gets back from the memory's archive.")
     ] = None,
+    decode: Annotated[
+        str | None, typer.Option(help="What an answer's tokens look at: dstp, fixation; left out: what a question saw.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second; or")] = None,
     frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Frames a push (8).")] = None,

@@ -277,7 +277,7 @@ def doors(folder: Path) -> dict[str, Door]:
         "VideoStream.ask": (
             lambda **given: WATCHED.ask(**{"max_new_tokens": 1, **given}),
             dict(question="what ?"),
-            dict(max_new_tokens=NOTHING, stream=NOTHING, keep=NOTHING, **asking),
+            dict(max_new_tokens=NOTHING, stream=NOTHING, keep=NOTHING, decode=OPTIONAL, **asking),
         ),
         "VideoStream.likelihood": (
             WATCHED.likelihood,
@@ -318,6 +318,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 standing=NOTHING,
                 ask_pyramid=OPTIONAL,
                 retrieve=OPTIONAL | COUNT,
+                decode=OPTIONAL,
                 gate=OPTIONAL,
                 reducer=OPTIONAL,
             ),

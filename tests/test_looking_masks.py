@@ -1,4 +1,4 @@
-"""What an answer's tokens look at, by masks on unmodified models: who is seen, by their own weights, and what comes of it."""
+"""What an answer's tokens look at, by the weights of unmodified models, and what comes of it, by masks on them."""
 
 from __future__ import annotations
 

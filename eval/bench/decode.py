@@ -1,10 +1,15 @@
-"""How long is a decoding step over what a pyramid remembers? A random decoder of the 0.5 B shape, bf16.
+"""How long is a decoding step over what a pyramid remembers? A random decoder of the 0.5 B shape.
 
     python -m eval.bench.decode --json
 
 One token through all layers and the output matrix, in turns within one run: by transformers with its own `DynamicCache`
 (`full`), by the library's loop and cache with nothing dropped (`ratio1`) and with the pyramid's share of the tokens in
 each layer (`pruned`). Caches hold random numbers, and grow by one token a step as they would.
+
+And what answers cost that look again: `hiding` is a step over a full cache of which each layer shows the pyramid's share,
+`dstp` the same while a shift is looked for and none is found, against `hiding`; `fixation` a step with three focal
+layers over the full cache, past its warm-up, against `ratio1`. `shift_s` is what finding one costs, once: all columns
+are scored and more of them are gathered.
 
 A step must read the weights, and the keys and values. `predicted` is the ratio of those bytes, or of FLOPs if that is
 higher. Where two heads of keys and values serve fourteen of queries, 4,096 tokens weigh 5 % of the weights, and bytes
@@ -15,6 +20,7 @@ measured.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pandas as pd
@@ -25,11 +31,14 @@ from transformers import DynamicCache
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, decode_flops
-from pdrop_video.memory import Limits, Memory, StreamCache
+from pdrop_video.memory import Limits, Memory, StreamCache, TokenTable
 from pdrop_video.memory.evictors import evictor_named
 from pdrop_video.pyramid import LayerLoop
+from pdrop_video.stream.looking import Gaze, Row, decode_named
+from pdrop_video.stream.looking.dstp import Dstp, Shifting
+from pdrop_video.stream.passage import AnsweringPassage
 
-from .common import AsJson, Out, in_turns, random_model, report
+from .common import AsJson, Out, in_turns, random_model, report, seconds, usual_type
 
 PYRAMID = pv.Pyramid(ratios=(0.5, 0.25, 0.125))
 
@@ -38,7 +47,7 @@ def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape) -> Any:
     """Random keys and values, so many in each layer."""
     for layer, count in enumerate(counts):
         size = (1, shape.kv_heads, count, shape.head_dim)
-        cache.update(torch.randn(size, dtype=torch.bfloat16), torch.randn(size, dtype=torch.bfloat16), layer)
+        cache.update(torch.randn(size, dtype=usual_type()), torch.randn(size, dtype=usual_type()), layer)
     return cache
 
 
@@ -53,6 +62,50 @@ def step_through(model: Any, counts: tuple[int, ...]) -> Callable[[], Tensor]:
         return model.get_output_embeddings()(loop.text.norm(rows.hidden))
 
     return run
+
+
+def table_of(tokens: int) -> TokenTable:
+    """Visual tokens of a video, 64 a step."""
+    index = torch.arange(tokens)
+    position = torch.stack([index // 64, index % 64 // 8, index % 8], dim=-1)
+    table = TokenTable.text(index, position, position)
+    step, row, column = position.unbind(-1)
+    return replace(
+        table, step=step, row=row, column=column, seconds=step.double(), visual=torch.ones_like(table.visual)
+    )
+
+
+def step_that_looks(
+    model: Any, full: tuple[int, ...], shown: tuple[int, ...] | None, decode: str | None
+) -> tuple[Callable[[], Tensor], Gaze | None]:
+    """The same step over a cache that hides all but some columns, with a gaze that was told what is hidden."""
+    shape, loop = DecoderShape.of(model.config), LayerLoop(model.get_decoder(), pv.Pyramid(stages=1))
+    cache = fill(StreamCache(shape.kinds, Limits(), evictor_named(Memory().evictor)), full, shape)
+    table, schedule = table_of(full[0]), PYRAMID.resolve(shape.layers)
+    cache.tables = [table] * shape.layers
+    gaze = None if decode is None else decode_named(decode)(cache)
+    ids, place = torch.tensor([[7]]), torch.full((3, 1, 1), max(full))
+    hidden = model.get_input_embeddings()(ids)
+    stays: dict[int, Tensor] = {}  # layers of a stage share what they show, as those of a stream do
+    for i, count in enumerate(shown or full):
+        stay = None
+        if count < full[i]:
+            stay = stays.setdefault(count, torch.randperm(full[i])[:count].sort().values)
+            cache.layers[i].show(stay)
+        if gaze is not None:
+            rope = loop.decoder.rope(i, hidden, place)
+            gaze.asked(Row(i, loop.decoder.layers[i], hidden, rope), schedule.stage(i), stay)
+
+    def run() -> Tensor:
+        passage = None if gaze is None else AnsweringPassage(cache, gaze)
+        rows = loop.run(model.get_input_embeddings()(ids), place, None, cache=cache, passage=passage)
+        logits: Tensor = model.get_output_embeddings()(loop.text.norm(rows.hidden))
+        logits.argmax().item()  # as whoever decodes waits for each token
+        if gaze is not None:
+            gaze.after()
+        return logits
+
+    return run, gaze
 
 
 def step_of_transformers(model: Any, counts: tuple[int, ...]) -> Callable[[], Tensor]:
@@ -76,15 +129,23 @@ def measure(model: Any, tokens: int, repeats: int) -> dict[str, float | int]:
     """One row of the table."""
     shape = DecoderShape.of(model.config)
     full, pruned = (tokens,) * shape.layers, PYRAMID.resolve(shape.layers).per_layer(tokens)
+    focal = "+".join(str(i * shape.layers // 4) for i in (1, 2, 3))
     with torch.no_grad():
+        dstp, gaze = step_that_looks(model, full, tuple(pruned), "dstp:tau=0")
         times = in_turns(
             {
                 "full": step_of_transformers(model, full),
                 "ratio1": step_through(model, full),
                 "pruned": step_through(model, tuple(pruned)),
+                "hiding": step_that_looks(model, full, tuple(pruned), None)[0],
+                "dstp": dstp,
+                "fixation": step_that_looks(model, full, None, f"fixation:focal={focal}")[0],
             },
             repeats,
         )
+        assert isinstance(gaze, Shifting)
+        gaze.method = Dstp(tau=1, steps=1)
+        shift = [seconds(dstp) + seconds(dstp) for _ in range(max(repeats // 8, 1))]  # found by one, over with the next
     return {
         "tokens": tokens,
         "kv_heads": shape.kv_heads,
@@ -94,6 +155,9 @@ def measure(model: Any, tokens: int, repeats: int) -> dict[str, float | int]:
         "pruned_to_ratio1": (times.pruned / times.ratio1).median(),
         "predicted": predicted(model, tuple(pruned), full),
         "ratio1_slowdown": (times.ratio1 / times.full).median(),
+        "dstp_to_hiding": (times.dstp / times.hiding).median(),
+        "fixation_to_ratio1": (times.fixation / times.ratio1).median(),
+        "shift_s": pd.Series(shift).median() - 2 * times.dstp.median(),
     }
 
 

@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import pdrop_video as pv
+from pdrop_video.registry import name_of
 from pdrop_video.stream.asking import checked_for_asking
+from pdrop_video.stream.looking import DECODES, decode_named
 
 from ..stats.record import digest
 from .doors import encodable
@@ -54,6 +56,8 @@ class RunConfig(BaseModel):
         attends to all of it.
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
+    decode : str or None
+        What an answer's tokens look at, as `pdrop_video.VideoStream.ask` takes it: "dstp", "fixation:keep=0.1".
     fps, frames : float or int, one of them
         Frames a second, or so many in all by the task's own rule.
     chunk : int
@@ -95,6 +99,7 @@ class RunConfig(BaseModel):
     memory: dict[str, Any] = Field(default_factory=dict)
     ask_pyramid: dict[str, Any] | None = None
     retrieve: int | None = Field(default=None, ge=1)
+    decode: str | None = None
     fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     frames: int | None = Field(default=None, ge=1)
     chunk: int = Field(default=8, ge=1)
@@ -114,6 +119,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _method(cls, value: Any, of: ValidationInfo) -> Any:
         return _named(str(of.field_name), value)
+
+    @field_validator("decode", mode="before")
+    @classmethod
+    def _looking(cls, value: Any) -> Any:
+        return None if value in (None, "none") else name_of(DECODES, decode_named(value))
 
     @field_validator("pyramid", "ask_pyramid", mode="before")
     @classmethod
@@ -155,6 +165,8 @@ class RunConfig(BaseModel):
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
                 "memory: {tokens: 6144, archive: 1073741824} (bytes), and no last_frames"
             )
+        if self.decode is not None and self.answer == "likelihood":
+            raise ValueError(f"decode={self.decode} is for generated answers, of which answer=likelihood has none")
         return self
 
     def recipe_object(self) -> pv.Recipe:
@@ -184,7 +196,7 @@ class RunConfig(BaseModel):
         """The settings that an item's answer depends on, JSON-ready; of a file of paraphrases, what it says."""
         settings = self.model_dump(mode="json", exclude=PLACE)
         settings["memory"].pop("archive_folder", None)  # a place, too
-        for slot in FRONT:
+        for slot in (*FRONT, "decode"):
             if settings[slot] is None:
                 del settings[slot]  # so that runs from before there was any keep their name
         if self.paraphrase is not None and self.paraphrase not in TEMPLATES:

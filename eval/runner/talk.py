@@ -134,6 +134,7 @@ class Talk:
             longest,
             pyramid=self._pyramid,
             retrieve=self._config.retrieve,
+            decode=self._config.decode,
             answer_prefix=ask.answer_prefix,
         )
         self._asking["first_token"] += answer.timings.first_token

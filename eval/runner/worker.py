@@ -14,6 +14,7 @@ import torch
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.stream.asking import checked_for_looking
 
 from ..drivers.jobs import Job, blank, failed
 from ..stats.record import Record, digest
@@ -46,8 +47,9 @@ class StreamWorker:
         self._begun = False
         self.paraphrase = config.paraphraser()
         self._open()  # settings that suit no item of this model
-        if (asking := config.ask_pyramid_object()) is not None:
-            asking.resolve(self.shape.layers, self.shape.rank_at)
+        asking = (config.ask_pyramid_object() or pv.Pyramid(stages=1)).resolve(self.shape.layers, self.shape.rank_at)
+        if config.decode is not None:
+            checked_for_looking(config.decode, asking, self.shape.kinds, config.memory_object().archive)
 
     def __call__(self, job: Job) -> Iterator[Record]:
         """One record for each item, as soon as it is finished."""

@@ -19,7 +19,8 @@ from ..memory.storages import STORAGES
 from ..models import Hearing, describe
 from ..plots import Album
 from ..pyramid import ALLOCATORS, SCORERS
-from ..stream.asking import checked_for_asking
+from ..stream.asking import checked_for_asking, checked_for_looking
+from ..stream.looking import DECODES, decode_named
 from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling
@@ -100,12 +101,19 @@ def ask(
     ask_ratios: Annotated[
         str | None, typer.Option(help="Share of the memory that a question keeps after each boundary, as --ratios.")
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(help=f"What an answer's tokens look at: {', '.join(DECODES)}; left out: what the question saw."),
+    ] = None,
     standing: Annotated[
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 128,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+    ] = "auto",
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
     save_plots: Annotated[
         Path | None, typer.Option(help="Folder for pictures of what is remembered and what each answer rested on.")
@@ -131,6 +139,7 @@ def ask(
         asking = None if ask_ratios is None else checked_for_asking(pyramid_of("--ask-ratios", ask_ratios))
         if retrieve is not None and opened.memory.archive is None:
             raise pv.ConfigError(f"--retrieve {retrieve} without an archive to retrieve from; give --archive BYTES.")
+        looking = None if decode is None else decode_named(decode)
         patience = Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries)
         check_choice("decoder", decoder, "pyav", "decord")
         check_choice("policy", policy or "block", "block", "latest")
@@ -150,6 +159,9 @@ def ask(
         shape = DecoderShape.of(config)
         for each in (opened.pyramid, asking or opened.pyramid):
             each.resolve(shape.layers, shape.rank_at)
+        if looking is not None:
+            hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
+            checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
         lm = pv.load(model, device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)
@@ -182,7 +194,8 @@ def ask(
             lost = list(reader.warnings)
         answers = []
         for question in questions:
-            live = stream.ask(question, max_new_tokens, stream=True, pyramid=asking, retrieve=retrieve)
+            how: dict[str, Any] = dict(pyramid=asking, retrieve=retrieve, decode=looking)
+            live = stream.ask(question, max_new_tokens, stream=True, **how)
             answers.append(live.finish() if as_json else print_live(question, live))
         saved = [] if save_plots is None else plots.save(save_plots, stream, album, answers)
         if as_json:

@@ -45,7 +45,10 @@ def search(
     allocator: Annotated[str, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}.")] = "joint",
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+    ] = "auto",
 ) -> None:
     """Find the stages that change a model's answers least at a FLOPs budget. Needs videos and questions, no answers."""
     with clear_errors():

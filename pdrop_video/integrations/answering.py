@@ -18,13 +18,14 @@ import pdrop_video as pv
 
 from ..common import checks
 from ..common.journal import Journal, read_journal
-from ..common.kinds import kinds_of, rank_at
+from ..common.kinds import LayerKind, kinds_of, rank_at
 from ..errors import ConfigError
 from ..gate import Gate, gate_named
 from ..reduce import Reducer, reducer_named
-from ..stream.asking import checked_for_asking
+from ..stream.asking import checked_for_asking, checked_for_looking
 from ..stream.front import Front
 from ..stream.lm import VideoLM
+from ..stream.looking import Decode, decode_named
 from ..stream.session import fingerprint
 from ..stream.stream import VideoStream
 
@@ -49,6 +50,8 @@ class Watching:
         Drops from the memory at each question; None attends to all of it.
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
+    decode : str, Decode or None
+        What the tokens of generated answers look at; see `pdrop_video.VideoStream.ask`.
     gate, reducer : str, Gate, Reducer or None
         What stands in front of the language model; see `pdrop_video.Recipe`.
 
@@ -69,6 +72,7 @@ class Watching:
     retrieve: int | None = None
     gate: str | Gate | None = field(default=None, repr=False)
     reducer: str | Reducer | None = field(default=None, repr=False)
+    decode: str | Decode | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         pv.Recipe(self.gate, self.reducer, self.pyramid, self.memory)  # which says what is wrong with its parts
@@ -85,6 +89,8 @@ class Watching:
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
                 "archive=1073741824 (bytes)."
             )
+        if self.decode is not None:
+            object.__setattr__(self, "decode", decode_named(self.decode))
 
     @property
     def front(self) -> tuple[Gate | None, Reducer | None]:
@@ -96,6 +102,19 @@ class Watching:
     def asking(self) -> dict[str, Any]:
         """What each question is asked with, beside its own."""
         return {"pyramid": self.ask_pyramid, "retrieve": self.retrieve}
+
+    def check(self, kinds: Sequence[LayerKind]) -> None:
+        """Whether a model with such layers can be asked like this.
+
+        Raises
+        ------
+        ConfigError
+        """
+        asking = self.ask_pyramid or pv.Pyramid(stages=1)
+        for pyramid in (self.pyramid, asking):
+            schedule = pyramid.resolve(len(kinds), rank_at(kinds))
+        if self.decode is not None:
+            checked_for_looking(self.decode, schedule, kinds, self.memory.archive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +160,14 @@ class Answerer:
     def __init__(
         self, lm: VideoLM, watching: Watching, journal: str | os.PathLike[str] | None = None, rank: int = 0
     ) -> None:
-        can = rank_at(kinds_of(lm.model.config.get_text_config()))
-        for pyramid in (watching.pyramid, watching.ask_pyramid or watching.pyramid):
-            pyramid.resolve(lm.num_layers, can)  # said now, not after the first video
+        watching.check(kinds_of(lm.model.config.get_text_config()))  # said now, not after the first video
         Front(lm.adapter, *watching.front)  # likewise
         self.lm, self.watching = lm, watching
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
         if watching.front != (None, None):  # and else nothing, so that answers from before there was any are found
             self._identity["front"] = repr(watching.front)
+        if watching.decode is not None:
+            self._identity["decode"] = repr(watching.decode)
         self._watched: tuple[Any, VideoStream] | None = None
         self._known: dict[str, Any] = {}
         self._journal: Journal | None = None
@@ -180,6 +199,7 @@ class Answerer:
 
         def generate() -> str:
             stream, how = self._stream(asked), self.watching.asking
+            how["decode"] = self.watching.decode
             text = stream.ask(asked.text, max_new_tokens, answer_prefix=asked.prefix, **how).text
             return text[: min((at for end in until if (at := text.find(end)) >= 0), default=len(text))].rstrip()
 

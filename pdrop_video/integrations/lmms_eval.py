@@ -63,6 +63,8 @@ class PDropVideo(lmms):
         As `ratios`: drops from the memory at each question, by its attention.
     retrieve : int or "none"
         Steps of time that each question gets back from the memory's archive.
+    decode : str, optional
+        What the tokens of generated answers look at: "dstp" or "fixation".
     fps, max_frames, chunk, standing
         See `pdrop_video.integrations.answering.Watching`.
     journal : str
@@ -93,6 +95,7 @@ class PDropVideo(lmms):
         archive: int | str | None = None,
         ask_pyramid: Any = None,
         retrieve: int | str | None = None,
+        decode: str | None = None,
         fps: float | None = None,
         max_frames: int | None = None,
         chunk: int = 8,
@@ -132,6 +135,7 @@ class PDropVideo(lmms):
             _count("retrieve", retrieve),
             opened.gate,
             opened.reducer,
+            None if decode == "none" else decode,
         )
         checks.path("journal", journal)
         self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)

@@ -1,4 +1,4 @@
-"""An answer while it is being generated: its text, piece by piece. Knows turns; refuses to know how tokens come about."""
+"""An answer while it is being generated, piece by piece. Knows turns; refuses to know how tokens come about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer rested on, by steps of time and on the host. Knows tables of tokens; refuses to know how they were chosen."""
+"""What an answer rested on, by steps of time and on the host. Knows tables; refuses to know who chose among them."""
 
 from __future__ import annotations
 

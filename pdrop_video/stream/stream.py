@@ -176,9 +176,9 @@ class VideoStream(Watching):
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
         decode : str or Decode, optional
-            What the answer's tokens look at: "dstp" looks again at what `pyramid` hides once attention moves there,
-            "fixation" lets a few layers choose for the others; parameters behind a colon, "dstp:tau=0.6". By default
-            they see what the question saw. `Evidence.again` says what was looked at again, and when.
+            What the answer's tokens look at in place of what the question saw: "dstp" looks again at what `pyramid`
+            hides once attention moves there, "fixation" lets a few layers choose for the others; with parameters as
+            "dstp:tau=0.6". `Evidence.again` says what was looked at again, and when.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
 
@@ -273,17 +273,16 @@ class VideoStream(Watching):
     ) -> Question:
         checks.text("the question", question)
         checks.text("answer_prefix", answer_prefix, empty=True)
-        if retrieve is not None:
-            retrieve = checks.whole("retrieve", retrieve)
-        archive = self.memory.archive
+        retrieve = None if retrieve is None else checks.whole("retrieve", retrieve)
         schedule, scorer = asking_by(pyramid, self.loop, self.lm.model)
+        archive = self.memory.archive
         looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
         if retrieve is not None and archive is None:
             raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")
         if self._state.span is None:
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        asking = answer_prefix, schedule, retrieve or 0, options, looking, scorer
-        return Question(self.lm, self._ingest, self._state, question, *asking)
+        how = answer_prefix, schedule, retrieve or 0, options, looking, scorer
+        return Question(self.lm, self._ingest, self._state, question, *how)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""

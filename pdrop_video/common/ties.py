@@ -69,23 +69,25 @@ def comparable(scores: Tensor, among: Tensor, dtype: torch.dtype) -> Tensor:
     return settled(scores / largest.masked_fill(largest == 0, 1), dtype)
 
 
-def even_grid(sums: Tensor, most: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums whose terms may cancel, rounded to steps that are alike everywhere: binary shares of the most they can be.
+def even_grid(sums: Tensor, among: Tensor, most: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums whose terms may cancel, rounded to even steps from their mean: where all tie, all are equal; float64.
 
-    Where terms cancel, what is left is as noisy as they are, and `settled`, whose steps are as small as a number is,
+    What is left where terms cancel is as noisy as they are, and `settled`, whose steps are as small as a number is,
     would tell such noise apart.
 
     Parameters
     ----------
-    sums : Tensor [..., rows]
+    sums, among : Tensor [..., rows]
+        `among` is False where a row does not compete; the mean is that of the others.
     most : Tensor [..., 1]
-        What their terms come to without their signs.
+        What terms come to that don't cancel.
     dtype : torch.dtype
-        As for `settled`, which has as many digits for the largest of them.
+        As for `settled`, whose digits are counted from `most` here.
     """
     sums, most = exactly(sums), exactly(most)
-    steps = 2.0 ** _BITS.get(dtype, _BITS[torch.float32])
-    return (sums / most.masked_fill(most == 0, 1) * steps).round() / steps * most
+    step = most.masked_fill(most == 0, 1) / 2.0 ** _BITS.get(dtype, _BITS[torch.float32])
+    mean = sums.masked_fill(~among, 0).sum(-1, keepdim=True) / among.sum(-1, keepdim=True).clamp(min=1)
+    return mean + ((sums - mean) / step).round() * step
 
 
 def unlike(cosine: Tensor, dtype: torch.dtype) -> Tensor:

@@ -157,25 +157,29 @@ class Hawk:
     def _scores(self, query: Tensor, key: Tensor, visual: Tensor, dtype: torch.dtype) -> Tensor:
         """Scores [batch, rows] of mean queries [batch, heads, head_dim] and keys [batch, kv_heads, rows, head_dim].
 
-        The mean over rows that ask is taken before the product, which is linear. Sums of heads may cancel, so that
-        their last digits are noise: they are rounded to a grid as fine as the largest sum that the heads could have.
+        The mean over rows that ask is taken before the product, which is linear. A head may have next to nothing in
+        common with any token and still counts as much as others, so that what is noise in it is rounded away first.
         """
+        visual = visual[:, None]
         query = rearrange(query, "batch (kv group) dim -> batch kv group dim", kv=key.shape[1])
+        key = working(key)
         with torch.autocast(query.device.type, enabled=False):  # which would multiply in sixteen bits
-            product = query @ working(key).mT
-        common = rearrange(product, "batch kv group rows -> batch (kv group) rows")
-        common = common.nan_to_num(0, 0, 0).masked_fill(~visual[:, None], 0)
+            product = query @ key.mT
+        common = rearrange(product, "batch kv group rows -> batch (kv group) rows").nan_to_num(0, 0, 0)
+        longest = key.norm(dim=-1).nan_to_num(0, 0, 0).masked_fill(~visual, 0).amax(-1)
+        most = rearrange(query.norm(dim=-1) * longest[..., None], "batch kv group -> batch (kv group) 1")
+        common = even_grid(common, visual, most, dtype).masked_fill(~visual, 0)
         if self.normalisation == "l2":
             each = common / common.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         elif self.normalisation == "softmax":
-            each = common.masked_fill(~visual[:, None], -torch.inf).softmax(-1).nan_to_num(0)
+            each = common.masked_fill(~visual, -torch.inf).softmax(-1).nan_to_num(0)
         else:
             flat = rearrange(common, "batch heads rows -> (batch heads) rows")
-            each = normalised(flat, visual.repeat_interleave(common.shape[1], 0)).view_as(common)
+            each = normalised(flat, visual[:, 0].repeat_interleave(common.shape[1], 0)).view_as(common)
         heads = self.heads or (1.0,) * common.shape[1]
         weight = each.new_tensor(heads)[:, None] / sum(heads)
         most = (weight * each.abs()).amax(-1, keepdim=True).sum(1)
-        return even_grid((weight * each).sum(1), most, dtype)
+        return even_grid((weight * each).sum(1), visual[:, 0], most, torch.float64)  # as exactly as they are summed
 
 
 def _numbers(weights: Any) -> Any:

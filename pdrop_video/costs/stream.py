@@ -12,15 +12,7 @@ from dataclasses import dataclass
 
 from ..pyramid import LayerLoop, Schedule
 from ..pyramid.scorers import Scorer, scorer_named
-from .decoder import (
-    DecoderShape,
-    decode_flops,
-    entry_flops,
-    layer_flops,
-    logits_flops,
-    ranking_flops,
-    remembered_flops,
-)
+from .decoder import DecoderShape, decode_flops, entry_flops, layer_flops, logits_flops, ranking_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +161,7 @@ class StreamShape:
         total = self.text_flops(past, rows) + logits_flops(self.decoder)
         total += sum(ranking_flops(self.decoder, layer, rows, held) for layer, held in ranked.items())
         more = list((hiding or {}).items())[: 1 if scorer_named(scorer).once else None]
-        total += sum(remembered_flops(self.decoder, layer, rows, held, asks, scorer) for layer, held in more)
+        total += sum(ranking_flops(self.decoder, i, rows, held, asks, scorer, remembered=True) for i, held in more)
         return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)
 
     def first_of(self, schedule: Schedule) -> tuple[int, ...]:

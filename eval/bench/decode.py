@@ -6,10 +6,10 @@ One token through all layers and the output matrix, in turns within one run: by 
 (`full`), by the library's loop and cache with nothing dropped (`ratio1`) and with the pyramid's share of the tokens in
 each layer (`pruned`). Caches hold random numbers, and grow by one token a step as they would.
 
-And what answers cost that look again: `hiding` is a step over a full cache of which each layer shows the pyramid's share,
-`dstp` the same while a shift is looked for and none is found, against `hiding`; `fixation` a step with three focal
-layers over the full cache, past its warm-up, against `ratio1`. `shift_s` is what finding one costs, once: all columns
-are scored and more of them are gathered.
+And what answers cost that look again: `hiding` is a step over a full cache of which each layer shows the pyramid's
+share, `dstp` the same while a shift is looked for and none is found, against `hiding`; `fixation` a step with three
+focal layers over the full cache, past its warm-up, against `ratio1`. `shift_s` is what finding a shift costs, once: all
+columns are scored and more of them are gathered.
 
 A step must read the weights, and the keys and values. `predicted` is the ratio of those bytes, or of FLOPs if that is
 higher. Where two heads of keys and values serve fourteen of queries, 4,096 tokens weigh 5 % of the weights, and bytes

@@ -108,12 +108,13 @@ def checked_for_looking(
     """
     looking = decode_named(decode)
     looking.check(kinds)
-    if looking.reserve and archive is None:
+    reserve = getattr(looking, "reserve", 0)  # which one of somebody's own may not have
+    if reserve and archive is None:
         raise ConfigError(
-            f"decode={shown(decode)} with reserve={looking.reserve}: this stream has no archive; open it with "
+            f"decode={shown(decode)} with reserve={reserve}: this stream has no archive; open it with "
             "Memory(archive=BYTES)."
         )
-    if looking.uses_hidden and not looking.reserve and all(ratio == 1 for ratio in schedule.ratios):
+    if looking.uses_hidden and not reserve and all(ratio == 1 for ratio in schedule.ratios):
         raise ConfigError(
             f"decode={shown(decode)} looks again at what the question hides, which is nothing; give the question a "
             "pyramid, such as pyramid=Pyramid(ratios=(0.5, 0.25)), or the method a reserve of archived steps."
@@ -198,7 +199,7 @@ class Question:
             ahead = ingest.room_for_text(state, self.tokens)
             reserve = 0
             if self.looking is not None:
-                self.gaze, reserve = self.looking(cache), self.looking.reserve
+                self.gaze, reserve = self.looking(cache), getattr(self.looking, "reserve", 0)
             asks = len(self.ids) - len(self.origin.answered or ())
             asked = None if self.scorer is None else Asked(self.scorer, asks, ingest.loop.decoder)
             passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve, asked)

@@ -14,7 +14,7 @@ from pdrop_video.search.questions import Film, Kept, QuestionSet
 
 def lines(folder: Path, *rows: object) -> Path:
     for name in ("a.mp4", "b.mp4"):
-        (folder / name).touch()
+        (folder / name).write_bytes(b"x")
     path = folder / "asked.jsonl"
     path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
     return path

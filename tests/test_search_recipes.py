@@ -25,7 +25,7 @@ from pdrop_video.search.recipes import Outcome, RecipeSearch
 from pdrop_video.search.results import pareto
 from pdrop_video.search.space import NONE, Budget, Maker, Plan, Space, usable, with_keep
 from pdrop_video.search.uncertainty import uncertainty
-from pdrop_video.search.whole import Foresight, judged, left_of
+from pdrop_video.search.whole import Foresight, left_of, watched
 
 ASKED = ("Which color is the first thing in the video?", "What digit is shown last in the video?")
 SMALL = Space(
@@ -111,9 +111,9 @@ def test_a_plan_spends_its_budget_over_the_whole_way(
     if recipe.pyramid.layers:  # else all that the gate let on is cheaper than the budget
         assert spent > 0.97 * share
     for clip in some:
-        got = judged(lm, clip, recipe, [])
-        assert got.spent.flops == pytest.approx(measured(lm, clip, recipe), abs=2)
-        assert 0 < got.spent.bytes <= BYTES
+        with lm.stream(recipe) as stream:
+            got = watched(lm, clip, stream)
+        assert got.flops == pytest.approx(measured(lm, clip, recipe), abs=2) and 0 < got.bytes <= BYTES
 
 
 def test_what_is_foreseen_is_what_is_measured(lm: pv.VideoLM, clips: list[Clip]) -> None:

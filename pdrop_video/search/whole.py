@@ -69,7 +69,7 @@ class Judged:
         return cls(tuple(given["divergences"]), Spent(**given["spent"]))
 
 
-def watched(lm: VideoLM, clip: Clip, recipe: Recipe, stream: VideoStream) -> Spent:
+def watched(lm: VideoLM, clip: Clip, stream: VideoStream) -> Spent:
     """Let an open stream watch a clip, and count what that, and one question, cost.
 
     Raises
@@ -105,7 +105,7 @@ def whole(flops: int | None) -> int:
 def judged(lm: VideoLM, clip: Clip, recipe: Recipe, references: Sequence[Reference]) -> Judged:
     """A recipe on a clip: how far its answers are from what the full model says, and what it cost."""
     with lm.stream(recipe) as stream:
-        spent = watched(lm, clip, recipe, stream)
+        spent = watched(lm, clip, stream)
         far = [known.divergence(stream, asked) for known, asked in zip(references, clip.questions, strict=True)]
     return Judged(tuple(far), spent)
 

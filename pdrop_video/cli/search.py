@@ -69,7 +69,9 @@ def search(
     steps: Annotated[int, typer.Option(help="Steps of local search from the best of them.")] = 32,
     kernel: Annotated[
         list[str] | None,
-        typer.Option(help=f"Shapes of schedules that are tried: {', '.join(KERNELS)}; recipes: all by default."),
+        typer.Option(
+            help=f"Shapes of schedules that are tried: {', '.join(KERNELS)}; recipes: quota, too, and all by default."
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced.", min=1)] = 32,
     chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,

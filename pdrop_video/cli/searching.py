@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,20 @@ from ..plots.saving import check_folder
 from ..pyramid.scorers import scorer_named
 from ..search import results
 from ..search.judge import Clip, Objective
-from ..search.kernels import kernel_named
+from ..search.kernels import KERNELS, kernel_named, smooth_step
 from ..search.oracles import oracles
 from ..search.questions import Film, Kept
+from ..search.quota import measure, quota_kernel
 from ..search.recipes import RecipeSearch
 from ..search.search import Tried, enough, search
 from ..search.space import Budget, Space
 from .console import CONSOLE, ERRORS
 from .options import check_out
+
+QUOTA = "quota"
+"""The shape of schedules that goes by layers' sensitivities."""
+MEASURED = 4
+"""Clips that they are measured on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +140,19 @@ def find_recipes(
     bounds: Sequence[int | None] = sizes or [None]
     budgets = [Budget(share, size) for share in shares for size in bounds]
     given: dict[str, Any] = {name: tuple(names) for name, names in taking.items() if names}
-    space = Space(**given)
+    shapes = given.get("kernels", (*KERNELS, QUOTA))
+    given["kernels"] = tuple(kernel for kernel in shapes if kernel != QUOTA)
+    space = Space(**given, sources={QUOTA: smooth_step} if QUOTA in shapes else {})  # until layers are measured
     check_folder(out)
     model, device, dtype = loading
     lm = pv.load(model, device=device, dtype=dtype)
+    clips = asked.films(lm, space.uses_motion)
+    if QUOTA in shapes:
+        _say("measuring what four bits take from each layer")
+        space = replace(space, sources={QUOTA: quota_kernel(measure(lm, clips[::2][:MEASURED]))})
     how = RecipeSearch(
         lm,
-        asked.films(lm, space.uses_motion),
+        clips,
         out,
         space,
         objective,

@@ -135,13 +135,16 @@ class KeyValueLayer(DynamicLayer):
         self._since = self.columns.length if since is None else since
         self.shown, self._gathered = columns, None
 
-    def _seen(self) -> Columns:
+    def seeing(self) -> Tensor | None:
+        """The numbers of the columns that are seen [seen], in their order; None where all that are held are."""
         if self.shown is None:
-            return self.columns
-        if self._gathered is None:
-            later = torch.arange(self._since, self.columns.length, device=self.shown.device)
-            self._gathered = self.columns.select(torch.cat([self.shown, later]))
-        return self._gathered
+            return None
+        return torch.cat([self.shown, torch.arange(self._since, self.columns.length, device=self.shown.device)])
+
+    def _seen(self) -> Columns:
+        if (seeing := self.seeing() if self._gathered is None else None) is not None:
+            self._gathered = self.columns.select(seeing)
+        return self.columns if self._gathered is None else self._gathered
 
     # -- changing what is held --------------------------------------------------------------------------------------
 

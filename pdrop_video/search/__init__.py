@@ -4,6 +4,7 @@ from .budget import Costs, shaped
 from .judge import Clip, Objective
 from .oracle import Oracle, evo_oracle
 from .questions import QuestionSet
+from .quota import Measured, measure, quota_schedule, shares_left
 from .recipes import Candidate, Outcome, RecipeSearch
 from .search import Found, Tried, search
 from .space import Budget, Space
@@ -14,6 +15,7 @@ __all__ = [
     "Clip",
     "Costs",
     "Found",
+    "Measured",
     "Objective",
     "Oracle",
     "Outcome",
@@ -22,6 +24,9 @@ __all__ = [
     "Space",
     "Tried",
     "evo_oracle",
+    "measure",
+    "quota_schedule",
     "search",
     "shaped",
+    "shares_left",
 ]

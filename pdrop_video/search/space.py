@@ -53,14 +53,19 @@ def usable(registry: Mapping[str, Any]) -> tuple[str, ...]:
 class Space:
     """What takes part, slot by slot; "none" stands for no gate, or no reducer.
 
-    Attributes
+    Parameters
     ----------
     gates, reducers, scorers, evictors, storages : tuple of str
         Names, with parameters if need be; by default all that are listed and need neither question nor training.
     kernels : tuple of str
         The shapes of schedules.
     sources : mapping of str to Kernel
-        Further shapes, by names of their own, such as one that goes by layers' sensitivities.
+        Further shapes, by names of their own, such as `quota_kernel`, which goes by layers' sensitivities.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or a slot is empty.
     """
 
     gates: tuple[str, ...] = (NONE, *usable(GATES))
@@ -81,7 +86,8 @@ class Space:
             "storages": storage_named,
         }
         for name, look_up in known.items():
-            given = tuple(checks.texts(name, getattr(self, name)))
+            least = 0 if name == "kernels" and self.sources else 1
+            given = tuple(checks.texts(name, getattr(self, name), least=least))
             for each in given:
                 if not (each == NONE and name in ("gates", "reducers")):
                     look_up(each)

@@ -45,6 +45,7 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
         "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
         "positions": pyramid.positions != "original",
         "sound": pyramid.sound is not None,
+        "inside": pyramid.inside is not None,
     }
     for name, is_unused in unused.items():
         if is_unused:

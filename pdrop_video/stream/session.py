@@ -24,7 +24,7 @@ from ..errors import ModelError, PDropError, StreamError
 from ..gate import GATES, gate_named
 from ..memory import EVICTORS, STORAGES, Memory
 from ..memory.pack import pack
-from ..pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
+from ..pyramid import ALLOCATORS, INSIDES, SCORERS, LayerLoop, Pyramid
 from ..reduce import REDUCERS, reducer_named
 from ..registry import name_of
 from . import saved
@@ -88,6 +88,7 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
             **({} if schedule.sound is None else {"sound": schedule.sound}),
             "scorer": name_of(SCORERS, stream.loop.scorer),
             "allocator": name_of(ALLOCATORS, stream.loop.allocator),
+            **({} if stream.loop.inner is None else {"inside": name_of(INSIDES, stream.loop.inner.inside)}),
         },
         "memory": {
             "tokens": stream.memory.tokens,

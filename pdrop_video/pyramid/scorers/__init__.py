@@ -12,6 +12,7 @@ from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
 from .novelty import Novelty
+from .quota import Quota
 from .relevance import Relevance
 from .relevance_max import RelevanceMax
 from .text_mean import TextMean
@@ -21,6 +22,7 @@ SCORERS: dict[str, Scorer] = {
     "relevance_max": RelevanceMax(),
     "text_mean": TextMean(),
     "coast": Coast(),
+    "quota": Quota(),
     "contrast": Contrast(),
     "novelty": Novelty(),
     "product": Product(),

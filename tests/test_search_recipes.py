@@ -20,10 +20,12 @@ from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.search import results
 from pdrop_video.search.judge import FULL, Clip, Objective
+from pdrop_video.search.outcome import Outcome
+from pdrop_video.search.plans import Maker, Plan, with_keep
 from pdrop_video.search.questions import Film, Kept
-from pdrop_video.search.recipes import Outcome, RecipeSearch
+from pdrop_video.search.recipes import RecipeSearch
 from pdrop_video.search.results import pareto
-from pdrop_video.search.space import NONE, Budget, Maker, Plan, Space, usable, with_keep
+from pdrop_video.search.space import NONE, Budget, Space, usable
 from pdrop_video.search.uncertainty import uncertainty
 from pdrop_video.search.whole import Foresight, left_of, watched
 

@@ -70,7 +70,7 @@ def search(
     kernel: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Shapes of schedules that are tried: {', '.join(KERNELS)}; recipes: quota, too, and all by default."
+            help=f"Shapes of schedules that are tried: {', '.join(KERNELS)}; recipes: or quota; by default all."
         ),
     ] = None,
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced.", min=1)] = 32,

@@ -3,9 +3,10 @@
 from .budget import Costs, shaped
 from .judge import Clip, Objective
 from .oracle import Oracle, evo_oracle
+from .outcome import Candidate, Outcome
 from .questions import QuestionSet
 from .quota import Measured, measure, quota_schedule, shares_left
-from .recipes import Candidate, Outcome, RecipeSearch
+from .recipes import RecipeSearch
 from .search import Found, Tried, search
 from .space import Budget, Space
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..common.atomic import replacing
 from ..errors import ConfigError
 from ..plots.trade_off import Point, trade_off
-from .recipes import Candidate, Outcome
+from .outcome import Candidate, Outcome
 from .uncertainty import Uncertainty
 
 COLUMNS = (

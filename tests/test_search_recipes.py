@@ -18,7 +18,7 @@ from eval.synthetic.render import write_clip
 from eval.synthetic.world import sample_clip
 from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape
-from pdrop_video.search import results
+from pdrop_video.search import recipes, results
 from pdrop_video.search.judge import FULL, Clip, Objective
 from pdrop_video.search.outcome import Outcome
 from pdrop_video.search.plans import Maker, Plan, with_keep
@@ -38,7 +38,7 @@ SMALL = Space(
     evictors=("pyramid", "uniform"),
     storages=("full", "int8"),
 )
-BYTES = 300_000
+BYTES, SHARE = 260_000, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +59,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clips(folder: Path) -> list[Clip]:
     kept = Kept()
-    return [Clip(str(folder / f"{i}.mp4"), Film(str(folder / f"{i}.mp4"), 8, 4, kept), ASKED) for i in range(6)]
+    return [Clip(str(folder / f"{i}.mp4"), Film(str(folder / f"{i}.mp4"), 4, 2, kept), ASKED) for i in range(6)]
 
 
 @pytest.fixture(scope="module")
 def found(lm: pv.VideoLM, clips: list[Clip], tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     folder = tmp_path_factory.mktemp("found")
-    how = RecipeSearch(lm, clips, folder, SMALL, trials=5, steps=3, seed=1)
-    return how.run([Budget(0.6, BYTES)])[0], folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipes, "FIRST_RUNG", 2)
+        how = RecipeSearch(lm, clips, folder, SMALL, trials=5, steps=2, seed=1)
+        return how.run([Budget(SHARE, BYTES)])[0], folder
 
 
 def measured(lm: pv.VideoLM, clip: Clip, recipe: pv.Recipe) -> float:
@@ -95,7 +97,7 @@ PLAN = Plan(NONE, NONE, 0.0, "step", 2, "contrast", "pyramid", "full")
     ],
     ids=str,
 )
-@pytest.mark.parametrize("share", [0.45, 0.7])
+@pytest.mark.parametrize("share", [0.75, 0.9])
 def test_a_plan_spends_its_budget_over_the_whole_way(
     lm: pv.VideoLM, clips: list[Clip], given: dict[str, object], share: float
 ) -> None:
@@ -103,15 +105,11 @@ def test_a_plan_spends_its_budget_over_the_whole_way(
     full = sum(measured(lm, clip, FULL) for clip in some)
     maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full)
     recipe = maker.recipe(replace(PLAN, **given), budget)
-    if recipe is None:  # the tower alone costs more
-        assert share < 0.5 and given.get("gate") is None
-        tower = sum(left_of(lm, clip, None, None).flops for clip in some)
-        assert tower > 0.3 * full
-        return
+    assert recipe is not None
     spent = sum(measured(lm, clip, recipe) for clip in some) / full
     assert spent <= share * 1.005
     if recipe.pyramid.layers:  # else all that the gate let on is cheaper than the budget
-        assert spent > 0.97 * share
+        assert spent > 0.94 * share  # one token more in each push would cost too much
     for clip in some:
         with lm.stream(recipe) as stream:
             got = watched(lm, clip, stream)
@@ -138,7 +136,7 @@ def test_what_is_chosen_is_the_best_on_the_held_out_clips(
     means = [float(np.mean(one.held_out)) for one in outcome.finalists]
     assert means == sorted(means) and outcome.chosen.held_out == outcome.finalists[0].held_out
     for one in (outcome.chosen, *(each for each in outcome.finalists if each.name == "even")):
-        assert one.fits and one.flops <= 0.6 * 1.02 and one.bytes <= BYTES
+        assert one.fits and one.flops <= SHARE * 1.02 and one.bytes <= BYTES
         for clip, value in zip(clips[1::2], one.held_out, strict=True):
             each = []
             for question in clip.questions:
@@ -160,8 +158,9 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     lines = (folder / "judged.jsonl").read_bytes().splitlines(keepends=True)
     half = len(lines) // 2
     (tmp_path / "judged.jsonl").write_bytes(b"".join(lines[:half]) + lines[half][:9])
-    how = dict(space=SMALL, trials=5, steps=3, seed=1)
-    again = RecipeSearch(lm, clips, tmp_path, **how).run([Budget(0.6, BYTES)])[0]  # type: ignore[arg-type]
+    monkeypatch.setattr(recipes, "FIRST_RUNG", 2)
+    how = dict(space=SMALL, trials=5, steps=2, seed=1)
+    again = RecipeSearch(lm, clips, tmp_path, **how).run([Budget(SHARE, BYTES)])[0]  # type: ignore[arg-type]
     assert again == outcome and (tmp_path / "judged.jsonl").read_bytes() == b"".join(lines)
 
     def never(*args: object) -> None:
@@ -169,16 +168,30 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
 
     monkeypatch.setattr("pdrop_video.search.ledger.judged", never)
     monkeypatch.setattr("pdrop_video.search.ledger.left_of", never)
-    assert RecipeSearch(lm, clips, tmp_path, **how).run([Budget(0.6, BYTES)])[0] == outcome  # type: ignore[arg-type]
+    assert RecipeSearch(lm, clips, tmp_path, **how).run([Budget(SHARE, BYTES)])[0] == outcome  # type: ignore[arg-type]
     for changed, said in ((dict(objective=Objective("answer")), "objective"), (dict(notes={"frames": 9}), "frames")):
         with pytest.raises(pv.ConfigError, match=said):
-            RecipeSearch(lm, clips, tmp_path, **{**how, **changed}).run([Budget(0.6, BYTES)])  # type: ignore[arg-type]
+            RecipeSearch(lm, clips, tmp_path, **{**how, **changed}).run([Budget(SHARE, BYTES)])  # type: ignore[arg-type]
+
+
+def test_the_worse_half_of_the_random_plans_is_judged_on_the_first_clips_alone(found: tuple[Outcome, Path]) -> None:
+    outcome, folder = found
+    seen: dict[str, list[float]] = {}
+    for line in (folder / "judged.jsonl").read_text().splitlines()[1:]:
+        entry = json.loads(line)
+        kind, *key = json.loads(entry["key"])
+        if kind == "recipe" and entry["value"] is not None:
+            seen.setdefault(json.dumps(key[0]), []).append(float(np.mean(entry["value"]["divergences"])))
+    whole = {json.dumps(one.recipe.as_dict(), sort_keys=True) for one in (*outcome.finalists, *outcome.others)}
+    left = {key: values for key, values in seen.items() if key not in whole and key != json.dumps(FULL.as_dict())}
+    assert left and all(len(values) == 2 for values in left.values())
+    assert {len(seen[key]) for key in whole} <= {3, 6}
 
 
 def test_files_that_say_what_was_found(found: tuple[Outcome, Path], tmp_path: Path) -> None:
     outcome, _ = found
     written = results.write(tmp_path, [outcome], {"seed": 1})
-    assert [path.name for path in written] == [f"recipe_0.6_{BYTES}.yaml", "search.json", "front.csv", "front.png"]
+    assert [path.name for path in written] == [f"recipe_{SHARE}_{BYTES}.yaml", "search.json", "front.csv", "front.png"]
     assert pv.Recipe.load(written[0]) == outcome.chosen.recipe
     rows = list(csv.DictReader((tmp_path / "front.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == len(outcome.finalists) + len(outcome.others)
@@ -254,7 +267,9 @@ def test_searches_that_can_t_be(lm: pv.VideoLM, clips: list[Clip], tmp_path: Pat
     with pytest.raises(pv.ConfigError, match="one name"):
         RecipeSearch(lm, [clips[0]] * 4, tmp_path)
     with pytest.raises(pv.ConfigError, match="no recipe of this space"):
-        RecipeSearch(lm, clips, tmp_path, Space(gates=("none",)), trials=2).run([Budget(0.05)])
+        RecipeSearch(lm, clips, tmp_path, Space(gates=("none",), reducers=("none", "evs")), trials=2).run(
+            [Budget(0.05)]
+        )
     for wrong in (dict(flops=1.0), dict(flops=0.5, bytes=0)):
         with pytest.raises(pv.ConfigError):
             Budget(**wrong)  # type: ignore[arg-type]
@@ -262,7 +277,7 @@ def test_searches_that_can_t_be(lm: pv.VideoLM, clips: list[Clip], tmp_path: Pat
 
 def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     command = ["search", "--space", "recipe", "--questions", str(folder / "asked.jsonl"), "--out", str(tmp_path / "a")]
-    command += ["--budget", "0.6", "--bytes", str(BYTES), "--trials", "2", "--steps", "1", "--frames", "4"]
+    command += ["--budget", str(SHARE), "--bytes", str(BYTES), "--trials", "2", "--steps", "1", "--frames", "4"]
     command += [
         "--gate",
         "none",
@@ -277,7 +292,7 @@ def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(cli.app, [*command, "--device", "cpu", "--dtype", "float32"])
     assert result.exit_code == 0, result.output
-    written = tmp_path / "a" / f"recipe_0.6_{BYTES}.yaml"
+    written = tmp_path / "a" / f"recipe_{SHARE}_{BYTES}.yaml"
     assert pv.Recipe.load(written).memory.bytes is not None and "drawn anew" in result.output
     asking = ["ask", str(folder / "0.mp4"), ASKED[0], "--recipe", str(written), "--frames", "4"]
     asked = CliRunner().invoke(cli.app, [*asking, "--device", "cpu"])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..costs.decoder import DecoderShape
+from ..errors import ConfigError, ModelError
 from ..memory import Memory
 from ..pyramid import Pyramid
 from ..reduce import reducer_named
@@ -131,11 +132,14 @@ class Maker:
     def solved(
         self, left: Sequence[Left], memory: Memory, make: Callable[[float], Pyramid], budget: Budget
     ) -> Pyramid | None:
-        """The most expensive ``make(x)`` within a budget behind what a front leaves; None if none is."""
+        """The most expensive ``make(x)`` within a budget behind what a front leaves; None if none is, or is refused."""
         scorer = make(0.0).scorer
         assert scorer is None or isinstance(scorer, str)
         ahead = Foresight(self.lm, left, scorer, memory)
-        x = largest(lambda x: ahead.flops(make(x)), MARGIN * budget.flops * self.full)
+        try:
+            x = largest(lambda x: ahead.flops(make(x)), MARGIN * budget.flops * self.full)
+        except (ConfigError, ModelError):  # the memory is too small, or the model has nothing for this scorer
+            return None
         return None if x is None else make(x)
 
     def _front(self, plan: Plan, budget: Budget) -> tuple[str | None, str | None] | None:

@@ -24,9 +24,7 @@ from pdrop_video.search.outcome import Outcome
 from pdrop_video.search.plans import Maker, Plan, with_keep
 from pdrop_video.search.questions import Film, Kept
 from pdrop_video.search.recipes import RecipeSearch
-from pdrop_video.search.results import pareto
 from pdrop_video.search.space import NONE, Budget, Space, usable
-from pdrop_video.search.uncertainty import uncertainty
 from pdrop_video.search.whole import Foresight, left_of, watched
 
 ASKED = ("Which color is the first thing in the video?", "What digit is shown last in the video?")
@@ -207,33 +205,6 @@ def test_files_that_say_what_was_found(found: tuple[Outcome, Path], tmp_path: Pa
     assert (tmp_path / "front.png").read_bytes()[:4] == b"\x89PNG"
     said = json.loads((tmp_path / "search.json").read_text())["outcomes"][0]
     assert sum(one["wins"] for one in said["finalists"]) == pytest.approx(1) and "drawn anew" in said["says"]
-
-
-def test_uncertainty_by_its_definition() -> None:
-    rng = np.random.default_rng(3)
-    table = rng.normal(size=(4, 9)) + np.array([[0.0], [0.1], [0.5], [3.0]])
-    sure = uncertainty(table, seed=5, resamples=400)
-    draws = np.random.default_rng(5).integers(9, size=(400, 9))
-    winners = [int(table[:, draw].mean(1).argmin()) for draw in draws]
-    assert sure.wins == pytest.approx([winners.count(i) / 400 for i in range(4)]) and sure.wins[3] == 0
-    assert sure.best == int(table.mean(1).argmin())
-    assert sure.standard_error == pytest.approx(table.std(1, ddof=1) / 3)
-    assert sure.behind_error == pytest.approx((table - table[sure.best]).std(1, ddof=1) / 3)
-    left = [[v for v in range(9) if v not in draw] for draw in draws.tolist()]
-    elsewhere = [table[winner, some].mean() for winner, some in zip(winners, left, strict=True) if some]
-    assert sure.elsewhere == pytest.approx(np.mean(elsewhere))
-    same = uncertainty([[1.0, 2.0], [1.0, 2.0]])  # two names of one thing share it
-    assert same.wins == (0.5, 0.5) and same.behind_error == (0.0, 0.0)
-    for wrong in ([], [[1.0, float("nan")]]):
-        with pytest.raises(pv.ConfigError, match="finite numbers"):
-            uncertainty(wrong)
-
-
-def test_fronts() -> None:
-    rng = np.random.default_rng(0)
-    points = [tuple(map(int, rng.integers(0, 6, 3))) for _ in range(60)]
-    for one, front in zip(points, pareto(points), strict=True):
-        assert front == (not any(all(a <= b for a, b in zip(o, one, strict=True)) and o != one for o in points))
 
 
 def test_the_space_is_what_needs_no_question(lm: pv.VideoLM) -> None:

@@ -12,11 +12,12 @@ from ..costs.stream import StreamShape, stream_flops
 from ..costs.way import WayFlops, video_flops
 from ..errors import ConfigError
 from ..gate import gate_named
+from ..memory import Limits
 from ..memory.storages import storage_named
 from ..models import Adapter
 from ..pyramid import Schedule
 from ..reduce import asks_for, reducer_named
-from .limits import Sizes, steps_at_once
+from .limits import Sizes, reading_of, steps_at_once
 from .recipe import Recipe
 from .state import StreamState
 from .watching import Watching
@@ -59,12 +60,13 @@ def recipe_flops(
     schedule = recipe.pyramid.resolve(shape.layers, shape.rank_at)
     in_bytes = Sizes.of(storage_named(recipe.memory.storage), shape, torch.bfloat16, shape.state_bytes())
     shares = [share if i in shape.rank_at else None for i, share in enumerate(schedule.per_layer_shares())]
-    limits = recipe.memory.budgets(shares, in_bytes.token, sum(in_bytes.outside))
+    limits, tier = in_bytes.budgets(recipe.memory, shares)
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
-    stream = StreamShape(shape, schedule, scorer, limits=limits)
+    reading = reading_of(storage_named(recipe.memory.storage), shape)
+    stream = StreamShape(shape, schedule, scorer, limits=limits, reading=reading)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
     steps, places = -(-frames // step), grid[0] * grid[1]
-    at_once = _at_once(schedule, limits, max(chunk // step, 1), places)
+    at_once = _at_once(schedule, Limits(limits, limits, tier=tier).entering, max(chunk // step, 1), places)
     left, reducer = None, 0
     knowing: tuple[str, ...] = ()
     if recipe.reducer is not None:
@@ -114,10 +116,11 @@ def shape_of(stream: Watching, decoder: DecoderShape, causal: bool = True) -> St
         decoder,
         stream.loop,
         len(ingest.probe),
-        asks=ingest.evictor.uses_query,
+        asks=ingest.looks,
         limits=limits,
         causal=causal,
         closing=len(stream.lm.adapter.closing()),
+        reading=reading_of(ingest.storage, decoder),
     )
 
 

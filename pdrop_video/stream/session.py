@@ -136,13 +136,19 @@ def read(lm: SharedModel, path: str | os.PathLike[str]) -> dict[str, Any]:
         _compare(header["fingerprint"], here)
         return {
             "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
-            "memory": Memory(**header["memory"]),
+            "memory": Memory(**header["memory"] | _storage_of(header["memory"], tensors)),
             "standing_question": header["standing_question"],
             "system": header["system"],
             "gate": None if header.get("gate") is None else gate_named(header["gate"]),
             "reducer": None if header.get("reducer") is None else reducer_named(header["reducer"]),
             "restore": partial(state_of, header, tensors),
         }
+
+
+def _storage_of(memory: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The storage by the name that it has now: "int8" once was one that stored the newest columns in 8 bits, too."""
+    old = memory.get("storage") == "int8" and any(t.dtype == torch.int8 for t in tensors.values())
+    return {"storage": "int8_per_token"} if old else {}
 
 
 @contextmanager

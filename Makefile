@@ -33,12 +33,15 @@ demo: .venv/ready  ## the page on which people ask a video; options: make demo D
 screenshots: .venv/ready  ## the pictures of the page in docs/, taken from the running page in Chromium
 	@$(BIN)/python -m demos.screenshots --chromium $(CHROMIUM)
 
+# A file at a time for each processor, as what a file's tests share is made once; each takes one thread and some GB.
+PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 test: .venv/ready  ## the tests
 	@echo "[test] pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: .venv/ready  ## the long proofs
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 # what selects, streams and loads, under other kernels and numbers of threads
 PORTABLE ?= tests/test_ties.py tests/test_joint.py tests/test_rank.py tests/test_stream.py tests/test_loading.py
@@ -69,9 +72,9 @@ test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsa
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call newest)
 	@echo "[test-range] transformers $(FLOOR), without the training code of the built-in model, which needs a newer one"
-	@.venv-floor/bin/python -m pytest --deselect tests/test_synthetic.py::test_training_vision_path_equals_the_library_model
+	@.venv-floor/bin/python -m pytest $(PARALLEL) --deselect tests/test_synthetic.py::test_training_vision_path_equals_the_library_model
 	@echo "[test-range] transformers $$(.venv-newest/bin/python -c 'import transformers; print(transformers.__version__)')"
-	@.venv-newest/bin/python -m pytest
+	@.venv-newest/bin/python -m pytest $(PARALLEL)
 
 test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, in an environment of its own
 	@echo "[test] pytest -m lmms_eval"

@@ -59,7 +59,10 @@ def main(
         bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+    ] = "auto",
 ) -> None:
     """Serve the page on which people ask a video. How it is watched, gate and reducer included, they choose there."""
     with clear_errors():  # what is wrong is said before a model is loaded

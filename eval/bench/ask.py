@@ -1,4 +1,4 @@
-"""How long does a question wait for its first token, minute by minute? A random decoder of the 0.5 B shape, bf16.
+"""How long does a question wait for its first token, minute by minute? A random decoder of the 0.5 B shape.
 
     python -m eval.bench.ask --json
 

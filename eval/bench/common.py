@@ -21,6 +21,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from pdrop_video import VideoLM, load
 from pdrop_video.models import Pixels, adapter_for
+from pdrop_video.models.number_type import chosen, default_device
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the table (CSV) and the chart (PNG).")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")]
@@ -30,8 +31,15 @@ TINY: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_h
 """A vision tower that is not meant to be used."""
 
 
+def usual_type() -> torch.dtype:
+    """What `load` takes on this machine for checkpoints in bfloat16, and with it what is measured; it is printed."""
+    if default_device() == "cpu" and chosen(torch.bfloat16, 0).name == "float32":
+        return torch.float32
+    return torch.bfloat16
+
+
 def random_model(
-    dtype: torch.dtype = torch.bfloat16, kv_heads: int = 2, tower: Mapping[str, Any] = TINY
+    dtype: torch.dtype | None = None, kv_heads: int = 2, tower: Mapping[str, Any] = TINY
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Qwen2.5-VL's decoder with random weights, about 0.5 B of them.
 
@@ -39,7 +47,8 @@ def random_model(
 
     Parameters
     ----------
-    dtype : torch.dtype
+    dtype : torch.dtype, optional
+        By default `usual_type`.
     kv_heads : int
         Heads of keys and values: 2 as in Qwen2.5-0.5B, 14 for a model without grouped queries.
     tower : mapping
@@ -63,6 +72,7 @@ def random_model(
     torch.manual_seed(0)
     with torch.device("meta"):
         empty: Any = Qwen2_5_VLForConditionalGeneration(config)
+    dtype = dtype or usual_type()
     model = empty.to(dtype).to_empty(device="cpu")
     model.tie_weights()
     model.model.visual = type(model.model.visual)._from_config(config.vision_config).to(dtype)  # with its buffers
@@ -73,7 +83,7 @@ def random_model(
     return model.eval()
 
 
-def random_lm(dtype: torch.dtype = torch.bfloat16, tower: Mapping[str, Any] = TINY) -> VideoLM:
+def random_lm(dtype: torch.dtype | None = None, tower: Mapping[str, Any] = TINY) -> VideoLM:
     """The random model with the built-in model's words, for streams whose answers mean nothing."""
     words, family = load().tokenizer, adapter_for("qwen2_5_vl")
     model = random_model(dtype, tower=tower)
@@ -90,14 +100,16 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> pd.DataFrame:
+def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int, warming: int = 1) -> pd.DataFrame:
     """Time every run once a turn, so that what disturbs the machine disturbs them alike.
 
     Parameters
     ----------
     runs : mapping of str to callable
     repeats : int
-        Timed turns, behind one that warms up. Every other turn goes through the runs backwards.
+        Timed turns. Every other turn goes through the runs backwards.
+    warming : int
+        Turns before them that warm up; none for runs that take long and were warmed in another way.
 
     Returns
     -------
@@ -107,7 +119,7 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> pd.DataFram
         do on the machine disturbs it less.
     """
     turns, busy = [], []
-    for turn in range(repeats + 1):
+    for turn in range(warming + repeats):
         order = list(runs) if turn % 2 else list(runs)[::-1]
         taken, used = {}, {}
         for name in order:
@@ -116,8 +128,8 @@ def in_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> pd.DataFram
             used[name] = time.process_time() - begun
         turns.append([taken[name] for name in runs])
         busy.append([used[name] for name in runs])
-    times = pd.DataFrame(turns[1:], columns=list(runs))
-    times.attrs["cpu"] = pd.DataFrame(busy[1:], columns=list(runs))
+    times = pd.DataFrame(turns[warming:], columns=list(runs))
+    times.attrs["cpu"] = pd.DataFrame(busy[warming:], columns=list(runs))
     return times
 
 
@@ -144,7 +156,7 @@ def report(
     figures : mapping, optional
         Stands in the JSON object beside ``rows``, the table's rows.
     """
-    shown = Table(*map(str, table.columns), title=name)
+    shown = Table(*map(str, table.columns), title=f"{name}, random models in {usual_type()}")
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
     Console(width=1000).print(shown)  # as wide as the table needs: a line that a terminal wraps keeps its figures
@@ -155,4 +167,6 @@ def report(
         draw(table).figure.savefig(out / f"{name}.png", dpi=150, bbox_inches="tight")
     if as_json:
         rows = json.loads(table.to_json(orient="records"))  # plain numbers, null for what is missing
-        print(json.dumps({**(figures or {}), "rows": rows}), flush=True)
+        print(
+            json.dumps({"dtype": str(usual_type()).removeprefix("torch."), **(figures or {}), "rows": rows}), flush=True
+        )

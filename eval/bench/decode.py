@@ -1,4 +1,4 @@
-"""How long is a decoding step over what a pyramid remembers? A random decoder of the 0.5 B shape, bf16.
+"""How long is a decoding step over what a pyramid remembers? A random decoder of the 0.5 B shape.
 
     python -m eval.bench.decode --json
 
@@ -29,7 +29,7 @@ from pdrop_video.memory import Limits, Memory, StreamCache
 from pdrop_video.memory.evictors import evictor_named
 from pdrop_video.pyramid import LayerLoop
 
-from .common import AsJson, Out, in_turns, random_model, report
+from .common import AsJson, Out, in_turns, random_model, report, usual_type
 
 PYRAMID = pv.Pyramid(ratios=(0.5, 0.25, 0.125))
 
@@ -38,7 +38,7 @@ def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape) -> Any:
     """Random keys and values, so many in each layer."""
     for layer, count in enumerate(counts):
         size = (1, shape.kv_heads, count, shape.head_dim)
-        cache.update(torch.randn(size, dtype=torch.bfloat16), torch.randn(size, dtype=torch.bfloat16), layer)
+        cache.update(torch.randn(size, dtype=usual_type()), torch.randn(size, dtype=usual_type()), layer)
     return cache
 
 

@@ -1,4 +1,4 @@
-"""What do forgetting, moving positions and the cache itself cost? A random decoder of the 0.5 B shape, bf16.
+"""What do forgetting, moving positions and the cache itself cost? A random decoder of the 0.5 B shape.
 
     python -m eval.bench.evict --json
 

@@ -14,6 +14,8 @@ import transformers
 from pdrop_video import VideoLM, load
 from pdrop_video.models import Pixels, adapter_for
 
+from .common import usual_type
+
 TEXT: dict[str, Any] = dict(vocab_size=151_936, hidden_size=1024, num_hidden_layers=24)
 VISION: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_heads=2)
 
@@ -55,11 +57,11 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
 """Configurations by ``model_type``; beside them benchmarks know `qwen2_5_vl`, see `common.random_model`."""
 
 
-def random_of(family: str, dtype: torch.dtype = torch.bfloat16) -> Any:
+def random_of(family: str, dtype: torch.dtype | None = None) -> Any:
     """A random model, its weights those that transformers begins training with."""
     torch.manual_seed(0)
     config = FAMILIES[family]()
-    return transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+    return transformers.AutoModelForImageTextToText.from_config(config, dtype=dtype or usual_type()).eval()
 
 
 def _tiny_qwen3_5(ids: dict[str, Any], vocabulary: int) -> Any:
@@ -83,7 +85,7 @@ def tiny_of(family: str) -> VideoLM:
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     torch.manual_seed(0)
     config = TINY[family]({name: getattr(lm.model.config, name) for name in names}, len(lm.tokenizer))
-    model: Any = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
+    model: Any = transformers.AutoModelForImageTextToText.from_config(config, dtype=usual_type()).eval()
     adapter = adapter_for(family)
     pixels = Pixels(size={"shortest_edge": 1, "longest_edge": 1 << 40})  # frames are taken in the size they come in
     return VideoLM(model, adapter(model, pixels, lm.tokenizer), adapter.prompt(lm.tokenizer), f"tiny random {family}")

@@ -1,4 +1,4 @@
-"""How much faster is a prefill, and is that what the FLOPs promise? A random decoder of the 0.5 B shape, bf16.
+"""How much faster is a prefill, and is that what the FLOPs promise? A random decoder of the 0.5 B shape.
 
     python -m eval.bench.prefill --json
     python -m eval.bench.prefill --family qwen3_5 --tokens 2048 --json

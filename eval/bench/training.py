@@ -1,4 +1,4 @@
-"""How much faster is a training step? A random decoder of the 0.5 B shape, bf16, every weight trained.
+"""How much faster is a training step? A random decoder of the 0.5 B shape, every weight trained.
 
     python -m eval.bench.training --json
 

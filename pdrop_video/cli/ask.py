@@ -109,7 +109,10 @@ def ask(
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 128,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+    ] = "auto",
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
     save_plots: Annotated[
         Path | None, typer.Option(help="Folder for pictures of what is remembered and what each answer rested on.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,7 @@ import pdrop_video as pv
 
 from ..costs.decoder import DecoderShape
 from ..models import describe
+from ..models.number_type import chosen, default_device, own_type
 from ..stream.cost import recipe_flops
 from .arguments import Gate, Ratios, RecipeFile, Reducer
 from .console import CONSOLE, clear_errors
@@ -60,6 +61,7 @@ def info(
     table = Table(title=escape(model or "built-in model"), show_header=False)
     for name, value in (
         ("family", config.model_type),
+        (f"computed on {default_device()} in", _number_type(config)),
         ("decoder layers", _kinds(shape)),
         ("gate, before the vision tower", said.get("gate", "none")),
         ("reducer, behind it", said.get("reducer", "none")),
@@ -84,6 +86,13 @@ def info(
         CONSOLE.print(f"FLOPs of the layers are not counted: {shape.uncounted}.")
     if opened.gate is not None:
         CONSOLE.print("A gate leaves out what a video does not change; counted is a video that always does.")
+
+
+def _number_type(config: Any) -> str:
+    """What `load` takes, as far as the size of the weights does not matter, and why."""
+    own = own_type(config)
+    name, why = chosen(own if default_device() == "cpu" else None, 0)
+    return f"{str(own).removeprefix('torch.') if name == 'auto' and own else name}: {why}"
 
 
 def _kinds(shape: DecoderShape) -> str:

@@ -98,7 +98,10 @@ def search(
     generations: Annotated[int, typer.Option(help="Oracle: generations behind the first.", min=0)] = 10,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+    ] = "auto",
 ) -> None:
     """Find the stages, or the recipe, that change a model's answers least at a budget. Needs no right answers."""
     with clear_errors():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from threading import Lock
@@ -13,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.utils.hub import cached_file
 
 from ..common import checks
 from ..errors import ConfigError, ModelError
@@ -24,6 +22,7 @@ from .derived import Derived, derive, prove
 from .ears import Hearing
 from .exaone4_5 import Exaone4_5
 from .facts import REFUSED, UNRUN
+from .files import read_json, weights_bytes
 from .gemma4 import Gemma4, Gemma4Unified
 from .glm4v import Glm4v, Glm46V, GlmOcr
 from .internvl import InternVL
@@ -33,6 +32,7 @@ from .mel import Mel
 from .minicpmv import MiniCPMV4_6, MiniCPMV4_7
 from .molmo2 import Molmo2
 from .muse import Muse
+from .number_type import chosen, default_device, own_type
 from .perception_lm import PerceptionLM
 from .pixels import Pixels
 from .progress import late_bars
@@ -69,6 +69,7 @@ class Checkpoint(NamedTuple):
     adapter: Adapter
     prompt: Prompt
     name: str
+    dtype_why: str
 
 
 def read(
@@ -83,7 +84,7 @@ def read(
     **kwargs: Any,
 ) -> Checkpoint:
     """A model with its family and its prompt; parameters and errors as for `pdrop_video.load`."""
-    source, place = checked_source(name, BUILTIN), checked_device(device)
+    source, place = checked_source(name, BUILTIN), checked_device(device) or default_device()
     dtype, kwargs = checked_dtype(dtype), checked_more(kwargs, device)
     if attn is not None:
         kwargs["attn_implementation"] = checks.text("attn", attn)
@@ -100,6 +101,10 @@ def read(
                 why = "have a processor that takes no limits of pixels"
             raise ConfigError(f"models of type {config.model_type!r} {why}; leave min_pixels and max_pixels out.")
         pixels = pixels.within(min_pixels, max_pixels)
+    why = "as asked for"
+    if dtype == "auto":
+        left = str(place) != "cpu" or "device_map" in kwargs or "quantization_config" in kwargs
+        dtype, why = chosen(None if left else own_type(config), weights_bytes(source, hub))
     try:
         with _LOADING, late_bars():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -129,8 +134,8 @@ def read(
     model, report = loaded
     _refuse_holes(source, report)
     if "device_map" not in kwargs:
-        _move(model, place or ("cuda" if torch.cuda.is_available() else "cpu"))
-    template = _json(source, "chat_template.json", hub).get("chat_template")
+        _move(model, place)
+    template = read_json(source, "chat_template.json", hub).get("chat_template")
     family = adapter(model.eval(), pixels, tokenizer)
     _open_ears(family, source, hub)
     if isinstance(family, Derived):
@@ -140,6 +145,7 @@ def read(
         family,
         adapter.prompt(tokenizer, template, split_special_tokens=split_special_tokens),
         name="built-in" if name is None else source,
+        dtype_why=why,
     )
 
 
@@ -220,12 +226,12 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
     (in a folder of its own in LLaVA-OneVision's first layout), then the image processor's file. Qwen2.5-VL has only
     the last, and saving it again copies its limits into a video entry: limits that are the image's too are capped.
     """
-    both = _json(source, "processor_config.json", hub)
-    image = both.get("image_processor") or _json(source, "preprocessor_config.json", hub)
+    both = read_json(source, "processor_config.json", hub)
+    image = both.get("image_processor") or read_json(source, "preprocessor_config.json", hub)
     video = (
         both.get("video_processor")
-        or _json(source, "video_preprocessor_config.json", hub)
-        or _json(source, "video_processor/preprocessor_config.json", hub)
+        or read_json(source, "video_preprocessor_config.json", hub)
+        or read_json(source, "video_processor/preprocessor_config.json", hub)
     )
     if not (video or image):
         raise ModelError(
@@ -235,7 +241,7 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
     pixels = Pixels.of(video or image)
     pixels.said.update({name: value for name, value in both.items() if not isinstance(value, dict)})
     named = (
-        of.get("processor_class") for of in (both, image, video or {}, _json(source, "tokenizer_config.json", hub))
+        of.get("processor_class") for of in (both, image, video or {}, read_json(source, "tokenizer_config.json", hub))
     )
     pixels.said["processor_class"] = next(filter(None, named), None)  # looked for where transformers looks
     return pixels.capped() if pixels.size == Pixels.of(image).size else pixels
@@ -244,8 +250,8 @@ def _pixels(source: str, hub: dict[str, Any]) -> Pixels:
 def _open_ears(adapter: Adapter, source: str, hub: dict[str, Any]) -> None:
     """The numbers of a checkpoint's feature extractor, for a family that hears; they stand in one of two files."""
     if isinstance(adapter, Hearing):
-        both = _json(source, "processor_config.json", hub)
-        numbers = both.get("feature_extractor") or _json(source, "preprocessor_config.json", hub)
+        both = read_json(source, "processor_config.json", hub)
+        numbers = both.get("feature_extractor") or read_json(source, "preprocessor_config.json", hub)
         bins = adapter.model.config.audio_config.num_mel_bins
         adapter.mel = Mel.of({"feature_size": bins} | numbers)
         if adapter.mel.bins != bins:
@@ -253,21 +259,6 @@ def _open_ears(adapter: Adapter, source: str, hub: dict[str, Any]) -> None:
                 f"{source!r} makes {adapter.mel.bins} bands of sound for a tower that takes {bins}; fetch its "
                 "preprocessor_config.json again."
             )
-
-
-def _json(source: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:
-    path = cached_file(
-        source,
-        file,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-        **hub,
-    )
-    try:
-        return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{file} of {source!r} is not valid JSON: {error}. Fetch it again.") from error
 
 
 def _refuse_holes(source: str, report: dict[str, Any]) -> None:

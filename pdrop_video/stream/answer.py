@@ -24,11 +24,14 @@ class Timings:
         From the question to its first token.
     decode : float
         From the first token to the last.
+    dtype : str
+        The number type that was computed in, and why that one.
     """
 
     push: float
     first_token: float
     decode: float
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ class Question:
             cache_tokens=self.cache_tokens,
             cache_bytes=self.cache_bytes,
             evidence=self.evidence,
-            timings=Timings(state.push_seconds, first, perf_counter() - self.began - first),
+            timings=Timings(state.push_seconds, first, perf_counter() - self.began - first, self.lm.number_type),
         )
 
     def likelihood(self, logits: Tensor, between: Callable[[], None] = lambda: None) -> tuple[float, ...]:

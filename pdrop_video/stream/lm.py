@@ -36,12 +36,16 @@ class VideoLM(SharedModel):
         Its tokenizer and chat template.
     name : str
         For messages.
+    dtype_why : str
+        Why it is computed in its number type.
 
     Attributes
     ----------
     turnstile : Turnstile
         Streams may be used from any number of threads: they take turns at the model. Use it around calls of your own
         while streams run, ``with lm.turnstile: lm.model(...)``.
+    number_type : str
+        What it is computed in, and why.
     """
 
     def __repr__(self) -> str:
@@ -164,7 +168,9 @@ def load(
     device : str or torch.device, optional
         Where to put it; by default the first CUDA device if there is one, else the CPU. Not with `device_map`.
     dtype : str or torch.dtype
-        "float32", "float16", "bfloat16" or "float64"; "auto" takes the checkpoint's own.
+        "float32", "float16", "bfloat16" or "float64"; "auto" takes the checkpoint's own, or float32 on a
+        CPU that has no instructions for products in it, if that fills at most half of the machine's memory.
+        `VideoLM.number_type` says what was taken and why.
     attn : str, optional
         transformers' attention implementation: "sdpa" (its default), "eager", "flash_attention_2", ...
     min_pixels, max_pixels : int, optional

@@ -33,8 +33,9 @@ class Opened(Protocol):
 class SharedModel:
     """A video-LLM as its streams share it; parameters and attributes are those of `VideoLM`."""
 
-    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "") -> None:
+    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "", dtype_why: str = "") -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
+        self.dtype_why = dtype_why
         self.turnstile = Turnstile()
         self._opened: list[ref[Any]] = []
 
@@ -47,6 +48,12 @@ class SharedModel:
     def device(self) -> torch.device:
         """Where inputs go."""
         return self.model.device
+
+    @property
+    def number_type(self) -> str:
+        """What it is computed in, and why, where that is known."""
+        name = str(self.model.dtype).removeprefix("torch.")
+        return f"{name}: {self.dtype_why}" if self.dtype_why else name
 
     @property
     def num_layers(self) -> int:

@@ -21,6 +21,9 @@ _FORGETTING = {
     "stream_mem": "StreamMem: what no answer would need",
     "hermes": "HERMES: old or unattended, by layer",
     "pyramid": "the unimportant, never a whole period",
+    "two_tier": "all but the last steps and a few pieces of each older one",
+    "two_tier_means": "the same, each of those few a mean of its neighbours",
+    "fluxmem": "FluxMem: what is like the step before, then what is alike in a step",
 }
 _PICTURES = {
     "none": "none: the model looks at every one",

@@ -28,6 +28,7 @@ INVARIANT = (
     "omnirefine:centre=true,least=0.2",
     "fastvid:unit=4",
     "holitom:unit=4",
+    "streamingtom",
     "vidcom2:unit=3",
 )
 """What goes on, and as what, does not depend on where chunks begin and end."""
@@ -54,6 +55,7 @@ change by noise alone, so that many choices are close. Shares are of the larger 
 MOST_EXCEPT = {
     "dualcomp": "a share of each step, rounded step by step",
     "desap": "a share of each step, rounded step by step",
+    "streamingtom": "a share of each step, rounded step by step",
 }
 WHOLE_EXCEPT = {
     "event_saliency": "drops what shows no events, whatever the budget",

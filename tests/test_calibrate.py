@@ -18,7 +18,7 @@ import pdrop_video as pv
 from pdrop_video import cli
 from pdrop_video.pyramid.scorers.hawk import Hawk
 from pdrop_video.search.heads import Heads, calibrate, head_weights
-from pdrop_video.search.search import Clip
+from pdrop_video.search.judge import Clip
 
 QUESTIONS = ["what is shown first ?", "how many red ?"]
 

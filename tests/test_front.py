@@ -133,7 +133,17 @@ FRONTS: dict[str, dict[str, Any]] = {
     "threes behind a gate": {"gate": Chequered(), "reducer": Threes()},
 }
 """Every listed method by itself, and strangers."""
-MERGING = ("merged", "omnirefine", "lrcp", "aot", "aot behind a gate", "holitom", "fastvid", "relevance_pooling")
+MERGING = (
+    "merged",
+    "omnirefine",
+    "lrcp",
+    "aot",
+    "aot behind a gate",
+    "holitom",
+    "fastvid",
+    "relevance_pooling",
+    "streamingtom",
+)
 """Those whose tokens are means, which a mask alone is not equal to."""
 CROSS = [
     (family, front)

@@ -17,6 +17,7 @@ from pdrop_video.reduce.dtd import DTD
 from pdrop_video.reduce.evs import EVS
 from pdrop_video.reduce.fastvid import FastVID
 from pdrop_video.reduce.holitom import HoliTom
+from pdrop_video.reduce.streamingtom import StreamingTOM
 from pdrop_video.reduce.vidcom2 import VidCom2
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -78,3 +79,15 @@ def test_fastvid(case: dict[str, Any]) -> None:
     reduced, tokens = run(FastVID(**said, salient="attention"), case)
     assert reduced.kept.tolist() == case["kept"]
     torch.testing.assert_close(merged(reduced, tokens), torch.tensor(case["merged"]).double(), atol=6e-4, rtol=0)
+
+
+@pytest.mark.parametrize("case", cases("streamingtom"))
+def test_streamingtom(case: dict[str, Any]) -> None:
+    """As released; and density peaks as they are meant choose others of what stands still, but as many."""
+    said = {name: case[name] for name in ("threshold", "own", "nearest")}
+    keep = (case["keep"] + 0.5) / 196
+    reduced, tokens = run(StreamingTOM(keep=keep, **said, salient="attention", release=True), case)
+    assert reduced.kept.tolist() == case["kept"]
+    torch.testing.assert_close(merged(reduced, tokens), torch.tensor(case["merged"]).double(), atol=1e-4, rtol=0)
+    meant, _ = run(StreamingTOM(keep=keep, **said, salient="attention"), case)
+    assert len(meant.kept) == len(reduced.kept) and meant.kept.tolist() != case["kept"]

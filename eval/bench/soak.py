@@ -3,6 +3,7 @@
 python -m eval.bench.soak --hours 10
 python -m eval.bench.soak --frames 3000 --json
 python -m eval.bench.soak --family qwen3_5 --frames 3000
+python -m eval.bench.soak --storage int4 --frames 3000
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import typer
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.memory import STORAGES
 from pdrop_video.pyramid.rows import CACHE
 
 from .common import AsJson, Out, report
@@ -88,7 +90,7 @@ class Guard:
 
 
 def soak(
-    total: int, tokens: int, evictor: str, seed: int, lm: pv.VideoLM | None = None
+    total: int, tokens: int, evictor: str, seed: int, lm: pv.VideoLM | None = None, storage: str = "full"
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Push `total` frames; a row for each hour, or each third of a shorter run, and the figures."""
     hour = min(3600, total // 3) // CHUNK  # chunks
@@ -96,9 +98,9 @@ def soak(
     sizes = DecoderShape.of(lm.model.config)
     columns = tokens * sizes.kv_bytes_per_token(lm.model.dtype.itemsize)
     guard = Guard(columns + sum(sizes.state_bytes(lm.model.dtype.itemsize)))
-    stream = lm.stream(memory=pv.Memory(bytes=guard.budget, evictor=evictor))
+    stream = lm.stream(memory=pv.Memory(bytes=guard.budget, evictor=evictor, storage=storage))
     rows: list[dict[str, Any]] = []
-    costs, busy, resident = [], [], 0
+    costs, busy, resident, most = [], [], 0, 0
     for first in range(0, total, CHUNK):
         pictures = frames_of(first, seed)
         with guard.watching(lm):
@@ -107,6 +109,7 @@ def soak(
             costs.append(time.perf_counter() - begun)
             busy.append(time.process_time() - used)
         guard.check(stream.cache_bytes)
+        most = max(most, *stream.cache_tokens)
         resident = max(resident, rss())
         if len(costs) == hour:
             answer = stream.ask("how many things are shown?", max_new_tokens=4)
@@ -132,6 +135,7 @@ def soak(
         "rss_growth": peak / table.peak_rss_mib.iloc[0] - 1,
         "chunk_cost_growth": table.chunk_ms.iloc[-1] / table.chunk_ms.iloc[1],
         "chunk_cpu_growth": table.chunk_cpu_ms.iloc[-1] / table.chunk_cpu_ms.iloc[1],
+        "most_tokens": most,
         "peak_cache_bytes": guard.peak,
         "budget_bytes": guard.budget,
     }
@@ -142,6 +146,7 @@ def main(
     frames: Annotated[int | None, typer.Option(help="Frames in all, in place of --hours.", min=3 * CHUNK)] = None,
     tokens: Annotated[int, typer.Option(help="The budget: the bytes of so many tokens a layer.")] = 1024,
     evictor: Annotated[str, typer.Option(help="What is forgotten.")] = "pyramid",
+    storage: Annotated[str, typer.Option(help=f"How keys and values are stored: {', '.join(STORAGES)}.")] = "full",
     seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
     family: Annotated[
         str | None, typer.Option(help=f"A tiny random model in place of the built-in one: {', '.join(TINY)}.")
@@ -153,8 +158,8 @@ def main(
     total = (int(hours * 3600) if frames is None else frames) // CHUNK * CHUNK
     if family is not None and family not in TINY:
         raise typer.BadParameter(f"{family} is not known here; choose {', '.join(TINY)}.")
-    table, figures = soak(total, tokens, evictor, seed, None if family is None else tiny_of(family))
-    figures = {"family": family or "built-in", **figures}
+    table, figures = soak(total, tokens, evictor, seed, None if family is None else tiny_of(family), storage)
+    figures = {"family": family or "built-in", "storage": storage, **figures}
     for name, value in figures.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
         print(f"{name:18} {shown}")

@@ -18,7 +18,7 @@ from ..memory import EVICTORS
 from ..memory.storages import STORAGES
 from ..models import Hearing, describe
 from ..plots import Album
-from ..pyramid import ALLOCATORS, SCORERS
+from ..pyramid import ALLOCATORS, INSIDES, SCORERS
 from ..stream.asking import checked_for_asking, checked_for_looking
 from ..stream.looking import DECODES, decode_named
 from ..video import Connection
@@ -86,6 +86,10 @@ def ask(
     allocator: Annotated[
         str | None, typer.Option(help=f"How they are split over time: {', '.join(ALLOCATORS)}; left out: joint.")
     ] = None,
+    inside: Annotated[
+        str | None,
+        typer.Option(help=f"What layers leave out of tokens that stay: {', '.join(INSIDES)}; left out: nothing."),
+    ] = None,
     evictor: Annotated[
         str | None, typer.Option(help=f"What is forgotten: {', '.join(EVICTORS)}; left out: pyramid.")
     ] = None,
@@ -132,6 +136,7 @@ def ask(
             memory=memory,
             scorer=scorer,
             allocator=allocator,
+            inside=inside,
             evictor=evictor,
             storage=storage,
             archive=archive,

@@ -11,7 +11,7 @@ from rich.markup import escape
 import pdrop_video as pv
 
 from ..search.heads import calibrate
-from ..search.search import Clip
+from ..search.judge import Clip
 from ..video.address import Address
 from .arguments import Model
 from .console import CONSOLE, ERRORS, clear_errors

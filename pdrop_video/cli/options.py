@@ -50,11 +50,12 @@ def recipe_of(
     storage: str | None = None,
     scorer: str | None = None,
     allocator: str | None = None,
+    inside: str | None = None,
     evictor: str | None = None,
     archive: int | None = None,
 ) -> Recipe:
     """What the options say; where there is a file, instead of what it says of the same."""
-    pyramid = _dropping("--ratios", ratios) | _given({"scorer": scorer, "allocator": allocator})
+    pyramid = _dropping("--ratios", ratios) | _given({"scorer": scorer, "allocator": allocator, "inside": inside})
     remembering = {} if memory is None else _tokens(memory)
     remembering |= _given({"evictor": evictor, "archive": archive, "storage": storage})
     recipe = Recipe() if file is None else Recipe.load(file)
@@ -72,7 +73,7 @@ def _dropping(option: str, ratios: str | None) -> dict[str, Any]:
         return {"stages": 1}
     if ratios.endswith(".json"):
         schedule = Recipe(pyramid=Pyramid.load(ratios)).as_dict()["pyramid"]
-        return {name: value for name, value in schedule.items() if name not in ("scorer", "allocator")}
+        return {name: value for name, value in schedule.items() if name not in ("scorer", "allocator", "inside")}
     try:
         return {"ratios": [float(part) for part in ratios.split(",")]}
     except ValueError as error:

@@ -33,6 +33,11 @@ def working(states: Tensor) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
+def grain(dtype: torch.dtype) -> float:
+    """By what share of themselves scores of states of a type differ at least, if they can be told apart."""
+    return 2.0 ** -_BITS.get(dtype, _BITS[torch.float32])
+
+
 def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
     """Scores rounded to what states of a type can tell apart, so that ties are equal; float64 where there is such.
 

@@ -40,6 +40,9 @@ class StreamShape:
         See `layer_flops`.
     closing : int
         The first rows of the probe, which close the video and ask nothing.
+    reading : tuple of int
+        FLOPs by which each layer makes a key and a value of one column that it holds, where a storage multiplies to
+        that end (`rotatek`); all columns are counted, though the newest are there already. Nothing where left out.
     """
 
     decoder: DecoderShape
@@ -51,6 +54,7 @@ class StreamShape:
     limits: tuple[int, ...] | None = None
     causal: bool = True
     closing: int = 0
+    reading: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -63,9 +67,14 @@ class StreamShape:
         limits: tuple[int, ...] | None = None,
         causal: bool = True,
         closing: int = 0,
+        reading: tuple[int, ...] = (),
     ) -> StreamShape:
         """Of a stream's own layer loop; see above."""
-        return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal, closing)
+        return cls(decoder, loop.schedule, loop.scorer, loop.ranks_at, probe, asks, limits, causal, closing, reading)
+
+    def read_flops(self, held: Sequence[int], times: int = 1) -> int:
+        """FLOPs of reading all that each layer holds, so many times."""
+        return times * sum(each * columns for each, columns in zip(self.reading, held, strict=False))
 
     def kept(self, visual: int, glue: int = 0) -> list[int]:
         """Columns that each layer holds more after a piece, before a window closes; none of a layer with a state."""
@@ -100,7 +109,7 @@ class StreamShape:
         """
         decoder, scorer, seen = self.decoder, scorer_named(self.scorer), self._seen(past)
         staying, incoming = self._staying(visual, glue), self._incoming(visual, glue)
-        total = entry_flops(decoder, visual + glue + self.probe)
+        total = entry_flops(decoder, visual + glue + self.probe) + self.read_flops(past)
         for i, (stay, all_rows, held) in enumerate(zip(staying, incoming, seen, strict=True)):
             # a state can't forget a row: the probe passes it behind the others, by itself
             runs = [(all_rows, held)]
@@ -112,6 +121,7 @@ class StreamShape:
         for layer in self._boundaries()[: 1 if scorer.once else None]:
             rows = per_layer[max(layer - 1, 0)] + glue + self.probe
             total += ranking_flops(decoder, layer, rows, past[layer], probes, scorer, per_layer[layer])
+            total += past[layer] * (self.reading[layer] if self.reading else 0)
         if self.asks:
             total += sum(2 * self.probe * decoder.attention(i).asking for i in decoder.rank_at)
         return total
@@ -121,9 +131,8 @@ class StreamShape:
         if not rows:
             return 0
         each = enumerate(self._seen(past))
-        return entry_flops(self.decoder, rows) + sum(
-            layer_flops(self.decoder, i, rows, held, self.causal) for i, held in each
-        )
+        total = entry_flops(self.decoder, rows) + self.read_flops(past)
+        return total + sum(layer_flops(self.decoder, i, rows, held, self.causal) for i, held in each)
 
     def asking_flops(
         self,
@@ -162,6 +171,8 @@ class StreamShape:
         total += sum(ranking_flops(self.decoder, layer, rows, held) for layer, held in ranked.items())
         more = list((hiding or {}).items())[: 1 if scorer_named(scorer).once else None]
         total += sum(ranking_flops(self.decoder, i, rows, held, asks, scorer, remembered=True) for i, held in more)
+        total += sum(held * (self.reading[layer] if self.reading else 0) for layer, held in ranked.items())
+        total += self.read_flops(past, max(tokens - 1, 0))
         return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)
 
     def first_of(self, schedule: Schedule) -> tuple[int, ...]:

@@ -5,9 +5,9 @@ Knows evicted tokens and how keys are rotated. Refuses to know which question is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
@@ -16,56 +16,11 @@ from torch import Tensor
 
 from ..common.ties import settled, spread
 from .evictors.base import lexicographic, precise
-from .shelf import Filed, Shelf
-from .table import TokenTable
+from .pieces import AnyPiece, FiledPiece, FormedPiece, Piece, piece_of
+from .shelf import Shelf
 from .window import Turn
 
 _GROUP = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one layer lost at one time, or what it is given back.
-
-    Attributes
-    ----------
-    table : TokenTable
-    keys, values : Tensor [kv_heads, tokens, head_dim]
-        As they came.
-    """
-
-    table: TokenTable
-    keys: Tensor
-    values: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys, values and table."""
-        return sum(tensor.nbytes for tensor in (self.keys, self.values, *self.table.columns()))
-
-
-@dataclass(frozen=True, slots=True)
-class FiledPiece:
-    """A `Piece` whose keys and values stand in a file, from which each use reads them."""
-
-    table: TokenTable
-    filed_keys: Filed
-    filed_values: Filed
-
-    @property
-    def keys(self) -> Tensor:
-        """[kv_heads, tokens, head_dim], as they came."""
-        return self.filed_keys.read()
-
-    @property
-    def values(self) -> Tensor:
-        """[kv_heads, tokens, head_dim], as they came."""
-        return self.filed_values.read()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys, values and table."""
-        return self.filed_keys.nbytes + self.filed_values.nbytes + sum(tensor.nbytes for tensor in self.table.columns())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +29,7 @@ class Block:
 
     Attributes
     ----------
-    pieces : mapping of Piece or FiledPiece
+    pieces : mapping of pieces
         By layer.
     steps : dict of Tensor [steps], int64
         By layer, the steps of time that the tokens belong to.
@@ -82,7 +37,7 @@ class Block:
         By layer, for each step the sum of its tokens' un-rotated keys, and how many they are.
     """
 
-    pieces: Mapping[int, Piece | FiledPiece]
+    pieces: Mapping[int, AnyPiece]
     steps: dict[int, Tensor]
     sums: dict[int, Tensor]
 
@@ -128,7 +83,7 @@ class Archive:
         """All blocks, the oldest first."""
         return tuple(chain.from_iterable(self.groups))
 
-    def add(self, lost: dict[int, Piece]) -> Archive:
+    def add(self, lost: dict[int, Piece | FormedPiece]) -> Archive:
         """An archive that holds what the layers have just lost, too.
 
         Raises
@@ -159,7 +114,7 @@ class Archive:
         groups = (*groups[: len(groups) - bool(begun)], (*begun, stored))
         return replace(self, groups=groups, nbytes=held + size, shelf=shelf)
 
-    def recall(self, layer: int, query: Tensor, count: int) -> Piece | None:
+    def recall(self, layer: int, query: Tensor, count: int) -> Piece | FormedPiece | None:
         """What is archived of the `count` steps whose mean un-rotated key is most like a query (ReKV).
 
         Parameters
@@ -171,13 +126,13 @@ class Archive:
 
         Returns
         -------
-        Piece or None
-            On the host, in the order of time; None if nothing of this layer is archived.
+        Piece, FormedPiece or None
+            As it is stored, on the host, in the order of time; None if nothing of this layer is archived.
         """
         here = [block for block in self.blocks if layer in block.pieces]
         if not here:
             return None
-        kv_heads = here[0].pieces[layer].keys.shape[0]
+        kv_heads = here[0].pieces[layer].parts[0].shape[0]
         # a key's head answers to a group of queries: the sum of their products is the product with their sum
         asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads)
         asked = precise(asked).mean(1)
@@ -197,7 +152,7 @@ class Archive:
         for k in owner[torch.isin(number, best)].unique().tolist():
             piece = here[k].pieces[layer]
             rows = torch.isin(piece.table.step, wanted).nonzero()[:, 0]
-            pieces.append(Piece(piece.table.take(rows), piece.keys[:, rows], piece.values[:, rows]))
+            pieces.append(piece_of(piece.table.take(rows), tuple(part[:, rows] for part in piece.parts), piece.form))
         return _joined(pieces)
 
     def extent(self, layer: int) -> tuple[int, int, int]:
@@ -210,24 +165,31 @@ class Archive:
 
 def _stored(block: Block, shelf: Shelf | None) -> Block:
     """The block with its keys and values in a file, or in one piece of memory, and everything on the host."""
-    parts = [part for piece in block.pieces.values() for part in (piece.keys, piece.values)]
-    tables = {i: piece.table.to("cpu") for i, piece in block.pieces.items()}
-    pieces: dict[int, Piece | FiledPiece] = {}
+    stored = {i: (piece.table.to("cpu"), piece.parts, piece.form) for i, piece in block.pieces.items()}
+    flat = [part for _, parts, _ in stored.values() for part in parts]
+    pieces: dict[int, AnyPiece] = {}
     if shelf is not None:
-        filed = iter(shelf.put(parts))
-        pieces |= {i: FiledPiece(table, next(filed), next(filed)) for i, table in tables.items()}
+        filed = iter(shelf.put(flat))
+        pieces |= {i: FiledPiece(table, tuple(islice(filed, len(of))), form) for i, (table, of, form) in stored.items()}
     else:
-        count = [part.numel() for part in parts]
-        homes = torch.empty(sum(count), dtype=parts[0].dtype, device="cpu").split(count)
-        copies = (home.view(part.shape).copy_(part) for home, part in zip(homes, parts, strict=True))
-        pieces |= {i: Piece(table, next(copies), next(copies)) for i, table in tables.items()}
+        copies = _copies(flat)
+        pieces |= {i: piece_of(table, tuple(islice(copies, len(of))), form) for i, (table, of, form) in stored.items()}
     return Block(pieces, block.steps, block.sums)
 
 
-def _joined(pieces: list[Piece]) -> Piece:
+def _copies(parts: list[Tensor]) -> Iterator[Tensor]:
+    """Copies on the host, those of one type in one piece of memory."""
+    homes: dict[torch.dtype, Iterator[Tensor]] = {}
+    for dtype in {part.dtype for part in parts}:
+        count = [part.numel() for part in parts if part.dtype == dtype]
+        homes[dtype] = iter(torch.empty(sum(count), dtype=dtype, device="cpu").split(count))
+    return (next(homes[part.dtype]).view(part.shape).copy_(part) for part in parts)
+
+
+def _joined(pieces: list[Piece | FormedPiece]) -> Piece | FormedPiece:
     table = pieces[0].table
     for piece in pieces[1:]:
         table = table.append(piece.table)
     order = table.index.argsort()
-    keys, values = (torch.cat([getattr(p, of) for p in pieces], 1)[:, order] for of in ("keys", "values"))
-    return Piece(table.take(order), keys, values)
+    parts = tuple(torch.cat(each, 1)[:, order] for each in zip(*(piece.parts for piece in pieces), strict=True))
+    return piece_of(table.take(order), parts, pieces[0].form)

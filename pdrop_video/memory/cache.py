@@ -16,17 +16,17 @@ from transformers.cache_utils import Cache
 
 from ..common.kinds import LayerKind
 from ..errors import ConfigError
-from .archive import Archive, Piece
+from .archive import Archive
 from .evicting import chosen, merge, places
 from .evictors import Evictor, Held, Merger
-from .layer import KeyValueLayer
 from .limits import Limits
-from .room import Arrangement
-from .sliding import LatentLayer, SlidingLayer, shared, slide
-from .states import StateLayer
+from .pieces import FormedPiece, Piece, piece_of
+from .settling import layers_of, settle
+from .sliding import shared, slide
 from .storages import STORAGES, Storage
 from .table import TokenTable
-from .window import Ahead, Shift
+from .tiered import TieredLayer
+from .window import Ahead, Shift, Turn
 
 
 class StreamCache(Cache):
@@ -46,6 +46,8 @@ class StreamCache(Cache):
         How keys and values are stored.
     latent : bool
         Whether layers hold latents.
+    turn : Turn, optional
+        Rotates keys, for a storage that leaves a recent window in the model's type.
 
     Attributes
     ----------
@@ -68,18 +70,9 @@ class StreamCache(Cache):
         archive: Archive | None = None,
         storage: Storage = STORAGES["full"],
         latent: bool = False,
+        turn: Turn | None = None,
     ) -> None:
-        tokens = limits.tokens or (None,) * len(kinds)
-        moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
-        layers: list[Any] = []
-        for kind, limit in zip(kinds, tokens, strict=True):
-            if not kind.holds:
-                layers.append(StateLayer())
-            elif kind.window is not None:
-                layers.append(SlidingLayer(None, moves, storage))
-            else:
-                layers.append((LatentLayer if latent else KeyValueLayer)(limit, moves, storage))
-        super().__init__(layers=layers)
+        super().__init__(layers=layers_of(kinds, limits, storage, latent, turn))
         self.kinds, self.limits, self.evictor, self.archive, self.storage = kinds, limits, evictor, archive, storage
         self.latent = latent
         self.tables: list[TokenTable] = []
@@ -165,6 +158,13 @@ class StreamCache(Cache):
             if key not in done:
                 done[key] = old.append(more), old, more
             self.tables[i] = done[key][0]
+        self.stand()
+
+    def stand(self) -> None:
+        """Tell layers in two tiers where their columns stand, as their tables have it."""
+        for layer, table in zip(self.layers, self.tables, strict=True):
+            if isinstance(layer, TieredLayer):
+                layer.stand(table.entered, table.now)
 
     def slide(self) -> None:
         """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""
@@ -174,12 +174,15 @@ class StreamCache(Cache):
 
     def make_room(self, incoming: list[int], ahead: Ahead) -> None:
         """Evict until every layer can take `incoming` more columns within its limit, and `ahead` within the window."""
+        settle(self.kinds, self.layers, self.tables, self.limits, incoming, self.queries)
+        self.stand()
         moves, window = self.leaving(ahead), self.limits.window
         if window is not None and window.always:  # gaps are closed as soon as something goes
             full = [self._staying(i, new, False) < len(self.tables[i]) for i, new in enumerate(incoming)]
             moves = [near or forgets for near, forgets in zip(moves, full, strict=True)]
         # first, since a layer that moves holds its keys twice from then on: less fits into its bytes
         self._evict(incoming, moves, ahead)
+        self.stand()
         self.fit(ahead, moves)
 
     def fit(self, ahead: Ahead, moves: list[bool] | None = None) -> None:
@@ -207,8 +210,9 @@ class StreamCache(Cache):
                 continue  # no gap was left to close, and moved keys take more room
             self.tables[i] = closer
             self.layers[i].rotate(partial(window.turn, i), by)
+        self.stand()
 
-    def bring_back(self, i: int, found: Piece, ahead: Ahead) -> None:
+    def bring_back(self, i: int, found: Piece | FormedPiece, ahead: Ahead) -> None:
         """Let layer `i` hold what was archived of it, too, in front of what comes; for a fork, beyond the budget.
 
         Raises
@@ -229,6 +233,7 @@ class StreamCache(Cache):
             layer.rotate(partial(window.turn, i), now - table.entered)
             table, self.shifts[i] = replace(table, now=now), shift
         self.tables[i] = table
+        self.stand()
 
     def leaving(self, ahead: Ahead) -> list[bool]:
         """Which layers must move so that `ahead` stays within the window."""
@@ -259,15 +264,14 @@ class StreamCache(Cache):
 
     def _staying(self, i: int, incoming: int, moves: bool) -> int:
         """How many of its columns layer `i` can keep when more come, and perhaps its positions move."""
-        limits = self.limits.moved if moves or self.layers[i].moved else self.limits.tokens
-        held = len(self.tables[i])
-        return held if limits is None else min(held, limits[i] - incoming)
+        layer = self.layers[i]
+        return self.limits.staying(i, len(self.tables[i]), layer.length - layer.settled, incoming, moves or layer.moved)
 
     def _evict(self, incoming: list[int], moves: list[bool], ahead: Ahead) -> None:
-        done: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+        done: dict[tuple[int, int, int, int], tuple[Any, ...]] = {}
         window = self.limits.window
         deeper: tuple[TokenTable, Tensor] | None = None
-        lost: dict[int, Piece] = {}
+        lost: dict[int, Piece | FormedPiece] = {}
         for i in reversed(range(len(self.layers))):
             layer, table = self.layers[i], self.tables[i]
             if not self.kinds[i].ranks:
@@ -277,20 +281,19 @@ class StreamCache(Cache):
                 most = min(keep, window.limit - (ahead.end - ahead.first))
             if keep == len(table) and (most == keep or places(table) <= most):
                 continue
-            key = (id(table), keep, most) if self.evictor.by_table else (id(table), -i - 1, 0)
+            key = (id(table), keep, most, layer.settled) if self.evictor.by_table else (id(table), -i - 1, 0, 0)
             if key not in done:
                 query = None if self.queries is None else self.queries.get(i)
                 held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query, deeper)
                 priority, stay = chosen(self.evictor, held, keep, most)
                 deeper = table, priority
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
-                move = Arrangement.of(stay, len(table))
+                move = layer.arranged(stay)
                 gone = None if self.archive is None else table.take(move.gone)
                 done[key] = move, merge(layer, merged, table).take(move.order), gone, table
             move, self.tables[i], gone, _ = done[key]
             if gone is not None:
-                keys = layer.entered if layer.moved else layer.keys
-                lost[i] = Piece(gone, keys[0][:, move.gone], layer.values[0][:, move.gone])
+                lost[i] = piece_of(gone, *layer.came(move, gone.entered))
             layer.keep(move)
         if self.archive is not None and lost:
             self.archive = self.archive.add(lost)

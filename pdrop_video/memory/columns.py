@@ -33,6 +33,8 @@ class Columns:
     moves : bool
         Whether positions may move one day: there is room for the keys as they came from the start, so that a stream
         of many hours takes no more memory then.
+    reserve : int
+        Columns of storage beyond `limit`, for questions and answers.
 
     Examples
     --------
@@ -44,8 +46,8 @@ class Columns:
     ``[0, 3)``: columns 0, 4, 3.
     """
 
-    def __init__(self, limit: int | None = None, moves: bool = False) -> None:
-        self.limit, self.moves = limit, moves
+    def __init__(self, limit: int | None = None, moves: bool = False, reserve: int = _QUESTION) -> None:
+        self.limit, self.moves, self.reserve = limit, moves, reserve
         self.length = 0
         self.room: Room | None = None
         self._begun: Room | None = None
@@ -155,7 +157,7 @@ class Columns:
 
     def fork(self) -> Columns:
         """The same columns for another holder, in the same storage."""
-        twin = Columns(self.limit, self.moves)
+        twin = Columns(self.limit, self.moves, self.reserve)
         if self.room is not None:
             twin._enter(self.room)
             twin.length = self.length
@@ -176,10 +178,14 @@ class Columns:
         that nobody takes it for his own. What is overwritten in place does.
         """
         room, length = self.room, self.length
-        assert room is not None
         self._begun = room
 
         def undo() -> None:
+            if room is None:  # there was nothing yet
+                if self.room is not None:
+                    self.room.holders.discard(self)
+                self.room, self.length = None, 0
+                return
             if room is self.room and room.used == self.length:
                 room.used = length
             self._enter(room)
@@ -204,9 +210,9 @@ class Columns:
     def _capacity(self, columns: int) -> int:
         """Storage for so many columns, with room to grow: up to the limit, and then once for all."""
         roomy = columns + max(columns // 2, 64)
-        if self.limit is None or roomy < self.limit or columns > self.limit + _QUESTION:
+        if self.limit is None or roomy < self.limit or columns > self.limit + self.reserve:
             return roomy
-        return self.limit + _QUESTION
+        return self.limit + self.reserve
 
     def _copy(self, order: Tensor, capacity: int) -> None:
         """Go to a storage of one's own with the columns `order` [kept]."""

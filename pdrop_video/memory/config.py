@@ -31,8 +31,8 @@ class Memory:
         further back. "pyramid" gives stage s the budget times its ratio: all layers look back equally far.
     evictor : str or Evictor
         Which tokens go: "pyramid", "oldest", "window", "random", "uniform", "streaming_vlm", "infinipot_v",
-        "stream_mem", "hermes", or one of your own. The default is the best measured: 256
-        tokens of up to half an hour of video keep .976 right where all keep .968 (README).
+        "stream_mem", "hermes", "two_tier", "two_tier_means", "fluxmem", or one of your own. The default is the best
+        measured: 256 tokens of up to half an hour of video keep .976 right where all keep .968 (README).
     positions : {"window", "original", "compact"}, optional
         "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
         left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which
@@ -49,9 +49,12 @@ class Memory:
         Where the archive is kept in a file, in place of memory; made if need be. The file has no name and is gone with
         the stream, also after a crash; it is as long as `archive` says and what one push adds.
     storage : str or Storage
-        How keys and values are stored: "full", in the model's type; "int8", in a byte a number with a scale for each
-        token and head, so that the same `bytes` hold nearly twice the tokens of a model in bfloat16; or one of your
-        own. What is archived stands in the model's type all the same.
+        How keys and values are stored: "full", in the model's type. "int8" and "int4": in 8 or 4 bits what has left a
+        recent window, keys by the channel and values by the token, and so what is archived; the window (the newest 128
+        tokens and the prompt; ``"int4:recent=64"`` for others; at most a quarter of the budget) stays in the model's
+        type. The same `bytes` then hold up to 1.9 and 3.6 times the tokens of a model in bfloat16. "int8_per_token":
+        all in 8 bits with a scale for each token and head, archived in the model's type. "rotatek": a quarter of the
+        keys' channels for what has left the recent window, 1.6 times the tokens. Or one of your own.
 
     Raises
     ------

@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from .columns import Columns
-from .room import Arrangement, Parts
+from .form import Form
+from .room import Arrangement, Parts, Tiers
 from .storages import STORAGES, Learned, Storage
 
 
@@ -111,6 +112,11 @@ class KeyValueLayer(DynamicLayer):
         return self.columns.length
 
     @property
+    def settled(self) -> int:
+        """Columns that are stored in another way than the newest, and come first."""
+        return 0
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the columns held, as they are stored."""
         room = self.columns.room
@@ -141,13 +147,16 @@ class KeyValueLayer(DynamicLayer):
         twin.show(None)
         return twin
 
-    def _seen(self) -> Columns:
+    def seeing(self) -> Tensor | None:
+        """The numbers of the columns that are seen [seen], in their order; None where all that are held are."""
         if self.shown is None:
-            return self.columns
-        if self._gathered is None:
-            later = torch.arange(self._since, self.columns.length, device=self.shown.device)
-            self._gathered = self.columns.select(torch.cat([self.shown, later]))
-        return self._gathered
+            return None
+        return torch.cat([self.shown, torch.arange(self._since, self.columns.length, device=self.shown.device)])
+
+    def _seen(self) -> Columns:
+        if (seeing := self.seeing() if self._gathered is None else None) is not None:
+            self._gathered = self.columns.select(seeing)
+        return self.columns if self._gathered is None else self._gathered
 
     # -- changing what is held --------------------------------------------------------------------------------------
 
@@ -155,10 +164,20 @@ class KeyValueLayer(DynamicLayer):
         """Forget the newest columns down to `length`, of which none was there when others were hidden."""
         assert self.shown is None or length >= self._since
         if self._gathered is not None:
-            self._gathered.truncate(self.get_seq_length() - (self.columns.length - length))
+            self._gathered.truncate(self._gathered.length - (self.columns.length - length))
         self.columns.truncate(length)
 
-    def keep(self, move: Arrangement) -> None:
+    def arranged(self, stay: Tensor) -> Arrangement | Tiers:
+        """How the columns `stay` [kept] (ascending) close ranks, for `keep`."""
+        return Arrangement.of(stay, self.columns.length)
+
+    def came(self, move: Any, entered: Tensor) -> tuple[Parts, Form | None]:
+        """Keys as they came, and values, of what goes by `move` [kv_heads, gone, head_dim]; and how they are stored."""
+        keys = self.entered if self.moved else self.keys
+        assert keys is not None
+        return (keys[0][:, move.gone], self.values[0][:, move.gone]), None
+
+    def keep(self, move: Any) -> None:
         """Hold only some columns, in the arrangement's order; nothing may be hidden."""
         assert self.shown is None
         self.columns.keep(move)
@@ -189,7 +208,7 @@ class KeyValueLayer(DynamicLayer):
 
     def fork(self) -> KeyValueLayer:
         """A layer that holds and hides the same columns and shares their storage."""
-        twin = type(self)(storage=self.storage)
+        twin = self._blank()
         twin.columns = self.columns.fork()
         if self.is_initialized:
             twin.dtype, twin.device, twin.is_initialized = self.dtype, self.device, True
@@ -197,6 +216,10 @@ class KeyValueLayer(DynamicLayer):
             twin.shown, twin._since = self.shown, self._since
             twin._gathered = None if self._gathered is None else self._gathered.fork()
         return twin
+
+    def _blank(self) -> KeyValueLayer:
+        """A layer of the same kind that holds nothing."""
+        return type(self)(storage=self.storage)
 
     def release(self, origin: KeyValueLayer) -> None:
         """Give the room behind `origin`'s columns back; call it on a fork of `origin` that is done."""

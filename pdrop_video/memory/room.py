@@ -88,3 +88,31 @@ class Arrangement:
         target = gone[:kept]
         source = torch.where(target < kept, stay.flip(0)[: len(target)], target)
         return cls(place.scatter(0, target, source)[:kept], gone, target, source)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """How the columns of a layer in two tiers close ranks: each tier by itself, those that settled first.
+
+    Attributes
+    ----------
+    order : Tensor [kept]
+        For every place, the column that stands there afterwards.
+    gone : Tensor [evicted]
+        The columns that go, ascending.
+    far, near : Arrangement
+        Of the columns that settled, and of the others, counted from the first of them.
+    """
+
+    order: Tensor
+    gone: Tensor
+    far: Arrangement
+    near: Arrangement
+
+    @classmethod
+    def of(cls, stay: Tensor, settled: int, length: int) -> Tiers:
+        """The arrangement that holds the columns `stay` [kept] (ascending) of `length`, the first `settled` settled."""
+        far = Arrangement.of(stay[stay < settled], settled)
+        near = Arrangement.of(stay[stay >= settled] - settled, length - settled)
+        order, gone = (torch.cat([a, b + settled]) for a, b in ((far.order, near.order), (far.gone, near.gone)))
+        return cls(order, gone, far, near)

@@ -27,7 +27,7 @@ class StateLayer(_LinearAttentionLayer):
 
     positions = None
     moved = False
-    length = 0
+    length = settled = 0
 
     def __init__(self) -> None:
         if _LinearAttentionLayer is not object:

@@ -2,6 +2,7 @@
 
 from .allocators import ALLOCATORS
 from .context import pyramid_drop
+from .inside import INSIDES
 from .loop import LayerLoop
 from .rows import Boundary, Rows
 from .schedule import Pyramid
@@ -11,6 +12,7 @@ from .trace import Trace
 
 __all__ = [
     "ALLOCATORS",
+    "INSIDES",
     "SCORERS",
     "Boundary",
     "LayerLoop",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ModelError, PDropError
-from .decoder import embeddings_of, logits_of, stack_of
+from .decoder import logits_of, some_rows, stack_of
 from .loop import LayerLoop
 from .schedule import Pyramid
 from .shadow import shadow
@@ -66,7 +66,7 @@ def _tried(text: Any, model: Any) -> type:
     """A few rows of token embeddings through the decoder's own forward and through the layer loop."""
     loop = LayerLoop(text, Pyramid(stages=1))
     with _refusing(text, "its embeddings can't be read"):
-        embeds, ids = _embeddings(text)
+        embeds, ids = some_rows(text, _ROWS)
     # far out, where some families begin to scale; without gaps, which transformers takes for several samples
     start = max(getattr(text.config, "max_position_embeddings", None) or 0, _ROWS) - _ROWS
     positions = torch.arange(start, start + _ROWS, device=embeds.device)[None]
@@ -153,12 +153,3 @@ def _refusing(text: Any, what: str) -> Iterator[None]:
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(f"{type(text).__name__} is not supported: {what} ({type(error).__name__}: {said}).") from error
-
-
-def _embeddings(text: Any) -> tuple[Tensor, Tensor]:
-    """Of a few tokens [1, rows, hidden], and their ids; drawn without touching anybody's generator."""
-    table = embeddings_of(text)
-    ids = torch.randint(text.config.vocab_size, (1, _ROWS), generator=torch.Generator().manual_seed(0))
-    device = next((each.device for each in table.parameters() if not each.is_meta), ids.device)
-    ids = ids.to(device)
-    return table(ids), ids

@@ -95,6 +95,11 @@ def pyramid_drop(
                 f"sound={pyramid.sound} is for streams, which hear; a prompt's tokens of sound stay, as text does. "
                 "Leave sound out."
             )
+        if pyramid.inside is not None:
+            raise ConfigError(
+                f"inside={pyramid.inside!r} goes by cubes of frames, which a prompt does not tell apart; open a "
+                "stream, or leave inside out."
+            )
     if visual is not None:
         _check_mask(visual)
     return _block(_transformers_model(model), pyramid or Pyramid(), visual)

@@ -32,6 +32,15 @@ def embeddings_of(text: Any) -> Any:
     return text.embed_tokens if hasattr(text, "embed_tokens") else text.embeddings
 
 
+def some_rows(text: Any, rows: int) -> tuple[Tensor, Tensor]:
+    """Embeddings of a few tokens [1, rows, hidden], and their ids; drawn without touching anybody's generator."""
+    table = embeddings_of(text)
+    ids = torch.randint(text.config.vocab_size, (1, rows), generator=torch.Generator().manual_seed(0))
+    device = next((each.device for each in table.parameters() if not each.is_meta), ids.device)
+    ids = ids.to(device)
+    return table(ids), ids
+
+
 def logits_of(model: Any, normed: Tensor) -> Tensor:
     """Logits [..., vocabulary] of rows that left a model's last norm."""
     text = model.config.get_text_config()

@@ -20,6 +20,7 @@ from .allocators import allocator_named
 from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
 from .heads import Rope, held_keys
+from .inside.inner import inner_of
 from .lending import Lenders, run_last
 from .masks import Masks, steps_of
 from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, past_columns, still_here
@@ -59,6 +60,7 @@ class LayerLoop:
         checked(self.scorer, self.ranks_at, pyramid.layers, self.decoder.layers, self.kinds)
         # of each stage the first layer that remembers all it is given; None where no layer does
         self.anchors = tuple(next((i for i in span if i in self.rank_at), None) for span in self.schedule.spans)
+        self.inner = inner_of(pyramid.inside, self.decoder)
         self.compact = pyramid.positions == "compact"
         if self.compact and self.axes == 3:
             raise ConfigError(
@@ -175,6 +177,7 @@ class LayerLoop:
         last = max(ratio_of, default=-1)
         memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
         masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
+        within = None if self.inner is None else self.inner.begin(self, visual is not None, passage)
         alone = max(last, lenders.end) if newest and masks.plain else len(self.kinds)
         for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
             past_valid = cached_valid[i] if cached_valid is not None else None
@@ -199,7 +202,10 @@ class LayerLoop:
             rope = self._rope(rows, cache, i, past_valid, memo, passage)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
             beside = None if extra is None else still_here(extra[:, :, i], rows)
-            lent = lenders.held(i, lenders.lent(i, rows, passage), cache)
+            lent = lenders.lent(i, rows, passage)
+            if within is not None:
+                mask = within.enter(i, layer, kind, rows, rope, mask, cache, lent)
+            lent = lenders.held(i, lent, cache)
             run = partial(self.decoder.run, i, rope=rope, cache=cache, extra=beside, lent=lent)
             if i >= alone:  # nobody will ask what the other rows came to: their keys and values are lent
                 rows.hidden = run_last(run, rows.hidden, mask)

@@ -90,6 +90,12 @@ class Passage(Protocol):
     def positions(self, layer: int, rows: Rows) -> Tensor:
         """Position ids of the rows in a layer, in the shape of `Rows.positions`."""
 
+    def places(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Step of the stream, row and column of each column that a layer sees, each [columns]; -1 of text.
+
+        The same object for layers in which all of it is the same.
+        """
+
     def before(
         self, layer: int, module: Any, rows: Rows, rope: Callable[[], Any], lent: tuple[Tensor, Tensor] | None
     ) -> None:

@@ -18,6 +18,7 @@ from ..common import checks
 from ..common.atomic import replacing
 from ..errors import ConfigError
 from .allocators import Allocator, allocator_named
+from .inside import Inside, inside_named
 from .scorers import Scorer, scorer_named
 from .spacing import even_layers, for_mean, moved
 from .stages import Schedule
@@ -54,6 +55,9 @@ class Pyramid:
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.
+    inside : str or Inside, optional
+        What layers leave out of tokens that all stay, in streams: "adaspark", "adaspark:p=0.8,height=2", or one of your
+        own. Nothing by default.
     sound : float or tuple of float, optional
         Shares of the original tokens of sound after each boundary, in (0, 1], never rising, ranked among themselves;
         one number s stands for s, s ** 2, ... As for visual tokens where left out.
@@ -80,6 +84,7 @@ class Pyramid:
     scorer: str | Scorer | None = None
     allocator: str | Allocator = "joint"
     sound: float | Sequence[float] | None = None
+    inside: str | Inside | None = None
 
     def __post_init__(self) -> None:
         given: dict[str, Callable[[str, Any], Any]] = {  # lists are welcome, stored as tuples: hashable
@@ -97,6 +102,8 @@ class Pyramid:
         if self.scorer is not None:
             scorer_named(self.scorer)  # an unknown name fails here, not at the first frame
         allocator_named(self.allocator)
+        if self.inside is not None:
+            inside_named(self.inside)
         if self.average is not None and (self.ratio, self.ratios, self.layers) != (None, None, None):
             raise ConfigError("average was given together with ratio, ratios or layers; it replaces them, give one.")
         if self.ratios is not None and self.ratio is not None:
@@ -159,12 +166,12 @@ class Pyramid:
         Raises
         ------
         ConfigError
-            If scorer or allocator are no names, but objects of your own; if the notes are not JSON-ready; if the file
-            can't be written.
+            If scorer, allocator or inside are no names, but objects of your own; if the notes are not JSON-ready; if
+            the file can't be written.
         """
         name = checks.shown(checks.path("path", path))
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        for method in ("scorer", "allocator"):
+        for method in ("scorer", "allocator", "inside"):
             if not isinstance(given.get(method, ""), str):
                 raise ConfigError(f"{method} is {given[method]!r}, which has no name to be saved by; expected a name.")
         try:

@@ -52,6 +52,11 @@ class Seen:
         """As they are."""
         return rows.positions
 
+    def places(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Nothing is held."""
+        nothing = torch.empty(0, dtype=torch.int64)
+        return nothing, nothing, nothing
+
     def before(
         self,
         layer: int,

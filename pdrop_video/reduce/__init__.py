@@ -23,6 +23,7 @@ from .omnirefine import OmniRefine
 from .relevance_pooling import RelevancePooling
 from .select_rescore import SelectRescore
 from .sppruner import SPpruner
+from .streamingtom import StreamingTOM
 from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
@@ -41,6 +42,7 @@ REDUCERS: dict[str, Reducer] = {
     "relevance_pooling": RelevancePooling(),
     "select_rescore": SelectRescore(),
     "sppruner": SPpruner(),
+    "streamingtom": StreamingTOM(),
     "vidcom2": VidCom2(),
     "even": Even(),
     "random": Random(),

@@ -26,7 +26,9 @@ def distances(features: Tensor, dtype: torch.dtype) -> Tensor:
     return square.div_(features.shape[1]).sqrt_()
 
 
-def peaks(distance: Tensor, turn: Tensor, count: int, nearest: int, dtype: torch.dtype) -> Tensor:
+def peaks(
+    distance: Tensor, turn: Tensor, count: int, nearest: int, dtype: torch.dtype, *, sparser: bool = False
+) -> Tensor:
     """Numbers [count] of the tokens that are dense and far from any denser one, ascending.
 
     How dense a token is: exp(-mean of its squared distances to the nearest, itself among them). Its score: that, by the
@@ -40,13 +42,15 @@ def peaks(distance: Tensor, turn: Tensor, count: int, nearest: int, dtype: torch
     count, nearest : int
     dtype : torch.dtype
         Of what was measured.
+    sparser : bool
+        Measure the distance to the nearest *sparser* token in its place, as StreamingTOM's release does.
     """
     nearest = min(nearest, len(distance))
     sparse = settled(distance.topk(nearest, largest=False).values.square().mean(-1), dtype)
     order = turn.argsort(stable=True)
     order = order[sparse[order].argsort(stable=True)]
     rank = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
-    denser = rank[None, :] < rank[:, None]
+    denser = (rank[None, :] > rank[:, None]) if sparser else (rank[None, :] < rank[:, None])
     above = torch.where(denser, distance, distance.amax()).amin(-1)
     score = settled(above * (-sparse).exp(), dtype)
     order = turn.argsort(stable=True)

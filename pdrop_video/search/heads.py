@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..pyramid import LayerLoop, Pyramid
 from ..pyramid.heads import attention_of, query_heads
 from ..stream.lm import VideoLM
-from .search import Clip, Judge
+from .judge import Clip, Judge
 
 _ALL = Pyramid(stages=1)
 

@@ -51,6 +51,7 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
         "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
         "positions": pyramid.positions != "original",
         "sound": pyramid.sound is not None,
+        "inside": pyramid.inside is not None,
     }
     for name, is_unused in unused.items():
         if is_unused:
@@ -250,20 +251,27 @@ class Question:
         means = []
         for option in self.options:
             between()
-            with lasting():
-                fork = self.state.fork()
-                rows = logits[None]
-                if len(option) > 1:
-                    if not self.ingest.go_on(fork, len(option) - 1):
-                        raise ConfigError(
-                            f"an option of {len(option)} tokens finds no positions behind the question in the model's "
-                            "trained range; retrieve less, or give shorter ones."
-                        )
-                    rest = self.ingest.text(fork, self.lm.adapter.rows(option[:-1]))
-                    rows = torch.cat([rows, self.ingest.logits(rest)])
-                means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
-            fork.cache.release(self.state.cache)
+            rows = self.forced(logits, option[:-1])
+            means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
         return tuple(torch.stack(means).tolist())
+
+    def forced(self, logits: Tensor, tokens: list[int]) -> Tensor:
+        """The logits [1 + tokens, vocabulary] behind the question and behind each of these tokens; nothing stays.
+
+        `logits` [vocabulary] are those of the first token.
+        """
+        with lasting():
+            fork = self.state.fork()
+            rows = logits[None]
+            if tokens:
+                if not self.ingest.go_on(fork, len(tokens)):
+                    raise ConfigError(
+                        f"an option of {len(tokens) + 1} tokens finds no positions behind the question in the model's "
+                        "trained range; retrieve less, or give shorter ones."
+                    )
+                rows = torch.cat([rows, self.ingest.logits(self.ingest.text(fork, self.lm.adapter.rows(tokens)))])
+            fork.cache.release(self.state.cache)
+        return rows
 
     def _advance(self, ids: list[int]) -> Tensor | None:
         state, gaze = self.state, self.gaze

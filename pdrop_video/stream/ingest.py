@@ -17,7 +17,7 @@ from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
-from ..memory.storages import storage_named
+from ..memory.storages import asks_in, storage_named
 from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
@@ -63,9 +63,10 @@ class Ingestor:
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
             loop.rank_all_the_same()
-        asks = self.evictor.uses_query or (bool(loop.ranks_at) and loop.scorer.uses_probe)
-        shape = DecoderShape.of(model.config)
         self.storage = storage_named(memory.storage)
+        self.looks = self.evictor.uses_query or asks_in(self.storage)
+        asks = self.looks or (bool(loop.ranks_at) and loop.scorer.uses_probe)
+        shape = DecoderShape.of(model.config)
         self.sizes = Sizes.of(self.storage, shape, model.dtype, state_bytes(loop))
         refuse_latent(loop, memory, self.evictor)
         self.trained: int = model.config.get_text_config().max_position_embeddings
@@ -87,8 +88,9 @@ class Ingestor:
 
     def empty_cache(self) -> StreamCache:
         """A cache under the stream's budget that holds nothing yet."""
+        loop = self.loop
         return StreamCache(
-            self.loop.kinds, self.limits, self.evictor, self.archive, self.storage, self.loop.decoder.latent
+            loop.kinds, self.limits, self.evictor, self.archive, self.storage, loop.decoder.latent, loop.turn
         )
 
     def begin(self) -> StreamState:
@@ -130,7 +132,7 @@ class Ingestor:
 
     def _steps_at_once(self, chunk: VisualChunk, state: StreamState) -> int:
         """How many steps of a chunk may be in flight together."""
-        limits, steps = self.limits.moved, len(chunk.steps)
+        limits, steps = self.limits.entering, len(chunk.steps)
         visual, most, sound = max(chunk.visual_steps), max(chunk.glue_steps), max(chunk.sound_steps)
         place, asked = state.place, len(self._probe(state))
         # later steps have longer numbers and times, and perhaps all of their tokens, and must fit as well
@@ -163,7 +165,7 @@ class Ingestor:
 
     def _incoming(self, visual: int, glue: int, sound: int, asked: int) -> list[int]:
         """Columns that each layer takes while so many tokens are in flight, a probe of `asked` included."""
-        last = self.loop.schedule.num_layers if self.evictor.uses_query else max(self.loop.ranks_at, default=0)
+        last = self.loop.schedule.num_layers if self.looks else max(self.loop.ranks_at, default=0)
         per_row = [asked if i < last else 0 for i in range(self.loop.schedule.num_layers)]
         return [n + more for n, more in zip(self._columns(visual, glue, sound), per_row, strict=True)]
 
@@ -193,7 +195,7 @@ class Ingestor:
         table = chunk_table(piece, positions[..., :count], **numbers, since=state.since)
         row = torch.arange(len(hidden), device=device)[None]
         before = cache.lengths()
-        asks = bool(asked) and self.evictor.uses_query
+        asks = bool(asked) and self.looks
         passage = MemoryPassage(cache, F.pad(piece.visual, (0, asked)), asked if asks else 0)
         rows = self.loop.run(
             hidden[None],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,13 +12,24 @@ from transformers.cache_utils import Cache
 
 from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
-from ..memory import UNBOUNDED, Archive, Limits, Memory, Window, lasting
+from ..memory import STORAGES, UNBOUNDED, Archive, Limits, Memory, Window, lasting
 from ..memory.evictors import Evictor
 from ..memory.evictors.base import Merger
+from ..memory.limits import Tier
 from ..memory.states import StateLayer
-from ..memory.storages import Storage, column_bytes
+from ..memory.storages import (
+    Storage,
+    asks_in,
+    bare_in,
+    column_bytes,
+    learned_bytes,
+    reading_flops,
+    recent_in,
+    storage_named,
+)
 from ..pyramid import LayerLoop
 
+_SIDES: tuple[Literal["keys", "values"], ...] = ("keys", "values")
 _RESERVE = 1024
 """Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
 
@@ -36,41 +47,81 @@ class Sizes:
     Attributes
     ----------
     token, moved : tuple of int
-        Of one token in each layer, before and after its positions were moved: a layer then holds its keys twice.
+        Of one token in each layer as it comes, before and after its positions were moved: a layer then holds its keys
+        twice.
+    settled : tuple of int
+        Of one that left the recent window; the same as `token` where all are stored alike.
     outside : tuple of int
-        Most bytes of each layer that the budget's evictors have no say in: its window, or its state; 0 of the others.
+        Most bytes of each layer that the budget's evictors have no say in: its window, or its state, or what its
+        storage has learned; 0 of the others.
+    recent : int or None
+        How many of the newest the storage leaves as they come; None where all are stored alike.
     """
 
     token: tuple[int, ...]
     moved: tuple[int, ...]
+    settled: tuple[int, ...]
     outside: tuple[int, ...]
+    recent: int | None = None
 
     @classmethod
     def of(
         cls, storage: Storage, shape: DecoderShape, dtype: torch.dtype, states: tuple[int, ...] | None = None
     ) -> Sizes:
         """Of a decoder; `states` are the bytes of each layer's state, 0 where left out."""
-        token, moved, outside = [], [], []
+        token, moved, settled, outside = [], [], [], []
+        recent = recent_in(storage)
+        entering = storage if recent is None else STORAGES["full"]
         for i, state in enumerate(states or (0,) * shape.layers):
             kind, (heads, *widths) = shape.kind(i), shape.column(i)
-            sides: tuple[Literal["keys", "values"], ...] = ("keys", "values")
-            keys, values = (
-                column_bytes(storage(side), heads, width, dtype) if kind.holds else 0
-                for side, width in zip(sides, widths, strict=True)
-            )
+
+            def sides(each: Storage, of: Any = column_bytes, heads: int = heads, widths: list[int] = widths) -> Any:
+                return [of(each(side), heads, width, dtype) for side, width in zip(_SIDES, widths, strict=True)]
+
+            keys, values = sides(entering) if kind.holds else (0, 0)
             token.append(keys + values)
             moved.append(2 * keys + values)
-            outside.append(state + (kind.window or 0) * moved[-1])
-        return cls(tuple(token), tuple(moved), tuple(outside))
+            tiered = recent is not None and kind.ranks
+            settled.append(sum(sides(storage)) if tiered else token[-1])
+            learned = sum(sides(storage, learned_bytes)) if tiered else 0
+            outside.append(state + (kind.window or 0) * moved[-1] + learned)
+        return cls(tuple(token), tuple(moved), tuple(settled), tuple(outside), recent)
 
     def mean(self, kept: tuple[int, ...]) -> int:
-        """Of one token in one of the layers `kept`, on average."""
-        return sum(self.token[i] for i in kept) // len(kept)
+        """Of one token that is remembered in one of the layers `kept`, on average."""
+        return sum(self.settled[i] for i in kept) // len(kept)
+
+    def budgets(self, memory: Memory, shares: Sequence[float | None]) -> tuple[tuple[int, ...] | None, Tier | None]:
+        """Most tokens that each layer may hold while positions stay; and what they take, if not all take the same.
+
+        Parameters
+        ----------
+        memory : Memory
+        shares : sequence of float or None
+            As `Memory.budgets` takes them.
+        """
+        tokens = memory.budgets(shares, self.token, sum(self.outside))
+        if self.recent is None:
+            return tokens, None
+        every = tokens or (UNBOUNDED,) * len(self.token)
+        tier = Tier(tuple(min(self.recent, n // 4) for n in every), self.token, self.moved, self.settled)
+        if tokens is None or memory.bytes is None:
+            return tokens, tier
+        tier = replace(tier, bytes=tuple(n * size for n, size in zip(tokens, self.token, strict=True)))
+        # the newest are there in any case, each at its full size
+        sizes = zip(tokens, tier.recent, self.token, self.settled, strict=True)
+        held = (n if n >= UNBOUNDED else new + (n - new) * size // less for n, new, size, less in sizes)
+        return tuple(held), tier
 
     def bound(self, kept: tuple[int, ...], limits: tuple[int, ...], moved: list[bool]) -> int:
         """Of all layers, where those in `kept` hold so many tokens."""
         budget = sum(limits[i] * (self.moved if moved[i] else self.token)[i] for i in kept)
         return budget + sum(self.outside)
+
+
+def reading_of(storage: Storage, shape: DecoderShape) -> tuple[int, ...]:
+    """FLOPs by which each layer of a decoder reads one column; 0 of those that the budget's evictors have no say in."""
+    return tuple(reading_flops(storage, *shape.column(i)) if shape.kind(i).ranks else 0 for i in range(shape.layers))
 
 
 def state_bytes(loop: LayerLoop) -> tuple[int, ...]:
@@ -112,28 +163,34 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
     Raises
     ------
     ConfigError
-        If positions are to be moved that can't be.
+        If positions are to be moved that can't be, or keys stored without RoPE that can't be had so.
     """
+    if rope and bare_in(storage_named(memory.storage)):
+        raise ConfigError(
+            f"storage {memory.storage!r} keeps keys without RoPE, which {rope!r} RoPE can't be taken from: its angles "
+            'depend on the length; use "int8_per_token" or "full".'
+        )
     every = zip(loop.kinds, loop.schedule.per_layer_shares(), strict=True)
     shares = [share if kind.ranks else None for kind, share in every]
-    fixed = sum(sizes.outside)
-    tokens = memory.budgets(shares, sizes.token, fixed)
+    tokens, tier = sizes.budgets(memory, shares)
     if memory.positions == "original":
-        return Limits(tokens, tokens)
+        return Limits(tokens, tokens, tier=tier)
     if rope:
         if memory.positions == "compact" and tokens is not None:
             raise ConfigError(f'positions="compact" can\'t move keys under {rope!r} RoPE; use "original".')
-        return Limits(tokens, tokens)
+        return Limits(tokens, tokens, tier=tier)
     limit = trained - min(_RESERVE, trained // 4)
-    moved = memory.budgets(shares, sizes.moved, fixed) if memory.bytes is not None else tokens
+    moved = tokens
+    if memory.bytes is not None and tier is None:
+        moved = memory.budgets(shares, sizes.moved, sum(sizes.outside))
     if loop.axes == 1:  # every token has a position of its own: no more of them than positions
         tokens, moved = (of and tuple(n if n == UNBOUNDED else min(n, limit) for n in of) for of in (tokens, moved))
     window = Window(limit, loop.turn, always=memory.positions == "compact")
-    return Limits(tokens, moved, window)
+    return Limits(tokens, moved, window, tier)
 
 
 def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
-    """Refuse an evictor that looks at keys where layers hold latents.
+    """Refuse an evictor, or a storage, that looks at keys where layers hold latents.
 
     Raises
     ------
@@ -143,6 +200,11 @@ def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
         raise ConfigError(
             f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
             'tokens, such as "pyramid" or "oldest".'
+        )
+    if loop.decoder.latent and asks_in(storage_named(memory.storage)):
+        raise ConfigError(
+            f"storage {memory.storage!r} weighs keys by what a probe asks of them, and this model holds latents alone; "
+            "leave `asked` out."
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.ties import comparable
@@ -42,6 +43,7 @@ class MemoryPassage:
     def __init__(self, cache: StreamCache, visual: Tensor | None = None, probe: int = 0) -> None:
         self.cache, self.visual, self.probe = cache, visual, probe
         self.queries: dict[int, Tensor] | None = {} if probe else None
+        self._places: dict[Any, tuple[Any, ...]] = {}
 
     def where(self, layer: int) -> Hashable:
         """The layer's shift."""
@@ -53,6 +55,17 @@ class MemoryPassage:
         visual = None if self.visual is None else self.visual[rows.origin]
         moved = shift.move(rows.positions.movedim(0, -1) if mrope else rows.positions[..., None], visual)
         return moved.movedim(-1, 0) if mrope else moved[..., 0]
+
+    def places(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """By the layer's table; text that stands in none yet is text."""
+        table, held = self.cache.tables[layer], self.cache.layers[layer]
+        key = id(table), id(held.shown), held.length
+        if key not in self._places:
+            seen, unnoted = held.seeing(), held.length - len(table)
+            step, row, column = (F.pad(each, (0, unnoted), value=-1) for each in (table.step, table.row, table.column))
+            places = (step, row, column) if seen is None else (step[seen], row[seen], column[seen])
+            self._places[key] = places, table, held.shown
+        return self._places[key][0]
 
     def before(
         self,

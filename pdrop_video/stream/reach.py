@@ -44,11 +44,11 @@ class Reach:
     def room(self) -> int:
         """Most tokens of text that the memory can take at once, should all but prompt and probe make way."""
         window = self.limits.window
-        return min([self.trained if window is None else window.limit, *(self.limits.moved or ())]) - self.text
+        return min([self.trained if window is None else window.limit, *(self.limits.entering or ())]) - self.text
 
     def check_prompt(self) -> None:
         """Whether prompt and probe leave room for anything."""
-        smallest = None if self.limits.moved is None else min(self.limits.moved)
+        smallest = None if self.limits.entering is None else min(self.limits.entering)
         if smallest is not None and smallest <= self.text:
             raise ConfigError(
                 f"{self.memory} leaves no room beside {self.text} tokens of prompt and probe: its smallest layer "

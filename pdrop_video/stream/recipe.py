@@ -17,7 +17,7 @@ from ..errors import ConfigError, StreamError
 from ..gate import GATES, Gate, gate_named
 from ..memory import EVICTORS, Memory
 from ..memory.storages import STORAGES
-from ..pyramid import ALLOCATORS, SCORERS, Pyramid
+from ..pyramid import ALLOCATORS, INSIDES, SCORERS, Pyramid
 from ..reduce import REDUCERS, Reducer, reducer_named
 from ..registry import name_of
 from .looking import DECODES
@@ -27,6 +27,7 @@ SLOTS: dict[str, Mapping[str, Any]] = {
     "reducer": REDUCERS,
     "scorer": SCORERS,
     "allocator": ALLOCATORS,
+    "inside": INSIDES,
     "evictor": EVICTORS,
     "storage": STORAGES,
     "decode": DECODES,
@@ -34,8 +35,8 @@ SLOTS: dict[str, Mapping[str, Any]] = {
 """Registries by the name of the argument that takes their methods, in the order in which a frame meets them."""
 _NOTES = ("search", "notes")
 """Entries of a file that are for its readers."""
-_RANKING = {"scorer", "allocator", "positions"}
-"""Of a pyramid: what ranks and where what stays stands; the others are its schedule."""
+_RANKING = {"scorer", "allocator", "positions", "inside"}
+"""Of a pyramid: what ranks, where what stays stands, and what layers do with it; the others are its schedule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.checks import real, whole
 from ..costs.decoder import DecoderShape
-from ..memory import Archive, Shift, TokenTable
+from ..memory import Archive, Shift, StreamCache, TokenTable
 from ..memory.pack import unpack
 from ..memory.table import time_dtype
 from ..models import Place
@@ -26,6 +26,8 @@ _COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "
 _TUPLES = ("span", "told", "answered")
 PLAIN = (*_COUNTS, *_TUPLES)
 """Fields of a state that stand in the header as they are."""
+_COLUMNS = ("keys", "values", "learned_keys", "learned_values")
+_PARTS = (*_COLUMNS, *(f"far_{name}" for name in _COLUMNS), "entered", "conv", "recurrent")
 _MOST, _SIDE = 2**53, 2**12
 """No count or position, and no row or column of a picture, comes so far."""
 
@@ -42,8 +44,7 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     for name in [name for name in tensors if name.endswith(".seconds")]:  # of a version without gates
         tensors.setdefault(name.removesuffix("seconds") + "until", tensors[name])
     _set_clocks(header, tensors, device)
-    if cache.archive is not None:
-        cache.archive = _archive(cache.archive, tensors, header, ingest)
+    archived = {name: tensor for name, tensor in tensors.items() if name.startswith("archive.")}
     # copies, so that nothing which the stream remembers lies in the file
     tensors = {name: t.to(device, copy=True) for name, t in tensors.items() if not name.startswith("archive.")}
     shape = DecoderShape.of(ingest.model.config)
@@ -73,6 +74,9 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
             if kind.window is not None:
                 table = cache.tables[i]
                 layer.positions = table.index[None] if ingest.loop.decoder.counts else table.position.T
+    cache.stand()
+    if cache.archive is not None:
+        cache.archive = _archive(cache, archived, header, ingest)
     cache.shifts = [Shift(**_numbers("a shift", shift, least=None)) for shift in header["shifts"]]
     if any(name.startswith("query.") for name in tensors):
         cache.queries = {i: tensors[f"query.{i}"] for i in ingest.loop.rank_at}
@@ -128,7 +132,7 @@ def part_name(name: str, layer: int, number: int) -> str:
 def _stored(tensors: dict[str, Tensor], layer: int) -> dict[str, tuple[Tensor, ...]]:
     """What a layer stored, by name."""
     stored: dict[str, tuple[Tensor, ...]] = {}
-    for name in ("keys", "values", "entered", "learned_keys", "learned_values", "conv", "recurrent"):
+    for name in _PARTS:
         names = takewhile(tensors.__contains__, (part_name(name, layer, number) for number in count()))
         if parts := tuple(tensors[each] for each in names):
             stored[name] = parts
@@ -176,10 +180,12 @@ def _numbers(
     return given
 
 
-def _archive(empty: Archive, tensors: dict[str, Tensor], header: dict[str, Any], ingest: Ingestor) -> Archive:
-    """What was archived, in the storage of `empty`."""
+def _archive(cache: StreamCache, tensors: dict[str, Tensor], header: dict[str, Any], ingest: Ingestor) -> Archive:
+    """What was archived, where the cache's empty archive keeps it."""
     shape = DecoderShape.of(ingest.model.config)
-    archive = unpack(empty, tensors, header["archived"])
+    assert cache.archive is not None
+    forms = {i: getattr(layer, "form", None) for i, layer in enumerate(cache.layers)}
+    archive = unpack(cache.archive, tensors, header["archived"], forms)
     for block in archive.blocks:
         for i, piece in block.pieces.items():
             _check_table(piece.table, header["state"], ingest.loop.axes)

@@ -24,7 +24,7 @@ from ..errors import ModelError, PDropError, StreamError
 from ..gate import GATES, gate_named
 from ..memory import EVICTORS, STORAGES, Memory
 from ..memory.pack import pack
-from ..pyramid import ALLOCATORS, SCORERS, LayerLoop, Pyramid
+from ..pyramid import ALLOCATORS, INSIDES, SCORERS, LayerLoop, Pyramid
 from ..reduce import REDUCERS, reducer_named
 from ..registry import name_of
 from . import saved
@@ -88,6 +88,7 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
             **({} if schedule.sound is None else {"sound": schedule.sound}),
             "scorer": name_of(SCORERS, stream.loop.scorer),
             "allocator": name_of(ALLOCATORS, stream.loop.allocator),
+            **({} if stream.loop.inner is None else {"inside": name_of(INSIDES, stream.loop.inner.inside)}),
         },
         "memory": {
             "tokens": stream.memory.tokens,
@@ -135,13 +136,19 @@ def read(lm: SharedModel, path: str | os.PathLike[str]) -> dict[str, Any]:
         _compare(header["fingerprint"], here)
         return {
             "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
-            "memory": Memory(**header["memory"]),
+            "memory": Memory(**header["memory"] | _storage_of(header["memory"], tensors)),
             "standing_question": header["standing_question"],
             "system": header["system"],
             "gate": None if header.get("gate") is None else gate_named(header["gate"]),
             "reducer": None if header.get("reducer") is None else reducer_named(header["reducer"]),
             "restore": partial(state_of, header, tensors),
         }
+
+
+def _storage_of(memory: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The storage by the name that it has now: "int8" once was one that stored the newest columns in 8 bits, too."""
+    old = memory.get("storage") == "int8" and any(t.dtype == torch.int8 for t in tensors.values())
+    return {"storage": "int8_per_token"} if old else {}
 
 
 @contextmanager

@@ -262,6 +262,40 @@ class VideoStream(Watching):
             finally:
                 asked.close()
 
+    def answer_logits(
+        self,
+        question: str,
+        token_ids: Sequence[int],
+        *,
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+        answer_prefix: str = "",
+    ) -> Tensor:
+        """The logits behind a question and behind each token of a given answer [1 + tokens, vocabulary].
+
+        Parameters
+        ----------
+        question : str
+        token_ids : sequence of int
+            The answer, as `Answer.token_ids` has it.
+        pyramid, retrieve, answer_prefix
+            As for `ask`.
+
+        Raises
+        ------
+        ConfigError
+            As for `ask`; if a number is none of the model's tokens.
+        """
+        most = self.lm.model.config.get_text_config().vocab_size - 1
+        ids = list(checks.several("token_ids", token_ids, partial(checks.whole, least=0, most=most)))
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, [[*ids, 0]])
+        with self._access.turn():
+            try:
+                return asked.forced(asked.prefill(), ids)
+            finally:
+                asked.close()
+
     def _asked(
         self,
         question: str,

@@ -59,6 +59,8 @@ class Watching:
         self.system, self.standing_question = system, standing_question
         with lm.turnstile, lasting():
             accept(loop.text, lm.model)
+            if loop.inner is not None:
+                loop.inner.fit(loop)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             front = Front(lm.adapter, gate, reducer, standing_question)
             self._ingest = Ingestor(lm.model, front, loop, memory, before, probe)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ...registry import named
 from .base import Evictor, Held, Merger, choose
+from .fluxmem import FluxMem
 from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
 from .pyramid import Pyramid
 from .stream_mem import StreamMem
 from .streaming_vlm import StreamingVLM
+from .two_tier import TwoTier, TwoTierMeans
 from .uniform import Uniform
 
 EVICTORS: dict[str, Evictor] = {
@@ -22,6 +24,9 @@ EVICTORS: dict[str, Evictor] = {
     "stream_mem": StreamMem(),
     "hermes": Hermes(),
     "pyramid": Pyramid(),
+    "two_tier": TwoTier(),
+    "two_tier_means": TwoTierMeans(),
+    "fluxmem": FluxMem(),
 }
 
 

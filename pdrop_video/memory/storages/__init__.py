@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Codec, Learned, Storage, column_bytes
+from .base import Codec, Learned, Storage, asks_in, bare_in, column_bytes, learned_bytes, reading_flops, recent_in
 from .full import AsIs, Full
-from .int8 import AbsMax, Int8
+from .per_token import AbsMax, PerToken
+from .quantised import Int4, Int8
+from .rotatek import RotateK
 
 STORAGES: dict[str, Storage] = {
     "full": Full(),
     "int8": Int8(),
+    "int4": Int4(),
+    "int8_per_token": PerToken(),
+    "rotatek": RotateK(),
 }
 
 
@@ -18,4 +23,18 @@ def storage_named(storage: str | Storage) -> Storage:
     return named("storage", STORAGES, storage)
 
 
-__all__ = ["STORAGES", "AbsMax", "AsIs", "Codec", "Learned", "Storage", "column_bytes", "storage_named"]
+__all__ = [
+    "STORAGES",
+    "AbsMax",
+    "AsIs",
+    "Codec",
+    "Learned",
+    "Storage",
+    "asks_in",
+    "bare_in",
+    "column_bytes",
+    "learned_bytes",
+    "reading_flops",
+    "recent_in",
+    "storage_named",
+]

@@ -14,6 +14,7 @@ from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
 from .novelty import Novelty
+from .quota import Quota
 from .relevance import Relevance
 from .relevance_max import RelevanceMax
 from .text_mean import TextMean
@@ -24,6 +25,7 @@ SCORERS: dict[str, Scorer] = {
     "text_mean": TextMean(),
     "coast": Coast(),
     "hawk": Hawk(),
+    "quota": Quota(),
     "contrast": Contrast(),
     "novelty": Novelty(),
     "product": Product(),

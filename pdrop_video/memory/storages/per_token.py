@@ -1,4 +1,4 @@
-"""int8: a byte a number, and one scale for each token and head."""
+"""int8_per_token: every column in a byte a number, and one scale for each token and head."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class AbsMax:
 
 
 @dataclass(frozen=True, slots=True)
-class Int8:
-    """Keys and values in 8 bits: a little more than half the bytes of bfloat16 (132 for 256 with 128 channels a head).
+class PerToken:
+    """All keys and values in 8 bits, the newest as well: 132 bytes for 256 in bfloat16 (128 channels).
 
     Rounding to the nearest of 255 steps, the size of which each token and head has for itself, as usual for
     activations (LLM.int8(), arXiv 2208.07339; there by row). What attention gets is made from the codes anew in every
@@ -45,7 +45,8 @@ class Int8:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="every key and value in 8 bits, with a scale for each token and head", paper="LLM.int8(), arXiv 2208.07339"
+        says="every key and value in 8 bits, the newest too, a scale for each token and head",
+        paper="LLM.int8(), arXiv 2208.07339",
     )
 
     def __call__(self, of: Literal["keys", "values"]) -> Codec:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import build, video
+from families import build, cases, video
 from reference import full_prompt, masked_forward
 from test_boundary_zero import masks, noted
 from test_one_shot import masks_of
@@ -149,8 +149,7 @@ def best(scores: list[float], count: int) -> list[int]:
     return sorted(sorted(range(len(scores)), key=lambda j: -scores[j])[:count])
 
 
-@pytest.mark.parametrize("boundaries", [(0,), (0, 3)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "boundaries"), cases(FAMILIES, [(0,), (0, 3)], fast=lambda f, b: (f + b) % 2 == 0))
 @torch.no_grad()
 def test_a_prompt(family: str, boundaries: tuple[int, ...]) -> None:
     """Who stays, by the unmodified model's projections; logits, by masks; a later boundary goes by the same scores."""
@@ -171,8 +170,7 @@ def test_a_prompt(family: str, boundaries: tuple[int, ...]) -> None:
     torch.testing.assert_close(got, masked_forward(lm, inputs, allowed)[-1], atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("standing", [QUESTION, None])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "standing"), cases(FAMILIES, [QUESTION, None], fast=lambda f, s: (f + s) % 2 == 0))
 def test_a_stream(family: str, standing: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Chunk by chunk, by a question or by the template alone; through a failed push, a fork and a file."""
     lm, per = build(family), build(family).adapter.frames_per_step

@@ -15,11 +15,14 @@ from test_asking import asked, shown_to
 from test_flops_stream import counting
 from test_hawk import WEIGHTS, best, by_hand
 from torch import Tensor
+from transformers import LlamaConfig, LlamaModel
 
 import pdrop_video as pv
 from eval.runner.clock import Clock
 from eval.runner.metered import Metered
 from pdrop_video.costs.decoder import DecoderShape
+from pdrop_video.pyramid.decoder import Decoder
+from pdrop_video.pyramid.heads import rotate
 from pdrop_video.pyramid.scorers.hawk import Hawk
 
 QUESTION = "what is shown first ?"
@@ -128,6 +131,19 @@ def test_keys_that_moved_are_un_rotated(family: str) -> None:
         want = torch.stack([raw.keys[i][n] for n in table.index[rows].tolist()], 1)
         torch.testing.assert_close(bare[:, rows], want, atol=2e-5, rtol=0)
     assert moved
+
+
+def test_a_scale_of_rope_is_taken_out() -> None:
+    """YaRN makes keys longer as it rotates them."""
+    scaled = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+    config = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, vocab_size=50)
+    text = LlamaModel(LlamaConfig(**config, max_position_embeddings=256, rope_parameters=scaled)).double()
+    decoder, attention = Decoder(text), text.layers[0].self_attn
+    at = torch.tensor([[3, 9, 20, 100]])
+    key = torch.randn(1, 2, 4, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rope = decoder.rope(0, key, at)
+    assert rope is not None and torch.hypot(*rope).max() > 1.1
+    torch.testing.assert_close(decoder.bare(0, rotate(attention, key, rope)[0], at.T), key[0], atol=1e-6, rtol=0)
 
 
 def test_it_does_not_matter_when_a_token_came() -> None:

@@ -131,24 +131,27 @@ class Decoder:
 
         In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
         """
-        return self._turned(layer, keys, by)
+        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
+        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
+        delta = distinct.T[:, None] if self.axes == 3 else distinct.T
+        if (rope := self.rope(layer, states, delta)) is None:
+            return keys
+        cos, sin = turned(rope)
+        rope = cos.index_select(-2, which), sin.index_select(-2, which)
+        return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
 
     def bare(self, layer: int, keys: Tensor, at: Tensor) -> Tensor:
         """Keys of a layer [kv_heads, tokens, head_dim] that were rotated to some positions [tokens, axes], un-rotated.
 
         As a layer's projection made them, also where a family scales its RoPE.
         """
-        return self._turned(layer, keys, -at, unscaled=True)
-
-    def _turned(self, layer: int, keys: Tensor, by: Tensor, *, unscaled: bool = False) -> Tensor:
-        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
-        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
-        delta = distinct.T[:, None] if self.axes == 3 else distinct.T
-        if (rope := self.rope(layer, states, delta)) is None:
+        states = self.turn(layer, keys, -at)[None]
+        start = at.new_zeros((3, 1, 1) if self.axes == 3 else (1, 1))
+        if (rope := self.rope(layer, states, start)) is None:
             return keys
-        cos, sin = turned(rope, unscaled=unscaled)
-        rope = cos.index_select(-2, which), sin.index_select(-2, which)
-        return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
+        cos, sin = turned(rope)
+        unscaled = cos / torch.hypot(*rope), sin
+        return rotate_held(attention_of(self.layers[layer]), states, unscaled)[0]
 
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------
 

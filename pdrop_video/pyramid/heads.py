@@ -86,13 +86,9 @@ def _takes_one(function: Callable[..., Any]) -> bool:
     return "k" not in inspect.signature(function).parameters
 
 
-def turned(rope: Rope, *, unscaled: bool = False) -> Rope:
-    """The same angles with cos and sin of length 1: a pure rotation, also where a family scales its RoPE (YaRN).
-
-    With `unscaled` of the inverse of that scale, which it takes out of what was rotated before.
-    """
+def turned(rope: Rope) -> Rope:
+    """The same angles with cos and sin of length 1: a pure rotation, also where a family scales its RoPE (YaRN)."""
     length = torch.hypot(*rope)
-    length = length**2 if unscaled else length
     return rope[0] / length, rope[1] / length
 
 

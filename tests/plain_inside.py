@@ -52,30 +52,30 @@ def attended(
     """
     heads, rows, _ = query.shape
     group = heads // len(key)
-    out = torch.zeros(heads, rows, rows, dtype=torch.bool)
+    product = (query @ key.repeat_interleave(group, 0).mT * scaling).tolist()  # its mean is that with the mean key
+    visible, out = sees.tolist(), torch.zeros(heads, rows, rows, dtype=torch.bool)
     for row in range(rows):
-        seen = {cubes[c] for c in range(rows) if sees[row, c]} - {None, cubes[row]}
-        members = {cube: [c for c in known[row] if cubes[c] == cube] for cube in seen}
+        seen = {cubes[c] for c in range(rows) if visible[row][c]} - {None, cubes[row]}
+        members: dict[Any, list[int]] = {cube: [] for cube in seen}
+        for c in known[row]:
+            if cubes[c] in seen:
+                members[cubes[c]].append(c)
         for kv in range(len(key)):
             shares = dict.fromkeys(seen, 0.0)
             for head in range(kv * group, (kv + 1) * group):
-                logit = {
-                    cube: float(query[head, row] @ (sum(key[kv, c] for c in of) / len(of))) * scaling
-                    for cube, of in members.items()
-                }
+                logit = {cube: sum(product[head][row][c] for c in of) / len(of) for cube, of in members.items()}
                 total = sum(math.exp(value) for value in logit.values())
                 for cube, value in logit.items():
                     shares[cube] += math.exp(value) / total / group
             chosen = top_p(shares, p) | {None, cubes[row]}
-            for c in range(rows):
-                if sees[row, c] and cubes[c] in chosen:
-                    out[kv * group : (kv + 1) * group, row, c] = True
+            columns = [c for c in range(rows) if visible[row][c] and cubes[c] in chosen]
+            out[kv * group : (kv + 1) * group, row, columns] = True
     return out
 
 
 @contextmanager
 def sparked(
-    lm: VideoLM, p: float, cubes: list[Any], pieces: list[list[list[int]]], sees: Tensor, half: str = "both"
+    lm: VideoLM, p: float, cubes: list[Any], pieces: list[list[list[int]]], sees: Tensor | None, half: str = "both"
 ) -> Iterator[None]:
     """A model whose layers do as AdaSpark says.
 
@@ -88,23 +88,25 @@ def sparked(
     pieces : list of list of list of int
         For each piece and layer, the tokens that the layer holds then. A token is of the first piece that holds it in
         layer 0; behind them all comes the question.
-    sees : Tensor [layers, tokens, tokens], bool
+    sees : Tensor [layers, tokens, tokens], bool, or None
+        None leaves masks to the model, for half="ffn".
     half : str
     """
     total, hooks = len(cubes), []
+    text = lm.model.get_decoder()
     piece_of = [len(pieces)] * total
     for number in reversed(range(len(pieces))):
         for token in pieces[number][0]:
             piece_of[token] = number
 
-    def masking(i: int) -> Any:
+    def masking(i: int, seen: Tensor) -> Any:
         def hook(module: Any, args: Any, kwargs: Any) -> Any:
-            kwargs["attention_mask"] = sees[i][None, None]
+            kwargs["attention_mask"] = seen[None, None]
             if half != "ffn":
                 attention, hidden = attention_of(module), normed(module, args[0])
                 query, key = (project(attention, hidden, which, kwargs["position_embeddings"])[0] for which in "qk")
                 held = [pieces[min(n, len(pieces) - 1)][i] for n in piece_of]
-                kwargs["attention_mask"] = attended(query, key, attention.scaling, cubes, sees[i], held, p)[None]
+                kwargs["attention_mask"] = attended(query, key, attention.scaling, cubes, seen, held, p)[None]
             return args, kwargs
 
         return hook
@@ -126,10 +128,13 @@ def sparked(
         return hook
 
     entered: dict[int, Tensor] = {}
-    for i, layer in enumerate(lm.model.get_decoder().layers):
-        hooks.append(layer.register_forward_pre_hook(masking(i), with_kwargs=True))
+    for i, layer in enumerate(text.layers):
+        if sees is not None:
+            hooks.append(layer.register_forward_pre_hook(masking(i, sees[i]), with_kwargs=True))
         if half != "attention":
             before = next(getattr(layer, name) for name in BEFORE if hasattr(layer, name))
+            if text.config.model_type.startswith("exaone4"):  # which norms behind attention and FFN alone
+                before = layer.mlp
             behind = next(getattr(layer, name) for name in BEHIND if hasattr(layer, name))
             hooks.append(before.register_forward_pre_hook(noting(i), with_kwargs=True))
             hooks.append(behind.register_forward_hook(adding(i)))

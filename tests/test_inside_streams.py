@@ -102,7 +102,7 @@ def test_what_is_scaled_behind_an_ffn_is_refused() -> None:
 
     layer.__class__ = Scaled
     lm.stream()
-    with pytest.raises(pv.ConfigError, match="what layer 1 .* is no plain FFN"):
+    with pytest.raises(pv.ConfigError, match=r"what layer 1 .* is no plain FFN"):
         lm.stream(pv.Pyramid(inside="adaspark"))
 
 

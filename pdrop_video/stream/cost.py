@@ -53,8 +53,8 @@ def recipe_flops(
     -----
     Keys, values and states are of 16 bits before they are stored (some states of 32). A chunk that would fill a
     layer's budget runs in pieces of half of it, as in a stream. What a gate leaves out depends on the video: every
-    frame counts. A reducer that can't say how much it leaves is taken to leave everything. Neither prompt nor glue
-    nor probe are counted.
+    frame counts. So does what a method inside layers leaves out: every layer counts whole. A reducer that can't say
+    how much it leaves is taken to leave everything. Neither prompt nor glue nor probe are counted.
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
     schedule = recipe.pyramid.resolve(shape.layers, shape.rank_at)

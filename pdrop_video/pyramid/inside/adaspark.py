@@ -26,7 +26,9 @@ class AdaSpark:
 
     Attention half: a row gives each cube whose columns it may see the share softmax(q . mean key / sqrt(d)); it attends
     to the smallest set of largest shares that reaches `p`, to its own cube, and to text, as far as it may see them.
-    It is a mask: what is left out is left out exactly, but takes no less time without kernels for it.
+    It is a mask: what is left out is left out exactly, but takes no less time without kernels for it, and the mask
+    takes a byte for each head, row and column. No state is carried: mean keys and counts are made anew of what a layer
+    holds, as it stands then; what was forgotten or is hidden is no part of them.
 
     The paper fine-tunes its model for this. **Used untrained, as here, it is unproven**: measure before you rely on it.
 
@@ -40,7 +42,11 @@ class AdaSpark:
 
     Cubes follow from a token's own step, row and column. With ``steps=1`` no border of a chunk changes anything. With
     more, what a chunk's border (or a piece's, under a small budget) cuts is two cubes to the FFN half, and the first
-    part's rows see no mean keys of the second: push multiples of `steps` steps.
+    part's rows see no mean keys of the second: push multiples of `steps` steps. In a storage of fewer
+    bits the mean keys of rows in flight are those from before they are stored, and a border may matter a little.
+
+    The FFN half runs shadows of the model's layers, which share their weights: hooks that somebody has hung on layers
+    do not run in such a stream.
 
     Parameters
     ----------

@@ -26,7 +26,8 @@ NAMES = (
     *("load", "open_video", "pyramid_drop", "Memory", "Pyramid", "Pyramid.for_average", "Pyramid.load", "Pyramid.save"),
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
     *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
-    *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.save", "Feed.put"),
+    *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.answer_logits"),
+    *("VideoStream.save", "Feed.put"),
     *("search", "Watching", "Settings", "Recipe", "Recipe.from_dict", "Recipe.load", "Recipe.save"),
     "Recipe.altered",
 )
@@ -285,6 +286,11 @@ def doors(folder: Path) -> dict[str, Door]:
             dict(options=NOTHING, **asking),
         ),
         "VideoStream.next_logits": (WATCHED.next_logits, dict(question="what ?"), asking),
+        "VideoStream.answer_logits": (
+            WATCHED.answer_logits,
+            dict(question="what ?", token_ids=[1, 2]),
+            dict(token_ids=_names("list"), **asking),
+        ),
         "VideoStream.save": (WATCHED.save, {}, dict(path=_names("undecodable", "blank"))),
         "Feed.put": (
             through_feed,
@@ -303,6 +309,8 @@ def doors(folder: Path) -> dict[str, Door]:
                 trials=NOTHING,
                 steps=NOTHING,
                 base=OPTIONAL,
+                kernels=_names("list"),
+                objective=OPTIONAL,
                 seed=_names("-1", "numpy -1"),
             ),
         ),

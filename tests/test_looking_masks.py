@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import test_decoder_kinds as decoder_kinds
 import test_layer_kinds as layer_kinds
 import torch
 from families import FAMILIES, budget, build, cases, video
 from hybrids import HYBRIDS, exact_linear_attention, inputs_of
 from hybrids import build as build_hybrid
-from layered import layered_forward
+from layered import layered_forward, layered_stack
 from layered import recorded as recorded_layers
 from looked import QUESTION, Said, said
 from more_families import MORE, OTHERS
+from plain import DECODERS, whole
+from plain import build as build_plain
+from plain import video as plain_video
 from reference import full_prompt, masked_forward, recorded, stream_masks
 from torch import Tensor
 
@@ -219,3 +223,22 @@ def test_windows_states_and_lent_keys(family: str, way: str, monkeypatch: pytest
     changed = [i for i in range(8) if any(not torch.equal(seen[i], found.asked[i]) for seen in found.seen)]
     assert changed and all(lm.stream().loop.kinds[i].ranks for i in changed)
     assert found.glances and (found.logits - said(stream, LAST, asking, None).logits).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("name", "way"), cases(DECODERS, WAYS, fast=lambda d, w: d % 2 == w))
+@torch.no_grad()
+def test_convolutions_mamba_experts_and_latents(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, frames, record = build_plain(name), plain_video(6), recorded_layers(monkeypatch)
+    embeds, prefix = whole(lm, frames, QUESTION)
+    stream = lm.stream(pv.Pyramid(layers=(2, 5), ratios=(0.8, 0.6)), pv.Memory(tokens=None))
+    for i in range(0, 6, 2):
+        stream.push(frames[i : i + 2], [float(i), float(i + 1)])
+    asking = pv.Pyramid(layers=(2, 5), ratios=(0.4, 0.2))
+    found = said(stream, LAST, asking, way.replace(f"tau={TAU}", "tau=1"))
+    shown, positions = [seen.sort().values for seen in found.asked], torch.arange(embeds.shape[1])[None]
+    hidden = layered_stack(stream.loop.text, embeds, positions, record, prefix, shown=shown, answer=found.seen)
+    want = lm.model.get_output_embeddings()(stream.loop.decoder.norm(hidden[:, -LAST:]))[0]
+    torch.testing.assert_close(found.logits[1:], want, atol=decoder_kinds.exact(name), rtol=0)
+    changed = [i for i in range(8) if any(not torch.equal(seen[i], found.asked[i]) for seen in found.seen)]
+    assert changed and all(stream.loop.kinds[i].ranks for i in changed) and found.glances
+    assert (found.logits - said(stream, LAST, asking, None).logits).abs().max() > 1e-3

@@ -1,4 +1,4 @@
-"""Answers that look again, asked of streams: plain ones where nothing shifts, and no trace in the stream."""
+"""Answers that look again, asked of streams: plain ones where nothing shifts, and without a trace in the stream."""
 
 from __future__ import annotations
 
@@ -99,9 +99,8 @@ def test_the_stream_is_as_it_was_and_answers_share_nothing(decode: str) -> None:
     assert kept(stream) == before
     late, twin = stream.ask(QUESTION, 12, stream=True, **how), watched(lm)
     next(late, None)
-    pushing = Thread(
-        target=lambda: [s.push(video(2, seed=9 + i), [20 + i, 21 + i]) for i in (0, 2) for s in (stream, twin)]
-    )
+    pushes = [(each, i) for i in (20, 22) for each in (stream, twin)]
+    pushing = Thread(target=lambda: [each.push(video(2, seed=i), [i, i + 1]) for each, i in pushes])
     pushing.start()
     answer = late.finish()
     pushing.join()

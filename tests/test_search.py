@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import pdrop_video as pv
@@ -17,6 +18,7 @@ from eval.synthetic.world import sample_clip
 from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.search.budget import Costs
+from pdrop_video.search.judge import Objective
 from pdrop_video.search.search import Clip, Judge, Tried, search
 
 QUESTIONS = ["Which color is the first thing in the video?", "What digit is shown last in the video?"]
@@ -59,6 +61,40 @@ def test_next_logits_are_those_that_answers_come_from(lm: pv.VideoLM, clips: lis
     (token,) = lm.prompt.words("green")
     assert stream.likelihood(QUESTIONS[0], ["green"])[0] == pytest.approx(float(logits.log_softmax(-1)[token]))
     assert stream.cache_tokens == before
+
+
+def test_logits_of_an_answer_are_those_that_it_was_decoded_by(lm: pv.VideoLM, clips: list[Clip]) -> None:
+    stream = watched(lm, clips[0], pv.Pyramid())
+    before = stream.cache_tokens, stream.cache_bytes
+    answer = stream.ask(QUESTIONS[1], 6)
+    logits = stream.answer_logits(QUESTIONS[1], answer.token_ids)
+    assert len(logits) == len(answer.token_ids) + 1
+    assert logits[:-1].argmax(-1).tolist() == list(answer.token_ids)  # greedy, one by one
+    assert answer.finished and int(logits[-1].argmax()) not in answer.token_ids  # behind them it ends
+    given = lm.prompt.words("green and red")
+    rows = stream.answer_logits(QUESTIONS[0], given[:-1]).log_softmax(-1)
+    mean = float(rows[range(len(given)), given].mean())
+    assert stream.likelihood(QUESTIONS[0], ["green and red"])[0] == pytest.approx(mean, rel=1e-5)
+    assert torch.equal(stream.answer_logits(QUESTIONS[0], [])[0], stream.next_logits(QUESTIONS[0]))
+    assert (stream.cache_tokens, stream.cache_bytes) == before
+    with pytest.raises(pv.ConfigError, match="token_ids"):
+        stream.answer_logits(QUESTIONS[0], [10**9])
+
+
+def test_divergence_over_the_answer_by_its_definition(lm: pv.VideoLM, clips: list[Clip]) -> None:
+    pyramid, clip = pv.Pyramid(ratios=(0.2, 0.1)), clips[0]
+    for most in (1, 2, 8):
+        judge, means = Judge(lm, [clip], Objective("answer", most)), []
+        full, pruned = watched(lm, clip, pv.Pyramid(stages=1)), watched(lm, clip, pyramid)
+        for question in QUESTIONS:
+            answer, each = full.ask(question, most), []
+            for n in range(len(answer.token_ids) + answer.finished):  # its end counts, if it came to that
+                known = answer.token_ids[:n]
+                p, q = (s.answer_logits(question, known)[-1].double().log_softmax(-1) for s in (full, pruned))
+                each.append(float((p.exp() * (p - q)).sum()))
+            means.append(sum(each) / len(each))
+        assert judge.divergence(pyramid) == pytest.approx(sum(means) / 2, rel=1e-4)
+    assert Judge(lm, [clip], Objective("answer", 4)).divergence(pv.Pyramid(stages=1)) == 0
 
 
 def test_divergence_by_its_definition(lm: pv.VideoLM, clips: list[Clip]) -> None:

@@ -20,7 +20,7 @@ from pdrop_video.memory.table import TokenTable
 from pdrop_video.pyramid import LayerLoop, Layout, Rows
 from pdrop_video.pyramid.allocators import ALLOCATORS
 from pdrop_video.pyramid.scorers import SCORERS
-from pdrop_video.stream.passage import _narrow
+from pdrop_video.stream.looking.base import narrow
 
 SIDE, WIDE, TEXT = 4, 32, 3
 PLACES = SIDE * SIDE
@@ -359,11 +359,11 @@ def test_noise_does_not_narrow(dtype: torch.dtype) -> None:
     """What a question need not attend to, where it attends to all alike."""
     table = memory(6, "black", dtype, None).table
     weights = torch.full((len(table),), 1 / 64, dtype=torch.float64)
-    want = _narrow(weights, table, 40, dtype).tolist()
+    want = narrow(weights, table, 40, dtype).tolist()
     for seed in range(4):
         off = torch.rand(len(table), generator=torch.Generator().manual_seed(seed)).double() - 0.5
         noisy = weights * (1 + torch.finfo(dtype).eps / 4 * off)
-        assert _narrow(noisy, table, 40, dtype).tolist() == want
+        assert narrow(noisy, table, 40, dtype).tolist() == want
     kept = table.take(torch.tensor(want))
     per_step = torch.bincount(kept.step[kept.visual], minlength=6)
     assert per_step.max() - per_step.min() <= 1

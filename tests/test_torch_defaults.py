@@ -21,6 +21,7 @@ METHODS = [
     *(dict(scorer=scorer) for scorer in SCORERS),
     *(dict(allocator=allocator) for allocator in ALLOCATORS),
     *(dict(evictor=evictor) for evictor in EVICTORS),
+    *(dict(decode=decode) for decode in ("dstp:tau=1,steps=1", "fixation:keep=0.2,warm=1,jump=1,least=1")),
 ]
 
 
@@ -36,18 +37,21 @@ def default(dtype: torch.dtype | None = None, device: str | None = None) -> Iter
         torch.set_default_device(None)
 
 
-def everything(lm: pv.VideoLM, tokens: int, evictor: str = "pyramid", **pyramid: Any) -> list[Tensor]:
+def everything(
+    lm: pv.VideoLM, tokens: int, evictor: str = "pyramid", decode: str | None = None, **pyramid: Any
+) -> list[Tensor]:
     """Whatever a stream does, with an archive, positions that move, told text and a kept turn; what it came to."""
     memory = pv.Memory(tokens=tokens, evictor=evictor, archive=1_000_000)
     stream = lm.stream(pv.Pyramid(stages=3, **pyramid), memory)
     for i, pictures in enumerate(PICTURES[:3]):
         stream.push(pictures, [10.25 * i + j for j in range(4)])
-    answer = stream.ask("what is shown ?", 3, keep=True, pyramid=pv.Pyramid(stages=3), retrieve=2)
+    answer = stream.ask("what is shown ?", 3, keep=True, pyramid=pv.Pyramid(stages=3), retrieve=2, decode=decode)
     stream.tell("red")
     stream.push(PICTURES[3][:3], [100, 100.1, 100.2])
     stream.push(PICTURES[4], [5000, 5001, 5002, 5003])
     found = [stream.next_logits("what ?", retrieve=2), *stream.held(2).columns()]
-    numbers = [*answer.evidence[0].weight, *stream.likelihood("what ?", ["red blue", "blue"])]
+    again = [weight for stage in answer.evidence for look in stage.again for weight in look.weight]
+    numbers = [*answer.evidence[0].weight, *again, *stream.likelihood("what ?", ["red blue", "blue"])]
     return [*found, torch.tensor(numbers, dtype=torch.float64, device="cpu")]
 
 

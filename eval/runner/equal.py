@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
+from pdrop_video.search.budget import SMALLEST, largest
 
 STEPS = 45
 """Of a typical short video."""
 TEXT = 20
 """Tokens of a question."""
-SMALLEST = 0.01
 WHOLE = pv.Pyramid(stages=1)
 
 
@@ -82,11 +82,6 @@ class Way:
 
 
 def _largest(cost: Callable[[float], float], most: float) -> float | None:
-    """The largest number in (0, 1], to four digits, whose cost is no more than `most`."""
-    low, high = SMALLEST, 1.0
-    if cost(low) > most:
-        return None
-    for _ in range(20):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= most else (low, middle)
-    return max(SMALLEST, int(low * 1e4) / 1e4)
+    """The largest number from `SMALLEST` to 1, to four digits, whose cost is no more than `most`."""
+    found = largest(cost, most, SMALLEST)
+    return None if found is None else max(SMALLEST, int(found * 1e4) / 1e4)

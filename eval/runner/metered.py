@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
-from pdrop_video.costs.stream import StreamShape, stream_flops
-from pdrop_video.stream.limits import reading_of
+from pdrop_video.costs.stream import StreamShape
+from pdrop_video.pyramid.scorers import SCORERS, scorer_named
+from pdrop_video.stream.cost import pushed_flops, shape_of
 from pdrop_video.stream.turns import question_ids
 
 from .clock import Clock
@@ -57,25 +58,16 @@ class Metered:
     def push(self, frames: pv.FrameChunk) -> None:
         """Watch frames."""
         self._kept = None
-        lm, held, before = self.stream.lm, list(self.stream.cache_tokens), self.stream._state
+        held, before = self.stream.cache_tokens, self.stream._state
         with self.clock.part("model"):
             pushed = self.stream.push(frames)
         self.prefill += pushed.seconds
         self.visual_tokens += pushed.visual_tokens
-        cost, after = self._cost(), self.stream._state
-        for text in () if after.told else before.told:  # it enters in front of the first frame behind it
-            rows = self._closing + len(lm.prompt.between(text))
-            held = cost.room(held, [rows] * len(held))
-            self.flops += cost.text_flops(held, rows)
-            held = cost.with_text(held, rows)
-        self.flops += stream_flops(cost, after.pieces, held=held).flops
-        if self.tower is not None:
-            self.tower = None if after.looked is None else self.tower + after.looked
-        front, hidden = self.stream._ingest.front, self.shape.hidden
-        if front.gate is not None:
-            self.front += front.gate.flops(*frames.frames.shape[:3])
-        if front.reducer is not None:
-            self.front += sum(front.reducer.flops(tokens, hidden) for tokens in after.reduced)
+        number, height, width = frames.frames.shape[:3]
+        spent = pushed_flops(self.stream, self.shape, before, held, (number, height, width), self.causal)
+        self.flops += spent.decoder or 0
+        self.tower = None if self.tower is None or spent.tower is None else self.tower + spent.tower
+        self.front += spent.gate + spent.reducer
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
@@ -126,7 +118,10 @@ class Metered:
             more = [now - b for now, b in zip(cost.after(left, *piece), held, strict=True)]
             past, ranked = ([n + m for n, m in zip(each, more, strict=True)] for each in (past, ranked))
         firsts = {layer: ranked[layer] for layer in cost.first_of(stages)}
-        flops = filling + cost.asking_flops(past, rows, tokens, firsts)
+        scorer = "relevance" if pyramid is None or pyramid.scorer is None else pyramid.scorer
+        hiding = {i: n for i, n in firsts.items() if past[i] < n and scorer_named(scorer) != SCORERS["relevance"]}
+        asks = rows - self._closing
+        flops = filling + cost.asking_flops(past, rows, tokens, firsts, scorer, hiding, asks)
         if retrieve is not None:  # each layer with an archive makes the question's queries to search by
             flops += sum(2 * rows * self.shape.attention(layer).asking for layer in self.shape.rank_at)
         for option in options:
@@ -185,23 +180,7 @@ class Metered:
 
     def _cost(self) -> StreamShape:
         """What its cost depends on, with the budget of each layer as it is now."""
-        ingest, layers = self.stream._ingest, self.stream._state.cache.layers
-        tokens, moved = ingest.limits.tokens, ingest.limits.moved
-        limits = None
-        if tokens is not None and moved is not None:
-            entered = [layer.moved for layer in layers]
-            limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
-        probe, asks = len(ingest.probe), ingest.looks
-        return StreamShape.of(
-            self.shape,
-            self.stream.loop,
-            probe,
-            asks=asks,
-            limits=limits,
-            causal=self.causal,
-            closing=self._closing,
-            reading=reading_of(ingest.storage, self.shape),
-        )
+        return shape_of(self.stream, self.shape, self.causal)
 
     @property
     def _closing(self) -> int:

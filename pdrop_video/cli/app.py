@@ -1,4 +1,4 @@
-"""The command line: `pdrop-video ask`, `families`, `info`, `methods` and `search`. All else is the library's."""
+"""The command line: `ask`, `calibrate`, `families`, `info`, `methods` and `search`. All else is the library's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pdrop_video as pv
 
 from .ask import EXAMPLES as ASKING
 from .ask import ask
+from .calibrate import app as calibrate
 from .families import EXAMPLES as SERVING
 from .families import families
 from .info import EXAMPLES as INFORMING
@@ -44,6 +45,7 @@ def main(
 
 
 app.command(epilog=ASKING)(ask)
+app.add_typer(calibrate, name="calibrate")
 app.command(epilog=SERVING)(families)
 app.command(epilog=INFORMING)(info)
 app.command(epilog=LISTING)(methods)

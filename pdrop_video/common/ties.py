@@ -74,6 +74,27 @@ def comparable(scores: Tensor, among: Tensor, dtype: torch.dtype) -> Tensor:
     return settled(scores / largest.masked_fill(largest == 0, 1), dtype)
 
 
+def even_grid(sums: Tensor, among: Tensor, most: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sums whose terms may cancel, rounded to even steps from their mean: where all tie, all are equal; float64.
+
+    What is left where terms cancel is as noisy as they are, and `settled`, whose steps are as small as a number is,
+    would tell such noise apart.
+
+    Parameters
+    ----------
+    sums, among : Tensor [..., rows]
+        `among` is False where a row does not compete; the mean is that of the others.
+    most : Tensor [..., 1]
+        What terms come to that don't cancel.
+    dtype : torch.dtype
+        As for `settled`, whose digits are counted from `most` here.
+    """
+    sums, most = exactly(sums), exactly(most)
+    step = most.masked_fill(most == 0, 1) / 2.0 ** _BITS.get(dtype, _BITS[torch.float32])
+    mean = sums.masked_fill(~among, 0).sum(-1, keepdim=True) / among.sum(-1, keepdim=True).clamp(min=1)
+    return mean + ((sums - mean) / step).round() * step
+
+
 def unlike(cosine: Tensor, dtype: torch.dtype) -> Tensor:
     """1 - cosine, and 0 where states of a type can't tell it from 0.
 

@@ -202,6 +202,7 @@ def ranking_flops(
     probes: int = 1,
     scorer: str | Scorer = "relevance",
     wanted: int = 0,
+    remembered: bool = False,
 ) -> int:
     """FLOPs of ranking at one boundary; by relevance those of the probe's attention.
 
@@ -220,6 +221,8 @@ def ranking_flops(
         See `pdrop_video.pyramid.scorers.Scorer`.
     wanted : int
         Visual rows that stay, for scorers that look at the budget.
+    remembered : bool
+        Whether what competes are the columns, for a question of so many rows.
 
     Raises
     ------
@@ -227,7 +230,7 @@ def ranking_flops(
         If the layers are not counted.
     """
     method, size = scorer_named(scorer), shape.attention(layer).ranking(rows, past, probes, wanted)
-    if (said := getattr(method, "flops", None)) is not None:
+    if (said := getattr(method, "remembered_flops" if remembered else "flops", None)) is not None:
         return said(size)
     return size.attention() if method.uses_probe else 0
 

@@ -140,6 +140,9 @@ class StreamShape:
         rows: int,
         tokens: int = 1,
         ranked: Mapping[int, int] | None = None,
+        scorer: str | Scorer = "relevance",
+        hiding: Mapping[int, int] | None = None,
+        asks: int = 0,
     ) -> int:
         """FLOPs of a question's prefill and of an answer decoded greedily.
 
@@ -155,10 +158,19 @@ class StreamShape:
             Layers in which the question's last row ranks what is remembered, and how many columns they held then: the
             first of each stage that can, which tells what an answer rests on and, asked with a pyramid, what is left
             out. By default of the stream's own stages.
+        scorer : str or Scorer
+            What ranks where a question's pyramid hides something.
+        hiding : mapping of int to int, optional
+            Layers in which it does so, where it is not the last row's attention, and how many columns they held; those
+            that follow another one are left out. None by default.
+        asks : int
+            How many of the rows ask then.
         """
         ranked = {layer: past[layer] for layer in self.first_of(self.schedule)} if ranked is None else ranked
         total = self.text_flops(past, rows) + logits_flops(self.decoder)
         total += sum(ranking_flops(self.decoder, layer, rows, held) for layer, held in ranked.items())
+        more = list((hiding or {}).items())[: 1 if scorer_named(scorer).once else None]
+        total += sum(ranking_flops(self.decoder, i, rows, held, asks, scorer, remembered=True) for i, held in more)
         total += sum(held * (self.reading[layer] if self.reading else 0) for layer, held in ranked.items())
         total += self.read_flops(past, max(tokens - 1, 0))
         return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)

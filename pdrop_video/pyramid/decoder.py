@@ -140,6 +140,19 @@ class Decoder:
         rope = cos.index_select(-2, which), sin.index_select(-2, which)
         return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
 
+    def bare(self, layer: int, keys: Tensor, at: Tensor) -> Tensor:
+        """Keys of a layer [kv_heads, tokens, head_dim] that were rotated to some positions [tokens, axes], un-rotated.
+
+        As a layer's projection made them, also where a family scales its RoPE.
+        """
+        states = self.turn(layer, keys, -at)[None]
+        start = at.new_zeros((3, 1, 1) if self.axes == 3 else (1, 1))
+        if (rope := self.rope(layer, states, start)) is None:
+            return keys
+        cos, sin = turned(rope)
+        unscaled = cos / torch.hypot(*rope), sin
+        return rotate_held(attention_of(self.layers[layer]), states, unscaled)[0]
+
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------
 
     @property

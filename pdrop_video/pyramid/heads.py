@@ -36,6 +36,11 @@ def normed(layer: Any, hidden: Tensor) -> Tensor:
     return hidden if norm is None else norm(hidden)
 
 
+def query_heads(attention: Any) -> int:
+    """How many heads ask."""
+    return attention.o_proj.in_features // (attention.v_head_dim if is_latent(attention) else attention.head_dim)
+
+
 def is_latent(attention: Any) -> bool:
     """Whether keys and values are expanded from a latent, which is what its cache holds (MLA)."""
     return hasattr(attention, "expand_kv")
@@ -102,7 +107,7 @@ def per_head(attention: Any, rows: Tensor, which: str) -> Tensor:
         return _from_latent(attention, rows, which)
     projection = getattr(attention, f"{which}_proj", None)
     states = (attention.k_proj if projection is None else projection)(rows)  # values that are the keys (Gemma 4)
-    dim, heads = attention.head_dim, attention.o_proj.in_features // attention.head_dim
+    dim, heads = attention.head_dim, query_heads(attention)
     if which == "q" and states.shape[-1] == 2 * heads * dim:  # a gate of the output stands beside each head's query
         states = rearrange(states, "batch rows (heads two dim) -> batch rows heads two dim", two=2, dim=dim)[..., 0, :]
     else:

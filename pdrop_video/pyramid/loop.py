@@ -25,7 +25,7 @@ from .lending import Lenders, run_last
 from .masks import Masks, steps_of
 from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, past_columns, still_here
 from .schedule import Pyramid
-from .scorers import Layout, Learner, Ranking, scorer_named
+from .scorers import Layout, Learner, Ranking, checked, scorer_named
 from .sound import Sound
 from .stack import refuse_checkpointing
 from .stages import Schedule
@@ -57,6 +57,7 @@ class LayerLoop:
         self.schedule: Schedule = pyramid.resolve(len(self.kinds), self.rank_at)
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
         self.ranks_at: tuple[int, ...] = self.schedule.layers
+        checked(self.scorer, self.ranks_at, pyramid.layers, self.decoder.layers, self.kinds)
         # of each stage the first layer that remembers all it is given; None where no layer does
         self.anchors = tuple(next((i for i in span if i in self.rank_at), None) for span in self.schedule.spans)
         self.inner = inner_of(pyramid.inside, self.decoder)
@@ -75,6 +76,7 @@ class LayerLoop:
                 .resolve(self.schedule.num_layers, self.rank_at)
                 .layers
             )
+            checked(self.scorer, self.ranks_at, None, self.decoder.layers, self.kinds)
 
     def run(
         self,

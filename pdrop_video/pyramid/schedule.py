@@ -46,8 +46,9 @@ class Pyramid:
     average : float, optional
         Instead of ratios: mean share of visual tokens over all layers, in (0, 1]; see `for_average`.
     scorer : str or Scorer, optional
-        What ranks visual tokens: "relevance" (PyramidDrop's), "relevance_max", "coast", "quota", "contrast", "novelty",
-        "product", "fusion", "value_norm", "key_norm", "last_frame", or one of your own. By default relevance where a
+        What ranks visual tokens: "relevance" (PyramidDrop's), "relevance_max", "text_mean", "coast", "hawk", "quota",
+        "contrast", "novelty", "product", "fusion", "value_norm", "key_norm", "last_frame", or one of your own. By
+        default relevance where a
         question is known, in one-shot use and in streams with a standing question, and contrast where none is: with the
         default ratios .983 of the built-in model's answers are right, as with all tokens, .917 by relevance to a
         template (README).

@@ -41,13 +41,8 @@ class Costs:
 
         `make` must give more expensive schedules for larger x.
         """
-        if self.share(make(0.0)) > budget:
-            return None
-        low, high = 0.0, 1.0
-        for _ in range(30):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self.share(make(middle)) <= budget else (low, middle)
-        return make(high) if self.share(make(high)) <= budget else make(low)
+        x = largest(lambda x: self.share(make(x)), budget)
+        return None if x is None else make(x)
 
     def scaled(self, base: Pyramid, layers: Sequence[int], ratios: Sequence[float], budget: float) -> Pyramid | None:
         """Boundaries, and ratios in these proportions to each other where they are below 1, that use up a budget."""
@@ -76,6 +71,22 @@ class Costs:
         """Boundaries of even stages, moved to layers that can rank, and how many stages end there or before."""
         layers = moved(even_layers(self.shape.layers, stages, depth), self.shape.rank_at)
         return {layer: stage for stage, layer in enumerate(layers, 1)}
+
+
+def largest(cost: Callable[[float], float], most: float, least: float = 0.0, greatest: float = 1.0) -> float | None:
+    """The largest x from `least` to `greatest` whose cost, which rises with x, is no more than `most`; None if none.
+
+    By bisection, to 2**-30 of the range.
+    """
+    if cost(least) > most:
+        return None
+    if cost(greatest) <= most:
+        return greatest
+    low, high = least, greatest
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= most else (low, middle)
+    return low
 
 
 def shaped(base: Pyramid, layers: Sequence[int], ratios: Sequence[float]) -> Pyramid:

@@ -22,7 +22,8 @@ from ..pyramid.decoder import stack_of
 from ..pyramid.scorers import Ranking
 from ..pyramid.scorers.quota import four_bits
 from ..stream.lm import VideoLM
-from .search import Clip, checked_clip
+from .judge import Clip, checked_clip
+from .kernels import Kernel
 
 _ETA = 1e-6
 _STRONGEST = 10
@@ -114,6 +115,33 @@ def quota_schedule(
     found = [measured.sensitivity[measured.layers.index(layer)] for layer in layers]
     ratios = shares_left(found, tau=tau, least=least)
     return replace(base, stages=None, ratio=None, average=None, layers=tuple(layers), ratios=ratios)
+
+
+def quota_kernel(measured: Measured, *, tau: float = 0.5, boundaries: int = 6) -> Kernel:
+    """The same as a shape of two numbers, a depth and what is left in the end, for searches at a budget; ours.
+
+    Its boundaries are the first so many layers that can rank from the depth on.
+
+    Parameters
+    ----------
+    measured : Measured
+        By `measure`.
+    tau : float
+    boundaries : int
+    """
+    boundaries = checks.whole("boundaries", boundaries)
+
+    def kernel(layers: int, depth: float, ratio: float) -> list[float]:
+        places = [n for n, layer in enumerate(measured.layers) if layer >= depth][:boundaries]
+        shares = shares_left([measured.sensitivity[n] for n in places], tau=tau, least=ratio) if places else ()
+        left = dict(zip((measured.layers[n] for n in places), shares, strict=True))
+        now, retention = 1.0, []
+        for layer in range(layers):
+            now = left.get(layer, now)
+            retention.append(now)
+        return retention
+
+    return kernel
 
 
 def shares_left(sensitivity: Sequence[float], *, tau: float = 0.5, least: float = 0.3) -> tuple[float, ...]:

@@ -12,37 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-from torch.nn.functional import kl_div
-
 from ..common import checks
 from ..costs.decoder import DecoderShape
 from ..errors import ConfigError
-from ..memory import Memory
 from ..pyramid import Pyramid
 from ..stream.lm import VideoLM
-from ..video import FrameChunk
 from .budget import SMALLEST, Costs, shaped
+from .judge import Clip, Judge, Objective, checked_clip
+from .kernels import frontier, kernel_named
 
 _FINALISTS = 5
 """How many of the best schedules the held-out clips choose from, the paper's among them in any case."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """A video, decoded, and questions about it.
-
-    Attributes
-    ----------
-    name : str
-    chunks : sequence of FrameChunk
-    questions : sequence of str
-    """
-
-    name: str
-    chunks: Sequence[FrameChunk]
-    questions: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +75,8 @@ def search(
     trials: int = 32,
     steps: int = 32,
     base: Pyramid | None = None,
+    kernels: Sequence[str] = (),
+    objective: Objective | None = None,
     seed: int = 0,
     watch: Callable[[Tried], None] = lambda tried: None,
 ) -> Found:
@@ -115,6 +97,11 @@ def search(
         Random schedules, and steps of local search; each costs one watching of half the clips.
     base : Pyramid, optional
         Where scorer, allocator and positions come from.
+    kernels : sequence of str
+        Shapes of two numbers ("step", "linear", "exponential", "multi_step") of which every boundary's schedule that
+        uses up the budget is tried, too; see `pdrop_video.search.kernels`.
+    objective : Objective, optional
+        What of the answers is compared; the first token by default.
     seed : int
     watch : callable
         Is given each schedule that was tried.
@@ -131,9 +118,13 @@ def search(
     rng = random.Random(checks.whole("seed", seed, -(2**63), 2**63 - 1))
     if not callable(watch):
         raise ConfigError(f"watch is {checks.shown(watch)}; expected a function of one Tried.")
+    for kernel in (kernels := checks.texts("kernels", kernels, least=0)):
+        kernel_named(kernel)
+    if objective is not None:
+        checks.instance("objective", objective, Objective, 'Objective("answer")')
     shape = DecoderShape.of(lm.model.config)
     enough(shape, stages)
-    judge, final = Judge(lm, clips[::2]), Judge(lm, clips[1::2])
+    judge, final = Judge(lm, clips[::2], objective), Judge(lm, clips[1::2], objective)
     costs = Costs(shape, max(judge.visual, final.visual))
 
     def tried(pyramid: Pyramid) -> Tried:
@@ -152,12 +143,13 @@ def search(
     seen = [tried(pyramid) for pyramid in _random(rng, costs, base, stages, budget, trials)]
     best_random = best = min(seen, key=_divergence)
     best = min(best, paper, key=_divergence)
+    curves = [tried(pyramid) for pyramid in frontier(kernels, costs, base, budget)]
     for _ in range(steps):
         pyramid = _neighbour(rng, costs, best.pyramid, budget)
         if pyramid is not None:
             seen.append(tried(pyramid))
             best = min(best, seen[-1], key=_divergence)
-    finalists = sorted({*seen, best_random}, key=_divergence)[:_FINALISTS]
+    finalists = sorted({*seen, *curves, best_random}, key=_divergence)[:_FINALISTS]
 
     def judged(one: Tried) -> Tried:
         return replace(one, held_out=final.divergence(one.pyramid))
@@ -208,52 +200,6 @@ def enough(shape: DecoderShape, stages: int) -> None:
 def boundaries(shape: DecoderShape) -> list[int]:
     """The layers before which a searched schedule may drop: those that can rank, but for the first of all."""
     return [layer for layer in shape.rank_at if layer]
-
-
-def checked_clip(name: str, clip: Clip) -> Clip:
-    """A clip with questions and frames."""
-    checks.instance(name, clip, Clip, "Clip(name, chunks, questions)")
-    checks.texts("questions", clip.questions)
-    if not clip.chunks or not all(isinstance(chunk, FrameChunk) for chunk in clip.chunks):
-        raise ConfigError(f"the chunks of {checks.shown(clip.name)} are not one FrameChunk or more.")
-    return clip
-
-
-class Judge:
-    """How far schedules move a model's next token on some clips.
-
-    Parameters
-    ----------
-    lm : VideoLM
-    clips : sequence of Clip
-
-    Attributes
-    ----------
-    visual : int
-        Visual tokens of the longest clip.
-    """
-
-    def __init__(self, lm: VideoLM, clips: Sequence[Clip]) -> None:
-        self.lm, self.clips, self.visual = lm, clips, 0
-        self._full = [list(self._distributions(clip, Pyramid(stages=1))) for clip in clips]
-
-    def divergence(self, pyramid: Pyramid) -> float:
-        """Mean over clips of the mean over their questions of KL(all tokens || `pyramid`), in nats."""
-        means = []
-        for clip, full in zip(self.clips, self._full, strict=True):
-            pruned = self._distributions(clip, pyramid)
-            each = [kl_div(q, p, reduction="sum", log_target=True) for p, q in zip(full, pruned, strict=True)]
-            means.append(torch.stack(each).mean())
-        return float(torch.stack(means).mean())
-
-    def _distributions(self, clip: Clip, pyramid: Pyramid) -> Iterator[Tensor]:
-        """The log-probabilities of the token after each question [vocabulary]."""
-        with self.lm.stream(pyramid, Memory(tokens=None)) as stream:
-            for chunk in clip.chunks:
-                stream.push(chunk)
-            self.visual = max(self.visual, int(stream.held().visual.sum()))  # of the first stage, which drops nothing
-            for question in clip.questions:
-                yield stream.next_logits(question).double().log_softmax(-1)
 
 
 def _divergence(one: Tried) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +17,16 @@ from ..common.checks import shown
 from ..common.kinds import LayerKind
 from ..errors import ConfigError
 from ..memory import lasting
-from ..pyramid import Pyramid, Schedule
+from ..pyramid import LayerLoop, Pyramid, Schedule
 from ..pyramid.allocators import ALLOCATORS, allocator_named
-from ..pyramid.scorers import SCORERS, scorer_named
+from ..pyramid.scorers import SCORERS, Asker, checked, scorer_named
 from .answer import Again, Answer, Timings
 from .decode import greedy
 from .evidence import again_of, evidence_of
 from .ingest import Ingestor
+from .limits import fixed_rope
 from .looking import Decode, Gaze, decode_named
-from .passage import AnsweringPassage, AskingPassage
+from .passage import AnsweringPassage, Asked, AskingPassage
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
@@ -33,8 +35,8 @@ from .turns import question_ids, question_rows
 def checked_for_asking(pyramid: Pyramid) -> Pyramid:
     """The same pyramid, if it says no more than what a question goes by: where its stages end, and their ratios.
 
-    A question ranks what is remembered by its own attention and knows no frames of a chunk, so that another scorer, an
-    allocator or new positions would change nothing.
+    A question ranks what is remembered by its own attention, or by a scorer that can rank columns (`Asker`), and knows
+    no frames of a chunk, so that another scorer, an allocator or new positions would change nothing.
 
     Raises
     ------
@@ -43,8 +45,9 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
     """
     if not isinstance(pyramid, Pyramid):
         raise ConfigError(f"the pyramid of a question is {pyramid!r}; expected a Pyramid, or None to attend to all.")
+    scorer = SCORERS["relevance"] if pyramid.scorer is None else scorer_named(pyramid.scorer)
     unused = {
-        "scorer": pyramid.scorer is not None and scorer_named(pyramid.scorer) != SCORERS["relevance"],
+        "scorer": scorer != SCORERS["relevance"] and not isinstance(scorer, Asker),
         "allocator": allocator_named(pyramid.allocator) not in (ALLOCATORS["joint"], ALLOCATORS["global"]),
         "positions": pyramid.positions != "original",
         "sound": pyramid.sound is not None,
@@ -57,6 +60,40 @@ def checked_for_asking(pyramid: Pyramid) -> Pyramid:
                 f"remembered is ranked by the question's attention, and keeps its place. Leave {name} out."
             )
     return pyramid
+
+
+def asking_by(pyramid: Pyramid | None, loop: LayerLoop, model: Any) -> tuple[Schedule, Asker | None]:
+    """Where a question's pyramid drops in a model, and the scorer it names, if it is not the last row's attention.
+
+    Parameters
+    ----------
+    pyramid : Pyramid, optional
+        Of a question; None attends to all.
+    loop : LayerLoop
+        Of its stream.
+    model : PreTrainedModel
+
+    Raises
+    ------
+    ConfigError
+        If it is none that a question can have, does not fit the model, or the scorer can't rank what that remembers.
+    """
+    own = loop.schedule
+    if pyramid is None:
+        return Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers)), None
+    schedule = checked_for_asking(pyramid).resolve(own.num_layers, loop.rank_at)
+    scorer = None if pyramid.scorer is None else scorer_named(pyramid.scorer)
+    if scorer is None or not isinstance(scorer, Asker):
+        return schedule, None
+    checked(scorer, schedule.layers, pyramid.layers, loop.decoder.layers, loop.kinds)
+    rope = fixed_rope(model)
+    if getattr(scorer, "unrotates", False) and (rope or loop.decoder.latent):
+        lacks = f"{rope!r} RoPE does not have" if rope else "this model does not remember, but latents"
+        raise ConfigError(
+            f"the pyramid of a question has scorer={pyramid.scorer!r}, which ranks by un-rotated keys, which {lacks}; "
+            'use "relevance", "relevance_max" or "text_mean".'
+        )
+    return schedule, scorer
 
 
 def checked_for_looking(
@@ -72,12 +109,13 @@ def checked_for_looking(
     """
     looking = decode_named(decode)
     looking.check(kinds)
-    if looking.reserve and archive is None:
+    reserve = getattr(looking, "reserve", 0)  # which one of somebody's own may not have
+    if reserve and archive is None:
         raise ConfigError(
-            f"decode={shown(decode)} with reserve={looking.reserve}: this stream has no archive; open it with "
+            f"decode={shown(decode)} with reserve={reserve}: this stream has no archive; open it with "
             "Memory(archive=BYTES)."
         )
-    if looking.uses_hidden and not looking.reserve and all(ratio == 1 for ratio in schedule.ratios):
+    if looking.uses_hidden and not reserve and all(ratio == 1 for ratio in schedule.ratios):
         raise ConfigError(
             f"decode={shown(decode)} looks again at what the question hides, which is nothing; give the question a "
             "pyramid, such as pyramid=Pyramid(ratios=(0.5, 0.25)), or the method a reserve of archived steps."
@@ -106,6 +144,8 @@ class Question:
         Token ids of the answers whose likelihood will be asked for.
     looking : Decode, optional
         Which columns the answer's tokens see; by default those that the question saw.
+    scorer : Asker, optional
+        What ranks by that schedule; by default the attention of the question's last row.
 
     Raises
     ------
@@ -124,9 +164,10 @@ class Question:
         retrieve: int = 0,
         options: list[list[int]] | None = None,
         looking: Decode | None = None,
+        scorer: Asker | None = None,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
-        self.retrieve, self.options = retrieve, options or []
+        self.scorer, self.retrieve, self.options = scorer, retrieve, options or []
         self.answer_prefix, self.looking = answer_prefix, looking
         self.gaze: Gaze | None = None
         self.again: list[tuple[int, Again]] = []
@@ -159,8 +200,10 @@ class Question:
             ahead = ingest.room_for_text(state, self.tokens)
             reserve = 0
             if self.looking is not None:
-                self.gaze, reserve = self.looking(cache), self.looking.reserve
-            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve)
+                self.gaze, reserve = self.looking(cache), getattr(self.looking, "reserve", 0)
+            asks = len(self.ids) - len(self.origin.answered or ())
+            asked = None if self.scorer is None else Asked(self.scorer, asks, ingest.loop.decoder)
+            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve, asked)
             hidden = ingest.text(state, question_rows(self.lm, ingest, state, self.ids), passage)
             self.evidence = tuple(evidence_of(each, state) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
@@ -208,20 +251,27 @@ class Question:
         means = []
         for option in self.options:
             between()
-            with lasting():
-                fork = self.state.fork()
-                rows = logits[None]
-                if len(option) > 1:
-                    if not self.ingest.go_on(fork, len(option) - 1):
-                        raise ConfigError(
-                            f"an option of {len(option)} tokens finds no positions behind the question in the model's "
-                            "trained range; retrieve less, or give shorter ones."
-                        )
-                    rest = self.ingest.text(fork, self.lm.adapter.rows(option[:-1]))
-                    rows = torch.cat([rows, self.ingest.logits(rest)])
-                means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
-            fork.cache.release(self.state.cache)
+            rows = self.forced(logits, option[:-1])
+            means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
         return tuple(torch.stack(means).tolist())
+
+    def forced(self, logits: Tensor, tokens: list[int]) -> Tensor:
+        """The logits [1 + tokens, vocabulary] behind the question and behind each of these tokens; nothing stays.
+
+        `logits` [vocabulary] are those of the first token.
+        """
+        with lasting():
+            fork = self.state.fork()
+            rows = logits[None]
+            if tokens:
+                if not self.ingest.go_on(fork, len(tokens)):
+                    raise ConfigError(
+                        f"an option of {len(tokens) + 1} tokens finds no positions behind the question in the model's "
+                        "trained range; retrieve less, or give shorter ones."
+                    )
+                rows = torch.cat([rows, self.ingest.logits(self.ingest.text(fork, self.lm.adapter.rows(tokens)))])
+            fork.cache.release(self.state.cache)
+        return rows
 
     def _advance(self, ids: list[int]) -> Tensor | None:
         state, gaze = self.state, self.gaze

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ..costs.decoder import DecoderShape
-from ..costs.stream import StreamShape
+from ..costs.stream import StreamShape, stream_flops
 from ..costs.way import WayFlops, video_flops
 from ..errors import ConfigError
 from ..gate import gate_named
@@ -18,6 +19,8 @@ from ..pyramid import Schedule
 from ..reduce import asks_for, reducer_named
 from .limits import Sizes, reading_of, steps_at_once
 from .recipe import Recipe
+from .state import StreamState
+from .watching import Watching
 
 
 def recipe_flops(
@@ -90,3 +93,73 @@ def _at_once(schedule: Schedule, limits: tuple[int, ...] | None, steps: int, pla
             f"a memory of {min(limits or ()):,} tokens a layer can't hold one step of {places:,}; give more."
         )
     return steps_at_once(steps, fits)
+
+
+def shape_of(stream: Watching, decoder: DecoderShape, causal: bool = True) -> StreamShape:
+    """What the cost of a stream's next piece depends on, with the budget of each layer as it is now.
+
+    Parameters
+    ----------
+    stream : VideoStream
+    decoder : DecoderShape
+        Of its model.
+    causal : bool
+        See `layer_flops`.
+    """
+    ingest, layers = stream._ingest, stream._state.cache.layers
+    tokens, moved = ingest.limits.tokens, ingest.limits.moved
+    limits = None
+    if tokens is not None and moved is not None:
+        entered = [layer.moved for layer in layers]
+        limits = tuple(m if there else t for t, m, there in zip(tokens, moved, entered, strict=True))
+    return StreamShape.of(
+        decoder,
+        stream.loop,
+        len(ingest.probe),
+        asks=ingest.looks,
+        limits=limits,
+        causal=causal,
+        closing=len(stream.lm.adapter.closing()),
+        reading=reading_of(ingest.storage, decoder),
+    )
+
+
+def pushed_flops(
+    stream: Watching,
+    decoder: DecoderShape,
+    before: StreamState,
+    held: Sequence[int],
+    size: tuple[int, int, int],
+    causal: bool = True,
+) -> WayFlops:
+    """FLOPs of a stream's last push, by part: what was run, counted from its sizes.
+
+    Parameters
+    ----------
+    stream : VideoStream
+        Right behind the push.
+    decoder : DecoderShape
+        Of its model.
+    before : StreamState
+        What it was before.
+    held : sequence of int
+        Tokens that each layer held then.
+    size : (frames, height, width)
+        Of the frames.
+    causal : bool
+        See `layer_flops`.
+    """
+    cost, after, front, flops = shape_of(stream, decoder, causal), stream._state, stream._ingest.front, 0
+    for text in () if after.told else before.told:  # it enters in front of the first frame behind it
+        rows = len(stream.lm.adapter.closing()) + len(stream.lm.prompt.between(text))
+        held = cost.room(held, [rows] * len(held))
+        flops += cost.text_flops(held, rows)
+        held = cost.with_text(held, rows)
+    return WayFlops(
+        tower=after.looked,
+        decoder=flops + stream_flops(cost, after.pieces, held=held).flops,
+        gate=0 if front.gate is None else front.gate.flops(*size),
+        reducer=0
+        if front.reducer is None
+        else sum(front.reducer.flops(tokens, decoder.hidden) for tokens in after.reduced),
+    )

@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..common.ties import comparable
 from ..memory import Ahead, StreamCache, TokenTable
 from ..pyramid import Rows, Schedule
+from ..pyramid.decoder import Decoder
 from ..pyramid.heads import Rope, attention_of, held_keys, normed, per_head, project
+from ..pyramid.scorers import Asker, Remembered
 from .looking import Gaze, Row
 from .looking.base import narrow
 
@@ -81,6 +84,24 @@ class MemoryPassage:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Who ranks what is remembered, where it is not the attention of the question's last row.
+
+    Attributes
+    ----------
+    scorer : Asker
+    rows : int
+        How many of the rows that enter ask, the last ones.
+    decoder : Decoder
+        Un-rotates keys.
+    """
+
+    scorer: Asker
+    rows: int
+    decoder: Decoder
+
+
+@dataclass(frozen=True, slots=True)
 class Attended:
     """What an answer rested on in one stage.
 
@@ -103,7 +124,9 @@ class AskingPassage(MemoryPassage):
     tokens that the question's last token attends to most stay, int(n * ratio_s) of them, where n is what the first
     layer remembers. A layer that remembers no more than that drops nothing, and a ratio of 1 never does. Layers that
     remember the same tokens follow the first of them; others rank their own. With a boundary at 0 stage 0 has no
-    layers, and attended to nothing.
+    layers, and attended to nothing. With `asked` another scorer says which stay; one that ranks once does so in the
+    first layer that has something to hide, and in others a token has the score that it had there, the least one if it
+    was not remembered there.
 
     Parameters
     ----------
@@ -120,6 +143,8 @@ class AskingPassage(MemoryPassage):
         What the answer will look at, which is told what the question left.
     reserve : int
         How many more archived steps, the next most like it, each layer gets back hidden.
+    asked : Asked, optional
+        What ranks; by default the attention of the last row.
 
     Layers with a window or a state are left to themselves, and a stage without others attended to nothing.
     """
@@ -132,9 +157,12 @@ class AskingPassage(MemoryPassage):
         retrieve: int = 0,
         gaze: Gaze | None = None,
         reserve: int = 0,
+        asked: Asked | None = None,
     ) -> None:
         super().__init__(cache)
         self.schedule, self.ahead, self.retrieve, self.gaze, self.reserve = schedule, ahead, retrieve, gaze, reserve
+        self.by = asked
+        self._once: tuple[Tensor, Tensor] | None = None  # numbers of tokens, ascending, and their scores
         self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
         self._attended: dict[int, Attended] = {}
         self._target: tuple[int, ...] = ()
@@ -172,8 +200,14 @@ class AskingPassage(MemoryPassage):
         if key not in self._decided:
             share = (1.0, *self.schedule.ratios)[stage]
             gone = 0 if share == 1 else int(table.visual.sum()) - self._target[stage]
-            weight = row.attends_to_all(held_keys(module, self.cache, layer), len(table)) if first or gone > 0 else None
-            stay = None if weight is None or gone <= 0 else narrow(weight, table, gone, rows.hidden.dtype)
+            weight = stay = None
+            if first or gone > 0:
+                keys = held_keys(module, self.cache, layer)
+                weight = row.attends_to_all(keys, len(table)) if first or self.by is None else None
+                if gone > 0:
+                    scores = weight if self.by is None else self._scores(self.by, row, keys, table)
+                    assert scores is not None
+                    stay = narrow(scores, table, gone, rows.hidden.dtype)
             self._decided[key] = stay, weight, self.cache.tables[layer]
         stay, weight, _ = self._decided[key]
         if first:
@@ -206,6 +240,25 @@ class AskingPassage(MemoryPassage):
         open_ = torch.cat([torch.arange(before, device=stays.device), before + stays])
         self.cache.layers[layer].show(open_)
         return open_
+
+    def _scores(self, by: Asked, row: Row, keys: Tensor | None, table: TokenTable) -> Tensor:
+        """By another scorer, of what the question may attend to [columns]."""
+        once = getattr(by.scorer, "once", False)
+        if once and self._once is not None:
+            numbers, scores = self._once
+            at = torch.searchsorted(numbers, table.index).clamp(max=len(numbers) - 1)
+            return scores[at].masked_fill(numbers[at] != table.index, -2)  # below all shares of the largest
+
+        def bare() -> Tensor:
+            assert keys is not None
+            return by.decoder.bare(row.layer, keys[0], table.now)[None]
+
+        memory = Remembered(row.module, row.hidden, row.rope, by.rows, keys, table.visual, bare, row.lent)
+        scores = by.scorer.remembered(memory)
+        if once:
+            scores, order = comparable(scores, table.visual, row.hidden.dtype), table.index.argsort()
+            self._once = table.index[order], scores[order]
+        return scores
 
 
 class AnsweringPassage(MemoryPassage):

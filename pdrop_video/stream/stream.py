@@ -18,11 +18,11 @@ from .. import plots
 from ..common import checks
 from ..errors import ConfigError, StreamError
 from ..memory import lasting
-from ..pyramid import Pyramid, Schedule
+from ..pyramid import Pyramid
 from . import session
 from .answer import Answer
 from .answering import AnswerStream
-from .asking import Question, checked_for_asking, checked_for_looking
+from .asking import Question, asking_by, checked_for_looking
 from .looking import Decode
 from .sifted import Sifted
 from .turns import keep_turn
@@ -169,8 +169,9 @@ class VideoStream(Watching):
             Frames pushed afterwards are a new turn's video.
         pyramid : Pyramid, optional
             Drops what the question need not attend to, stage by stage, from the memory as PyramidDrop does from a
-            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks. None
-            attends to all that is remembered.
+            picture; on the question's fork only. Its stages and ratios count: the question's attention ranks, or a
+            scorer that can rank what is remembered ("relevance_max", "text_mean", "hawk"). None attends to all that is
+            remembered.
         retrieve : int, optional
             How many steps of time to bring back from the archive into each layer of the question's fork, beside what
             is remembered: those most like the question.
@@ -191,9 +192,9 @@ class VideoStream(Watching):
             If no frame was pushed yet.
         ConfigError
             If the question is empty, can't be encoded, or has more tokens than find positions behind what is remembered
-            in the model's trained range; if a number is below 1; if `pyramid` has a scorer, an allocator or positions,
-            which a question does not use; if archived steps are wanted of a stream without an archive, or something
-            hidden where nothing is; with `keep`, if the budget can't hold the turn.
+            in the model's trained range; if a number is below 1; if `pyramid` has another scorer, an allocator or
+            positions, which a question does not use; if archived steps are wanted of a stream without an archive, or
+            something hidden where nothing is; with `keep`, if the budget can't hold the turn.
 
         Notes
         -----
@@ -261,6 +262,40 @@ class VideoStream(Watching):
             finally:
                 asked.close()
 
+    def answer_logits(
+        self,
+        question: str,
+        token_ids: Sequence[int],
+        *,
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+        answer_prefix: str = "",
+    ) -> Tensor:
+        """The logits behind a question and behind each token of a given answer [1 + tokens, vocabulary].
+
+        Parameters
+        ----------
+        question : str
+        token_ids : sequence of int
+            The answer, as `Answer.token_ids` has it.
+        pyramid, retrieve, answer_prefix
+            As for `ask`.
+
+        Raises
+        ------
+        ConfigError
+            As for `ask`; if a number is none of the model's tokens.
+        """
+        most = self.lm.model.config.get_text_config().vocab_size - 1
+        ids = list(checks.several("token_ids", token_ids, partial(checks.whole, least=0, most=most)))
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, [[*ids, 0]])
+        with self._access.turn():
+            try:
+                return asked.forced(asked.prefill(), ids)
+            finally:
+                asked.close()
+
     def _asked(
         self,
         question: str,
@@ -273,16 +308,14 @@ class VideoStream(Watching):
         checks.text("the question", question)
         checks.text("answer_prefix", answer_prefix, empty=True)
         retrieve = None if retrieve is None else checks.whole("retrieve", retrieve)
-        own, archive = self.loop.schedule, self.memory.archive
-        schedule = Schedule(own.num_layers, own.layers, (1.0,) * len(own.layers))  # of all of it
-        if pyramid is not None:
-            schedule = checked_for_asking(pyramid).resolve(own.num_layers, self.loop.rank_at)
+        schedule, scorer = asking_by(pyramid, self.loop, self.lm.model)
+        archive = self.memory.archive
         looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
         if retrieve is not None and archive is None:
             raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")
         if self._state.span is None:
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
-        how = answer_prefix, schedule, retrieve or 0, options, looking
+        how = answer_prefix, schedule, retrieve or 0, options, looking, scorer
         return Question(self.lm, self._ingest, self._state, question, *how)
 
     def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:

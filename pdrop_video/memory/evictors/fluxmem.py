@@ -23,7 +23,7 @@ _SHORT, _NEW, _ANCHOR, _GOES = 3, 2, 1, 0
 
 @dataclass(frozen=True, slots=True)
 class FluxMem:
-    """Short, middle and long term (FluxMem, CVPR 2026; its released code), on keys and within a budget.
+    """Short, middle and long term (FluxMem, arXiv 2603.02096; its released code), on keys and within a budget.
 
     The last `short` steps stay whole. In the `middle` ones before them a token stays that differs, from what stands
     within one place of it in the next step or in the one before, by no less than that step's Otsu threshold (1 - the
@@ -50,7 +50,7 @@ class FluxMem:
 
     facts: ClassVar[Facts] = Facts(
         says="the last steps whole, then what changes between steps, then anchors of what is alike in a step",
-        paper="FluxMem, CVPR 2026",
+        paper="FluxMem, arXiv 2603.02096",
         ours=True,
     )
     by_table: ClassVar[bool] = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Layout, Learner, Ranking, RankingSize, Scorer
+from .asked import Asker, Remembered
+from .base import Layout, Learner, Ranking, RankingSize, Scorer, checked
 from .coast import Coast
 from .contrast import Contrast
 from .controls import Even, Random, Shuffled
 from .event_fusion import EventFusion
+from .hawk import Hawk
 from .last_frame import LastFrame
 from .mixed import Product, RankFusion
 from .norms import KeyNorm, ValueNorm
@@ -22,6 +24,7 @@ SCORERS: dict[str, Scorer] = {
     "relevance_max": RelevanceMax(),
     "text_mean": TextMean(),
     "coast": Coast(),
+    "hawk": Hawk(),
     "quota": Quota(),
     "contrast": Contrast(),
     "novelty": Novelty(),
@@ -35,11 +38,24 @@ SCORERS: dict[str, Scorer] = {
     "even": Even(),
     "shuffled": Shuffled(),
 }
+_ALSO = {"learnpruner": "text_mean"}
+"""Systems whose way of ranking has a name of its own; their other half is a reducer."""
 
 
 def scorer_named(scorer: str | Scorer) -> Scorer:
     """A scorer by its name, or itself; `ConfigError` if there is none of that name."""
-    return named("scorer", SCORERS, scorer)
+    return named("scorer", SCORERS, _ALSO.get(scorer, scorer) if isinstance(scorer, str) else scorer)
 
 
-__all__ = ["SCORERS", "Layout", "Learner", "Ranking", "RankingSize", "Scorer", "scorer_named"]
+__all__ = [
+    "SCORERS",
+    "Asker",
+    "Layout",
+    "Learner",
+    "Ranking",
+    "RankingSize",
+    "Remembered",
+    "Scorer",
+    "checked",
+    "scorer_named",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...common.kinds import LayerKind
 from ...common.ties import exactly, spread
 from ..heads import Rope, attention_of, normed, per_head
 from ..rank import attention_by_row
@@ -189,6 +191,9 @@ class Scorer(Protocol):
     asks : {"last", "all"}, optional
         Which rows `Ranking.probe` names: the last one of the question or template ("last", also where it is left out),
         or every row of its text behind the visual ones ("all", ascending, the last of them at the end).
+    check : method, optional
+        ``check(boundary, asked, layer, kind)`` of each layer before which it ranks, when the schedule meets the model:
+        raises `ConfigError` where it can't. See `checked`.
     facts : Facts, optional
         What a catalogue says of it.
     exact : bool, optional
@@ -206,6 +211,36 @@ class Scorer(Protocol):
 
     def __call__(self, ranking: Ranking) -> Tensor:
         """Scores [batch, rows], at least float32; what stands at text rows does not matter."""
+
+
+def checked(
+    scorer: Scorer, ranks_at: Sequence[int], asked: Sequence[int] | None, layers: Any, kinds: Sequence[LayerKind]
+) -> None:
+    """Let a scorer that wants to look at the layers before which it will rank, at those only.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    ranks_at : sequence of int
+        These layers.
+    asked : sequence of int or None
+        The boundaries by number, where they were asked for so, before they moved to layers that can rank. The scorer is
+        told the first.
+    layers : sequence of nn.Module
+        Of the decoder.
+    kinds : sequence of LayerKind
+
+    Raises
+    ------
+    ConfigError
+        If it can't rank there.
+    """
+    check = getattr(scorer, "check", None)
+    if check is None:
+        return
+    first = asked[0] if asked else None
+    for number, at in enumerate(ranks_at[: 1 if scorer.once else None]):
+        check(at, None if number else first, layers[at], kinds[at])
 
 
 @runtime_checkable

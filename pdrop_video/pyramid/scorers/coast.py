@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...common.checks import real
+from ...common.checks import choice, real
 from ...common.ties import comparable, exactly, settled
 from ...registry import Facts
 from .base import Ranking, RankingSize, standings, unit_rows
+from .controls import Random
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,14 @@ class Coast:
     least, most : float
         Share of what is left that goes to the least like them, where the question looks at one token, and where it
         looks at all alike.
+    far : {"unlike", "random"}
+        What goes into the third group: the least like the anchors, or any tokens by lot, a control that is ours. The
+        group is small (of 128 tokens 1 to 3), so that the method is mostly the anchors and what is nearest to them.
 
     Raises
     ------
     ConfigError
-        If they are no shares.
+        If they are no shares, or `far` is another word.
     """
 
     facts: ClassVar[Facts] = Facts(
@@ -55,11 +59,13 @@ class Coast:
     anchors: float = 0.8
     least: float = 0.05
     most: float = 0.15
+    far: str = "unlike"
 
     def __post_init__(self) -> None:
-        """Check the shares."""
+        """Check the shares and the word."""
         for name in ("anchors", "least", "most"):
             object.__setattr__(self, name, real(name, getattr(self, name), 0, 1))
+        choice("far", self.far, ("unlike", "random"))
 
     def flops(self, size: RankingSize) -> int:
         """The probe's attention, and cosines of all rows to the anchors."""
@@ -88,8 +94,13 @@ class Coast:
         order = standings(likeness, others, layout)
         unlike = (n_left * (self.least + (self.most - self.least) * evenness)).long()
         unlike = unlike.clamp(min=1).minimum(n_left - 1).where(n_left > 1, n_left)
-        best, worst = order < n_left - unlike, order >= others.sum(1, keepdim=True) - unlike
-        return attention[:, -1] + (anchor | (others & (best | worst)))
+        aligned = others & (order < n_left - unlike)
+        away = others & ~aligned
+        if self.far == "random":
+            far = away & (standings(Random()(ranking), away, layout) < unlike)
+        else:
+            far = away & (order >= others.sum(1, keepdim=True) - unlike)
+        return attention[:, -1] + (anchor | aligned | far)
 
 
 def _likeness(unit: Tensor, anchor: Tensor, reference: Tensor, most: int) -> Tensor:

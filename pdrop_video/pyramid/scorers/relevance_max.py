@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ...registry import Facts
+from .asked import Remembered
 from .base import Ranking
 
 
@@ -33,3 +34,7 @@ class RelevanceMax:
     def __call__(self, ranking: Ranking) -> Tensor:
         """Softmax weights, in [0, 1]."""
         return ranking.attention().amax(1)
+
+    def remembered(self, memory: Remembered) -> Tensor:
+        """The same of columns that are remembered."""
+        return memory.attention().amax(0)

@@ -116,17 +116,13 @@ class Decode(Protocol):
     ----------
     facts : Facts, optional
         What a catalogue says of it.
-    reserve : int
+    reserve : int, optional
         Archived steps of time that each layer gets back beside what the question retrieves, hidden from the question.
     uses_hidden : bool
         True if it does nothing where a question hides nothing.
     """
 
     uses_hidden: ClassVar[bool]
-
-    @property
-    def reserve(self) -> int:
-        """A parameter of every method."""
 
     def __call__(self, cache: StreamCache) -> Gaze:
         """For one answer, on the fork of its question."""

@@ -132,7 +132,8 @@ class Fixation:
             Of its hidden states: what counts as equal, of which the shallower goes first.
         """
         numbers = list(concentration)
-        values = settled(torch.tensor([concentration[i] for i in numbers], dtype=torch.float64), dtype).tolist()
+        shares = torch.tensor([concentration[i] for i in numbers], dtype=torch.float64, device="cpu")
+        values = settled(shares, dtype).tolist()
         chosen: list[int] = []
         for _, layer in sorted((-value, i) for i, value in zip(numbers, values, strict=True)):
             if len(chosen) < self.count and all(2 * self.count * abs(layer - other) >= layers for other in chosen):
@@ -235,7 +236,7 @@ class Fixing:
     def before(self, row: Row) -> None:
         """Show the layer what it is to see of the token's columns; a focal layer chooses."""
         layer, field = row.layer, self._of.get(row.layer)
-        if field is None:
+        if field is None or self.focal == ():  # none of those that were named has enough to choose from
             return
         held, focal = self.cache.layers[layer], self.focal is not None and layer in self.focal
         if self.focal is None or focal:

@@ -13,7 +13,7 @@ from families import FAMILIES, build
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
-from eval.bench.common import in_turns, report
+from eval.bench.common import in_turns, report, usual_type
 from eval.bench.families import FAMILIES as MADE
 from eval.bench.families import tiny_of
 from eval.bench.prefill import PYRAMIDS, TEXT_TOKENS, WHOLE, bare_attention, bare_linear, measure
@@ -50,10 +50,11 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str], figures: dic
     report("prefill", table, draw, tmp_path / "new" / "folder", True, figures)
     *shown, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == (figures or {}) | {
+        "dtype": str(usual_type()).removeprefix("torch."),
         "rows": [
             {"tokens": 1024, "speedup": 1.25, "kind": "a", "predicted": None},
             {"tokens": 4096, "speedup": 2.5, "kind": "b", "predicted": 2.0},
-        ]
+        ],
     }
     assert any("4096" in line and "2.5" in line for line in shown)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "folder" / "prefill.csv"), table, check_dtype=False)

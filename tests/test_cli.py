@@ -21,6 +21,7 @@ import pdrop_video as pv
 from pdrop_video import cli
 from pdrop_video.cli import console
 from pdrop_video.models import describe
+from pdrop_video.models.number_type import default_device
 
 QUESTION, OTHER = "what is shown first ?", "how many red ?"
 PREFIX = 3  # "<im_start> user <|vision_start|>"
@@ -427,6 +428,7 @@ def test_info(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert rows.pop("watching that minute: gate") == rows.pop("reducer") == "0 TFLOPs"
     assert rows == {
         "family": "qwen2_5_vl",
+        f"computed on {default_device()} in": "float64: the checkpoint's own",
         "decoder layers": "6",
         "gate, before the vision tower": "none",
         "reducer, behind it": "none",

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,14 @@ def test_a_lost_source_is_tried_so_often(path: Path, retries: int) -> None:
     assert f"lost for good: {retries} attempt" in warning
 
 
-def test_the_policy_decides_whether_frames_are_dropped(path: Path) -> None:
+def test_the_policy_decides_whether_frames_are_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    push = pv.VideoStream.push
+
+    def slowly(self: pv.VideoStream, *frames: Any, **more: Any) -> Any:
+        time.sleep(0.05)  # longer than the frames of a push take to come, on any machine
+        return push(self, *frames, **more)
+
+    monkeypatch.setattr(pv.VideoStream, "push", slowly)
     data, options = path.read_bytes(), ("--retries", 0, "--fps", 30, "--chunk", 2)
     with serving(send(data), send(data), send(data)) as server:
         whole = answered(ask(server.address, *options, "--policy", "block"))

@@ -192,7 +192,7 @@ def test_a_last_frames_run_names_the_recipe_that_it_uses(tmp_path: Path) -> None
         ({"recipe": "no.yaml"}, "'no.yaml' can't be read"),
         ({"recipe": "no.txt"}, "ends in '.txt'; expected a file that ends in .yaml"),
         ({"recipe": 5}, "path is 5; expected a path"),
-        ({"recipe": "WRONG"}, "wrong.yaml.*: a recipe has 'gates'; expected gate, reducer, pyramid, memory"),
+        ({"recipe": "WRONG"}, "wrong.*: a recipe has 'gates'; expected gate, reducer, pyramid, memory"),
         ({"recipe": "RIGHT", "pyramid": True}, "pyramid is True; expected its arguments by name"),
         ({"recipe": "RIGHT", "gate": ""}, "gate is ''; expected some text"),
         ({"recipe": "RIGHT", "reducer": 0}, "reducer is 0; expected some text"),

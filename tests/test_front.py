@@ -143,6 +143,12 @@ CROSS = [
     if front not in (*GATES, *REDUCERS) or (place - number) % len(FAMILIES) in (0, 3)
 ]
 
+ROOMS = [  # half of them; the other half are slow ones. Each family and each method both ways
+    pytest.param(*each, room, id=f"{'-'.join(each)}-{name}", marks=[pytest.mark.slow] if (number + evicts) % 2 else [])
+    for number, each in enumerate(CROSS)
+    for evicts, (name, room) in enumerate({"unlimited": None, "evicting": 3.0}.items())
+]
+
 PAIRS = [
     (family, front)
     for number, front in enumerate(FRONTS)
@@ -246,8 +252,7 @@ def decoder_logits(
     return lm.model.get_output_embeddings()(out[0, -1])
 
 
-@pytest.mark.parametrize("room", [None, 3.0], ids=["unlimited", "evicting"])
-@pytest.mark.parametrize("family, front", CROSS)
+@pytest.mark.parametrize("family, front, room", ROOMS)
 def test_what_is_left_out_equals_a_mask(
     family: str, front: str, room: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,7 +288,7 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
 
 def test_a_stream_saved_by_the_first_version_goes_on() -> None:
     """The built-in model had watched the demo's clip and been told of a bell; these were its logits of an answer."""
-    stream = pv.load().resume(Path(__file__).parent / "saved" / "stream-0.1.0.pdrop")
+    stream = pv.load(dtype="bfloat16").resume(Path(__file__).parent / "saved" / "stream-0.1.0.pdrop")
     tokens, carried = (100, 100, 99, 99, 51, 51, 27, 27), {"scorer": 4 * (1 + 16) * 256}
     assert stream.status == pv.Status(24, (0.0, 11.5), tokens, 283648, 142462, carried_bytes=carried)
     assert stream.held(-1).index[:9].tolist() == [0, 1, 2, 5, 8, 21, 24, 37, 40]
@@ -303,7 +303,7 @@ def test_a_stream_saved_by_the_first_version_goes_on() -> None:
 def test_a_stream_saved_before_gates_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """On a budget, with a turn kept, text told and a frame that waits: all of it is there, and is saved again alike."""
     old = Path(__file__).parent / "saved" / "stream-0.1.0-later.pdrop"
-    lm = pv.load()
+    lm = pv.load(dtype="bfloat16")
     stream = lm.resume(old)
     assert stream.status == pv.Status(24, (0.0, 11.5), (60,) * 8, 245760, carried_bytes={"scorer": 17408})
     stream.save(tmp_path / "new.pdrop")

@@ -19,6 +19,7 @@ import pdrop_video as pv
 from pdrop_video import cli
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.models import ADAPTERS, describe
+from pdrop_video.models.number_type import default_device
 from pdrop_video.pyramid import LayerLoop
 
 
@@ -72,6 +73,7 @@ def test_info(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     encoded = tower.flops(size.minute // (h * w))
     assert told == {
         "family": size.config.model_type,
+        f"computed on {default_device()} in": "the checkpoint's own",
         "decoder layers": str(layers),
         "drops before layers": ", ".join(map(str, size.boundaries)),
         "visual tokens left": "1, 0.5, 0.25, 0.125",

@@ -177,6 +177,7 @@ def test_answers_on_the_disk_are_given_again(lm, tmp_path: Path) -> None:
         {"memory": pv.Memory(tokens=None, archive=10**7), "retrieve": 2},
         {"gate": "static"},
         {"reducer": "evs"},
+        {"decode": "fixation"},
     ],
 )
 def test_another_method_asks_anew(lm, tmp_path: Path, change: dict) -> None:
@@ -252,6 +253,7 @@ ARCHIVING = Watching(
     chunk=2,
     ask_pyramid=pv.Pyramid(layers=(1, 3), ratios=(0.5, 0.1)),
     retrieve=2,
+    decode="dstp:tau=1,steps=1",
 )
 
 
@@ -266,7 +268,9 @@ def test_questions_drop_from_the_memory_and_get_back_from_its_archive(model) -> 
     assert losses == [-one for one in stream.likelihood(FIRST, colours, **how)]
     for left_out in how:  # each of them matters here
         assert losses != [-one for one in stream.likelihood(FIRST, colours, **{**how, left_out: None})]
-    assert answerer.answer(Asked(CLIP, FIRST), 8) == stream.ask(FIRST, 8, **how).text
+    assert answerer.answer(Asked(CLIP, FIRST), 8) == stream.ask(FIRST, 8, decode=ARCHIVING.decode, **how).text
+    with pytest.raises(ConfigError, match="looks again at what the question hides, which is nothing"):
+        Answerer(model, replace(ARCHIVING, ask_pyramid=None))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +281,7 @@ def test_questions_drop_from_the_memory_and_get_back_from_its_archive(model) -> 
         ({"ask_pyramid": pv.Pyramid(ratios=(0.5,), scorer="fusion")}, "scorer='fusion', which asking does not use"),
         ({"gate": "statik"}, "there is no gate 'statik'; choose one of codec"),
         ({"reducer": 5}, "reducer is 5; expected one of aot"),
+        ({"decode": "again"}, "there is no decode 'again'; choose one of dstp, fixation"),
     ],
 )
 def test_what_no_question_could_use_is_refused_before_a_video_is_watched(change: dict, told: str) -> None:

@@ -215,16 +215,19 @@ def test_archive_question_ratios_and_a_schedule_reach_the_library(model: Path, c
     schedule = pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25))
     schedule.save(tmp_path / "found.json")
     options = ["--ratios", tmp_path / "found.json", "--memory", 60, "--archive", 10**7, "--retrieve", 2]
-    result = run("ask", clip, "?", "--model", model, *options, "--ask-ratios", "0.5,0.1", "--json")
+    options += ["--ask-ratios", "0.5,0.1", "--decode", "dstp:tau=1,steps=2"]
+    result = run("ask", clip, "?", "--model", model, *options, "--json")
     lm = pv.load(model)
     stream = lm.stream(schedule, pv.Memory(tokens=60, archive=10**7))
     with pv.open_video(clip, fps=lm.adapter.fps, chunk=8) as reader:
         for chunk in reader:
             stream.push(chunk)
-    want = stream.ask("?", retrieve=2, pyramid=pv.Pyramid(ratios=(0.5, 0.1)))
+    want = stream.ask("?", retrieve=2, pyramid=pv.Pyramid(ratios=(0.5, 0.1)), decode="dstp:tau=1,steps=2")
     got = json.loads(result.stdout)["answers"][0]
     assert got["text"] == want.text and got["kept"] == list(want.kept)
     assert [stage["tokens"] for stage in got["evidence"]] == [list(stage.tokens) for stage in want.evidence]
+    looks = [[look["tokens"] for look in stage["again"]] for stage in got["evidence"]]
+    assert any(looks) and looks == [[list(look.tokens) for look in stage.again] for stage in want.evidence]
     assert sum(want.evidence[0].tokens) > want.kept[0]  # some came back
     assert sum(want.evidence[2].tokens) < want.kept[0] / 2  # and the question dropped most of it
 
@@ -300,6 +303,7 @@ def test_failures(failure: str, as_json: bool, model: Path, clip: Path, tmp_path
 
 EARLY: dict[str, tuple[list[Any], str]] = {
     "retrieve": (["ask", "{clip}", "?", "--retrieve", "2"], "--retrieve 2 without an archive"),
+    "decode": (["ask", "{clip}", "?", "--decode", "dstp"], "looks again at what the question hides, which is nothing"),
     "ask ratios": (["ask", "{clip}", "?", "--ask-ratios", "half"], "--ask-ratios half: expected numbers"),
     "ask stages": (
         ["ask", "{clip}", "?", "--ask-ratios", "1,1,1,1,1,1,1"],

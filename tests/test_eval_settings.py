@@ -83,6 +83,8 @@ def test_the_command_line_and_its_file(data: Path, tmp_path: Path) -> None:
         (["videomme", "--fps", "1", "--last-frames", "4", "--question-aware"], "has nothing to rank"),
         (["videomme", "--fps", "1", "--last-frames", "4", "--pyramid", ".5"], "last_frames=4 drops nothing"),
         (["videomme", "--fps", "1", "--last-frames", "4", "--memory", "64"], "last_frames=4 drops nothing"),
+        (["videomme", "--fps", "1", "--decode", "again"], "there is no decode 'again'"),
+        (["videomme", "--fps", "1", "--decode", "fixation", "--answer", "likelihood"], "is for generated answers"),
         (["videomme", "--fps", "1", "--retrieve", "4"], "retrieve=4 without an archive to retrieve from"),
         (["videomme", "--fps", "1", "--pyramid", "no.json"], "'no.json' can't be read"),
         (["videomme", "--fps", "1", "--ask-pyramid", "{ratios: [.5], scorer: fusion}"], "has scorer='fusion', which"),
@@ -114,7 +116,8 @@ ASKING = {"layers": [1, 3], "ratios": [0.5, 0.1]}
 @pytest.mark.parametrize("answer", ["generate", "likelihood"])
 def test_all_that_a_stream_offers_can_be_chosen(answer: str, data: Path, tmp_path: Path, lm: pv.VideoLM) -> None:
     chosen = {"pyramid": PYRAMID, "memory": MEMORY, "ask_pyramid": ASKING, "retrieve": 2}
-    more = {"frames": None, "fps": 4, "chunk": 2, "limit": 3, "answer": answer, **chosen}
+    looking = {"decode": "dstp:tau=1.0,steps=1"} if answer == "generate" else {}
+    more = {"frames": None, "fps": 4, "chunk": 2, "limit": 3, "answer": answer, **chosen, **looking}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"task": "videomme", "data": str(data), **QUICK, **more}))
     assert command("--config", tmp_path / "run.yaml", "--out", tmp_path / "out").exit_code == 0
     records = {record.item: record for record in read_run(tmp_path / "out").records}
@@ -129,7 +132,7 @@ def test_all_that_a_stream_offers_can_be_chosen(answer: str, data: Path, tmp_pat
         assert (record.archive_bytes, tuple(record.kept)) == (stream.status.archive_bytes, kept(stream))
         assert record.archive_bytes > 0
         if answer == "generate":
-            assert record.response == stream.ask(ask.text, 4, **asked).text
+            assert record.response == stream.ask(ask.text, 4, **asked, **looking).text
         else:
             expected = stream.likelihood(ask.cloze, ask.choices, **asked)
             assert record.turns[0].likelihoods == expected
@@ -177,8 +180,11 @@ def test_names_of_settings(data: Path, tmp_path: Path) -> None:
         name(memory={"positions": "compact"}),
         name(memory=archive),
         name(memory=archive, retrieve=2),
+        name(decode="fixation"),
+        name(decode="fixation:keep=0.1"),
     ]
     assert len(set(names)) == len(names)
+    assert name(decode="none") == name(decode=None) == name()
     assert name(memory={**archive, "archive_folder": str(tmp_path)}) == name(memory=archive)
     pv.Pyramid(**PYRAMID).save(tmp_path / "found.json")
     assert name(pyramid=str(tmp_path / "found.json")) == name(pyramid={**PYRAMID, "positions": "original"})

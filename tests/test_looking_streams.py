@@ -66,7 +66,7 @@ def logits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[Tensor],
 
 @pytest.mark.parametrize(
     ("family", "storage"),
-    cases(EVERYTHING | HYBRIDS, STORAGES, fast=lambda f, s: f % 4 == 0 and s == f // 4 % 2),
+    cases(EVERYTHING | HYBRIDS, STORAGES, fast=lambda f, s: f % 6 == 0 and s == f // 6 % 2),
 )
 def test_what_never_shifts_and_what_sees_all_is_the_plain_answer(family: str, storage: str, logits: Any) -> None:
     """Token for token; dstp bit for bit, and a fixation on everything as close as another order of columns comes."""

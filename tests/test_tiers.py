@@ -121,7 +121,8 @@ def test_a_stream_is_a_full_one_overwritten_at_the_same_moments(
             assert ours.index.sort().values.tolist() == theirs.index.sort().values.tolist()
         if i % 3 == 2:
             one, other = (stream.next_logits(QUESTION) for stream in (two, full))
-            torch.testing.assert_close(one, other, atol=1e-8, rtol=0)
+            # once positions moved: one turn from the key without RoPE, or a second one; angles are float32
+            torch.testing.assert_close(one, other, atol=1e-8 if positions == "original" else 1e-4, rtol=0)
     assert counted > 50
     if positions != "original" and trained < 4096:
         assert any(layer.moved for layer in full._state.cache.layers)
@@ -129,7 +130,7 @@ def test_a_stream_is_a_full_one_overwritten_at_the_same_moments(
     monkeypatch.undo()
     for i in range(8):
         push(untouched, i, pictures)
-    assert (untouched.next_logits(QUESTION) - two.next_logits(QUESTION)).abs().max() > 1e-4  # the control: it rounds
+    assert (untouched.next_logits(QUESTION) - two.next_logits(QUESTION)).abs().max() > 2e-3  # the control: it rounds
 
 
 def stored_in(cache: StreamCache) -> int:
@@ -143,10 +144,12 @@ def stored_in(cache: StreamCache) -> int:
     return total
 
 
-@pytest.mark.parametrize("storage", BITS)
-@pytest.mark.parametrize("shape", ["flat", "pyramid"])
+@pytest.mark.parametrize(
+    ("storage", "shape"),
+    families.cases(BITS, ("flat", "pyramid"), fast=lambda storage, shape: storage == shape + 1 == 1),
+)
 def test_bytes_over_a_long_stream(storage: str, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every append of 150 pushes, moved positions included; and how many more tokens are held for the same bytes."""
+    """At every append of 200 pushes, moved positions included; and how many more tokens are held for the same bytes."""
     lm = families.build("qwen2_5_vl", dtype=torch.float32)
     lm.model.config.get_text_config().max_position_embeddings = 400
     given, peak = 120 * 6 * 2 * 2 * 16 * 4, 0
@@ -165,7 +168,7 @@ def test_bytes_over_a_long_stream(storage: str, shape: Any, monkeypatch: pytest.
     for i in range(8):
         push(full, i)
     monkeypatch.setattr(KeyValueLayer, "update", watched)
-    for i in range(150):
+    for i in range(200):
         push(stream, i)
         assert stream.cache_bytes == stored_in(stream._state.cache) <= given == stream.cache_bound
         assert stream.status.archive_bytes <= 40_000

@@ -36,7 +36,9 @@ HEADS, WIDTH, QUERIES = 2, 64, 14
 
 def turning() -> Any:
     """The rotation of the shape's keys."""
-    text = dict(vocab_size=256, hidden_size=896, intermediate_size=64, num_hidden_layers=1, num_attention_heads=QUERIES)
+    text: dict[str, Any] = dict(
+        vocab_size=256, hidden_size=896, intermediate_size=64, num_hidden_layers=1, num_attention_heads=QUERIES
+    )
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
     text |= {"num_key_value_heads": HEADS, "rope_parameters": rope, "bos_token_id": None, "eos_token_id": None}
     config = Qwen2_5_VLConfig(text_config=text, vision_config={**TINY, "out_hidden_size": 896})

@@ -205,10 +205,9 @@ class TieredLayer(KeyValueLayer):
 
     def stand(self, entered: Tensor, now: Tensor) -> None:
         """Note where the columns stood as they came [held, axes], and where those that settled do now."""
-        if bare_in(self.tier):
-            self.place = now
-        else:
-            self.place = now - entered[: len(now)] if self.moved else None
+        if not bare_in(self.tier):
+            now = now - entered[: len(now)]
+        self.place = now if bare_in(self.tier) or bool(now.any()) else None
         self._placed = None
 
     def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:

@@ -138,12 +138,7 @@ class TieredLayer(KeyValueLayer):
 
         Returns for every place the column that stands there now [held].
 
-        Parameters
-        ----------
-        columns : Tensor [settling]
-            Ascending, among those that have not settled.
-        entered : Tensor [settling, axes]
-            The positions that their keys came with.
+        `columns` [settling] ascend and have not settled; `entered` [settling, axes] are the positions of their keys.
         """
         settled, length = self.far.length, self.length
         keys, values = self._came(columns - settled)
@@ -156,13 +151,9 @@ class TieredLayer(KeyValueLayer):
         return torch.cat([first, columns, move.order + settled])
 
     def came(self, move: Tiers, entered: Tensor) -> tuple[Parts, Form]:
-        """What goes by `move`, as it settled or would, each part [kv_heads, gone, width]: all of keys, then of values.
+        """What goes by `move`, of keys and then of values, as it settled or would; `entered` [gone, axes] as in `settle`.
 
-        Parameters
-        ----------
-        move : Tiers
-        entered : Tensor [gone, axes]
-            The positions that keys came with.
+        Each part is [kv_heads, gone, width].
         """
         keys, values = self._came(move.near.gone)
         here = entered[len(move.far.gone) :]

@@ -151,10 +151,7 @@ class TieredLayer(KeyValueLayer):
         return torch.cat([first, columns, move.order + settled])
 
     def came(self, move: Tiers, entered: Tensor) -> tuple[Parts, Form]:
-        """What goes by `move`, of keys and then of values, as it settled or would; `entered` [gone, axes] as in `settle`.
-
-        Each part is [kv_heads, gone, width].
-        """
+        """What goes by `move`, as it settled or would: parts [kv_heads, gone, width] of keys, then those of values."""
         keys, values = self._came(move.near.gone)
         here = entered[len(move.far.gone) :]
         form = self._formed(keys, values, here)

@@ -167,11 +167,11 @@ def test_a_layer_in_two_tiers_against_plain_tensors(seed: int, storage: str) -> 
         return keys, values, torch.randint(0, 50, (count, 1), generator=generator).expand(-1, 3)
 
     def stand() -> None:
-        layer.stand(came, want.place)
+        layer.stand(came, want.place[: layer.settled])
 
     def equal(other: Any) -> None:
         keys, values = want.read()
-        torch.testing.assert_close(other.keys, keys, atol=1e-9, rtol=0)
+        torch.testing.assert_close(other.keys, keys, atol=1e-5, rtol=0)  # angles are float32: two turns, or one
         torch.testing.assert_close(other.values, values, atol=1e-9, rtol=0)
 
     for step in range(40):
@@ -232,7 +232,7 @@ def test_a_layer_in_two_tiers_against_plain_tensors(seed: int, storage: str) -> 
             twin.show(shown)
             twin.update(keys, values)
             assert twin.get_seq_length() == len(shown) + 3 == twin.keys.shape[2] == twin.values.shape[2]
-            torch.testing.assert_close(twin.keys[:, :, :-3], want.read()[0][:, :, shown], atol=1e-9, rtol=0)
+            torch.testing.assert_close(twin.keys[:, :, :-3], want.read()[0][:, :, shown], atol=1e-5, rtol=0)
             assert torch.equal(twin.values[:, :, -3:], values)
             twin.truncate(length + 1)
             twin.show(None)

@@ -259,13 +259,13 @@ def test_a_recipe_whose_memory_holds_no_step_has_no_cost() -> None:
 
 
 def test_a_memory_in_bytes_holds_what_its_storage_lets_it() -> None:
-    """int8 takes head_dim bytes and a scale of four for a head, and not two bytes a number: more is attended to."""
+    """int8_per_token takes head_dim bytes and a scale of four for a head, not two bytes a number: it holds more."""
     config, adapter = describe()
     shape = DecoderShape.of(config)
     sizes = dict(frames=64, height=224, width=224)
     token = 2 * shape.kv_heads * (shape.head_dim + 4)
     small = 100 * shape.layers * token
-    stored = pv.Memory(bytes=small, storage="int8")
+    stored = pv.Memory(bytes=small, storage="int8_per_token")
     flops = [
         recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=memory), config, adapter, **sizes).decoder
         for memory in (stored, pv.Memory(tokens=100), pv.Memory(bytes=small))

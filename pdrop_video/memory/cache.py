@@ -162,9 +162,11 @@ class StreamCache(Cache):
 
     def stand(self) -> None:
         """Tell layers in two tiers where their columns stand, as their tables have it."""
+        same: dict[tuple[int, int], Tensor] = {}  # angles are made once for those that stand alike
         for layer, table in zip(self.layers, self.tables, strict=True):
             if isinstance(layer, TieredLayer):
-                layer.stand(table.entered, table.now)
+                now = same.setdefault((id(table.now), layer.settled), table.now[: layer.settled])
+                layer.stand(table.entered, now)
 
     def slide(self) -> None:
         """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""
@@ -264,8 +266,8 @@ class StreamCache(Cache):
 
     def _staying(self, i: int, incoming: int, moves: bool) -> int:
         """How many of its columns layer `i` can keep when more come, and perhaps its positions move."""
-        layer = self.layers[i]
-        return self.limits.staying(i, len(self.tables[i]), layer.length - layer.settled, incoming, moves or layer.moved)
+        layer, held = self.layers[i], len(self.tables[i])
+        return self.limits.staying(i, held, held - layer.settled, incoming, moves or layer.moved)
 
     def _evict(self, incoming: list[int], moves: list[bool], ahead: Ahead) -> None:
         done: dict[tuple[int, int, int, int], tuple[Any, ...]] = {}

@@ -56,8 +56,8 @@ class Limits:
         """Most columns of each layer as they come, should everything else make way; after positions were moved."""
         if self.moved is None or self.tier is None or self.tier.bytes is None:
             return self.moved
-        fits = (given // column for given, column in zip(self.tier.bytes, self.tier.moved, strict=True))
-        return tuple(map(min, self.moved, fits))
+        every = zip(self.moved, self.tier.bytes, self.tier.moved, strict=True)
+        return tuple(min(most, given // column) if column else most for most, given, column in every)
 
     def recent(self, i: int, incoming: int, moved: bool) -> int:
         """How many of the newest columns of layer `i` need not settle when so many come."""

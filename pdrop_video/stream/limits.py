@@ -173,6 +173,8 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
     every = zip(loop.kinds, loop.schedule.per_layer_shares(), strict=True)
     shares = [share if kind.ranks else None for kind, share in every]
     tokens, tier = sizes.budgets(memory, shares)
+    if tier is not None and (memory.positions == "original" or rope):
+        tier = replace(tier, moved=tier.near)
     if memory.positions == "original":
         return Limits(tokens, tokens, tier=tier)
     if rope:

@@ -3,8 +3,9 @@
     python -m eval.bench.store --json
 
 A layer that is full takes a chunk's columns in and lets as many go: `append_ms` is that, with what leaves the recent
-window being quantised. `read_ms` is one reading of all keys and values, as attention gets them in every layer and for
-every token; `moved_ms` the same once positions were moved. The storages take turns; ratios are to `full`.
+window being quantised. `token_ms` is what one token of an answer costs in the layer's attention, `chunk_ms` what a
+chunk does: all keys and values read, and so many rows' attention to them; projections come on top. The storages take
+turns; times are of the process's own processors, ratios to `full`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 import typer
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -28,13 +30,13 @@ from pdrop_video.pyramid import LayerLoop, Pyramid
 
 from .common import TINY, AsJson, Out, in_turns, report
 
-HEADS, WIDTH = 2, 64
-"""Of keys and values."""
+HEADS, WIDTH, QUERIES = 2, 64, 14
+"""Of keys and values; heads of queries."""
 
 
 def turning() -> Any:
     """The rotation of the shape's keys."""
-    text = dict(vocab_size=256, hidden_size=896, intermediate_size=64, num_hidden_layers=1, num_attention_heads=14)
+    text = dict(vocab_size=256, hidden_size=896, intermediate_size=64, num_hidden_layers=1, num_attention_heads=QUERIES)
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
     text |= {"num_key_value_heads": HEADS, "rope_parameters": rope, "bos_token_id": None, "eos_token_id": None}
     config = Qwen2_5_VLConfig(text_config=text, vision_config={**TINY, "out_hidden_size": 896})
@@ -75,9 +77,10 @@ class Filled:
         self.cache.record([_rows(self.rows, self.chunk)])
         self.rows = end
 
-    def read(self) -> tuple[Tensor, Tensor]:
-        """All keys and values."""
-        return self.cache.layers[0].keys, self.cache.layers[0].values
+    def attend(self, query: Tensor) -> Tensor:
+        """All keys and values read, and some rows' attention to them."""
+        keys, values = self.cache.layers[0].keys, self.cache.layers[0].values
+        return F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
 
     def move(self) -> None:
         """Every position by a hundred."""
@@ -99,23 +102,25 @@ def _rows(first: int, count: int) -> TokenTable:
 
 
 def measure(columns: int, chunk: int, repeats: int) -> pd.DataFrame:
-    """A row for each storage."""
+    """A row for each storage; times are this process's own."""
     turn = turning()
     filled = {name: Filled(name, columns, chunk, turn) for name in STORAGES}
     found: dict[str, pd.DataFrame] = {}
     found["append"] = in_turns({name: each.append for name, each in filled.items()}, repeats)
-    found["read"] = in_turns({name: each.read for name, each in filled.items()}, repeats)
     for each in filled.values():
         each.move()
-    found["moved"] = in_turns({name: each.read for name, each in filled.items()}, repeats)
-    rows = []
+    for what, rows in {"token": 1, "chunk": chunk}.items():
+        query = torch.randn(1, QUERIES, rows, WIDTH)
+        found[what] = in_turns({name: partial(each.attend, query) for name, each in filled.items()}, repeats)
+    rows_: list[dict[str, Any]] = []
     for name, each in filled.items():
         row: dict[str, Any] = {"storage": name, "columns": columns, "bytes": each.cache.nbytes}
         for what, times in found.items():
-            row[f"{what}_ms"] = times[name].median() * 1e3
-            row[f"{what}_ratio"] = (times[name] / times.full).median()
-        rows.append(row)
-    return pd.DataFrame(rows)
+            cpu = times.attrs["cpu"]
+            row[f"{what}_ms"] = cpu[name].median() * 1e3
+            row[f"{what}_ratio"] = (cpu[name] / cpu.full).median()
+        rows_.append(row)
+    return pd.DataFrame(rows_)
 
 
 def main(
@@ -132,7 +137,7 @@ def main(
 
 
 def _draw(table: pd.DataFrame) -> Any:
-    return table.plot.bar(x="storage", y=["append_ms", "read_ms", "moved_ms"])
+    return table.plot.bar(x="storage", y=["append_ms", "token_ms", "chunk_ms"])
 
 
 if __name__ == "__main__":

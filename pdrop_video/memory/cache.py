@@ -162,9 +162,11 @@ class StreamCache(Cache):
 
     def stand(self) -> None:
         """Tell layers in two tiers where their columns stand, as their tables have it."""
+        same: dict[tuple[int, int], Tensor] = {}  # one tensor for all that stand alike, whose angles are made once
         for layer, table in zip(self.layers, self.tables, strict=True):
             if isinstance(layer, TieredLayer):
-                layer.stand(table.entered, table.now)
+                key = id(table.now), layer.settled
+                layer.stand(table.entered, same.setdefault(key, table.now[: layer.settled]))
 
     def slide(self) -> None:
         """Let layers with a window forget what is not among so many newest columns, more than which no row can see."""

@@ -43,9 +43,9 @@ class TieredLayer(KeyValueLayer):
         What settled.
     form : Form or None
         How; None until something did.
-    place : Tensor [columns, axes] or None
-        By how much settled keys are rotated as they are read: their rows come first. Layers that hold the same columns
-        share the tensor, as a rule a column of their table.
+    place : Tensor [settled, axes] or None
+        By how much settled keys are rotated as they are read. Layers that hold the same columns share the tensor, as a
+        rule a part of their table.
     asked : Tensor [heads, rows, head_dim] or None
         What the newest probe asked, for forms that learn from it.
     """
@@ -64,6 +64,7 @@ class TieredLayer(KeyValueLayer):
         self.place: Tensor | None = None
         self.asked: Tensor | None = None
         self._chosen: tuple[Tensor, Columns] | None = None
+        self._placed: Tensor | None = None
         self._before: tuple[Form | None, Tensor | None] | None = None
 
     # -- what attention meets ---------------------------------------------------------------------------------------
@@ -115,9 +116,11 @@ class TieredLayer(KeyValueLayer):
     def _far(self) -> tuple[Columns, Tensor | None]:
         """Settled columns that are seen, and by how much to rotate their keys."""
         chosen, columns = (None, self.far) if self._chosen is None else self._chosen
-        if self.place is None:
-            return columns, None
-        return columns, self.place[: self.far.length] if chosen is None else self.place[chosen]
+        if self.place is None or chosen is None:
+            return columns, self.place
+        if self._placed is None:
+            self._placed = self.place[chosen]
+        return columns, self._placed
 
     # -- hiding -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +128,7 @@ class TieredLayer(KeyValueLayer):
         """Let attention see only some of the columns held, and all from `since` on; for a fork."""
         settled = self.far.length
         assert since is None or since >= settled
-        self._chosen = None
+        self._chosen = self._placed = None
         if columns is not None and settled:
             chosen, columns = columns[columns < settled], columns[columns >= settled] - settled
             self._chosen = chosen, self.far.select(chosen)
@@ -201,14 +204,15 @@ class TieredLayer(KeyValueLayer):
         into = slots[far]  # their keys come with these positions from now on; a form that is not bare needs none
         entered = into[:, None] if self.place is None else self.place[into]
         self.far.overwrite(into, *self.form.write(keys[None, :, far], values[None, :, far], entered))
-        self._chosen = None
+        self._chosen = self._placed = None
 
     def stand(self, entered: Tensor, now: Tensor) -> None:
-        """Note where all columns stand [held, axes], and where their keys were as they came."""
+        """Note where the columns stood as they came [held, axes], and where those that settled do now."""
         if bare_in(self.tier):
             self.place = now
         else:
-            self.place = now - entered if self.moved else None
+            self.place = now - entered[: len(now)] if self.moved else None
+        self._placed = None
 
     def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:
         """Rotate the keys that have not settled; where the others stand, `place` says."""

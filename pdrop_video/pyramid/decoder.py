@@ -76,6 +76,7 @@ class Decoder:
         refuse_other_stacks(text)
         self.text, self.layers, self.kinds = text, text.layers, kinds_of(text.config)
         self.rotary = getattr(text, "rotary_emb", None)
+        self._last: tuple[Tensor, Any, Rope] | None = None
         sections = "mrope_section" in (getattr(text.config, "rope_parameters", None) or {})
         mixing = ("mrope_section", "apply_interleaved_mrope")  # the second in older ones, where each kind has a section
         self.axes = 3 if sections or any(hasattr(self.rotary, name) for name in mixing) else 1
@@ -123,13 +124,23 @@ class Decoder:
         In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
         """
         states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
+        if (rope := self._angles(layer, states, by)) is None:
+            return keys
+        return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
+
+    def _angles(self, layer: int, states: Tensor, by: Tensor) -> Rope | None:
+        """Cos and sin of `by`; those of the last call if it had the same tensor, as layers one after another have."""
+        known, key = self._last, (self.rope_name(layer), states.dtype, states.device)
+        if known is not None and known[0] is by and known[1] == key:
+            return known[2]
         distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
         delta = distinct.T[:, None] if self.axes == 3 else distinct.T
         if (rope := self.rope(layer, states, delta)) is None:
-            return keys
+            return None
         cos, sin = turned(rope)
-        rope = cos.index_select(-2, which), sin.index_select(-2, which)
-        return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)
+        angles = cos.index_select(-2, which), sin.index_select(-2, which)
+        self._last = by, key, angles
+        return angles
 
     # -- rows that are wider than a hidden state ----------------------------------------------------------------------
 

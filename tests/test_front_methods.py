@@ -50,7 +50,7 @@ PYRAMIDS: tuple[dict[str, Any], ...] = (
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 QUESTION = "what is shown first ?"
-EACH = 9
+EACH = 12
 """Streams for each line."""
 
 

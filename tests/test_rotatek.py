@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hybrids
+import plain
 import pytest
 import torch
 from families import FAMILIES, budget, build, cases, video
@@ -89,6 +91,38 @@ def exact_angles(rotary: Any) -> None:
     rotary.forward = forward
 
 
+def watched(lm: pv.VideoLM, memory: pv.Memory, pictures: Any) -> tuple[pv.VideoStream, int]:
+    """A stream that stores coordinates, as good as one whose whole keys are overwritten when they settle; its moves."""
+    step = lm.adapter.frames_per_step
+    real, full = lm.stream(PYRAMID, memory), lm.stream(PYRAMID, replace(memory, storage="full"))
+
+    def push(stream: pv.VideoStream, i: int) -> None:
+        stream.push(pictures(step, seed=i), [2.0 * step * i + j + (500 if i > 8 else 0) for j in range(step)])
+
+    with simulated(real, full, 0.25) as count:
+        for i in range(14):
+            for stream in (real, full):
+                push(stream, i)
+    held, other_held = (zip(each._state.cache.layers, each._state.cache.tables, strict=True) for each in (real, full))
+    moved = 0
+    for (mine, table), (theirs, same) in zip(held, other_held, strict=True):
+        if not len(table):
+            continue
+        order, other = table.index.argsort(), same.index.argsort()
+        assert torch.equal(table.index[order], same.index[other]) and torch.equal(table.now[order], same.now[other])
+        torch.testing.assert_close(mine.keys[:, :, order], theirs.keys[:, :, other], atol=1e-9, rtol=0)
+        torch.testing.assert_close(mine.values[:, :, order], theirs.values[:, :, other], atol=1e-9, rtol=0)
+        moved += int((table.now != table.entered).any())
+    assert count[0] > 20
+    got = real.next_logits(QUESTION)
+    torch.testing.assert_close(got, full.next_logits(QUESTION), atol=1e-9, rtol=0)
+    whole = lm.stream(PYRAMID, replace(memory, storage="full"))
+    for i in range(14):
+        push(whole, i)
+    assert (got - whole.next_logits(QUESTION)).abs().max() > 1e-3  # the control: it does leave something out
+    return real, moved
+
+
 @pytest.mark.parametrize(
     ("family", "positions"),
     [
@@ -97,37 +131,31 @@ def exact_angles(rotary: Any) -> None:
         *cases([*FAMILIES, *MORE], ["original"], fast=lambda f, _: f == 2),
     ],
 )
-def test_what_is_stored_is_what_overwriting_would_be(family: str, positions: str) -> None:
-    """A stream that stores coordinates, and one that holds whole keys and has what settled overwritten."""
+def test_what_is_stored_is_what_overwriting_would_be(family: str, positions: Any) -> None:
+    """Also where positions move, one rotation in place of another."""
     lm = build(family) if positions == "original" else small(family)
     if positions != "original":
         exact_angles(lm.model.get_decoder().rotary_emb)
-    step, tokens = lm.adapter.frames_per_step, budget(lm, 3)
-    memory = pv.Memory(tokens=tokens, storage="rotatek:recent=12", evictor="uniform", positions=positions)  # type: ignore[arg-type]
-    real, full = lm.stream(PYRAMID, memory), lm.stream(PYRAMID, replace(memory, storage="full"))
-    moved = False
-    with simulated(real, full, 0.25) as count:
-        for i in range(14):
-            seconds = [2.0 * step * i + j + (500 if i > 8 else 0) for j in range(step)]
-            for stream in (real, full):
-                stream.push(video(step, seed=i), seconds)
-    held, other_held = (zip(each._state.cache.layers, each._state.cache.tables, strict=True) for each in (real, full))
-    for (mine, table), (theirs, same) in zip(held, other_held, strict=True):
-        if not len(table):
-            continue
-        order, other = table.index.argsort(), same.index.argsort()
-        assert torch.equal(table.index[order], same.index[other]) and torch.equal(table.now[order], same.now[other])
-        torch.testing.assert_close(mine.keys[:, :, order], theirs.keys[:, :, other], atol=1e-9, rtol=0)
-        torch.testing.assert_close(mine.values[:, :, order], theirs.values[:, :, other], atol=1e-9, rtol=0)
-        moved |= bool((table.now != table.entered).any())
-    assert count[0] > 20
-    assert moved == (positions != "original")
-    got = real.next_logits(QUESTION)
-    torch.testing.assert_close(got, full.next_logits(QUESTION), atol=1e-9, rtol=0)
-    plain = lm.stream(PYRAMID, replace(memory, storage="full"))
-    for i in range(14):
-        plain.push(video(step, seed=i), [2.0 * step * i + j + (500 if i > 8 else 0) for j in range(step)])
-    assert (got - plain.next_logits(QUESTION)).abs().max() > 1e-3  # the control: it does leave something out
+    memory = pv.Memory(budget(lm, 3), storage="rotatek:recent=12", evictor="uniform", positions=positions)
+    _, moved = watched(lm, memory, video)
+    assert bool(moved) == (positions != "original")
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["gemma4", "deepseek_v3", *(pytest.param(f, marks=pytest.mark.slow) for f in ("exaone4_5", "nemotron_h", "lfm3"))],
+)
+def test_layers_of_every_kind(family: str) -> None:
+    """Windows stay whole, lent keys are read by all that borrow them, states are left alone, latents have one key."""
+    module: Any = hybrids if family in hybrids.HYBRIDS else plain
+    lm = module.build(family)
+    tokens = 44 if module is plain else budget(lm, 4)
+    memory = pv.Memory(tokens, storage="rotatek:recent=12", evictor="oldest", positions="original")
+    stream, _ = watched(lm, memory, plain.video if module is plain else video)
+    layers = stream._state.cache.layers
+    for kind, layer in zip(stream.loop.kinds, layers, strict=True):
+        assert isinstance(layer, TieredLayer) == kind.ranks
+        assert not kind.ranks or layer.settled > 8
 
 
 def test_reading_keys_is_turning_queries_back() -> None:

@@ -131,7 +131,7 @@ class _Scene:
             line = otsu(apart.masked_fill(~known, 0), known, group, self.steps + 2, median=True)[group]
             differs.append((known & (apart >= line), known, apart))
         (after, followed, apart), (before, _, _) = differs
-        line = settled(torch.tensor(1 - same, dtype=torch.float64), self.dtype).to(apart)
+        line = settled(apart.new_tensor(1 - same), self.dtype)
         new = ~followed | ((after | before) & (apart >= line))
         return torch.zeros_like(among).index_put((of,), new)
 

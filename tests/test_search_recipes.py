@@ -37,7 +37,7 @@ SMALL = Space(
     evictors=("pyramid", "uniform"),
     storages=("full", "int8"),
 )
-BYTES, SHARE = 260_000, 0.8
+BYTES, SHARE = 300_000, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,13 @@ def test_a_plan_spends_its_budget_over_the_whole_way(
     bound = BYTES + (160_000 if "gate" in given else 0)  # a gate carries a picture
     some, budget = clips[:2], Budget(share, bound)
     full = sum(measured(lm, clip, FULL) for clip in some)
-    maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full)
+    maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full, some[0])
     recipe = maker.recipe(replace(PLAN, **given), budget)
     assert recipe is not None
     spent = sum(measured(lm, clip, recipe) for clip in some) / full
     assert spent <= share * 1.005
     if recipe.pyramid.layers:  # else all that the gate let on is cheaper than the budget
-        assert spent > 0.94 * share  # one token more in each push would cost too much
+        assert spent > 0.92 * share  # one token more in each push would cost too much
     for clip in some:
         with lm.stream(recipe) as stream:
             got = watched(lm, clip, stream)

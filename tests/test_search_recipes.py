@@ -102,7 +102,7 @@ PLAN = Plan(NONE, NONE, 0.0, "step", 2, "contrast", "pyramid", "full")
 def test_a_plan_spends_its_budget_over_the_whole_way(
     lm: pv.VideoLM, clips: list[Clip], given: dict[str, object], share: float
 ) -> None:
-    bound = BYTES + (160_000 if "gate" in given else 0)  # a gate carries a picture
+    bound = BYTES + 60_000 + (160_000 if "gate" in given else 0)  # scorers carry rows, and a gate carries a picture
     some, budget = clips[:2], Budget(share, bound)
     full = sum(measured(lm, clip, FULL) for clip in some)
     maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full, some[0])
@@ -185,8 +185,13 @@ def test_the_worse_half_of_the_random_plans_is_judged_on_the_first_clips_alone(f
         if kind == "recipe" and entry["value"] is not None:
             seen.setdefault(json.dumps(key[0]), []).append(float(np.mean(entry["value"]["divergences"])))
     whole = {json.dumps(one.recipe.as_dict(), sort_keys=True) for one in (*outcome.finalists, *outcome.others)}
-    left = {key: values for key, values in seen.items() if key not in whole and key != json.dumps(FULL.as_dict())}
-    assert left and all(len(values) == 2 for values in left.values())
+    left = {
+        key: values
+        for key, values in seen.items()
+        if key not in whole and key != json.dumps(FULL.as_dict(), sort_keys=True)
+    }
+    lengths = [len(values) for values in left.values()]
+    assert 2 in lengths and set(lengths) <= {2, 3}  # 3: a step that was no better on all that are searched on
     assert {len(seen[key]) for key in whole} <= {3, 6}
 
 

@@ -102,7 +102,7 @@ PLAN = Plan(NONE, NONE, 0.0, "step", 2, "contrast", "pyramid", "full")
 def test_a_plan_spends_its_budget_over_the_whole_way(
     lm: pv.VideoLM, clips: list[Clip], given: dict[str, object], share: float
 ) -> None:
-    bound = BYTES + 60_000 + (160_000 if "gate" in given else 0)  # scorers carry rows, and a gate carries a picture
+    bound = BYTES + 150_000 + (160_000 if "gate" in given else 0)  # scorers carry rows, and a gate carries a picture
     some, budget = clips[:2], Budget(share, bound)
     full = sum(measured(lm, clip, FULL) for clip in some)
     maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full, some[0])

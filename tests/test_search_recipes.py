@@ -66,7 +66,7 @@ def found(lm: pv.VideoLM, clips: list[Clip], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("found")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "FIRST_RUNG", 2)
-        how = RecipeSearch(lm, clips, folder, SMALL, trials=5, steps=2, seed=1)
+        how = RecipeSearch(lm, clips, folder, SMALL, trials=4, steps=1, seed=1)
         return how.run([Budget(SHARE, BYTES)])[0], folder
 
 
@@ -161,7 +161,7 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     half = len(lines) // 2
     (tmp_path / "judged.jsonl").write_bytes(b"".join(lines[:half]) + lines[half][:9])
     monkeypatch.setattr(recipes, "FIRST_RUNG", 2)
-    how = dict(space=SMALL, trials=5, steps=2, seed=1)
+    how = dict(space=SMALL, trials=4, steps=1, seed=1)
     again = RecipeSearch(lm, clips, tmp_path, **how).run([Budget(SHARE, BYTES)])[0]  # type: ignore[arg-type]
     assert again == outcome and (tmp_path / "judged.jsonl").read_bytes() == b"".join(lines)
 
@@ -257,7 +257,7 @@ def test_searches_that_can_t_be(lm: pv.VideoLM, clips: list[Clip], tmp_path: Pat
 
 def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     command = ["search", "--space", "recipe", "--questions", str(folder / "asked.jsonl"), "--out", str(tmp_path / "a")]
-    command += ["--budget", str(SHARE), "--bytes", str(BYTES), "--trials", "2", "--steps", "1", "--frames", "4"]
+    command += ["--budget", str(SHARE), "--bytes", str(BYTES), "--trials", "1", "--steps", "0", "--frames", "4"]
     command += [
         "--gate",
         "none",

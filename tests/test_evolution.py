@@ -171,7 +171,8 @@ def test_over_a_question_set_and_again(clip: Clip, tmp_path) -> None:  # type: i
     found = oracles(lm, clips, tmp_path, watch=said.append, **how)
     assert [one.name for one in found] == [BEST, "contrast", RANDOM_BEST, RANDOM] and len(said) == 3
     for one in found:
-        assert one.behind == pytest.approx(one.mean - found[0].mean) and one.behind >= 0
+        assert one.behind == pytest.approx(one.mean - found[0].mean)
+        assert one.behind >= 0 or one.name == RANDOM_BEST  # so few tries may be no better than as many random ones
     again = oracles(lm, clips, tmp_path, watch=said.append, **how)
     assert again == found and len(said) == 3
     lines = (tmp_path / "oracle.jsonl").read_bytes().splitlines(keepends=True)

@@ -26,6 +26,7 @@ from pdrop_video.search.questions import Film, Kept
 from pdrop_video.search.recipes import RecipeSearch
 from pdrop_video.search.space import NONE, Budget, Space, usable
 from pdrop_video.search.whole import Foresight, left_of, watched
+from pdrop_video.stream.cost import shape_of
 
 ASKED = ("Which color is the first thing in the video?", "What digit is shown last in the video?")
 SMALL = Space(
@@ -36,7 +37,7 @@ SMALL = Space(
     evictors=("pyramid", "uniform"),
     storages=("full", "int8"),
 )
-BYTES, SHARE = 260_000, 0.8
+BYTES, SHARE = 300_000, 0.8
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +66,21 @@ def found(lm: pv.VideoLM, clips: list[Clip], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("found")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "FIRST_RUNG", 2)
-        how = RecipeSearch(lm, clips, folder, SMALL, trials=5, steps=2, seed=1)
+        how = RecipeSearch(lm, clips, folder, SMALL, trials=4, steps=1, seed=1)
         return how.run([Budget(SHARE, BYTES)])[0], folder
 
 
 def measured(lm: pv.VideoLM, clip: Clip, recipe: pv.Recipe) -> float:
-    """FLOPs of the whole way as the evaluation's meter counts them."""
+    """FLOPs of the whole way as the evaluation's meter counts them, and of the prompt, which it leaves out."""
     with lm.stream(recipe) as stream:
-        meter = Metered(stream, DecoderShape.of(lm.model.config), Clock())
+        decoder, prefix = DecoderShape.of(lm.model.config), len(stream._ingest.prefix)
+        prompt = shape_of(stream, decoder).text_flops([0] * decoder.layers, prefix)
+        meter = Metered(stream, decoder, Clock())
         for chunk in clip.chunks:
             meter.push(chunk)
         asking = [meter.asking_flops(meter.rows(question), 1) for question in clip.questions]
         assert meter.tower is not None
-        return meter.flops + meter.tower + meter.front + sum(asking) / len(asking)
+        return prompt + meter.flops + meter.tower + meter.front + sum(asking) / len(asking)
 
 
 PLAN = Plan(NONE, NONE, 0.0, "step", 2, "contrast", "pyramid", "full")
@@ -99,19 +102,20 @@ PLAN = Plan(NONE, NONE, 0.0, "step", 2, "contrast", "pyramid", "full")
 def test_a_plan_spends_its_budget_over_the_whole_way(
     lm: pv.VideoLM, clips: list[Clip], given: dict[str, object], share: float
 ) -> None:
-    some, budget = clips[:2], Budget(share, BYTES)
+    bound = BYTES + 150_000 + (160_000 if "gate" in given else 0)  # scorers carry rows, and a gate carries a picture
+    some, budget = clips[:2], Budget(share, bound)
     full = sum(measured(lm, clip, FULL) for clip in some)
-    maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full)
+    maker = Maker(lm, Space(), lambda gate, reducer: [left_of(lm, clip, gate, reducer) for clip in some], full, some[0])
     recipe = maker.recipe(replace(PLAN, **given), budget)
     assert recipe is not None
     spent = sum(measured(lm, clip, recipe) for clip in some) / full
     assert spent <= share * 1.005
     if recipe.pyramid.layers:  # else all that the gate let on is cheaper than the budget
-        assert spent > 0.94 * share  # one token more in each push would cost too much
+        assert spent > 0.92 * share  # one token more in each push would cost too much
     for clip in some:
         with lm.stream(recipe) as stream:
             got = watched(lm, clip, stream)
-        assert got.flops == pytest.approx(measured(lm, clip, recipe), abs=2) and 0 < got.bytes <= BYTES
+        assert got.flops == pytest.approx(measured(lm, clip, recipe), abs=2) and 0 < got.bytes <= bound
 
 
 def test_what_is_foreseen_is_what_is_measured(lm: pv.VideoLM, clips: list[Clip]) -> None:
@@ -157,7 +161,7 @@ def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     half = len(lines) // 2
     (tmp_path / "judged.jsonl").write_bytes(b"".join(lines[:half]) + lines[half][:9])
     monkeypatch.setattr(recipes, "FIRST_RUNG", 2)
-    how = dict(space=SMALL, trials=5, steps=2, seed=1)
+    how = dict(space=SMALL, trials=4, steps=1, seed=1)
     again = RecipeSearch(lm, clips, tmp_path, **how).run([Budget(SHARE, BYTES)])[0]  # type: ignore[arg-type]
     assert again == outcome and (tmp_path / "judged.jsonl").read_bytes() == b"".join(lines)
 
@@ -181,8 +185,13 @@ def test_the_worse_half_of_the_random_plans_is_judged_on_the_first_clips_alone(f
         if kind == "recipe" and entry["value"] is not None:
             seen.setdefault(json.dumps(key[0]), []).append(float(np.mean(entry["value"]["divergences"])))
     whole = {json.dumps(one.recipe.as_dict(), sort_keys=True) for one in (*outcome.finalists, *outcome.others)}
-    left = {key: values for key, values in seen.items() if key not in whole and key != json.dumps(FULL.as_dict())}
-    assert left and all(len(values) == 2 for values in left.values())
+    left = {
+        key: values
+        for key, values in seen.items()
+        if key not in whole and key != json.dumps(FULL.as_dict(), sort_keys=True)
+    }
+    lengths = [len(values) for values in left.values()]
+    assert 2 in lengths and set(lengths) <= {2, 3}  # 3: a step that was no better on all that are searched on
     assert {len(seen[key]) for key in whole} <= {3, 6}
 
 
@@ -248,7 +257,7 @@ def test_searches_that_can_t_be(lm: pv.VideoLM, clips: list[Clip], tmp_path: Pat
 
 def test_from_the_command_line(folder: Path, tmp_path: Path) -> None:
     command = ["search", "--space", "recipe", "--questions", str(folder / "asked.jsonl"), "--out", str(tmp_path / "a")]
-    command += ["--budget", str(SHARE), "--bytes", str(BYTES), "--trials", "2", "--steps", "1", "--frames", "4"]
+    command += ["--budget", str(SHARE), "--bytes", str(BYTES), "--trials", "1", "--steps", "0", "--frames", "4"]
     command += [
         "--gate",
         "none",

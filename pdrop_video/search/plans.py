@@ -18,9 +18,10 @@ from ..reduce import reducer_named
 from ..stream.lm import VideoLM
 from ..stream.recipe import Recipe
 from .budget import SMALLEST, largest
+from .judge import Clip
 from .kernels import as_pyramid, middle
 from .space import NONE, Budget, Space
-from .whole import Foresight, Left
+from .whole import Foresight, Left, learned_bytes
 
 MARGIN = 0.998
 """Of a budget what plans are solved to: what a small memory cuts up costs a little more than foreseen."""
@@ -64,13 +65,21 @@ class Maker:
         ``left(gate, reducer)``: what they leave of each of the clips that budgets are solved on; None if refused.
     full : float
         FLOPs of these clips with all visual tokens.
+    clip : Clip
+        One of them, by which is seen what scorers carry.
     """
 
     def __init__(
-        self, lm: VideoLM, space: Space, left: Callable[[str | None, str | None], Sequence[Left] | None], full: float
+        self,
+        lm: VideoLM,
+        space: Space,
+        left: Callable[[str | None, str | None], Sequence[Left] | None],
+        full: float,
+        clip: Clip,
     ) -> None:
-        self.lm, self.space, self.left, self.full = lm, space, left, full
+        self.lm, self.space, self.left, self.full, self.clip = lm, space, left, full, clip
         self.layers, self.rank_at = lm.num_layers, DecoderShape.of(lm.model.config).rank_at
+        self._learns: dict[str, int] = {}
         self._keeps: dict[tuple[str, str | None, Budget], float | None] = {}
 
     # -- plans ------------------------------------------------------------------------------------------------------
@@ -117,17 +126,28 @@ class Maker:
         left = self.left(*front)
         if left is None:
             return None
-        memory = self.memory(plan, budget, max((each.carried for each in left), default=0))
-        if memory is None:
-            return None
+        carried, learned = max((each.carried for each in left), default=0), self._learned(plan.scorer)
         base = Pyramid(scorer=plan.scorer)
         curve, depth = self.space.kernel(plan.kernel), middle(plan.kernel, self.rank_at[plan.place])
 
         def make(x: float) -> Pyramid:
             return as_pyramid(base, curve(self.layers, depth, max(x, SMALLEST)), self.rank_at)
 
-        pyramid = self.solved(left, memory, make, budget)
-        return None if pyramid is None else Recipe(*front, pyramid, memory)
+        boundaries = 0
+        while True:  # a scorer that learns carries something for each boundary, and less memory costs less: once more
+            memory = self.memory(plan, budget, carried + boundaries * learned)
+            pyramid = None if memory is None else self.solved(left, memory, make, budget)
+            if memory is None or pyramid is None:
+                return None
+            if (found := len(pyramid.layers or ()) if learned else 0) <= boundaries:
+                return Recipe(*front, pyramid, memory)
+            boundaries = found
+
+    def _learned(self, scorer: str) -> int:
+        """Bytes that a scorer carries for each boundary."""
+        if scorer not in self._learns:
+            self._learns[scorer] = learned_bytes(self.lm, self.clip, scorer)
+        return self._learns[scorer]
 
     def solved(
         self, left: Sequence[Left], memory: Memory, make: Callable[[float], Pyramid], budget: Budget

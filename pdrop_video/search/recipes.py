@@ -113,7 +113,7 @@ class _Race:
         first = min(max(FIRST_RUNG, ceil(count / 4)), count)
         self.rungs = sorted({first, min(2 * first, count), count})
         some = self.searched[:first]
-        self.maker = Maker(search.lm, search.space, partial(ledger.left, some), ledger.full(some))
+        self.maker = Maker(search.lm, search.space, partial(ledger.left, some), ledger.full(some), some[0])
         self.plans: dict[str, Plan] = {}
         self.recipes: dict[str, Recipe] = {}
 

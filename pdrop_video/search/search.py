@@ -19,7 +19,7 @@ from ..pyramid import Pyramid
 from ..stream.lm import VideoLM
 from .budget import SMALLEST, Costs, shaped
 from .judge import Clip, Judge, Objective, checked_clip
-from .kernels import frontier, kernel_named
+from .kernels import KERNELS, frontier
 
 _FINALISTS = 5
 """How many of the best schedules the held-out clips choose from, the paper's among them in any case."""
@@ -118,8 +118,7 @@ def search(
     rng = random.Random(checks.whole("seed", seed, -(2**63), 2**63 - 1))
     if not callable(watch):
         raise ConfigError(f"watch is {checks.shown(watch)}; expected a function of one Tried.")
-    for kernel in (kernels := checks.texts("kernels", kernels, least=0)):
-        kernel_named(kernel)
+    kernels = checks.several("kernels", kernels, lambda name, each: checks.choice(name, each, tuple(KERNELS)))
     if objective is not None:
         checks.instance("objective", objective, Objective, 'Objective("answer")')
     shape = DecoderShape.of(lm.model.config)

@@ -16,6 +16,7 @@ from ..costs.stream import StreamShape, stream_flops
 from ..errors import ConfigError
 from ..memory import Memory
 from ..pyramid import Pyramid
+from ..pyramid.scorers import Learner, scorer_named
 from ..stream.cost import pushed_flops, shape_of
 from ..stream.lm import VideoLM
 from ..stream.recipe import Recipe
@@ -169,6 +170,16 @@ def left_of(lm: VideoLM, clip: Clip, gate: str | None, reducer: str | None) -> L
             carried = max(carried, sum(state.carried_bytes.values()))
         rows = tuple(_rows(stream, question) for question in clip.questions)
     return Left(tuple(pieces), flops, carried, rows)
+
+
+def learned_bytes(lm: VideoLM, clip: Clip, scorer: str) -> int:
+    """What a scorer carries from chunk to chunk for each boundary, once it has seen a clip's first chunk."""
+    if not isinstance(scorer_named(scorer), Learner):
+        return 0
+    pyramid = Pyramid(layers=(DecoderShape.of(lm.model.config).rank_at[-1],), ratios=(0.5,), scorer=scorer)
+    with lm.stream(pyramid, Memory(tokens=None)) as stream:
+        stream.push(next(iter(clip.chunks)))
+        return stream.status.carried_bytes.get("scorer", 0)
 
 
 class Foresight:

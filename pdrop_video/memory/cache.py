@@ -184,7 +184,6 @@ class StreamCache(Cache):
             moves = [near or forgets for near, forgets in zip(moves, full, strict=True)]
         # first, since a layer that moves holds its keys twice from then on: less fits into its bytes
         self._evict(incoming, moves, ahead)
-        self.stand()
         self.fit(ahead, moves)
 
     def fit(self, ahead: Ahead, moves: list[bool] | None = None) -> None:

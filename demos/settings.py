@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pdrop_video as pv
 from pdrop_video.common import checks
-from pdrop_video.stream.asking import checked_for_asking
+from pdrop_video.stream.terms import checked_for_asking
 
 MOST_TEXT = 2000
 """Characters of a question, since a text is read before its tokens are counted; those `VideoLM.bounded` bounds."""

@@ -5,21 +5,20 @@ Knows settings. Refuses to know how they are carried out.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import pdrop_video as pv
 from pdrop_video.registry import name_of
-from pdrop_video.stream.asking import checked_for_asking
 from pdrop_video.stream.looking import DECODES, decode_named
+from pdrop_video.stream.terms import checked_for_asking
 
 from ..stats.record import digest
 from .doors import encodable
 from .paraphrases import TEMPLATES, Paraphrase, paraphraser
+from .parts import ALL, FRONT, NOTHING, PARTS, budget_of, built, method_of, of_recipe, parsed, schedule_of
 
 STEPWISE = "videomme-steps"
 """The task whose answers decode tokens before options are compared."""
@@ -28,12 +27,6 @@ PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry
 
 A recipe's file is one: what it says is in the settings that it stands for.
 """
-FRONT = ("gate", "reducer")
-"""What stands in front of the language model, in the order in which frames meet it."""
-
-_PARTS = (*FRONT, "pyramid", "memory")
-_NOTHING, _ALL = {"stages": 1}, {"tokens": None}
-"""Of "none": a pyramid that drops nothing, and a memory that keeps everything."""
 
 
 class RunConfig(BaseModel):
@@ -120,7 +113,7 @@ class RunConfig(BaseModel):
     @field_validator(*FRONT, mode="before")
     @classmethod
     def _method(cls, value: Any, of: ValidationInfo) -> Any:
-        return _named(str(of.field_name), value)
+        return method_of(str(of.field_name), value)
 
     @field_validator("decode", mode="before")
     @classmethod
@@ -130,19 +123,19 @@ class RunConfig(BaseModel):
     @field_validator("pyramid", "ask_pyramid", mode="before")
     @classmethod
     def _ratios(cls, value: Any) -> Any:
-        return _schedule(value)
+        return schedule_of(value)
 
     @field_validator("memory", mode="before")
     @classmethod
     def _tokens(cls, value: Any) -> Any:
-        return _budget(value)
+        return budget_of(value)
 
     @model_validator(mode="before")
     @classmethod
     def _written(cls, values: Any) -> Any:
         for name, value in values.items():
             encodable(name, value)
-        return values if values.get("recipe") is None else {**values, **_of_recipe(values)}
+        return values if values.get("recipe") is None else {**values, **of_recipe(values)}
 
     @model_validator(mode="after")
     def _together(self) -> RunConfig:
@@ -156,7 +149,7 @@ class RunConfig(BaseModel):
         memory = self.memory_object()
         self.ask_pyramid_object()
         self.paraphraser()
-        drops = self.pyramid not in ({}, _NOTHING) or self.memory not in ({}, _ALL)
+        drops = self.pyramid not in ({}, NOTHING) or self.memory not in ({}, ALL)
         if self.last_frames is not None and drops:
             raise ValueError(
                 f"last_frames={self.last_frames} drops nothing and has no memory, so pyramid and memory would not be "
@@ -175,20 +168,20 @@ class RunConfig(BaseModel):
         """What streams are opened with."""
         pyramid, memory = self.pyramid_object(), self.memory_object()
         if self.last_frames is not None:
-            pyramid, memory = _built(pv.Pyramid, _NOTHING), _built(pv.Memory, _ALL)
+            pyramid, memory = built(pv.Pyramid, NOTHING), built(pv.Memory, ALL)
         return pv.Recipe(self.gate, self.reducer, pyramid, memory)
 
     def pyramid_object(self) -> pv.Pyramid:
         """The schedule."""
-        return _built(pv.Pyramid, self.pyramid)
+        return built(pv.Pyramid, self.pyramid)
 
     def memory_object(self) -> pv.Memory:
         """The budget."""
-        return _built(pv.Memory, self.memory)
+        return built(pv.Memory, self.memory)
 
     def ask_pyramid_object(self) -> pv.Pyramid | None:
         """The schedule of questions."""
-        return None if self.ask_pyramid is None else checked_for_asking(_built(pv.Pyramid, self.ask_pyramid))
+        return None if self.ask_pyramid is None else checked_for_asking(built(pv.Pyramid, self.ask_pyramid))
 
     def paraphraser(self) -> Paraphrase | None:
         """What puts questions in other words."""
@@ -236,7 +229,7 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
     if {"fps", "frames"} & given.keys():  # one of them on the command line replaces the other in the file
         settings = {name: value for name, value in settings.items() if name not in ("fps", "frames")}
     if "recipe" in given:  # likewise
-        settings = {name: value for name, value in settings.items() if name not in _PARTS}
+        settings = {name: value for name, value in settings.items() if name not in PARTS}
     try:
         return RunConfig(**{**settings, **given})
     except ValidationError as error:
@@ -247,73 +240,9 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
         raise pv.ConfigError(f"the settings are wrong: {said}. See python -m eval.run --help.") from error
 
 
-def parsed(name: str, text: str) -> Any:
-    """A value in YAML.
-
-    Raises
-    ------
-    ConfigError
-        If it is not YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise pv.ConfigError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
-
-
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise pv.ConfigError(f"{file} can't be read ({why}); expected a YAML file.") from error
-
-
-def _named(slot: str, value: Any) -> Any:
-    """A gate or a reducer by the one line that stands for it; None for "none"."""
-    return None if value in (None, "none") else pv.Recipe(**{slot: value}).as_dict()[slot]
-
-
-def _of_recipe(values: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a recipe's file, with the settings that stand beside it in place of its own."""
-    beside: dict[str, Any] = {
-        slot: "none" if values[slot] is None else values[slot] for slot in FRONT if slot in values
-    }
-    for name, read in (("pyramid", _schedule), ("memory", _budget)):
-        if name in values:
-            beside[name] = read(values[name])
-    said = pv.Recipe.load(values["recipe"]).altered(**beside).as_dict()
-    return {name: said.get(name) for name in _PARTS}
-
-
-def _schedule(value: Any) -> Any:
-    """Ratios, as a list or as "0.5,0.25", "none" and a saved schedule's file stand for schedules; else it stays."""
-    if isinstance(value, str) and value.endswith(".json"):
-        found = pv.Pyramid.load(value)
-        return {field.name: given for field in fields(found) if (given := getattr(found, field.name)) is not None}
-    if isinstance(value, str):
-        value = parsed("pyramid", value if value.lstrip().startswith(("{", "[")) or "," not in value else f"[{value}]")
-    if value is None or value == "none":
-        return dict(_NOTHING)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = [value]
-    return {"ratios": value} if isinstance(value, list) else value
-
-
-def _budget(value: Any) -> Any:
-    """Numbers of tokens, and "none", stand for budgets; anything else stays."""
-    if isinstance(value, str):
-        value = parsed("memory", value)
-    if value is None or value == "none":
-        return dict(_ALL)
-    return {"tokens": value} if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _built(kind: Any, arguments: dict[str, Any]) -> Any:
-    for name in ("scorer", "allocator", "evictor"):
-        if not isinstance(arguments.get(name) or "", str):  # an object of one's own can't be in a file
-            raise ValueError(f"{name} is {arguments[name]!r}; expected a name")
-    try:
-        return kind(**arguments)
-    except TypeError as error:  # an unknown name
-        raise ValueError(f"{kind.__name__}({arguments}): {error}") from error

@@ -14,7 +14,7 @@ import torch
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape
-from pdrop_video.stream.asking import checked_for_looking
+from pdrop_video.stream.terms import checked_for_looking
 
 from ..drivers.jobs import Job, blank, failed
 from ..stats.record import Record, digest

@@ -19,8 +19,8 @@ from ..memory.storages import STORAGES
 from ..models import Hearing, describe
 from ..plots import Album
 from ..pyramid import ALLOCATORS, INSIDES, SCORERS
-from ..stream.asking import checked_for_asking, checked_for_looking
 from ..stream.looking import DECODES, decode_named
+from ..stream.terms import checked_for_asking, checked_for_looking
 from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling

@@ -22,12 +22,12 @@ from ..common.kinds import LayerKind, kinds_of, rank_at
 from ..errors import ConfigError
 from ..gate import Gate, gate_named
 from ..reduce import Reducer, reducer_named
-from ..stream.asking import checked_for_asking, checked_for_looking
 from ..stream.front import Front
 from ..stream.lm import VideoLM
 from ..stream.looking import Decode, decode_named
 from ..stream.session import fingerprint
 from ..stream.stream import VideoStream
+from ..stream.terms import checked_for_asking, checked_for_looking
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,12 @@ def hawk(
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced; kept decoded.", min=1)] = 16,
     chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
     device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[str, typer.Option(help="For example bfloat16; auto takes the checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="For example bfloat16; auto: the checkpoint's own, or float32 on a CPU that is slower in it."
+        ),
+    ] = "auto",
 ) -> None:
     """Weigh the heads of layer 0 for the scorer hawk, by switching each off. Needs videos and questions, no answers."""
     with clear_errors():

@@ -188,6 +188,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 scorer=OPTIONAL,
                 allocator=_names("function"),
                 sound=OPTIONAL | _names("list"),
+                inside=OPTIONAL,
             ),
         ),
         "Pyramid.for_average": (

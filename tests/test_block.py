@@ -21,7 +21,7 @@ from transformers import DynamicCache, StaticCache
 import pdrop_video as pv
 from pdrop_video import pyramid_drop
 
-THREADS, ROUNDS = 8, 12
+THREADS, ROUNDS = 8, 6
 
 
 def prompt(length: int = 20, seed: int = 1) -> tuple[Tensor, Tensor]:

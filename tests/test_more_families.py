@@ -68,14 +68,14 @@ def test_drops_and_evictions(
     exact.test_drops_and_evictions_equal_masks(family, pyramid, room, attn(family), steps, monkeypatch)
 
 
-@pytest.mark.parametrize(("family", "room"), cases(ALL, (4, None), fast=lambda f, r: r == 0))
+@pytest.mark.parametrize(("family", "room"), cases(ALL, (4, None), fast=lambda f, r: r == 0 and f % 2))
 def test_ask_leaves_no_trace(family: str, room: float | None) -> None:
     exact.test_ask_leaves_no_trace(family, room)
 
 
 @pytest.mark.parametrize(
     ("family", "evictor", "dtype"),
-    cases(ALL, EVICTORS, (torch.float32, torch.float64), fast=lambda f, e, d: e == f % 5 and d == 0),
+    cases(ALL, EVICTORS, (torch.float32, torch.float64), fast=lambda f, e, d: e == f % 5 and d == 0 and not f % 2),
 )
 def test_saved_and_resumed(family: str, evictor: str, dtype: torch.dtype, tmp_path: Path) -> None:
     session.test_every_evictor_goes_on_bit_for_bit(evictor, family, dtype, tmp_path)
@@ -161,8 +161,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("layout", FILES)
-@pytest.mark.parametrize("family", MORE)
+@pytest.mark.parametrize(("family", "layout"), cases(MORE, FILES, fast=lambda f, n: f % 2 == n))
 def test_a_loaded_folder_is_the_model_that_was_saved(family: str, layout: str, tmp_path: Path) -> None:
     original, numbers = build(family), MORE[family]()[2]
     original.model.save_pretrained(tmp_path, max_shard_size="300KB")

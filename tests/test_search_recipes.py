@@ -153,6 +153,7 @@ def test_what_is_chosen_is_the_best_on_the_held_out_clips(
             assert value == pytest.approx(sum(each) / 2, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_and_finds_the_same(
     lm: pv.VideoLM, clips: list[Clip], found: tuple[Outcome, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,7 +268,7 @@ def test_a_kill_leaves_a_whole_file(tmp_path: Path) -> None:
     """kill -9 at random moments of a process that saves without a pause."""
     file, lm, dice = tmp_path / "a.pdrop", build("qwen2_5_vl"), random.Random(0)
     script = SAVER.format(path=sys.path, file=str(file))
-    for _ in range(3):
+    for _ in range(2):
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             saved = int(process.stdout.readline())  # at least one file is there

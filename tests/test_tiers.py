@@ -149,7 +149,7 @@ def stored_in(cache: StreamCache) -> int:
     families.cases(BITS, ("flat", "pyramid"), fast=lambda storage, shape: storage == shape + 1 == 1),
 )
 def test_bytes_over_a_long_stream(storage: str, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every append of 200 pushes, moved positions included; and how many more tokens are held for the same bytes."""
+    """At every append of 80 pushes, moved positions included; and how many more tokens are held for the same bytes."""
     lm = families.build("qwen2_5_vl", dtype=torch.float32)
     lm.model.config.get_text_config().max_position_embeddings = 400
     given, peak = 120 * 6 * 2 * 2 * 16 * 4, 0
@@ -168,7 +168,7 @@ def test_bytes_over_a_long_stream(storage: str, shape: Any, monkeypatch: pytest.
     for i in range(8):
         push(full, i)
     monkeypatch.setattr(KeyValueLayer, "update", watched)
-    for i in range(200):
+    for i in range(80):
         push(stream, i)
         assert stream.cache_bytes == stored_in(stream._state.cache) <= given == stream.cache_bound
         assert stream.status.archive_bytes <= 40_000

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import pdrop_video as pv
+from pdrop_video.cli.arguments import Device, Dtype
 from pdrop_video.cli.console import clear_errors
 from pdrop_video.common import checks
 
@@ -58,11 +59,8 @@ def main(
     allow_devices: Annotated[
         bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
 ) -> None:
     """Serve the page on which people ask a video. How it is watched, gate and reducer included, they choose there."""
     with clear_errors():  # what is wrong is said before a model is loaded

@@ -50,20 +50,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_asks_the_processor(own: Any, can: list[str], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     processor(monkeypatch, *can)
-    assert chosen(own, 0).name == name
+    assert chosen(own, lambda: 0).name == name
 
 
 def test_an_older_torch_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert chosen(torch.bfloat16, 0) == NumberType("auto", "the checkpoint's own")
+    assert chosen(torch.bfloat16, lambda: 0) == NumberType("auto", "the checkpoint's own")
 
 
 def test_half_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     processor(monkeypatch)
     monkeypatch.setattr(number_type, "machine_memory", lambda: 100.0)
-    assert chosen(torch.bfloat16, 25).name == "float32"
-    assert chosen(torch.bfloat16, 26).name == "auto"
-    assert "half of the memory" in chosen(torch.bfloat16, 26).why
+    assert chosen(torch.bfloat16, lambda: 25).name == "float32"
+    assert chosen(torch.bfloat16, lambda: 26).name == "auto"
+    assert "half of the memory" in chosen(torch.bfloat16, lambda: 26).why
     assert machine_memory() > 2**20
 
 

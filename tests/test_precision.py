@@ -123,7 +123,7 @@ def test_the_archive_finds_by_means_in_float32(dtype: torch.dtype) -> None:
     means = [layer.keys[:, layer.table.step == step].double().mean(1).flatten() for step in steps]
     likeness = [float(F.cosine_similarity(mean, asked, dim=0)) for mean in means]
     best = sorted(range(len(steps)), key=lambda i: -likeness[i])[:4]
-    found = archive.recall(0, query, 4)
+    found = archive.taken(0, archive.nearest(0, query, 4))
     assert found is not None and found.table.step.unique().tolist() == sorted(steps[i] for i in best)
 
 

@@ -215,7 +215,7 @@ def test_a_column_is_quantised_once(folder: str | None, tmp_path: Path) -> None:
     assert len(here) == len(seen) > 60  # nothing that settled is lost
     cache = stream._state.cache
     assert cache.layers[1].moved
-    found = cache.archive.recall(1, torch.randn(4, 16, dtype=torch.float64), 3)
+    found = cache.archive.taken(1, cache.archive.nearest(1, torch.randn(4, 16, dtype=torch.float64), 3))
     form = cache.layers[1].form
     for column, number in enumerate(found.table.index.tolist()):
         parts = [part[None, :, None] for part in seen[number]]

@@ -343,7 +343,7 @@ def test_noise_does_not_recall() -> None:
             rows = (held.table.step == step).nonzero()[:, 0]
             archive = archive.add({0: Piece(held.table.take(rows), held.keys[:, rows], held.values[:, rows])})
         assert held.query is not None
-        found = archive.recall(0, held.query.mean(1), 4)
+        found = archive.taken(0, archive.nearest(0, held.query.mean(1), 4))
         assert found is not None
         return found.table.step.unique().tolist()
 

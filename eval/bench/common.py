@@ -33,7 +33,7 @@ TINY: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_h
 
 def usual_type() -> torch.dtype:
     """What `load` takes on this machine for checkpoints in bfloat16, and with it what is measured; it is printed."""
-    if default_device() == "cpu" and chosen(torch.bfloat16, 0).name == "float32":
+    if default_device() == "cpu" and chosen(torch.bfloat16, lambda: 0).name == "float32":
         return torch.float32
     return torch.bfloat16
 

@@ -1,4 +1,4 @@
-"""What does it cost to store keys and values smaller? One layer of the 0.5 B shape, float32.
+"""What does it cost to store keys and values smaller? One layer of the 0.5 B shape.
 
     python -m eval.bench.store --json
 
@@ -28,7 +28,7 @@ from pdrop_video.memory.limits import Tier
 from pdrop_video.memory.storages import recent_in, storage_named
 from pdrop_video.pyramid import LayerLoop, Pyramid
 
-from .common import TINY, AsJson, Out, in_turns, report
+from .common import TINY, AsJson, Out, in_turns, report, usual_type
 
 HEADS, WIDTH, QUERIES = 2, 64, 14
 """Of keys and values; heads of queries."""
@@ -70,7 +70,7 @@ class Filled:
         """A chunk in, as many columns out."""
         end = self.rows + self.chunk
         self.cache.make_room([self.chunk], Ahead(self.rows, end, end))
-        states = torch.randn(1, HEADS, self.chunk, WIDTH, generator=self.generator)
+        states = torch.randn(1, HEADS, self.chunk, WIDTH, generator=self.generator).to(usual_type())
         layer = self.cache.layers[0]
         if layer.is_initialized:  # as `update` does, but for the reading, which is timed apart
             layer.columns.append(*layer._encoded(states, states))
@@ -112,7 +112,7 @@ def measure(columns: int, chunk: int, repeats: int) -> pd.DataFrame:
     for each in filled.values():
         each.move()
     for what, rows in {"token": 1, "chunk": chunk}.items():
-        query = torch.randn(1, QUERIES, rows, WIDTH)
+        query = torch.randn(1, QUERIES, rows, WIDTH).to(usual_type())
         found[what] = in_turns({name: partial(each.attend, query) for name, each in filled.items()}, repeats)
     rows_: list[dict[str, Any]] = []
     for name, each in filled.items():

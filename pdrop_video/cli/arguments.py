@@ -10,6 +10,11 @@ from ..gate import GATES
 from ..reduce import REDUCERS
 
 Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
+Device = Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")]
+Dtype = Annotated[
+    str,
+    typer.Option(help="For example bfloat16; auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
+]
 Ratios = Annotated[
     str | None,
     typer.Option(

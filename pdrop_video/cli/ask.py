@@ -25,7 +25,7 @@ from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling
 from ..video.subtitles import interleaved, load_srt
-from .arguments import Gate, Model, Ratios, RecipeFile, Reducer
+from .arguments import Device, Dtype, Gate, Model, Ratios, RecipeFile, Reducer
 from .console import ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
 from .options import check_choice, check_questions, pyramid_of, recipe_of
 
@@ -113,11 +113,8 @@ def ask(
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
     ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 128,
-    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, eager, flash_attention_2, ...")] = None,
     save_plots: Annotated[
         Path | None, typer.Option(help="Folder for pictures of what is remembered and what each answer rested on.")

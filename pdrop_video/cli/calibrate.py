@@ -13,7 +13,7 @@ import pdrop_video as pv
 from ..search.heads import calibrate
 from ..search.judge import Clip
 from ..video.address import Address
-from .arguments import Model
+from .arguments import Device, Dtype, Model
 from .console import CONSOLE, ERRORS, clear_errors
 from .options import check_out, check_questions
 
@@ -41,13 +41,8 @@ def hawk(
     model: Model = None,
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced; kept decoded.", min=1)] = 16,
     chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
-    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            help="For example bfloat16; auto: the checkpoint's own, or float32 on a CPU that is slower in it."
-        ),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
 ) -> None:
     """Weigh the heads of layer 0 for the scorer hawk, by switching each off. Needs videos and questions, no answers."""
     with clear_errors():

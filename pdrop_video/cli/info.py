@@ -91,7 +91,7 @@ def info(
 def _number_type(config: Any) -> str:
     """What `load` takes, as far as the size of the weights does not matter, and why."""
     own = own_type(config)
-    name, why = chosen(own if default_device() == "cpu" else None, 0)
+    name, why = chosen(own if default_device() == "cpu" else None, lambda: 0)
     name = str(own).removeprefix("torch.") if name == "auto" else name
     return why if own is None else f"{name}: {why}"
 

@@ -17,7 +17,7 @@ from ..search.kernels import KERNELS
 from ..search.questions import QuestionSet
 from ..search.search import checked
 from ..video.address import Address
-from .arguments import Model
+from .arguments import Device, Dtype, Model
 from .console import clear_errors
 from .options import check_choice, check_questions, pyramid_of
 from .searching import Asked, find_recipes, find_schedule, measure_oracle
@@ -97,11 +97,8 @@ def search(
     population: Annotated[int, typer.Option(help="Oracle: sets of each generation.", min=2)] = 48,
     generations: Annotated[int, typer.Option(help="Oracle: generations behind the first.", min=0)] = 10,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
-    device: Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(help="auto: the checkpoint's own, or float32 on a CPU that is slower in it."),
-    ] = "auto",
+    device: Device = None,
+    dtype: Dtype = "auto",
 ) -> None:
     """Find the stages, or the recipe, that change a model's answers least at a budget. Needs no right answers."""
     with clear_errors():

@@ -90,7 +90,7 @@ def even_grid(sums: Tensor, among: Tensor, most: Tensor, dtype: torch.dtype) -> 
         As for `settled`, whose digits are counted from `most` here.
     """
     sums, most = exactly(sums), exactly(most)
-    step = most.masked_fill(most == 0, 1) / 2.0 ** _BITS.get(dtype, _BITS[torch.float32])
+    step = most.masked_fill(most == 0, 1) * grain(dtype)
     mean = sums.masked_fill(~among, 0).sum(-1, keepdim=True) / among.sum(-1, keepdim=True).clamp(min=1)
     return mean + ((sums - mean) / step).round() * step
 

@@ -74,7 +74,11 @@ class StreamShape:
 
     def read_flops(self, held: Sequence[int], times: int = 1) -> int:
         """FLOPs of reading all that each layer holds, so many times."""
-        return times * sum(each * columns for each, columns in zip(self.reading, held, strict=False))
+        return times * sum(self._reads(layer, columns) for layer, columns in enumerate(held))
+
+    def _reads(self, layer: int, columns: int) -> int:
+        """Of reading so many columns of one layer once."""
+        return columns * self.reading[layer] if self.reading else 0
 
     def kept(self, visual: int, glue: int = 0) -> list[int]:
         """Columns that each layer holds more after a piece, before a window closes; none of a layer with a state."""
@@ -121,7 +125,7 @@ class StreamShape:
         for layer in self._boundaries()[: 1 if scorer.once else None]:
             rows = per_layer[max(layer - 1, 0)] + glue + self.probe
             total += ranking_flops(decoder, layer, rows, past[layer], probes, scorer, per_layer[layer])
-            total += past[layer] * (self.reading[layer] if self.reading else 0)
+            total += self._reads(layer, past[layer])
         if self.asks:
             total += sum(2 * self.probe * decoder.attention(i).asking for i in decoder.rank_at)
         return total
@@ -171,7 +175,7 @@ class StreamShape:
         total += sum(ranking_flops(self.decoder, layer, rows, held) for layer, held in ranked.items())
         more = list((hiding or {}).items())[: 1 if scorer_named(scorer).once else None]
         total += sum(ranking_flops(self.decoder, i, rows, held, asks, scorer, remembered=True) for i, held in more)
-        total += sum(held * (self.reading[layer] if self.reading else 0) for layer, held in ranked.items())
+        total += sum(self._reads(layer, held) for layer, held in ranked.items())
         total += self.read_flops(past, max(tokens - 1, 0))
         return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..common.ties import settled, spread
-from .evictors.base import lexicographic, precise
+from ..common.ties import settled, spread, working
+from .evictors.base import lexicographic
 from .pieces import AnyPiece, FiledPiece, FormedPiece, Piece, piece_of
 from .shelf import Shelf
 from .window import Turn
@@ -95,7 +95,7 @@ class Archive:
         for i, piece in lost.items():
             bare = rearrange(self.turn(i, piece.keys, -piece.table.entered), "heads tokens dim -> tokens (heads dim)")
             present, number = piece.table.step.unique(return_inverse=True)
-            counted = F.pad(precise(bare), (0, 1), value=1.0)
+            counted = F.pad(working(bare), (0, 1), value=1.0)
             steps[i] = present.cpu()
             sums[i] = counted.new_zeros(len(present), counted.shape[1]).index_add_(0, number, counted).cpu()
         return self.put(Block(lost, steps, sums))
@@ -114,8 +114,8 @@ class Archive:
         groups = (*groups[: len(groups) - bool(begun)], (*begun, stored))
         return replace(self, groups=groups, nbytes=held + size, shelf=shelf)
 
-    def recall(self, layer: int, query: Tensor, count: int) -> Piece | FormedPiece | None:
-        """What is archived of the `count` steps whose mean un-rotated key is most like a query (ReKV).
+    def nearest(self, layer: int, query: Tensor, count: int) -> Tensor:
+        """The steps whose mean un-rotated key is most like a query, the most alike first (ReKV); no key is read.
 
         Parameters
         ----------
@@ -126,32 +126,40 @@ class Archive:
 
         Returns
         -------
-        Piece, FormedPiece or None
-            As it is stored, on the host, in the order of time; None if nothing of this layer is archived.
+        Tensor [steps], int64
+            So many at most, on the host.
         """
         here = [block for block in self.blocks if layer in block.pieces]
         if not here:
-            return None
-        kv_heads = here[0].pieces[layer].parts[0].shape[0]
+            return torch.empty(0, dtype=torch.int64, device="cpu")
+        entries = torch.cat([block.sums[layer] for block in here])
+        kv_heads = (entries.shape[1] - 1) // query.shape[-1]  # beside the sums stands what they are sums of
         # a key's head answers to a group of queries: the sum of their products is the product with their sum
         asked = rearrange(query, "(kv_heads group) dim -> kv_heads group dim", kv_heads=kv_heads)
-        asked = precise(asked).mean(1)
-        entry_steps = torch.cat([block.steps[layer] for block in here])
-        lengths = entry_steps.new_tensor([len(block.steps[layer]) for block in here])
-        owner = torch.arange(len(here), device="cpu").repeat_interleave(lengths)
-        steps, number = entry_steps.unique(return_inverse=True)
+        asked = working(asked).mean(1)
+        steps, number = torch.cat([block.steps[layer] for block in here]).unique(return_inverse=True)
         nowhere = torch.zeros_like(steps)
-        entries = torch.cat([block.sums[layer] for block in here])
         sums = entries.new_zeros(len(steps), entries.shape[1]).index_add_(0, number, entries)
         likeness = F.cosine_similarity(sums[:, :-1] / sums[:, -1:], asked.flatten()[None].to(sums))
         # what is off in the query is off for all steps alike: float32's grid serves every type
         rank = lexicographic(settled(likeness, torch.float32), -spread(steps, nowhere, nowhere))
-        best = rank.argsort(descending=True)[:count]
-        wanted = steps[best]
+        return steps[rank.argsort(descending=True)[:count]]
+
+    def taken(self, layer: int, steps: Tensor) -> Piece | FormedPiece | None:
+        """What is archived of a layer's `steps` [steps].
+
+        As it is stored, on the host, in the order of time; None if nothing is.
+        """
+        here = [block for block in self.blocks if layer in block.pieces]
+        if not here or not len(steps):
+            return None
+        entries = torch.cat([block.steps[layer] for block in here])
+        lengths = entries.new_tensor([len(block.steps[layer]) for block in here])
+        owner = torch.arange(len(here), device="cpu").repeat_interleave(lengths)
         pieces = []
-        for k in owner[torch.isin(number, best)].unique().tolist():
+        for k in owner[torch.isin(entries, steps)].unique().tolist():
             piece = here[k].pieces[layer]
-            rows = torch.isin(piece.table.step, wanted).nonzero()[:, 0]
+            rows = torch.isin(piece.table.step, steps).nonzero()[:, 0]
             pieces.append(piece_of(piece.table.take(rows), tuple(part[:, rows] for part in piece.parts), piece.form))
         return _joined(pieces)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..common.ties import working
 from .room import Parts
 from .storages import Codec, Learned, Storage, asks_in, bare_in
 from .subspace import channel_weights, rotated_pairs
@@ -91,7 +92,7 @@ class Form:
 
     def stripped(self, keys: Tensor, entered: Tensor) -> Tensor:
         """Keys as the codec gets them, in at least float32."""
-        exact = keys.to(torch.promote_types(keys.dtype, torch.float32))
+        exact = working(keys)
         return self.turn(exact[0], -entered)[None] if self.bare else exact
 
     def read_keys(self, parts: Parts, by: Tensor | None) -> Tensor:

@@ -56,31 +56,35 @@ def settle(
     The first time only once there is a window's worth of it, since that is what a form learns from; sooner where
     something would be forgotten otherwise.
     """
-    done: dict[tuple[int, int, int], tuple[Any, ...]] = {}
+    due: dict[tuple[int, int, int], tuple[Tensor | None, TokenTable]] = {}  # layers that hold the same settle the same
+    after: dict[tuple[int, int, int], TokenTable] = {}
     for i, (kind, layer, new) in enumerate(zip(kinds, layers, incoming, strict=True)):
         table, settled = tables[i], layer.settled
         if not kind.ranks or not isinstance(layer, TieredLayer):
             continue
         layer.asked = None if queries is None else queries.get(i)
-        index, prompt = table.index[settled:], table.chunk[settled:] < 0
         recent = limits.recent(i, new, layer.moved)
         key = id(table), settled, recent
-        if key not in done:
-            due = len(index) - recent - int(prompt.sum())
-            if due > 0:
-                last = torch.iinfo(index.dtype).max
-                oldest = index.masked_fill(prompt, last).topk(due, largest=False, sorted=False).indices.sort().values
-                done[key] = oldest + settled, table
-            else:
-                done[key] = None, table
-        columns, _ = done[key][:2]
-        if columns is None:
+        if key not in due:
+            due[key] = _due(table, settled, recent), table
+        if (columns := due[key][0]) is None:
             continue
         if layer.form is None and len(columns) < recent:
             held = len(table)
             if limits.staying(i, held, held - settled, new, layer.moved) == held:
                 continue
         order = layer.settle(columns, table.entered[columns])
-        if len(done[key]) == 2:
-            done[key] += (table.take(order),)
-        tables[i] = done[key][2]
+        if key not in after:
+            after[key] = table.take(order)
+        tables[i] = after[key]
+
+
+def _due(table: TokenTable, settled: int, recent: int) -> Tensor | None:
+    """The columns [due], ascending, that are older than the `recent` newest, none of the prompt; None if none is."""
+    index, prompt = table.index[settled:], table.chunk[settled:] < 0
+    count = len(index) - recent - int(prompt.sum())
+    if count <= 0:
+        return None
+    last = torch.iinfo(index.dtype).max
+    oldest = index.masked_fill(prompt, last).topk(count, largest=False, sorted=False).indices.sort().values
+    return oldest + settled

@@ -6,7 +6,7 @@ Knows tensors and the interface of a transformers cache layer. Refuses to know w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from .form import Form, Turned
 from .layer import KeyValueLayer
 from .room import Arrangement, Parts, Tiers
 from .sliding import LatentLayer
-from .storages import STORAGES, Storage, bare_in
+from .storages import SIDES, STORAGES, Storage, bare_in
 
 
 class TieredLayer(KeyValueLayer):
@@ -279,8 +279,7 @@ class TieredLayer(KeyValueLayer):
             return
         learned = stored.get("far_learned_keys", ()), stored.get("far_learned_values", ())
         blank = [torch.zeros(batch, kv_heads, 1, width, dtype=self.dtype, device=self.device) for width in widths]
-        sides: tuple[Literal["keys", "values"], ...] = ("keys", "values")
-        for of, like, given, parts in zip(sides, blank, learned, far, strict=True):
+        for of, like, given, parts in zip(SIDES, blank, learned, far, strict=True):
             codec = self.tier(of)
             _expect("what a storage has learned", given, codec.learn(like))
             if settled:

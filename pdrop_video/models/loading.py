@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import SimpleNamespace
@@ -104,7 +105,7 @@ def read(
     why = "as asked for"
     if dtype == "auto":
         left = str(place) != "cpu" or "device_map" in kwargs or "quantization_config" in kwargs
-        dtype, why = chosen(None if left else own_type(config), weights_bytes(source, hub))
+        dtype, why = chosen(None if left else own_type(config), partial(weights_bytes, source, hub))
     try:
         with _LOADING, late_bars():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ def own_type(config: Any) -> torch.dtype | None:
     return getattr(torch, own) if isinstance(own, str) else own
 
 
-def chosen(own: torch.dtype | None, weights: int) -> NumberType:
+def chosen(own: torch.dtype | None, weights: Callable[[], int]) -> NumberType:
     """What a checkpoint is computed in on the CPU, where nobody said.
 
     A processor without instructions for products of 16-bit numbers takes several times as long for them as in float32,
@@ -49,8 +49,8 @@ def chosen(own: torch.dtype | None, weights: int) -> NumberType:
     ----------
     own : torch.dtype, optional
         That the checkpoint's config names.
-    weights : int
-        Bytes of its weights.
+    weights : callable
+        Gives the bytes of its weights; asked only where it matters.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def chosen(own: torch.dtype | None, weights: int) -> NumberType:
     if own not in _INSTRUCTIONS or can is None or any(can.get(name) for name in _INSTRUCTIONS[own]):
         return NumberType("auto", "the checkpoint's own")
     lacks = f"this processor has no instructions for products in {str(own).removeprefix('torch.')}"
-    if 2 * weights > machine_memory() / 2:
+    if 2 * weights() > machine_memory() / 2:
         return NumberType("auto", f"the checkpoint's own, though {lacks}: float32 would fill half of the memory")
     return NumberType("float32", lacks)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..common.kinds import kinds_of
+from ..common.ties import working
 from .heads import Rope, attention_of, is_latent, rotate_held, turned
 from .rank import distinct_rows
 from .rows import CACHE
@@ -132,7 +133,7 @@ class Decoder:
 
         In at least float32, whatever the keys' own type; what the keys were rotated by before stays in them.
         """
-        states = keys[None].to(torch.promote_types(keys.dtype, torch.float32))
+        states = working(keys[None])
         if (rope := self._angles(layer, states, by)) is None:
             return keys
         return rotate_held(attention_of(self.layers[layer]), states, rope)[0].to(keys)

@@ -155,6 +155,24 @@ def project(attention: Any, rows: Tensor, which: str, rope: Rope | None) -> Tens
     return rotate(attention, per_head(attention, rows, which), rope)
 
 
+def every_key(attention: Any, entering: Tensor, rope: Rope | None, past: Tensor | None, lent: Tensor | None) -> Tensor:
+    """Keys (after RoPE) that a layer holds, then those of its rows [batch, kv_heads, past + rows, head_dim].
+
+    Parameters
+    ----------
+    attention : nn.Module
+    entering : Tensor [batch, rows, hidden]
+        The rows, behind the layer's norm.
+    rope : (cos, sin) or None
+        Of the rows.
+    past : Tensor [batch, kv_heads, past, head_dim], optional
+    lent : Tensor [batch, kv_heads, rows, head_dim], optional
+        Of the rows, in a layer that uses those of another one.
+    """
+    own = project(attention, entering, "k", rope) if lent is None else lent
+    return own if past is None else torch.cat([past, own], dim=-2)
+
+
 def held_keys(layer: Any, cache: Cache | None, i: int) -> Tensor | None:
     """Keys (after RoPE) that decoder layer `i` already holds [batch, kv_heads, past, head_dim], as it asks them."""
     return None if cache is None or not cache.get_seq_length(i) else keys_in(layer, cache.layers[i])
@@ -162,10 +180,9 @@ def held_keys(layer: Any, cache: Cache | None, i: int) -> Tensor | None:
 
 def keys_in(layer: Any, held: Any) -> Tensor:
     """Keys (after RoPE) in what a decoder layer's cache holds [batch, kv_heads, past, head_dim], as it asks them."""
-    if not is_latent(attention := attention_of(layer)):
-        keys: Tensor = held.keys
-        return keys
-    expanded: Tensor = attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))[
-        0
-    ]
-    return expanded
+    keys: Tensor
+    if is_latent(attention := attention_of(layer)):
+        keys, _ = attention.expand_kv(*(held.latents() if hasattr(held, "latents") else (held.keys, held.values)))
+    else:
+        keys = held.keys
+    return keys

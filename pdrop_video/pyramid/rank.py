@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .heads import Rope, attention_of, normed, project
+from .heads import Rope, attention_of, every_key, normed, project
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,8 +70,7 @@ def attention_by_row(
     at = probe.clamp(min=0)
     asking = rows.take_along_dim(at[..., None], 1)
     query = project(attention, asking, "q", rope if rope is None else rope_of(rope, at))
-    key = project(attention, rows, "k", rope) if lent is None else lent
-    key = key if past_keys is None else torch.cat([past_keys, key], dim=-2)
+    key = every_key(attention, rows, rope, past_keys, lent)
     weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)
     return weights.masked_fill((probe < 0)[..., None], 0)
 

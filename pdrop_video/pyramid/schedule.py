@@ -48,10 +48,9 @@ class Pyramid:
     scorer : str or Scorer, optional
         What ranks visual tokens: "relevance" (PyramidDrop's), "relevance_max", "text_mean", "coast", "hawk", "quota",
         "contrast", "novelty", "product", "fusion", "value_norm", "key_norm", "last_frame", or one of your own. By
-        default relevance where a
-        question is known, in one-shot use and in streams with a standing question, and contrast where none is: with the
-        default ratios .983 of the built-in model's answers are right, as with all tokens, .917 by relevance to a
-        template (README).
+        default relevance where a question is known, in one-shot use and in streams with a standing question, and
+        contrast where none is: with the default ratios .983 of the built-in model's answers are right, as with all
+        tokens, .917 by relevance to a template (README).
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
@@ -18,6 +18,7 @@ from ..memory.evictors.base import Merger
 from ..memory.limits import Tier
 from ..memory.states import StateLayer
 from ..memory.storages import (
+    SIDES,
     Storage,
     asks_in,
     bare_in,
@@ -29,7 +30,6 @@ from ..memory.storages import (
 )
 from ..pyramid import LayerLoop
 
-_SIDES: tuple[Literal["keys", "values"], ...] = ("keys", "values")
 _RESERVE = 1024
 """Positions of a model's trained range that memory leaves free, for a question and its answer; at most a quarter."""
 
@@ -76,7 +76,7 @@ class Sizes:
             kind, (heads, *widths) = shape.kind(i), shape.column(i)
 
             def sides(each: Storage, of: Any = column_bytes, heads: int = heads, widths: list[int] = widths) -> Any:
-                return [of(each(side), heads, width, dtype) for side, width in zip(_SIDES, widths, strict=True)]
+                return [of(each(side), heads, width, dtype) for side, width in zip(SIDES, widths, strict=True)]
 
             keys, values = sides(entering) if kind.holds else (0, 0)
             token.append(keys + values)

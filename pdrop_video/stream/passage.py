@@ -227,16 +227,16 @@ class AskingPassage(MemoryPassage):
         assert archive is not None
         assert self.ahead is not None
         asked = per_head(attention_of(row.module), normed(row.module, row.hidden), "q")[0].mean(1)
-        found = archive.recall(layer, asked, self.retrieve + self.reserve)
+        nearest = archive.nearest(layer, asked, self.retrieve + self.reserve)
+        found = archive.taken(layer, nearest)
         if found is None:
             return None
         before = len(self.cache.tables[layer])
         self.cache.bring_back(layer, found, self.ahead)
         if not self.reserve:
             return None
-        nearest = archive.recall(layer, asked, self.retrieve) if self.retrieve else None
-        steps = found.table.step[:0] if nearest is None else nearest.table.step
-        stays = torch.isin(found.table.step, steps).nonzero()[:, 0].to(self.cache.layers[layer].device)
+        device = self.cache.layers[layer].device
+        stays = torch.isin(found.table.step, nearest[: self.retrieve]).nonzero()[:, 0].to(device)
         open_ = torch.cat([torch.arange(before, device=stays.device), before + stays])
         self.cache.layers[layer].show(open_)
         return open_

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ...common.ties import working
 from ..table import TokenTable
 
 
@@ -49,7 +50,7 @@ class Held:
         """What the probe attends to [tokens], at least float32: softmax over all columns, mean over heads and rows."""
         assert self.query is not None
         query = rearrange(self.query, "(kv group) probes dim -> kv (group probes) dim", kv=self.keys.shape[0])
-        logits = precise(query) * self.keys.shape[-1] ** -0.5 @ precise(self.keys).mT
+        logits = working(query) * self.keys.shape[-1] ** -0.5 @ working(self.keys).mT
         return logits.softmax(-1).mean((0, 1))
 
     def ages(self) -> Tensor:
@@ -57,11 +58,6 @@ class Held:
         until, visual = self.table.until, self.table.visual
         age = until.masked_fill(~visual, -torch.inf).amax() - until
         return torch.where(until.isnan(), age.masked_fill(~visual, 0).amax(), age)
-
-
-def precise(states: Tensor) -> Tensor:
-    """Keys, values or queries in at least float32, in which sums of their products neither overflow nor lose much."""
-    return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
 def mean_of(states: Tensor, among: Tensor, weights: Tensor) -> Tensor:
@@ -75,7 +71,7 @@ def mean_of(states: Tensor, among: Tensor, weights: Tensor) -> Tensor:
     weights : Tensor [tokens]
         What each counts, from 0. Columns whose weights are all too small for their type count the same.
     """
-    exact = precise(states)
+    exact = working(states)
     counted = torch.where(among, weights, 0).to(exact.dtype)
     counted = torch.where(counted.sum(-1, keepdim=True) > 0, counted, among.to(exact.dtype))
     return (counted / counted.sum(-1, keepdim=True) @ exact).to(states.dtype)

@@ -186,14 +186,12 @@ def otsu(values: Tensor, among: Tensor, group: Tensor, groups: int, *, median: b
     best = between.argmax(1)
     line = centres[best]
     parted = between.amax(1) > 0
-    if not median:
+    if not median or not len(exact):
         return line.masked_fill(~parted, -torch.inf)
     order = exact.masked_fill(~among, torch.inf).argsort(stable=True)
     order = order[group[order].argsort(stable=True)]  # by group, those that count first, ascending
     sizes = torch.zeros_like(best).index_add(0, group, torch.ones_like(group))
     counted = torch.zeros_like(best).index_add(0, group, among.long())
     middle = (sizes.cumsum(0) - sizes + (counted - 1).clamp(min=0) // 2).clamp(max=len(order) - 1)
-    if not len(order):
-        return line.masked_fill(~parted, -torch.inf)
     middling = exact[order[middle]].masked_fill(counted == 0, -torch.inf)
     return torch.where(parted, line, middling)

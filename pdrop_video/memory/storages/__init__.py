@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ...registry import named
-from .base import Codec, Learned, Storage, asks_in, bare_in, column_bytes, learned_bytes, reading_flops, recent_in
+from .base import (
+    SIDES,
+    Codec,
+    Learned,
+    Storage,
+    asks_in,
+    bare_in,
+    column_bytes,
+    learned_bytes,
+    reading_flops,
+    recent_in,
+)
 from .full import AsIs, Full
 from .per_token import AbsMax, PerToken
 from .quantised import Int4, Int8
@@ -24,6 +35,7 @@ def storage_named(storage: str | Storage) -> Storage:
 
 
 __all__ = [
+    "SIDES",
     "STORAGES",
     "AbsMax",
     "AsIs",

@@ -13,6 +13,10 @@ Learned = tuple[Tensor, ...]
 """What a codec has learned from a layer's first columns; tensors of any shape, or none."""
 
 
+SIDES: tuple[Literal["keys", "values"], ...] = ("keys", "values")
+"""What a storage has a codec for each of."""
+
+
 class Codec(Protocol):
     """How a layer's keys, or its values, are stored.
 
@@ -87,6 +91,5 @@ def reading_flops(storage: Storage, kv_heads: int, *widths: int) -> int:
 
     A codec that multiplies says so of one head, by a method ``flops(head_dim)``.
     """
-    sides: tuple[Literal["keys", "values"], ...] = ("keys", "values")
-    codecs = zip((storage(of) for of in sides), widths, strict=True)
+    codecs = zip((storage(of) for of in SIDES), widths, strict=True)
     return kv_heads * sum(codec.flops(width) for codec, width in codecs if hasattr(codec, "flops"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...common.ties import working
 from ..room import Parts
 from .base import Learned
 
@@ -54,7 +55,7 @@ class TokenGrid:
 
     def encode(self, states: Tensor, learned: Learned) -> Parts:
         """Codes, uint8 [..., head_dim * bits / 8]; steps, bfloat16, and zero points, uint8, each [..., groups]."""
-        exact = states.to(torch.promote_types(states.dtype, torch.float32))
+        exact = working(states)
         grouped = exact.unflatten(-1, (-1, group_of(exact.shape[-1], self.group)))
         top = 2**self.bits - 1
         low, high = grouped.amin(-1).clamp(max=0), grouped.amax(-1).clamp(min=0)
@@ -97,7 +98,7 @@ class ChannelGrid:
         The spread is the standard deviation over the columns given, and no less than a hundredth of its quadratic mean
         over the head's channels; 1 where nothing differs.
         """
-        exact = states.to(torch.promote_types(states.dtype, torch.float32))
+        exact = working(states)
         mean = exact.mean(-2, keepdim=True)
         square = (exact - mean).square().mean(-2, keepdim=True)
         spread = torch.maximum(square, square.mean(-1, keepdim=True) * 1e-4).sqrt()
@@ -107,7 +108,7 @@ class ChannelGrid:
     def encode(self, states: Tensor, learned: Learned) -> Parts:
         """As `TokenGrid.encode`, in the channels' own units."""
         mean, spread = learned
-        exact = states.to(torch.promote_types(states.dtype, torch.float32))
+        exact = working(states)
         return self._tokens.encode((exact - mean) / spread, ())
 
     def decode(self, parts: Parts, learned: Learned, dtype: torch.dtype) -> Tensor:

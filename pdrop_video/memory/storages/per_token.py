@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ...common.ties import working
 from ...registry import Facts
 from ..room import Parts
 from .base import Codec, Learned
@@ -22,7 +23,7 @@ class AbsMax:
 
     def encode(self, states: Tensor, learned: Learned) -> Parts:
         """Codes, int8 [..., head_dim] from -127 to 127, and scales, float32 [..., 1]."""
-        exact = states.to(torch.promote_types(states.dtype, torch.float32))
+        exact = working(states)
         scale = (exact.abs().amax(-1, keepdim=True) / 127).float()
         # of nothing but zeros, and of what is too small for a scale, all codes are 0
         codes = (exact / scale.masked_fill(scale == 0, torch.inf)).round().clamp(-127, 127)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common import checks
+from ...common.ties import working
 from ...registry import Facts
 from ..room import Parts
 from ..subspace import Subspace
@@ -38,7 +39,7 @@ class Directions:
         weight : Tensor [kv_heads, head_dim], optional
             Of each channel.
         """
-        exact = states.to(torch.promote_types(states.dtype, torch.float32))
+        exact = working(states)
         found = Subspace.of(exact[0], self.kept(states.shape[-1]), weight)
         return found.axes[None], found.rest[None, :, None]
 

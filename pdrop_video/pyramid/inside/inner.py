@@ -20,7 +20,7 @@ from ...common.kinds import LayerKind
 from ...common.ties import working
 from ...errors import ConfigError
 from ..decoder import Decoder
-from ..heads import Rope, attention_of, held_keys, normed, project
+from ..heads import Rope, attention_of, every_key, held_keys, normed, project
 from ..rows import Passage, Rows, past_columns
 from ..shadow import shadow
 from . import inside_named
@@ -184,9 +184,7 @@ class Run:
         if not len(code):
             return mask
         attention, entering, columns = attention_of(layer), normed(layer, rows.hidden), past + length
-        key = project(attention, entering, "k", rope) if lent is None else lent[0]
-        if (held := held_keys(layer, cache, i)) is not None:
-            key = torch.cat([held, key], dim=-2)
+        key = every_key(attention, entering, rope, held_keys(layer, cache, i), None if lent is None else lent[0])
         query, key = working(project(attention, entering, "q", rope)[0]), working(key[0])
         sums = key.new_zeros(len(key), len(code) + 1, key.shape[-1]).index_add(1, number + 1, key)[:, 1:]
         size = key.new_zeros(len(code) + 1).index_add(0, number + 1, torch.ones_like(key[0, :, 0]))[1:, None]

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...common.ties import working
 from ...registry import Facts
 from .base import Ranking, RankingSize
 
@@ -16,7 +17,7 @@ from .base import Ranking, RankingSize
 def _norm(ranking: Ranking, which: str) -> Tensor:
     """Mean over heads of the norm of keys or values [batch, rows]; RoPE leaves a key's norm alone."""
     states = ranking.states(which)
-    return states.to(torch.promote_types(states.dtype, torch.float32)).norm(dim=-1).mean(1)
+    return working(states).norm(dim=-1).mean(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...common.checks import real
-from ...common.ties import grain, settled
+from ...common.ties import grain, settled, working
 from ...errors import ConfigError
 from ...registry import Facts
-from ..heads import attention_of, normed, project
+from ..heads import attention_of, every_key, normed, project
 from ..rank import mean_weights
 from .base import Ranking, RankingSize
 
@@ -77,7 +77,7 @@ class Quota:
     def __call__(self, ranking: Ranking) -> Tensor:
         """Weighted sums of the four."""
         visual, dtype = ranking.visual, ranking.hidden.dtype
-        hidden = ranking.hidden.to(torch.promote_types(dtype, torch.float32))
+        hidden = working(ranking.hidden)
         signals = [(self.magnitude, hidden.norm(dim=-1)), (self.residual, (four_bits(hidden) - hidden).norm(dim=-1))]
         if self.inter or self.intra:
             signals += zip((self.inter, self.intra), _attended(ranking), strict=True)
@@ -117,8 +117,8 @@ def _attended(ranking: Ranking) -> tuple[Tensor, Tensor]:
     """What rows of text, and visual rows, attend to each row, summed over them: two [batch, rows]."""
     attention, entering = attention_of(ranking.layer), normed(ranking.layer, ranking.hidden)
     query = project(attention, entering, "q", ranking.rope)
-    key = project(attention, entering, "k", ranking.rope) if ranking.lent is None else ranking.lent[0]
-    key = key if ranking.past_keys is None else torch.cat([ranking.past_keys, key], dim=-2)
+    lent = None if ranking.lent is None else ranking.lent[0]
+    key = every_key(attention, entering, ranking.rope, ranking.past_keys, lent)
     rows = ranking.hidden.shape[1]
     row = torch.arange(rows, device=key.device).expand(len(ranking.visual), -1)
     asks = (ranking.probe[..., None] == row[:, None]).any(1)

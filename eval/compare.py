@@ -195,10 +195,16 @@ def write(
     chart(tables["runs"], matched.task, confidence, out / "compare.png")
 
 
+_NAMES = 24
+"""Of runs, beneath each other beside the chart."""
+
+
 def chart(table: pd.DataFrame, task: str, confidence: float, path: Path) -> None:
     """Accuracy against FLOPs, one mark a run, with intervals clustered by video."""
     matplotlib.use("agg")  # a chart needs no screen
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    columns = -(-len(table) // _NAMES)  # of names, each as wide as the longest
+    wide = max(7.0, 4 + columns * (0.5 + 0.065 * int(table.run.str.len().max())))
+    figure, axes = plt.subplots(figsize=(wide, 4.5), layout="constrained")
     z = stats.norm.ppf((1 + confidence) / 2)
     for row, marker in zip(table.itertuples(), cycle("osD^vP*X<")):  # 9 marks on 10 colours: 90 runs differ
         error = 100 * z * row.standard_error
@@ -216,7 +222,7 @@ def chart(table: pd.DataFrame, task: str, confidence: float, path: Path) -> None
         f"{task}: {table['items'].iloc[0]:,} items, bars are {confidence:.0%} intervals by videos", fontsize=10
     )
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=columns)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

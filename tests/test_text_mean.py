@@ -34,10 +34,8 @@ def test_the_specs_example(monkeypatch: pytest.MonkeyPatch) -> None:
     query = columns.clamp(min=1e-30).log()  # [heads, 2, 6]: by orthogonal keys, the logits are the queries' numbers
     key = torch.eye(6, dtype=torch.float64).expand(2, -1, -1)
 
-    def projected(_: Any, rows: Tensor, which: str, __: Any) -> Tensor:
-        return (query if which == "q" else key)[None]
-
-    monkeypatch.setattr("pdrop_video.pyramid.rank.project", projected)
+    monkeypatch.setattr("pdrop_video.pyramid.rank.project", lambda *_: query[None])
+    monkeypatch.setattr("pdrop_video.pyramid.rank.every_key", lambda *_: key[None])
     monkeypatch.setattr("pdrop_video.pyramid.rank.attention_of", lambda layer: Heads())
     monkeypatch.setattr("pdrop_video.pyramid.rank.normed", lambda layer, hidden: hidden)
     visual = torch.tensor([[True] * 4 + [False] * 2])

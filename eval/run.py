@@ -18,7 +18,7 @@ from pdrop_video.common.checks import real
 from pdrop_video.gate import GATES
 from pdrop_video.reduce import REDUCERS
 
-from .drivers import Place, local, place_of, torchrun_place
+from .drivers import Place, local, place_of, threads, torchrun_place
 from .drivers.jobs import Driver, Job, failed, serial
 from .drivers.ray import RayOptions, ray_replicas
 from .runner.config import RunConfig, configured
@@ -103,6 +103,9 @@ def main(
     cache_gb: Annotated[float | None, typer.Option(help="Its size at most (50).")] = None,
     strict: Annotated[bool | None, typer.Option("--strict", help="Stop at an item's error.")] = None,
     retry: Annotated[bool | None, typer.Option("--retry", help="Do items with an error on record again.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Videos at once on one model, computed together (1); without --workers.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes on this machine, or replicas on Ray.")] = 1,
     shard: Annotated[str | None, typer.Option(help="i/n, i from 0: this process does every n-th video.")] = None,
     on_ray: Annotated[
@@ -125,6 +128,11 @@ def main(
         real("--ray-timeout", ray_timeout, 0, above=True)
         settings = configured(config, given)
         out_folder(settings.out)
+        if settings.batch > 1 and (workers > 1 or on_ray):
+            raise pv.ConfigError(
+                f"--batch {settings.batch} computes several videos in one process, and --workers or --ray asks for "
+                "more processes; use one of them (--shard shares a batched run out)."
+            )
         place = place_here(shard)
         options = RayOptions(ray_address, workers, ray_cpus, ray_gpus, ray_timeout) if on_ray else None
         summary = execute(settings, place, driver_of(settings, workers, options))
@@ -143,6 +151,8 @@ def driver_of(config: RunConfig, workers: int, options: RayOptions | None) -> Dr
 
     if options is not None:
         return lambda jobs, make: ray_replicas(jobs, make, options, give_up)
+    if config.batch > 1:
+        return lambda jobs, make: threads(jobs, make, config.batch)
     if workers > 1:
         return lambda jobs, make: local(jobs, make, workers, give_up)
     return serial

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pdrop_video as pv
-from pdrop_video.stream.turnstile import Turnstile
+from pdrop_video.engine import Turnstile
 
 pytestmark = pytest.mark.usefixtures("watchdog")
 

@@ -1,110 +1,176 @@
-"""Do many streams share a model without loss? Frames a second of 1, 2, 4 and 8 streams, each pushed by its own thread.
+"""Eight streams on one model: what is gained by computing their rows together, and what a question waits for.
+
+Each figure is a ratio within one run, of the random 0.5 B model: with the engine (``load(..., batch=8)``) to streams
+that take turns, which read the weights once for each of them. Takes about 6 minutes on two cores.
 
 python -m eval.bench.streams --json
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from threading import Thread
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from threading import Event, Thread
+from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
+import torch
 import typer
 
 import pdrop_video as pv
 
-from .common import AsJson, Out, in_turns, report
-from .soak import CHUNK, frames_of
+from .common import AsJson, Out, in_turns, random_lm, report
 
-COUNTS = (1, 2, 4, 8)
+STREAMS = 8
+PICTURE = (196, 224)
+"""Of 56 visual tokens for two frames."""
+QUESTION = "what is shown first in the video ?"
+
+
+def at_once(jobs: Sequence[Callable[[], Any]]) -> None:
+    """Run jobs in a thread each; the first error of theirs is raised."""
+    errors: list[BaseException] = []
+
+    def run(job: Callable[[], Any]) -> None:
+        try:
+            job()
+        except BaseException as error:  # raised in the thread that measures
+            errors.append(error)
+
+    threads = [Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 class Crowd:
-    """Some streams on one model, all full, and a thread for each that pushes.
+    """Some full streams on one model.
 
     Parameters
     ----------
-    lm : VideoLM
-    count : int
-        How many streams.
+    batch : int
+        As `load` takes it.
     tokens : int
-        Budget of each, in tokens a layer.
+        Budget of each stream, in tokens a layer.
+    answer : int
+        Tokens of an answer.
     """
 
-    def __init__(self, lm: pv.VideoLM, count: int, tokens: int) -> None:
-        self.streams = [lm.stream(memory=pv.Memory(tokens=tokens)) for _ in range(count)]
-        self.tokens, self.pictures = tokens, [frames_of(CHUNK * i, seed=0) for i in range(8)]
-        self.errors: list[BaseException] = []
-        self.behind = 0
+    def __init__(self, batch: int, tokens: int, answer: int) -> None:
+        lm = random_lm()
+        self.lm = pv.VideoLM(lm.model, lm.adapter, lm.prompt, "random", batch=batch)
+        self.lm.model.generation_config.eos_token_id = None
+        self.streams = [self.lm.stream(memory=pv.Memory(tokens=tokens)) for _ in range(STREAMS)]
+        self.tokens, self.answer = tokens, answer
+        self.frames = np.random.default_rng(0).integers(0, 256, (2, *PICTURE, 3), dtype=np.uint8)
+        self.seconds = count(step=1.0)
         while max(self.streams[-1].cache_tokens) < tokens * 0.9:
-            self.push(count)
+            for stream in self.streams:
+                self.push(stream)
 
-    def push(self, chunks: int) -> None:
-        """Push so many chunks in all, as many to each stream."""
-        each = chunks // len(self.streams)
-        self.done = dict.fromkeys(range(len(self.streams)), 0)
-        threads = [Thread(target=self._work, args=(number, each)) for number in self.done]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.errors:
-            raise self.errors[0]
+    def push(self, stream: pv.VideoStream) -> None:
+        """Two more frames."""
+        at = next(self.seconds)
+        stream.push(self.frames, [at, at + 0.5])
+        assert max(stream.cache_tokens) <= self.tokens, "over budget"
 
-    def _work(self, number: int, chunks: int) -> None:
-        stream = self.streams[number]
-        try:
-            for i in range(chunks):
-                first = stream.status.frames
-                stream.push(self.pictures[i % len(self.pictures)], range(first, first + CHUNK))
-                assert max(stream.cache_tokens) <= self.tokens, "over budget"
-                self.done[number] += 1
-                if self.done[number] == chunks:
-                    self.behind = max(self.behind, chunks - min(list(self.done.values())))
-        except BaseException as error:  # raised in the thread that measures
-            self.errors.append(error)
+    def ask(self, stream: pv.VideoStream) -> None:
+        """A whole answer."""
+        answer = stream.ask(QUESTION, self.answer)
+        assert len(answer.token_ids) == self.answer
 
-    @property
-    def cache_bytes(self) -> int:
-        """Held by all streams."""
-        return sum(stream.cache_bytes for stream in self.streams)
+    def each(self, do: Callable[[pv.VideoStream], None]) -> Callable[[], None]:
+        """For each stream, one after another."""
+
+        def run() -> None:
+            for stream in self.streams:
+                do(stream)
+
+        return run
+
+    def all(self, do: Callable[[pv.VideoStream], None]) -> Callable[[], None]:
+        """For all streams at once."""
+        return lambda: at_once([partial(do, stream) for stream in self.streams])
+
+    def waits(self, stream: pv.VideoStream) -> float:
+        """Seconds to the first token of a question."""
+        return stream.ask(QUESTION, 1).timings.first_token
+
+    def waits_while_others_watch(self, repeats: int) -> list[float]:
+        """The same while the other streams watch without a pause."""
+        over, waited = Event(), []
+
+        def watch(stream: pv.VideoStream) -> None:
+            while not over.is_set():
+                self.push(stream)
+
+        def ask() -> None:
+            try:
+                for turn in range(repeats + 1):
+                    over.wait(0.1 + 0.07 * turn)  # at another moment of the others' forwards each time
+                    waited.append(self.waits(self.streams[0]))
+            finally:
+                over.set()
+
+        watching = [partial(watch, stream) for stream in self.streams[1:]]
+        at_once([ask, *watching])
+        return waited[1:]
 
 
 def main(
-    chunks: Annotated[int, typer.Option(help="Chunks of 8 frames a turn, over all streams.", min=8)] = 160,
-    repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 7,
+    repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 5,
     tokens: Annotated[int, typer.Option(help="Budget of each stream, in tokens a layer.")] = 1024,
+    answer: Annotated[int, typer.Option(help="Tokens of an answer.", min=2)] = 16,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The same number of frames through 1, 2, 4 and 8 streams on one copy of the weights."""
-    chunks -= chunks % max(COUNTS)
-    lm = pv.load()
-    crowds = {count: Crowd(lm, count, tokens) for count in COUNTS}
+    """Answers, chunks and a question, of eight streams with the engine against streams that take turns."""
+    turns, engine = Crowd(1, tokens, answer), Crowd(STREAMS, tokens, answer)
 
-    def run(crowd: Crowd) -> Callable[[], None]:
-        return lambda: crowd.push(chunks)
+    def alone(crowd: Crowd) -> Callable[[], None]:
+        def run() -> None:
+            crowd.push(crowd.streams[0])
+            crowd.ask(crowd.streams[0])
 
-    times = in_turns({str(count): run(crowd) for count, crowd in crowds.items()}, repeats)
-    budget = tokens * lm.num_layers * crowds[1].streams[0].token_bytes
-    table = pd.DataFrame(
+        return run
+
+    times = in_turns(
         {
-            "streams": count,
-            "frames_per_second": chunks * CHUNK / times[str(count)].median(),
-            "to_one_stream": float((times["1"] / times[str(count)]).median()),
-            "most_chunks_behind": crowd.behind,
-            "cache_bytes": crowd.cache_bytes,
-            "budget_bytes": count * budget,
-        }
-        for count, crowd in crowds.items()
+            "answers, turns": turns.each(turns.ask),
+            "answers, engine": engine.all(engine.ask),
+            "chunks, turns": turns.each(turns.push),
+            "chunks, engine": engine.all(engine.push),
+            "one stream, turns": alone(turns),
+            "one stream, engine": alone(engine),
+        },
+        repeats,
     )
-    assert (table.cache_bytes <= table.budget_bytes).all(), "over budget"
-    weights = sum(parameter.nbytes for parameter in lm.model.parameters())
-    figures = {"to_one_stream": float(table.to_one_stream.iloc[-1]), "weights_bytes": weights}
-    draw = lambda shown: shown.plot.bar(x="streams", y="frames_per_second", legend=False, rot=0)  # noqa: E731
+    still = [engine.waits(engine.streams[0]) for _ in range(repeats + 1)][1:]
+    busy = engine.waits_while_others_watch(3 * repeats)
+    median = times.median()
+    table = pd.DataFrame(
+        {"what": median.index, "seconds": median.to_numpy()}
+        | {"streams": [1 if name.startswith("one") else STREAMS for name in median.index]}
+    )
+    waits = {"first token": still, "first token, 7 others watch": busy}
+    more = [{"what": name, "seconds": float(np.median(each)), "streams": 1} for name, each in waits.items()]
+    table = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
+    figures = {
+        "decode8": float((times["answers, turns"] / times["answers, engine"]).median()),
+        "push8": float((times["chunks, turns"] / times["chunks, engine"]).median()),
+        "first_token8": float(np.median(busy) / np.median(still)),
+        "first_token8_most": float(np.max(busy) / np.median(still)),
+        "alone": float((times["one stream, engine"] / times["one stream, turns"]).median()),
+    }
+    draw = lambda shown: shown.plot.barh(x="what", y="seconds", legend=False)  # noqa: E731
     report("streams", table, draw, out, as_json, figures)
 
 
 if __name__ == "__main__":
+    torch.set_grad_enabled(False)
     typer.run(main)

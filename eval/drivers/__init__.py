@@ -6,5 +6,6 @@ None knows what a worker does with a job.
 
 from .local import local
 from .shards import Place, place_of, torchrun_place
+from .threads import threads
 
-__all__ = ["Place", "local", "place_of", "torchrun_place"]
+__all__ = ["Place", "local", "place_of", "threads", "torchrun_place"]

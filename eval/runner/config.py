@@ -22,7 +22,7 @@ from .parts import ALL, FRONT, NOTHING, PARTS, budget_of, built, method_of, of_r
 
 STEPWISE = "videomme-steps"
 """The task whose answers decode tokens before options are compared."""
-PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry", "recipe"}
+PLACE = {"data", "out", "device", "limit", "cache", "cache_gb", "strict", "retry", "recipe", "batch"}
 """Settings that say where and how much is done; what an item's answer is does not depend on them.
 
 A recipe's file is one: what it says is in the settings that it stands for.
@@ -73,6 +73,8 @@ class RunConfig(BaseModel):
         Only the first so many items.
     cache, cache_gb : Path or None, float
         A folder that keeps decoded frames, and its size at most.
+    batch : int
+        Videos at once on one model, whose streams are computed together.
     strict, retry : bool
         Stop at an item's error in place of recording it; do items again that have an error on record.
     """
@@ -107,6 +109,7 @@ class RunConfig(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     cache: Path | None = None
     cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    batch: int = Field(default=1, ge=1)
     strict: bool = False
     retry: bool = False
 

@@ -38,9 +38,13 @@ class StreamWorker:
     """
 
     def __init__(self, config: RunConfig, index: int = 0) -> None:
+        self.lm = load_model(config, index)
+        self._begin(config)
+
+    def _begin(self, config: RunConfig) -> None:
+        """All but the model."""
         self.config, self.digest = config, config.digest
         self.task: Task = task_named(config.task, config.data)
-        self.lm = load_model(config, index)
         self.shape = DecoderShape.of(self.lm.model.config)
         self.frames = Frames(config.cache, config.cache_gb)
         self.clock = Clock()
@@ -50,6 +54,13 @@ class StreamWorker:
         asking = (config.ask_pyramid_object() or pv.Pyramid(stages=1)).resolve(self.shape.layers, self.shape.rank_at)
         if config.decode is not None:
             checked_for_looking(config.decode, asking, self.shape.kinds, config.memory_object().archive)
+
+    def twin(self) -> StreamWorker:
+        """Another worker with the same model, for another thread."""
+        other = object.__new__(type(self))
+        other.lm = self.lm
+        other._begin(self.config)
+        return other
 
     def __call__(self, job: Job) -> Iterator[Record]:
         """One record for each item, as soon as it is finished."""
@@ -110,7 +121,7 @@ def load_model(config: RunConfig, index: int) -> pv.VideoLM:
     if device is None and torch.cuda.is_available():
         device = f"cuda:{index % torch.cuda.device_count()}"
     more: dict[str, Any] = {} if config.revision is None else {"revision": config.revision}
-    return pv.load(config.model, device=device, dtype=config.dtype, attn=config.attn, **more)
+    return pv.load(config.model, device=device, dtype=config.dtype, attn=config.attn, batch=config.batch, **more)
 
 
 def passes(items: Iterable[Item], config: RunConfig) -> list[list[Item]]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NoReturn
 
 from ..errors import StreamError
+from .access import StreamAccess
 from .answer import Answer
-from .turnstile import StreamAccess
 
 
 class AnswerStream:
@@ -39,13 +39,15 @@ class AnswerStream:
     ) -> None:
         self._access, self._pieces, self._keep = access, pieces, keep
         self.answer: Answer | None = None
+        self._begun = False
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         while self.answer is None:
-            with self._access.turn():
+            first, self._begun = not self._begun, True
+            with self._access.turn(first=first):
                 piece = next(self._pieces)
                 if isinstance(piece, Answer):
                     self._pieces.close()

@@ -5,9 +5,11 @@ Knows the prompt, the fork and the decoding. Refuses to know how the stream got 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +27,14 @@ from .passage import AnsweringPassage, Asked, AskingPassage
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
+
+Together: TypeAlias = Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]]
+"""Carries jobs out and gives what each gave."""
+
+
+def one_by_one(jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    """Carry jobs out in turn."""
+    return [job() for job in jobs]
 
 
 class Question:
@@ -147,17 +157,17 @@ class Question:
             timings=Timings(state.push_seconds, first, perf_counter() - self.began - first, self.lm.number_type),
         )
 
-    def likelihood(self, logits: Tensor, between: Callable[[], None] = lambda: None) -> tuple[float, ...]:
+    def likelihood(self, logits: Tensor, together: Together = one_by_one) -> tuple[float, ...]:
         """The mean log-probability of each option's tokens, given the first token's logits.
 
-        `between` is called before each option.
+        `together` carries out a job for each option, whose rows it may have computed together.
         """
-        means = []
-        for option in self.options:
-            between()
+
+        def mean(option: list[int]) -> Tensor:
             rows = self.forced(logits, option[:-1])
-            means.append(rows.float().log_softmax(-1)[range(len(option)), option].mean())
-        return tuple(torch.stack(means).tolist())
+            return rows.float().log_softmax(-1)[range(len(option)), option].mean()
+
+        return tuple(torch.stack(together([partial(mean, option) for option in self.options])).tolist())
 
     def forced(self, logits: Tensor, tokens: list[int]) -> Tensor:
         """The logits [1 + tokens, vocabulary] behind the question and behind each of these tokens; nothing stays.

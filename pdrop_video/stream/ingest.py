@@ -7,6 +7,7 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ class Ingestor:
         Token ids up to the video.
     probe : list of int
         Token ids that follow each chunk and rank it; their keys and values are thrown away.
+    packing : callable, optional
+        Gives a context for a forward, whose rows may be computed together with those of others.
 
     Raises
     ------
@@ -54,11 +57,18 @@ class Ingestor:
     """
 
     def __init__(
-        self, model: Any, front: Front, loop: LayerLoop, memory: Memory, prefix: list[int], probe: list[int]
+        self,
+        model: Any,
+        front: Front,
+        loop: LayerLoop,
+        memory: Memory,
+        prefix: list[int],
+        probe: list[int],
+        packing: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         adapter = front.adapter
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
-        self.front = front
+        self.front, self.packing = front, packing
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
@@ -197,23 +207,24 @@ class Ingestor:
         before = cache.lengths()
         asks = bool(asked) and self.looks
         passage = MemoryPassage(cache, F.pad(piece.visual, (0, asked)), asked if asks else 0)
-        rows = self.loop.run(
-            hidden[None],
-            positions,
-            F.pad(piece.visual, (0, asked))[None],
-            probe=row[:, -1:],
-            question=row >= count + asked - len(self.probe) + self.closing,
-            transient=None if asks else row >= count,
-            fleeting=asked,
-            layout=layout_of(table, piece, state.steps, asked),
-            usual=state.usual,
-            cache=cache,
-            deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
-            passage=passage,
-            sound=sound_of(piece, state.sound_tokens, asked),
-            since=state.rows,
-            group=bound_of(self.adapter, piece, asked),
-        )
+        with self.packing():
+            rows = self.loop.run(
+                hidden[None],
+                positions,
+                F.pad(piece.visual, (0, asked))[None],
+                probe=row[:, -1:],
+                question=row >= count + asked - len(self.probe) + self.closing,
+                transient=None if asks else row >= count,
+                fleeting=asked,
+                layout=layout_of(table, piece, state.steps, asked),
+                usual=state.usual,
+                cache=cache,
+                deepstack=[F.pad(f, (0, 0, 0, asked))[None] for f in piece.deepstack] or None,
+                passage=passage,
+                sound=sound_of(piece, state.sound_tokens, asked),
+                since=state.rows,
+                group=bound_of(self.adapter, piece, asked),
+            )
         cache.queries = passage.queries
         state.usual = rows.usual
         cache.truncate([b + n for b, n in zip(before, per_layer, strict=True)])
@@ -232,12 +243,15 @@ class Ingestor:
         positions, state.place = self.adapter.positions.text(len(embeds), state.place)
         cache, passage = state.cache, passage or MemoryPassage(state.cache)
         since = state.rows + self._unnoted(cache)
-        rows = self.loop.run(embeds[None], positions.to(embeds.device), None, cache=cache, passage=passage, since=since)
+        given: dict[str, Any] = dict(cache=cache, passage=passage, since=since)
+        with self.packing():
+            rows = self.loop.run(embeds[None], positions.to(embeds.device), None, **given)
         return rows.hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the token after each row [rows, vocabulary]."""
-        return logits_of(self.model, self.loop.decoder.norm(hidden))
+        with self.packing():
+            return logits_of(self.model, self.loop.decoder.norm(hidden))
 
     def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
         """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.

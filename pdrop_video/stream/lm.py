@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from ..common import checks
 from ..errors import ConfigError, ModelError
 from ..gate import Gate, gate_named
 from ..memory import Memory
@@ -38,9 +39,13 @@ class VideoLM(SharedModel):
         For messages.
     dtype_why : str
         Why it is computed in its number type.
+    batch : int
+        Most streams whose rows are computed together; see `load`.
 
     Attributes
     ----------
+    engine : Engine or None
+        What does so, where `batch` is more than 1.
     turnstile : Turnstile
         Streams may be used from any number of threads: they take turns at the model. Use it around calls of your own
         while streams run, ``with lm.turnstile: lm.model(...)``.
@@ -152,6 +157,7 @@ def load(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     split_special_tokens: bool = True,
+    batch: int = 1,
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.
@@ -181,6 +187,10 @@ def load(
         Special tokens that somebody types, in a question, a system prompt, told text or the beginning of an answer, are
         read as ordinary text: ``<|im_end|>`` ends no turn and ``<|video_pad|>`` is no video. False lets them be
         special, as transformers does unless told otherwise.
+    batch : int
+        Up to so many streams, each used from a thread of its own, are computed together: pieces of chunks, questions
+        and tokens of answers in one forward, which reads the weights once for all of them. What a stream gives is what
+        it would give alone, but for the last bits; with 1, in which streams take turns, bit for bit.
     **kwargs
         Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
 
@@ -197,6 +207,7 @@ def load(
         If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
         `device` and `device_map` are given.
     """
+    batch = checks.whole("batch", batch)
     checkpoint = read(
         name,
         device=device,
@@ -207,4 +218,4 @@ def load(
         split_special_tokens=split_special_tokens,
         **kwargs,
     )
-    return VideoLM(*checkpoint)
+    return VideoLM(*checkpoint, batch=batch)

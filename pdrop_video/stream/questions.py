@@ -113,7 +113,7 @@ class Asking(Watching):
         max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
         checks.switch("stream", stream)
         checks.switch("keep", keep)
-        with self._access.whole():
+        with self._access.whole(first=True):
             asked = self._asked(question, answer_prefix, pyramid, retrieve, decode=decode)
             if keep:
                 opening = 1 + len(self.lm.prompt.again())  # of the next video
@@ -155,7 +155,7 @@ class Asking(Watching):
             asked = self._asked(question, answer_prefix, pyramid, retrieve, ids)
         with self._access.turn():
             try:
-                return asked.likelihood(asked.prefill(), self._access.give_way)
+                return asked.likelihood(asked.prefill(), self._access.together)
             finally:
                 asked.close()
 

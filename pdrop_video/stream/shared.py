@@ -11,10 +11,10 @@ from weakref import ref
 import torch
 
 from ..common import checks
+from ..engine import Engine, Turnstile
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
 from ..pyramid.decoder import stack_of
-from .turnstile import Turnstile
 
 MOST_TOKENS = 4096
 """Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
@@ -33,10 +33,14 @@ class Opened(Protocol):
 class SharedModel:
     """A video-LLM as its streams share it; parameters and attributes are those of `VideoLM`."""
 
-    def __init__(self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "", dtype_why: str = "") -> None:
+    def __init__(
+        self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "", dtype_why: str = "", batch: int = 1
+    ) -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
         self.dtype_why = dtype_why
-        self.turnstile = Turnstile()
+        batch = checks.whole("batch", batch)
+        self.engine = Engine(model, stack_of(model.get_decoder()), batch) if batch > 1 else None
+        self.turnstile = Turnstile() if self.engine is None else self.engine
         self._opened: list[ref[Any]] = []
 
     @property

@@ -21,6 +21,7 @@ from ..pyramid import LayerLoop
 from ..pyramid.acceptance import accept
 from ..reduce import Reducer
 from ..video import FrameChunk
+from .access import StreamAccess
 from .answer import Pushed, Status
 from .feed import Feed, Policy
 from .front import Front, check_times
@@ -28,7 +29,6 @@ from .ingest import Ingestor
 from .shared import SharedModel
 from .state import StreamState
 from .turns import check_told, follow_up, told_still
-from .turnstile import StreamAccess
 
 
 class Watching:
@@ -63,7 +63,7 @@ class Watching:
                 loop.inner.fit(loop)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             front = Front(lm.adapter, gate, reducer, standing_question)
-            self._ingest = Ingestor(lm.model, front, loop, memory, before, probe)
+            self._ingest = Ingestor(lm.model, front, loop, memory, before, probe, lm.turnstile.packing)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:

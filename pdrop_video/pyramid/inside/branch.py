@@ -6,6 +6,7 @@ what lies between must give each row by itself what the layer adds to it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +93,12 @@ def _is_sum(of: Tensor | None, x: Tensor | None, added: Tensor | None, tolerance
     return bool((x + (0 if added is None else added) - of).norm() <= tolerance * of.norm())
 
 
+class _Chosen(threading.local):
+    """What was chosen in the FFN that runs in this thread."""
+
+    now: tuple[Tensor, Tensor] | None = None
+
+
 class Share:
     """Some of a layer's rows get an FFN of their own, the others the mean of it over those of their cube.
 
@@ -110,26 +117,26 @@ class Share:
         self, layer: nn.Module, parts: tuple[str, ...], choose: Callable[[Tensor], tuple[Tensor, Tensor] | None]
     ) -> None:
         self.choose = choose
-        self._now: tuple[Tensor, Tensor] | None = None
+        self._thread = _Chosen()
         for name in dict.fromkeys(parts):
             part = layer.get_submodule(name)
             part.register_forward_pre_hook(self._begin if name == parts[0] else self._gather, with_kwargs=True)
         layer.get_submodule(parts[-1]).register_forward_hook(self._end)
 
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._now = None  # whatever became of the run before
+        self._thread.now = None  # whatever became of the run before
         hidden = _first((*args, *kwargs.values()))
         assert hidden is not None
         if (chosen := self.choose(hidden[0])) is not None:
             active, cube = chosen
             # how many rows are multiplied follows from the data: the one place where a device is waited for
-            self._now = active.nonzero()[:, 0], cube
+            self._thread.now = active.nonzero()[:, 0], cube
         return self._gather(module, args, kwargs)
 
     def _gather(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._now is None:
+        if self._thread.now is None:
             return None
-        index, cube = self._now
+        index, cube = self._thread.now
 
         def few(value: Any) -> Any:
             whole = isinstance(value, Tensor) and value.ndim >= 2 and tuple(value.shape[:2]) == (1, len(cube))
@@ -138,9 +145,9 @@ class Share:
         return tuple(map(few, args)), {name: few(value) for name, value in kwargs.items()}
 
     def _end(self, module: Any, args: Any, output: Any) -> Any:
-        if self._now is None:
+        if self._thread.now is None:
             return None
-        (index, cube), self._now = self._now, None
+        (index, cube), self._thread.now = self._thread.now, None
         if isinstance(output, tuple):
             return spread_out(output[0], index, cube), *output[1:]
         return spread_out(output, index, cube)

@@ -6,6 +6,7 @@ layers, rows and the places of columns. Refuses to know by what a method chooses
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,14 @@ _PARTS: WeakKeyDictionary[nn.Module, tuple[tuple[str, ...], ...]] = WeakKeyDicti
 """By decoder, the parts that are each layer's FFN."""
 
 
+class _Now(threading.local):
+    """What runs through the layers in one thread: several may, whose rows an engine computes together."""
+
+    spent: Spent | None = None
+    cubes: Cubes | None = None  # of the rows that come next in the layer that runs
+    layer = taken = 0
+
+
 class Inner:
     """A method inside the layers of one decoder.
 
@@ -51,9 +60,7 @@ class Inner:
 
     def __init__(self, inside: Inside, decoder: Decoder) -> None:
         self.inside, self.decoder = inside, decoder
-        self.spent: Spent | None = None
-        self.cubes: Cubes | None = None  # of the rows that come next in the layer that runs
-        self.layer = self._taken = 0
+        self._now = _Now()
         self._fitted = not inside.ffn
         kind = decoder.text.config._attn_implementation
         if inside.attention and kind not in ("eager", "sdpa"):
@@ -91,24 +98,34 @@ class Inner:
     @contextmanager
     def counting(self) -> Iterator[Spent]:
         """What layers compute in the block, which may be less than all."""
-        before, self.spent = self.spent, Spent()
+        before, self._now.spent = self.spent, Spent()
         try:
-            yield self.spent
+            yield self._now.spent
         finally:
-            self.spent = before
+            self._now.spent = before
+
+    @property
+    def spent(self) -> Spent | None:
+        """What this thread counts into."""
+        return self._now.spent
 
     def _choose(self, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
         """Which of the next rows of the layer get an FFN of their own, and the cubes of all."""
-        count, cubes = len(hidden), self.cubes
-        first, self._taken = self._taken, self._taken + count
+        now, count = self._now, len(hidden)
+        cubes, first = now.cubes, now.taken
+        now.taken += count
         if cubes is None:
             return None
         code, turn = cubes.code[first : first + count], cubes.turn[first : first + count]
         cube = Cubes(code, turn).numbered()
         active = self.inside(hidden, cube, turn) | (code < 0)
-        if self.spent is not None:
-            self.spent.rows(self.layer, count, active)
+        if now.spent is not None:
+            now.spent.rows(now.layer, count, active)
         return active, cube
+
+    def next(self, cubes: Cubes | None, layer: int) -> None:
+        """Which layer runs next in this thread, and on which rows; None where none is visual."""
+        self._now.cubes, self._now.layer, self._now.taken = cubes, layer, 0
 
     def begin(self, loop: Any, pictured: bool, passage: Passage | None) -> Run:
         """Before rows run through the layers of a loop; `pictured` says whether some may be visual."""
@@ -142,7 +159,7 @@ class Run:
     ) -> Any:
         """Before layer `i` runs on rows, before it holds them: the mask that it shall have in place of `mask`."""
         inner, own = self.inner, self._own(rows)
-        inner.cubes, inner.layer, inner._taken = own if self.pictured else None, i, 0
+        inner.next(own if self.pictured else None, i)
         if not inner.inside.attention or not kind.ranks:
             return mask
         return self._narrowed(i, layer, rows, own, rope, mask, cache, lent)

@@ -1,4 +1,4 @@
-"""Whose turn it is: a lock for each model, passed in the order of asking, and one for each stream, seen only whole.
+"""Whose turn it is at a model: a lock that is passed in the order of asking.
 
 A turn is one piece of a chunk or one token of an answer. Whatever touches the model, its tokenizer or a cache does so
 within a turn, and nobody waits for anything but the next turn while holding one: so there is no deadlock, and no stream
@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock, get_ident
-from typing import Any, Protocol
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from ..errors import StreamError
 
+T = TypeVar("T")
 _ALL: WeakSet[Turnstile] = WeakSet()
 
 
@@ -45,7 +46,7 @@ class Turnstile:
         self._chores: deque[Callable[[], None]] = deque()
 
     def __enter__(self) -> Turnstile:
-        gate = _closed()
+        gate = closed()
         try:
             if not self._queue(gate):
                 gate.acquire()
@@ -67,7 +68,7 @@ class Turnstile:
         if not self._line:
             return
         self.__exit__()
-        gate, interrupt = _closed(), None
+        gate, interrupt = closed(), None
         while True:
             try:
                 if not self._queue(gate):
@@ -78,6 +79,29 @@ class Turnstile:
         self._owner = get_ident()
         if interrupt is not None:
             raise interrupt
+
+    def first(self, who: object) -> AbstractContextManager[Any]:
+        """A turn for what somebody waits for at a screen, the first token of an answer.
+
+        Here one like any other; an `Engine` lets it pass others, but each of `who` only once before one of them is
+        through.
+        """
+        return self
+
+    def packing(self) -> AbstractContextManager[Any]:
+        """Around a forward within a turn whose rows may be computed together with others'; here there are none."""
+        return nullcontext()
+
+    def together(self, jobs: Sequence[Callable[[], T]], between: Callable[[], None] = lambda: None) -> list[T]:
+        """What some jobs give, each a forward or more, within the turn of whoever calls; `between` comes before each.
+
+        Here one after another; an `Engine` computes their rows together, and `between` comes once.
+        """
+        results = []
+        for job in jobs:
+            between()
+            results.append(job())
+        return results
 
     def later(self, chore: Callable[[], None]) -> None:
         """Have `chore` done within a turn: now if it is nobody's, else at the end of the running one.
@@ -98,17 +122,21 @@ class Turnstile:
                 "this process was forked while another thread worked with the model, and nobody ends that work here; "
                 'start it anew (the start method "spawn"), and load the model and resume streams in it.'
             )
-        if self._owner == get_ident():
+        if self._mine():
             raise StreamError(
                 "a stream or its model was used from within its own work (a signal handler, a scorer or an evictor); "
                 "do it from another thread, or once that work is done."
             )
         with self._mutex:
             if self._busy is None:
-                self._busy = gate
+                self._take(gate)
             elif self._busy is not gate and gate not in self._line:
                 self._line.append(gate)
             return self._busy is gate
+
+    def _mine(self) -> bool:
+        """Whether this thread has a turn, so that it would wait for itself."""
+        return self._owner == get_ident()
 
     def forked(self) -> None:
         """Called in a process that was forked off, where no other thread lives on."""
@@ -127,9 +155,21 @@ class Turnstile:
     def _hand_on(self) -> None:
         self._owner = None
         with self._mutex:
-            self._busy = self._line.popleft() if self._line else None
+            self._leave_off()
+            self._busy = self._next()
             if self._busy is not None:
                 self._busy.release()
+
+    def _next(self) -> Lock | None:
+        """The gate to open next, if somebody waits; called with the mutex."""
+        return self._line.popleft() if self._line else None
+
+    def _take(self, gate: Lock) -> None:
+        """Begin a turn while it is nobody's; called with the mutex."""
+        self._busy = gate
+
+    def _leave_off(self) -> None:
+        """The turn that was running is over; called with the mutex."""
 
     def _do_chores(self) -> None:
         while self._chores:
@@ -144,7 +184,7 @@ class Turnstile:
         while self._chores and self._mutex.acquire(blocking=False):
             free = self._busy is None
             if free:
-                self._busy = _closed()
+                self._take(closed())
             self._mutex.release()
             if not free:
                 return
@@ -155,84 +195,8 @@ class Turnstile:
                 self._hand_on()
 
 
-def _closed() -> Lock:
+def closed() -> Lock:
     """A gate that stands shut."""
     gate = Lock()
     gate.acquire()
     return gate
-
-
-class Dependent(Protocol):
-    """What ends with its stream: an answer that is open, a feed."""
-
-    def end(self) -> None:
-        """Stop and let go of memory, without waiting; called within a turn."""
-
-
-class StreamAccess:
-    """Who may use one stream, and when.
-
-    Parameters
-    ----------
-    turnstile : Turnstile
-        The model's.
-
-    Attributes
-    ----------
-    turnstile : Turnstile
-    saving : Turnstile
-        Held from before a stream's state is read until it is in its file, so that a later save is the one that stays.
-    closed : bool
-    dependents : WeakSet of Dependent
-    """
-
-    def __init__(self, turnstile: Turnstile) -> None:
-        self.turnstile, self.saving = turnstile, Turnstile()
-        self.closed = False
-        self.dependents: WeakSet[Any] = WeakSet()  # added to while the stream is whole, so never while it is read
-        self._serial = Turnstile()
-
-    def check(self) -> None:
-        """Refuse to go on with a closed stream.
-
-        Raises
-        ------
-        StreamError
-        """
-        if self.closed:
-            raise StreamError("the stream was closed; open another with VideoLM.stream, or resume one from a file.")
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Alone on the stream, which is as a push or a kept turn left it, and within a turn of the model."""
-        with self.serial(), self.turn():
-            yield
-
-    @contextmanager
-    def serial(self) -> Iterator[None]:
-        """Alone on the stream, without a turn of the model."""
-        self.check()
-        with self._serial:
-            self.check()
-            yield
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Within a turn of the model, for work that does not touch what the stream remembers."""
-        self.check()
-        with self.turnstile:
-            self.check()
-            yield
-
-    def give_way(self) -> None:
-        """Between two pieces of work: let others have their turn, and stop if the stream was closed meanwhile."""
-        self.turnstile.give_way()
-        self.check()
-
-    def close(self, free: Callable[[], None]) -> None:
-        """Stop all work on the stream at its next turn, then free what it holds; a second call does nothing."""
-        self.closed = True
-        with self._serial, self.turnstile:
-            for each in list(self.dependents):
-                each.end()
-            free()

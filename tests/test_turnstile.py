@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from lanes import engine_of
 
 import pdrop_video as pv
 from pdrop_video.engine import Turnstile
@@ -39,9 +40,10 @@ def queue_up(turnstile: Turnstile, names: str, work: Callable[[str], None]) -> l
     return threads
 
 
-@pytest.fixture
-def turnstile() -> Turnstile:
-    return Turnstile()
+@pytest.fixture(params=["alone", "engine"])
+def turnstile(request: pytest.FixtureRequest) -> Turnstile:
+    """An engine is one, for those who compute nothing."""
+    return Turnstile() if request.param == "alone" else engine_of(layers=1, lanes=3)[0]
 
 
 @pytest.fixture

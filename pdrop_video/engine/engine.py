@@ -185,20 +185,26 @@ class Engine(Turnstile):
 
     def _switch(self, me: _Member) -> None:
         """Let another one run, and wait until it is this one's turn to go on, whatever interrupts."""
-        with self._mutex:
-            gate = self._next()
-            assert gate is not None
-            self._busy = gate
-            if gate is not me.gate:
-                self._owner, self._packs = None, False
-                gate.release()
-        interrupt = None
-        while gate is not me.gate:
+        interrupt, handed = None, False
+        while True:
             try:
-                me.gate.acquire()
+                if not handed:
+                    with self._mutex:
+                        gate = self._busy = self._next()
+                        handed = True
+                        assert gate is not None
+                        if gate is not me.gate:
+                            self._owner, self._packs = None, False
+                            gate.release()
+                if gate is not me.gate:
+                    me.gate.acquire()
                 break
             except BaseException as error:  # Ctrl-C: what the caller will undo now, it must undo within its turn
                 interrupt = error
+                if handed and self._busy is me.gate:  # it may have come as the gate was opened, or right behind it
+                    with self._mutex:
+                        me.gate.acquire(blocking=False)
+                    break
         self._owner = get_ident()
         if interrupt is not None:
             raise interrupt

@@ -1,4 +1,4 @@
-"""The command line: `ask`, `calibrate`, `families`, `info`, `methods`, `search` and `watch`. All else is the library's."""
+"""The command line: `ask`, `calibrate`, `families`, `info`, `methods`, `search`, `watch`. The rest is the library's."""
 
 from __future__ import annotations
 

@@ -20,6 +20,8 @@ from families import build, video
 from test_session import same
 
 import pdrop_video as pv
+from pdrop_video.stream import saved
+from pdrop_video.stream.events import Phase, Terms
 
 QUESTION, OTHER = "what is shown first ?", "how many ?"
 CLIP = Path(__file__).parent.parent / "demos" / "clips" / "clip.mp4"
@@ -89,6 +91,17 @@ def test_exact_sequences(finding: Any) -> None:
         assert spans(events) == want
         assert [event.peak for event in events[:2]] == pytest.approx([0.7, 0.9])
         assert (watch.looks, watch.failed, watch.missed) == (11, 0, 0) and watch.likelihood == pytest.approx(0.41)
+
+
+def test_both_thresholds_belong_to_what_they_decide() -> None:
+    """Exactly `sure` begins, exactly `clear` ends, and the cooldown is over when it has passed: without rounding."""
+    terms, phase, told = Terms(QUESTION, sure=0.75, clear=0.25, cooldown=2), Phase(), []
+    under, over = math.nextafter(0.75, 0), math.nextafter(0.25, 1)
+    for seconds, likelihood in enumerate((under, 0.75, over, 0.25, 1.0, 0.75, over, 0.0, 0.9)):
+        phase, event = phase.after(terms, seconds, likelihood)
+        told += [] if event is None else [event]
+    assert spans(told) == [(1, None), (1, 3), (5, None), (5, 7)] and phase.cut() == (phase, None)
+    assert [event.peak for event in told] == [0.75, 0.75, 0.75, 0.75]
 
 
 def test_random_sequences_equal_the_formula(finding: Any) -> None:
@@ -395,8 +408,6 @@ def test_what_can_not_be_meant_is_refused_at_the_door() -> None:
 
 @pytest.mark.parametrize("change", [{"mark": -2}, {"event": 3}, {"looks": "x"}, {"ended": "nan"}, {"likelihood": []}])
 def test_a_file_with_a_phase_that_none_can_be_in_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    from pdrop_video.stream import saved
-
     lm = build("llava_onevision")
     stream = lm.stream()
     stream.watch_for(QUESTION)

@@ -166,7 +166,7 @@ def test_a_question_that_drops_ranks_at_every_stage() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl"])
 def test_what_a_run_records(family: str) -> None:
-    """Pushes that the budget cuts up, notes, told text, an odd frame that waits, steps that gate and reducer thin out."""
+    """Pushes that the budget cuts up, notes, told text, an odd frame that waits, steps that methods thin out."""
     lm = build(family, "eager", dtype=torch.float32)
     lm.stream().close()
     memory, question = pv.Memory(tokens=budget(lm, 4)), "how many red"

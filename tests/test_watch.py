@@ -322,6 +322,7 @@ def test_a_resumed_stream_goes_on_looking(finding: Any, tmp_path: Path) -> None:
     assert resumed.watches[0].terms == stream.watches[0].terms and resumed.watches[0].call is None
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_from_its_file(tmp_path: Path) -> None:
     """With the built-in model and a real video: the event that lasted at the save ends where it would have ended."""
     path, question, options = tmp_path / "a.pdrop", "What is shown now?", ("fish", "nothing", "circle", "cross")

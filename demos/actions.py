@@ -263,7 +263,7 @@ class Actions:
 
     def forget_standing(self, name: str) -> list[Any]:
         """Ask no standing question any more: panel."""
-        self._quietly(name, lambda session: session.standing.clear())
+        self._quietly(name, Session.forget_standing)
         return self.tick(name) if name else self.panel(None)
 
     def clear_chat(self, name: str) -> None:

@@ -109,14 +109,14 @@ def build(
                             tell_me = gr.Textbox(
                                 label="Tell me when",
                                 placeholder="Is a dog in the picture?",
-                                info="Asked again after every few frames.",
+                                info="Asked again about every second of the video.",
                                 max_length=500,
                                 elem_id="tell-me",
                             )
                             wanted = gr.Textbox(
                                 label="is answered with",
                                 placeholder="yes",
-                                info="The answer to wait for; empty for yes.",
+                                info="The answer to wait for; empty for yes. Behind commas: what else it may be.",
                                 max_length=200,
                                 elem_id="wanted",
                             )

@@ -112,9 +112,12 @@ class Session:
         if settings.memory > self._host.largest:
             raise SessionError(f"The memory has at most {self._host.largest:,} tokens a layer on this server.")
         stream = settings.open(self._host.model(settings.model))  # what is wrong with them changes nothing here
-        questions = [(stream.lm.bounded("the question", item.question), item.wanted) for item in self.standing]
+        standing = [item.again() for item in self.standing]
+        for item in standing:
+            stream.lm.bounded("the question", item.question)
+            item.begin(stream)
         self.clear()
-        self.standing.extend(Standing(*item) for item in questions)
+        self.standing.extend(standing)
         self.settings, self.title, self._after = settings, title, after
         self._stream = stream
         if source is None:
@@ -123,7 +126,6 @@ class Session:
             stream,
             source,
             seat=lambda tell, stopped: self._host.wait_for_seat(self.name, tell, stopped),
-            standing=self.standing,
             limit=None if live else self._host.longest,
             chunk=settings.chunk,
         )
@@ -135,14 +137,21 @@ class Session:
         self.title, self._unwatched = title, Progress("failed", message=why)
 
     def look_out(self, standing: Standing) -> None:
-        """Ask a question after every chunk from now on, or once at once if nothing more is to come."""
+        """Look out for something from now on, or once at once if nothing more is to come."""
         if len(self.standing) >= _MOST_STANDING:
             raise SessionError(f"There are {_MOST_STANDING} standing questions already; remove them first.")
         if self._stream is not None:  # else nothing is watched yet, and `begin` will look at it
             self._stream.lm.bounded("the question", standing.question)
-        if self.progress.frames and not self.progress.running:
-            standing.ask(self.stream)
+            standing.begin(self._stream)
+            if self.progress.frames and not self.progress.running:
+                self._stream.look()
         self.standing.append(standing)
+
+    def forget_standing(self) -> None:
+        """Look out for nothing any more."""
+        for standing in self.standing:
+            standing.cancel()
+        self.standing.clear()
 
     def push(self, chunk: pv.FrameChunk) -> pv.Pushed:
         """Push frames by hand."""

@@ -1,16 +1,17 @@
-"""Standing questions: "tell me when ...", asked after every chunk, with the moments at which it was true."""
+"""Standing questions, "tell me when ...": watches of the library, with what the page shows of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import deque
 
 import pdrop_video as pv
 
-_LONGEST = 16
-"""Tokens of an answer; what is looked for stands at its beginning."""
+_EVERY = 1.0
+"""Seconds of video between looks."""
+_SHOWN = 5
+"""Events that the page lists."""
 
 
-@dataclass(slots=True)
 class Standing:
     """One such question.
 
@@ -19,54 +20,55 @@ class Standing:
     question : str
         For example "Is a dog in the picture?".
     wanted : str
-        The answer to wait for; empty for yes.
+        The answer to wait for, empty for yes; behind commas, what else may be answered.
 
     Attributes
     ----------
-    answer : str
-        The newest answer.
-    asked : int
-        How often it was asked.
-    spans : list of tuple of float
-        From when to when the answer was the wanted one: times of the last frame watched when it was first given, and
-        when it was last given.
+    options : tuple of str
+        What may be answered; the first is waited for.
+    events : deque of Event
+        The newest, oldest first.
     """
 
-    question: str
-    wanted: str = ""
-    answer: str = ""
-    asked: int = 0
-    spans: list[tuple[float, float]] = field(default_factory=list)
-    _true: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.question.strip():
+    def __init__(self, question: str, wanted: str = "") -> None:
+        if not question.strip():
             raise pv.ConfigError("The question is empty; write what to look out for.")
-        self.question, self.wanted = self.question.strip(), self.wanted.strip() or "yes"
+        self.question, self.wanted = question.strip(), wanted.strip() or "yes"
+        given = tuple(each for part in self.wanted.split(",") if (each := part.strip()))
+        alone = given[0].lower() if len(given) == 1 else ""
+        self.options = {"yes": ("yes", "no"), "no": ("no", "yes")}.get(alone, given)
+        self.events: deque[pv.Event] = deque(maxlen=_SHOWN)
+        self._watch: pv.Watch | None = None
+
+    def again(self) -> Standing:
+        """The same question, of another video."""
+        return Standing(self.question, self.wanted)
+
+    def begin(self, stream: pv.VideoStream) -> None:
+        """Look out from now on."""
+        self._watch = stream.watch_for(self.question, _EVERY, options=self.options, call=self._note)
+
+    def cancel(self) -> None:
+        """Look out no more."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     @property
     def true(self) -> bool:
-        """Whether the newest answer is the wanted one."""
-        return self._true
+        """Whether it is so at the newest look."""
+        return self._watch is not None and self._watch.event is not None
 
-    def ask(self, stream: pv.VideoStream) -> None:
-        """Ask once, and note the moment if the wanted answer came or went."""
-        prompt = self.question if self.wanted.lower() != "yes" else f"{self.question} Answer yes or no."
-        answer = stream.ask(prompt, _LONGEST)
-        now = answer.seconds[1]
-        true = _begins(answer.text, self.wanted)
-        if true and self._true:
-            self.spans[-1] = self.spans[-1][0], now
-        elif true:
-            self.spans.append((now, now))
-        self.answer, self.asked, self._true = answer.text, self.asked + 1, true
+    @property
+    def now(self) -> str:
+        """What the newest look found, in words."""
+        watch = self._watch
+        if watch is None or (watch.likelihood is None and watch.error is None):
+            return "not asked yet"
+        if watch.error is not None:
+            return f"could not be asked: {watch.error}"
+        return f"now {watch.likelihood:.0%} likely"
 
-
-def _begins(text: str, wanted: str) -> bool:
-    """Whether an answer begins with the wanted words, whatever their case and the punctuation around them."""
-    said, looked_for = _words(text), _words(wanted)
-    return said[: len(looked_for)] == looked_for
-
-
-def _words(text: str) -> list[str]:
-    return [word for part in text.lower().split() if (word := part.strip(".,;:!?\"'()*"))]
+    def _note(self, event: pv.Event) -> None:
+        if event.end is not None and self.events:
+            self.events.pop()  # as it began
+        self.events.append(event)

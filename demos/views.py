@@ -93,15 +93,14 @@ def standing(questions: Sequence[Standing]) -> str:
         return '<p class="pv-note">No question yet.</p>'
     rows = []
     for item in questions:
-        if item.spans:
-            spans = ", ".join(f"at {a:.1f} s" if a == b else f"from {a:.1f} s to {b:.1f} s" for a, b in item.spans[-5:])
-            state = f"<b>{escape(spans)}</b>"
-        else:
-            state = "not yet"
-        now = f"; newest answer: {escape(item.answer)}" if item.asked else "; not asked yet"
+        spans = ", ".join(
+            f"since {event.begin:.1f} s" if event.end is None else f"from {event.begin:.1f} s to {event.end:.1f} s"
+            for event in list(item.events)
+        )
+        state = f"<b>{escape(spans)}</b>" if spans else "not yet"
         rows.append(
             f'<li data-true="{str(item.true).lower()}">{escape(item.question)} '
-            f'<span class="pv-wanted">{escape(item.wanted)}</span><br>{state}{now}</li>'
+            f'<span class="pv-wanted">{escape(item.wanted)}</span><br>{state}; {escape(item.now)}</li>'
         )
     return f'<ul class="pv-standing">{"".join(rows)}</ul>'
 

@@ -17,8 +17,6 @@ import pdrop_video as pv
 from pdrop_video.plots import Album
 from pdrop_video.video import VideoInfo
 
-from .standing import Standing
-
 log = logging.getLogger(__name__)
 
 _MOST_PIXELS = 2**27
@@ -119,8 +117,6 @@ class Watcher:
     seat : callable
         Waits for this session's turn to watch; gets a function that is told the place in the line, and one that says
         whether to give up.
-    standing : list of Standing
-        Asked after each chunk; whoever adds to it from outside does so in one step.
     limit : float or None
         Most seconds of video to watch; None for a live source.
     chunk : int
@@ -133,7 +129,6 @@ class Watcher:
         source: Callable[[], Opened],
         *,
         seat: Callable[[Callable[[int], None], threading.Event], None],
-        standing: list[Standing],
         limit: float | None,
         chunk: int,
     ) -> None:
@@ -142,7 +137,7 @@ class Watcher:
         self.album = Album()
         self.watched = threading.Event()
         """Set once there is something to ask about, or there will be nothing."""
-        self._stream, self._source, self._seat, self._standing = stream, source, seat, standing
+        self._stream, self._source, self._seat = stream, source, seat
         self._limit, self._chunk = limit, chunk
         self._stopped = threading.Event()
         self._reader: Any = None
@@ -204,8 +199,6 @@ class Watcher:
             self.album.add(self._stream, chunk)
             self._note(chunk, reader, time.monotonic() - began)
             self.watched.set()
-            for standing in list(self._standing):
-                standing.ask(self._stream)
             if self._limit is not None and chunk.seconds[-1] >= self._limit:
                 self._set(message=f"Watched the first {self._limit / 60:.1f} minutes, this page's limit.")
                 return

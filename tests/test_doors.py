@@ -27,7 +27,7 @@ NAMES = (
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
     *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.answer_logits"),
-    *("VideoStream.save", "Feed.put"),
+    *("VideoStream.save", "VideoStream.watch_for", "VideoStream.summarise", "Feed.put"),
     *("search", "Watching", "Settings", "Recipe", "Recipe.from_dict", "Recipe.load", "Recipe.save"),
     "Recipe.altered",
 )
@@ -275,6 +275,24 @@ def doors(folder: Path) -> dict[str, Door]:
             {},
             dict(queue=COUNT, policy=NOTHING),
         ),
+        "VideoStream.watch_for": (
+            lambda **given: stream().watch_for(**given),
+            dict(question="what ?"),
+            dict(
+                question=TEXT,
+                every=NUMBER,
+                sure=_names(),
+                clear=_names(),
+                cooldown=NUMBER,
+                options=NOTHING,
+                call=OPTIONAL | _names("function", "class"),
+            ),
+        ),
+        "VideoStream.summarise": (
+            lambda **given: stream().summarise(**given),
+            dict(max_new_tokens=1),
+            dict(every=NUMBER, question=TEXT, lines=COUNT, max_new_tokens=NOTHING),
+        ),
         "VideoStream.held": (WATCHED.held, {}, dict(stage=_names("-1", "numpy -1"))),
         "VideoStream.ask": (
             lambda **given: WATCHED.ask(**{"max_new_tokens": 1, **given}),
@@ -370,9 +388,15 @@ UNLISTED = {
         "Status",
         "Timings",
         "Trace",
+        "Event",
+        "Note",
+        "Watch",
+        "Summary",
     ),
     # called by the library itself
     *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
+    *("Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),
+    *("Summary.due", "Summary.could_not"),
 }
 
 

@@ -166,7 +166,7 @@ def test_a_question_that_drops_ranks_at_every_stage() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl"])
 def test_what_a_run_records(family: str) -> None:
-    """Pushes that the budget cuts up, told text, an odd frame that waits, steps that gate and reducer thin out."""
+    """Pushes that the budget cuts up, notes, told text, an odd frame that waits, steps that methods thin out."""
     lm = build(family, "eager", dtype=torch.float32)
     lm.stream().close()
     memory, question = pv.Memory(tokens=budget(lm, 4)), "how many red"
@@ -178,6 +178,7 @@ def test_what_a_run_records(family: str) -> None:
         for first, last in ((0, 3), (3, 23), (23, 24)):
             metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
             if first == 3:
+                stream._note(pv.Note(0, 11, "red ."), 4)
                 metered.tell("red blue .")
                 metered.tell("seven")
                 assert len(stream._state.pieces) > 1 and stream.status.skipped

@@ -294,4 +294,37 @@ def test_who_looks_out_before_anything_is_watched_is_told_later(
     assert len(session.standing) == 1 and not session.progress.frames
     session = actions.begin(name, str(CLIP), Settings())
     session.watcher.join(60)
-    assert session.standing[0].answer == QUESTIONS[0][1]
+    (standing,) = session.standing
+    assert not standing.true and not standing.events and standing.now == "now 0% likely"
+
+
+def test_tell_me_when_is_the_library_s(tmp_path: Path) -> None:
+    """What is shown are the events of watches; another video begins anew, and what is removed is asked no more."""
+    actions = Actions(sessions(), Guard((CLIPS,)), Uploads(tmp_path))
+    name, *_ = actions.look_out("", "Does a fish appear?", "")
+    actions.look_out(name, "Is a key shown?", "No")
+    session = actions.begin(name, str(CLIP), Settings())
+    session.watcher.join(60)
+    with pv.open_video(CLIP, session.stream.lm.adapter.fps, Settings().chunk) as reader:
+        plain = Settings().open(session.stream.lm)
+        watches = [
+            plain.watch_for("Does a fish appear?", 1.0),
+            plain.watch_for("Is a key shown?", 1.0, options=("no", "yes")),
+        ]
+        events: list[list[pv.Event]] = [[], []]
+        for chunk in reader:
+            plain.push(chunk)
+            for each, watch in zip(events, watches, strict=True):
+                each += watch.poll()
+    assert [list(standing.events) for standing in session.standing] == events and all(events)
+    assert [standing.true for standing in session.standing] == [True, True]
+    shown = actions.tick(name)[2]
+    assert f"since {events[0][0].begin:.1f} s" in shown and 'data-true="true"' in shown and "% likely" in shown
+    actions.look_out(name, "Is a circle shown?", "")  # all was watched: asked at once
+    assert session.standing[2].true
+    first = session.standing[0]
+    session = actions.begin(name, str(CLIP), Settings())
+    session.watcher.join(60)
+    assert session.standing[0] is not first and list(session.standing[0].events) == events[0]
+    actions.forget_standing(name)
+    assert session.stream.watches == () and not session.standing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,16 @@ def until_interrupted(*, live: bool) -> Iterator[None]:
         if not live:
             raise
         ERRORS.print("stopped watching; Ctrl-C again stops the command", highlight=False)
+
+
+@contextmanager
+def terminated_likewise() -> Iterator[None]:
+    """What stops a service, SIGTERM, is taken for Ctrl-C: there is something to write yet."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -150,7 +150,8 @@ def pushed_flops(
         See `layer_flops`.
     """
     cost, after, front, flops = shape_of(stream, decoder, causal), stream._state, stream._ingest.front, 0
-    for text in () if after.told else before.told:  # it enters in front of the first frame behind it
+    waits = after.noted[: len(before.noted)] == before.noted and after.told == before.told
+    for text in () if waits else (*before.noted, *before.told):  # it enters in front of the first frame behind it
         rows = len(stream.lm.adapter.closing()) + len(stream.lm.prompt.between(text))
         held = cost.room(held, [rows] * len(held))
         flops += cost.text_flops(held, rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -277,8 +277,11 @@ class Ingestor:
         cache.fit(ahead)
         return True
 
-    def remember(self, state: StreamState, embeds: Tensor, *, glue: bool = False) -> None:
-        """Run text within the budget and note it in the tables: as a turn of its own, or as glue of the next step.
+    def remember(self, state: StreamState, embeds: Tensor, role: Literal["turn", "note", "glue"] = "turn") -> None:
+        """Run text within the budget and put it into the tables.
+
+        A turn is a step of its own, behind which a new video begins; a note is one, too, and the video goes on; glue
+        belongs to the next step.
 
         Raises
         ------
@@ -292,9 +295,10 @@ class Ingestor:
         self.text(state, embeds)
         self._note(state, tokens, self.adapter.positions.text(tokens, before)[0])
         state.cache.slide()
-        if not glue:  # a step of its own, which shows nothing; a video that follows is counted anew
+        if role != "glue":  # a step of its own, which shows nothing
             state.steps, state.chunks = state.steps + 1, state.chunks + 1
-            state.first_step = state.steps
+            # a video that follows a turn is counted anew; one that a note stands in goes on without that step
+            state.first_step = state.steps if role == "turn" else state.first_step + 1
 
     def _unnoted(self, cache: StreamCache) -> int:
         """Tokens of text that were run and stand in no table yet."""

@@ -145,7 +145,10 @@ class VideoLM(SharedModel):
         """
         how = session.read(self, path)
         with session.intact(path):
-            return VideoStream(self, **how)
+            lookout = how.pop("lookout")
+            stream = VideoStream(self, **how)
+            stream._look_out(lookout)
+            return stream
 
 
 def load(

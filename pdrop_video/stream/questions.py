@@ -147,17 +147,7 @@ class Asking(Watching):
         tuple of float
             One for each option, in nats a token.
         """
-        options = checks.texts("options", options)
-        ids = [self.lm.prompt.words(option) for option in options]
-        if not all(ids):
-            raise ConfigError(f"the option {options[ids.index([])]!r} has no token in this model; leave it out.")
-        with self._access.whole():
-            asked = self._asked(question, answer_prefix, pyramid, retrieve, ids)
-        with self._access.turn():
-            try:
-                return asked.likelihood(asked.prefill(), self._access.together)
-            finally:
-                asked.close()
+        return self._weighed(question, self._options(options), answer_prefix, pyramid, retrieve)[1]
 
     def next_logits(
         self, question: str, *, pyramid: Pyramid | None = None, retrieve: int | None = None, answer_prefix: str = ""
@@ -202,6 +192,32 @@ class Asking(Watching):
         with self._access.turn():
             try:
                 return asked.forced(asked.prefill(), ids)
+            finally:
+                asked.close()
+
+    def _options(self, options: Sequence[str]) -> list[list[int]]:
+        """Token ids of the answers' texts."""
+        options = checks.texts("options", options)
+        ids = [self.lm.prompt.words(option) for option in options]
+        if not all(ids):
+            raise ConfigError(f"the option {options[ids.index([])]!r} has no token in this model; leave it out.")
+        return ids
+
+    def _weighed(
+        self,
+        question: str,
+        options: list[list[int]],
+        answer_prefix: str = "",
+        pyramid: Pyramid | None = None,
+        retrieve: int | None = None,
+    ) -> tuple[float, tuple[float, ...]]:
+        """The time of the last frame that was watched when it was asked, and the likelihood of each option."""
+        with self._access.whole():
+            asked = self._asked(question, answer_prefix, pyramid, retrieve, options)
+        with self._access.turn():
+            try:
+                assert asked.origin.span is not None
+                return asked.origin.span[1], asked.likelihood(asked.prefill(), self._access.together)
             finally:
                 asked.close()
 

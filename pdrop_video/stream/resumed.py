@@ -19,11 +19,12 @@ from ..memory.pack import unpack
 from ..memory.table import time_dtype
 from ..models import Place
 from ..video import FrameChunk
+from .events import note_of
 from .ingest import Ingestor
 from .state import Heard, Seen, StreamState
 
 _COUNTS = ("rows", "chunks", "steps", "first_step", "frames", "visual_tokens", "sound_tokens", "skipped")
-_TUPLES = ("span", "told", "answered")
+_TUPLES = ("span", "told", "noted", "answered")
 PLAIN = (*_COUNTS, *_TUPLES)
 """Fields of a state that stand in the header as they are."""
 _COLUMNS = ("keys", "values", "learned_keys", "learned_values")
@@ -102,6 +103,7 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
             for name, dtype in (("worth", torch.bool), ("saliency", torch.float32))
         )
         state.waiting = Seen(waiting.frames, waiting.seconds, until, worth, saliency)
+    state.notes = tuple(note_of(each) for each in header.get("notes", ()))
     if (heard := header.get("heard")) is not None:
         state.heard = _heard(heard, tensors["heard"])
     return state
@@ -152,16 +154,16 @@ def _set_clocks(header: dict[str, Any], tensors: dict[str, Tensor], device: torc
 
 def _plain_values(given: dict[str, Any], vocabulary: int) -> dict[str, Any]:
     """Those fields of a state that are no tensors, each of its own kind."""
-    given = {
-        "skipped": 0,
-        "sound_tokens": 0,
-    } | given  # a version without gates left nothing out, one without ears heard none
+    # a version without gates left nothing out, one without ears heard none, one without notes took none
+    earlier: dict[str, Any] = {"skipped": 0, "sound_tokens": 0, "noted": ()}
+    given = earlier | given
     plain: dict[str, Any] = {name: whole(name, given[name], 0, _MOST) for name in _COUNTS}
-    span, told, answered = (given[name] for name in _TUPLES)
+    span, told, noted, answered = (given[name] for name in _TUPLES)
     if span is not None:
         first, last = span
         plain["span"] = real("span", first), real("span", last)
-    plain["told"] = tuple(map(str, told))  # whether it can be taken in, the stream asks as it opens
+    # whether they can be taken in, the stream asks as it opens
+    plain["told"], plain["noted"] = tuple(map(str, told)), tuple(map(str, noted))
     plain["answered"] = (
         None if answered is None else tuple(whole("answered", each, 0, vocabulary - 1) for each in answered)
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..common.checks import path as checked_path
-from ..common.checks import shown
+from ..common.checks import shown, text, whole
 from ..errors import ModelError, PDropError, StreamError
 from ..gate import GATES, gate_named
 from ..memory import EVICTORS, STORAGES, Memory
@@ -28,14 +28,16 @@ from ..pyramid import ALLOCATORS, INSIDES, SCORERS, LayerLoop, Pyramid
 from ..reduce import REDUCERS, reducer_named
 from ..registry import name_of
 from . import saved
+from .events import interval, plain
+from .proactive import Proactive
 from .resumed import PLAIN, part_name, state_of
 from .shared import SharedModel
-from .watching import Watching
+from .watch import Lookout, Summary, Watch
 
 _FORMAT = 2
 
 
-def save(stream: Watching, path: str | os.PathLike[str]) -> None:
+def save(stream: Proactive, path: str | os.PathLike[str]) -> None:
     """Write a stream; see `VideoStream.save`. While it is being written, the stream may go on."""
     path = checked_path("path", path)
     with stream._access.saving:
@@ -50,7 +52,7 @@ def save(stream: Watching, path: str | os.PathLike[str]) -> None:
             ) from error
 
 
-def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _packed(stream: Proactive) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of all tensors, on the host, and the header."""
     state, schedule, front = stream._state, stream.loop.schedule, stream._ingest.front
     tensors: dict[str, Tensor] = {}
@@ -113,6 +115,8 @@ def _packed(stream: Watching) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "place": asdict(state.place),
         "shifts": [asdict(shift) for shift in state.cache.shifts],
         "state": {name: getattr(state, name) for name in PLAIN},
+        "notes": [plain(note) for note in state.notes],
+        "lookout": stream._lookout.saved(),
     }
     copies = {key: tensor.to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
     if state.cache.archive is not None:  # on the host already
@@ -142,7 +146,18 @@ def read(lm: SharedModel, path: str | os.PathLike[str]) -> dict[str, Any]:
             "gate": None if header.get("gate") is None else gate_named(header["gate"]),
             "reducer": None if header.get("reducer") is None else reducer_named(header["reducer"]),
             "restore": partial(state_of, header, tensors),
+            "lookout": _lookout_of(header.get("lookout", {"watches": (), "summary": None})),
         }
+
+
+def _lookout_of(given: dict[str, Any]) -> Lookout:
+    """What a stream does by itself, as the header has it."""
+    summary = None
+    if given["summary"] is not None:
+        every, question, lines, longest, mark = map(given["summary"].get, Summary.KEPT)
+        counts = whole("lines", lines), whole("max_new_tokens", longest), whole("mark", mark, 0)
+        summary = Summary(interval(every), text("question", question), *counts)
+    return Lookout(map(Watch.restored, given["watches"]), summary)
 
 
 def _storage_of(memory: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ..memory import StreamCache
 from ..memory.table import time_dtype
 from ..models import Place
 from .answer import Status
+from .events import Note
 from .sifted import Sifting
 
 
@@ -120,7 +121,9 @@ class StreamState:
     heard : Heard or None
         The running video's sound; None without.
     told : tuple of str
-        Text that goes in front of the next frame.
+        Text that goes in front of the next frame, and is forgotten with it.
+    noted : tuple of str
+        Notes that go in front of that, each as a step of its own.
     answered : tuple of int or None
         After a turn that was kept, and until something follows it: those last tokens of the answer that the cache
         does not hold yet.
@@ -144,6 +147,8 @@ class StreamState:
         Visual tokens, with those of sound, and glue of each piece in which that push was run.
     reduced : tuple of int
         Visual tokens that the reducer was given in it, time by time.
+    notes : tuple of Note
+        The newest notes taken so far, also of what is in `noted` still.
     sifting : Sifting
         What gate and reducer made of its frames, for pictures; not saved.
     looked : int or None
@@ -156,6 +161,7 @@ class StreamState:
     waiting: Seen | None = None
     heard: Heard | None = None
     told: tuple[str, ...] = ()
+    noted: tuple[str, ...] = ()
     answered: tuple[int, ...] | None = None
     chunks: int = 0
     steps: int = 0
@@ -171,6 +177,7 @@ class StreamState:
     kept: list[int] = field(default_factory=list)
     pieces: tuple[tuple[int, int], ...] = ()
     reduced: tuple[int, ...] = ()
+    notes: tuple[Note, ...] = ()
     sifting: Sifting = field(default_factory=Sifting)
     looked: int | None = 0
 

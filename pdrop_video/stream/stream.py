@@ -13,14 +13,14 @@ from .. import plots
 from ..errors import StreamError
 from ..memory import lasting
 from . import session
-from .questions import Asking
+from .proactive import Proactive
 from .sifted import Sifted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class VideoStream(Asking):
+class VideoStream(Proactive):
     """A video being watched. Opened by `VideoLM.stream`.
 
     Parameters
@@ -72,7 +72,10 @@ class VideoStream(Asking):
         return plots.memory(self)
 
     def fork(self) -> VideoStream:
-        """A second stream with the same past, free to go its own way; memory is shared until it must not be."""
+        """A second stream with the same past, free to go its own way; memory is shared until it must not be.
+
+        It has the notes taken so far, and no watches and no taking of notes of its own.
+        """
         with self._access.whole(), lasting():
             twin = object.__new__(type(self))
             twin.__dict__.update(self.__dict__)

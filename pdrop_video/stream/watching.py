@@ -69,7 +69,8 @@ class Watching:
         if restore is not None:
             with lasting():
                 state = restore(self._ingest)  # outside of a turn, since an archive takes a while
-            state.told = told_still(lm, self._ingest, state.told)
+            state.noted = told_still(lm, self._ingest, state.noted)
+            state.told = told_still(lm, self._ingest, state.told, state.noted)
             with lm.turnstile:
                 self._open(state)
 
@@ -192,7 +193,7 @@ class Watching:
                     "the first frame, or ask with keep=True."
                 )
             told = (*self._state.told, text)
-            check_told(self.lm, self._ingest, told)
+            check_told(self.lm, self._ingest, (*self._state.noted, *told))
             self._state = replace(self._state, told=told)
 
     def feed(self, queue: int = 8, policy: Policy = "block") -> Feed:

@@ -31,11 +31,9 @@ ROOM = 2**30
 
 @torch.no_grad()
 def asked(stream: pv.VideoStream, retrieve: int | None, question: str = QUESTION) -> tuple[Tensor, StreamCache]:
-    """The first token's logits, and the fork's cache as the question left it."""
+    """The first token's logits, and the fork's cache as the question left it: open, since a closed one has no room."""
     question_asked = stream._asked(question, "", None, retrieve)
-    logits = question_asked.prefill()
-    question_asked.close()
-    return logits, question_asked.state.cache
+    return question_asked.prefill(), question_asked.state.cache
 
 
 def tokens_for(lm: pv.VideoLM) -> int:

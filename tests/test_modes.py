@@ -29,7 +29,7 @@ def kept(stream: pv.VideoStream) -> Iterator[Tensor]:
     cache = state.cache
     for layer, table in zip(cache.layers, cache.tables, strict=True):
         room = layer.columns.room
-        yield from (*room.parts, *(room.spare or ()), layer.keys, layer.values, *table.columns())
+        yield from (*room.parts, layer.keys, layer.values, *table.columns())
     yield from (cache.queries or {}).values()
     waiting = None if state.waiting is None else state.waiting.frames
     yield from (each for each in (*state.usual.values(), waiting) if each is not None)

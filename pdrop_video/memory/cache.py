@@ -83,7 +83,9 @@ class StreamCache(Cache):
 
     def fork(self) -> StreamCache:
         """A cache that holds the same and can go its own way; nothing is copied until it must be."""
-        twin = StreamCache((), replace(self.limits, tokens=None), self.evictor, self.archive, self.storage, self.latent)
+        twin = StreamCache(
+            (), replace(self.limits, tokens=None, moved=None), self.evictor, self.archive, self.storage, self.latent
+        )
         twin.kinds, twin.limits = self.kinds, self.limits
         twin.layers = [layer.fork() for layer in self.layers]
         twin.tables, twin.shifts, twin.queries = list(self.tables), list(self.shifts), self.queries
@@ -93,7 +95,14 @@ class StreamCache(Cache):
         """End a fork of `origin`: the next append to `origin` need not copy."""
         for layer, parent in zip(self.layers, origin.layers, strict=True):
             layer.release(parent)
+        origin.trim()
         self._release_tables(origin.tables)
+
+    def trim(self) -> None:
+        """Give back storage that was there for a question which is over, or for keys before they were held twice."""
+        with suppress(MemoryError, RuntimeError):  # where there is no memory to move it to, it stays until next time
+            for layer in self.layers:
+                layer.trim()
 
     def _release_tables(self, before: list[TokenTable]) -> None:
         for table, origin in zip(self.tables, before, strict=True):
@@ -122,6 +131,7 @@ class StreamCache(Cache):
             raise
         for layer in self.layers:
             layer.commit()
+        self.trim()
 
     # -- what is held -----------------------------------------------------------------------------------------------
 

@@ -12,16 +12,25 @@ from torch import Tensor
 
 from .room import Arrangement, Parts, Room
 
-_QUESTION = 1024
-"""Columns of storage beyond a layer's budget, in which questions and answers find room without a copy of the memory."""
+_AT_ONCE = 64
+"""Columns that going back moves at a time: it must not need memory to speak of."""
+
+
+def roomy(columns: int) -> int:
+    """The storage of so many columns where memory is bounded: a sixteenth more, and 16.
+
+    In there short questions and their answers stand, and what grows need not move at every step.
+    """
+    return columns + columns // 16 + 16
 
 
 class Columns:
     """One holder's columns of a `Room`.
 
     A fork shares the storage and has a length of its own. Whoever's length reaches the end of what is used may append
-    in place; anybody else copies first, and so does whoever evicts from a storage that others read. So nobody ever
-    overwrites what another still reads.
+    in place, and where the storage ends, it becomes a larger one for all who read it: a question takes no storage of
+    its own beside that of the memory. Anybody else copies first, and so does whoever evicts from a storage that others
+    read. So nobody ever overwrites what another still reads.
 
     Columns stand in no particular order: attention does not ask for one, since positions are in the keys, and evicting
     then costs as many columns as go and not as many as stay. What each column is, a `TokenTable` says.
@@ -29,12 +38,10 @@ class Columns:
     Parameters
     ----------
     limit : int, optional
-        Most columns that will ever be held, questions apart; storage does not grow far beyond.
-    moves : bool
-        Whether positions may move one day: there is room for the keys as they came from the start, so that a stream
-        of many hours takes no more memory then.
-    reserve : int
-        Columns of storage beyond `limit`, for questions and answers.
+        Most columns that will be held, questions and what is in flight through a window apart: storage is `roomy` for
+        what is held, and once a question is over it is no larger than that of so many.
+    twice : int, optional
+        The same once keys were moved and are held twice; by default the same number.
 
     Examples
     --------
@@ -46,12 +53,13 @@ class Columns:
     ``[0, 3)``: columns 0, 4, 3.
     """
 
-    def __init__(self, limit: int | None = None, moves: bool = False, reserve: int = _QUESTION) -> None:
-        self.limit, self.moves, self.reserve = limit, moves, reserve
+    def __init__(self, limit: int | None = None, twice: int | None = None) -> None:
+        self.limit, self.twice = limit, limit if twice is None else twice
         self.length = 0
         self.room: Room | None = None
-        self._begun: Room | None = None
         self.undo: list[Callable[[], None]] | None = None
+        self._begun: Room | None = None
+        self._before = self._aside = self._most = 0  # since `begin`: held then, set aside, held at most
 
     def held(self, parts: Parts) -> Parts:
         """Of tensors of the storage, what is held [batch, kv_heads, held, width]."""
@@ -63,9 +71,13 @@ class Columns:
         """Hold some more [batch, kv_heads, new, width]."""
         start, end = self.length, self.length + keys[0].shape[-2]
         if self.room is None:
-            self._enter(Room.like(keys, values, self._capacity(end), moves=self.moves))
-        elif self.room.used != start or end > self.room.capacity:
+            self._enter(Room.like(keys, values, self._capacity(end)))
+        elif self.room.used != start:
             self._copy(torch.arange(start, device=keys[0].device), self._capacity(end))
+        elif end > self.room.capacity:
+            self.room.grow(self._capacity(end))
+        if self.undo is not None:
+            self._most = max(self._most, end)
         room = self.room
         assert room is not None
         for part, new in zip(room.parts, (*keys, *values, *keys), strict=False):
@@ -85,27 +97,37 @@ class Columns:
         room, before = self.room, self.length
         assert room is not None
         if len(room.holders) > 1 or room.used != before:
-            self._copy(move.order, room.capacity)
+            self._copy(move.order, self._capacity(before))
             return
-        after = len(move.order)
-        if self.undo is not None:
-            # what is written over now, and what may be by the columns to come: going back needs no memory for it
-            written = torch.cat([move.gone, move.source])
-            saved = [(part, part[:, :, written]) for part in room.parts]
+        if self._noting and self._aside + len(move.gone) > self._before:
+            # to set aside one lot after another would take more than the old storage, whole, beside a new one
+            self._copy(move.order, self._capacity(before))
+            self._go_back(1)
+            room.used = self._before
+            return
+        if self._noting:
+            saved = [part[:, :, move.gone] for part in room.parts]
 
-            def undo() -> None:
-                for part, columns in saved:
-                    part.index_copy_(2, written, columns)
-                room.used = self.length = before
+            def put_back() -> None:
+                for part, columns in zip(room.parts, saved, strict=True):
+                    part.index_copy_(2, move.gone, columns)
 
-            self.undo.append(undo)
+            self._note(put_back, len(move.gone))
         for part in room.parts:
             part[:, :, move.target] = part[:, :, move.source]
-        room.used = self.length = after
+        room.used = self.length = len(move.order)
+        if self._noting:  # only now: until others come, what moved still stands where it stood
+
+            def move_back() -> None:
+                for source, target in zip(move.source.split(_AT_ONCE), move.target.split(_AT_ONCE), strict=True):
+                    for part in room.parts:
+                        part.index_copy_(2, source, part[:, :, target])
+
+            self._note(move_back)
 
     def select(self, columns: Tensor) -> Columns:
         """A copy of some columns [chosen], with room to grow in a storage of their own."""
-        room, chosen = self.room, Columns()
+        room, chosen = self.room, Columns(len(columns))
         assert room is not None
         keys, values = (tuple(part.index_select(-2, columns) for part in of) for of in (room.keys, room.values))
         chosen.append(keys, values)
@@ -115,41 +137,40 @@ class Columns:
 
     def overwrite(self, slots: Tensor, keys: Parts, values: Parts) -> None:
         """Put other keys and values [batch, kv_heads, slots, width] into held columns."""
-        room = self.room
-        assert room is not None
-        if len(room.holders) > 1:
-            self._copy(torch.arange(self.length, device=slots.device), room.capacity)
-        elif self.undo is not None:
-            saved = [(part, part[:, :, slots]) for part in room.parts]
+        assert self.room is not None
+        if len(self.room.holders) > 1:
+            self._copy(torch.arange(self.length, device=slots.device), self._capacity(self.length))
+        room: Room = self.room
+        if self._noting:
+            saved = [part[:, :, slots] for part in room.parts]
 
             def undo() -> None:
-                for part, overwritten in saved:
+                for part, overwritten in zip(room.parts, saved, strict=True):
                     part.index_copy_(2, slots, overwritten)
 
-            self.undo.append(undo)
-        assert self.room is not None
-        for part, new in zip(self.room.parts, (*keys, *values, *keys), strict=False):
+            self._note(undo, len(slots))
+        for part, new in zip(room.parts, (*keys, *values, *keys), strict=False):
             part[:, :, slots] = new
 
     def replace_keys(self, keys: Parts) -> None:
         """Hold other keys [batch, kv_heads, held, width], and apart from them those that came."""
-        room, length = self.room, self.length
-        assert room is not None
-        if len(room.holders) > 1 or room.used != length:
-            self._copy(torch.arange(length, device=keys[0].device), room.capacity)
-            room = self.room
-            assert room is not None
-        before = room.keys, room.entered, room.spare
-        if self.undo is not None:
-            overwritten = None if room.entered is None else [part.clone() for part in self.held(room.keys)]
+        length = self.length
+        assert self.room is not None
+        if len(self.room.holders) > 1 or self.room.used != length:
+            self._copy(torch.arange(length, device=keys[0].device), self._capacity(length))
+        room: Room = self.room
+        if self._noting and room.entered is None:
+            self._note(room.join)
+        elif self._noting:
+            overwritten = [part.clone() for part in self.held(room.keys)]
 
             def undo() -> None:
-                room.keys, room.entered, room.spare = before
-                for part, old in zip(room.keys, overwritten or (), strict=False):
+                for part, old in zip(room.keys, overwritten, strict=True):
                     part[:, :, :length] = old
 
-            self.undo.append(undo)
-        room.split()
+            self._note(undo)
+        most = room.capacity if self.limit is None else min(room.capacity, roomy(self._bound(True)))
+        room.split(max(most, length))
         for part, new in zip(room.keys, keys, strict=True):
             part[:, :, :length] = new
 
@@ -157,7 +178,8 @@ class Columns:
 
     def fork(self) -> Columns:
         """The same columns for another holder, in the same storage."""
-        twin = Columns(self.limit, self.moves, self.reserve)
+        twin = Columns(self.limit, self.twice)
+        twin._most = self._most
         if self.room is not None:
             twin._enter(self.room)
             twin.length = self.length
@@ -178,7 +200,7 @@ class Columns:
         that nobody takes it for his own. What is overwritten in place does.
         """
         room, length = self.room, self.length
-        self._begun = room
+        self._begun, self._before, self._aside, self._most = room, length, 0, 0
 
         def undo() -> None:
             if room is None:  # there was nothing yet
@@ -201,27 +223,55 @@ class Columns:
 
     def rollback(self) -> None:
         """Go back to how it was at `begin`, bit for bit; may be called again if it was interrupted."""
-        for undo in reversed(self.undo or []):
-            undo()
+        self._go_back(0)
         self.undo = self._begun = None
+
+    @property
+    def _noting(self) -> bool:
+        """Whether what happens to the storage at hand can be taken back; another one stays whole meanwhile."""
+        return self.undo is not None and self.room is self._begun
+
+    def _note(self, undo: Callable[[], None], columns: int = 0) -> None:
+        assert self.undo is not None
+        self.undo.append(undo)
+        self._aside += columns
+
+    def _go_back(self, upto: int) -> None:
+        """Take back all but the first `upto` notes; each may be interrupted and is then taken back once more."""
+        while self.undo is not None and len(self.undo) > upto:
+            self.undo[-1]()
+            self.undo.pop()
 
     # -- storage ----------------------------------------------------------------------------------------------------
 
+    def trim(self) -> None:
+        """Give back the storage that a question took beyond the limit, or that keys needed before they were held twice.
+
+        Not while there may be a way back, which needs it.
+        """
+        room = self.room
+        if room is None or self.limit is None or self.undo is not None:
+            return
+        room.shrink(roomy(max(self._bound(room.entered is not None), self._most, room.used)))
+
+    def _bound(self, twice: bool) -> int:
+        """Most columns held while nobody asks."""
+        limit = self.twice if twice else self.limit
+        assert limit is not None
+        return limit
+
     def _capacity(self, columns: int) -> int:
-        """Storage for so many columns, with room to grow: up to the limit, and then once for all."""
-        roomy = columns + max(columns // 2, 64)
-        if self.limit is None or roomy < self.limit or columns > self.limit + self.reserve:
-            return roomy
-        return self.limit + self.reserve
+        """Storage for so many columns, with room to grow."""
+        return columns + max(columns // 2, 64) if self.limit is None else roomy(columns)
 
     def _copy(self, order: Tensor, capacity: int) -> None:
         """Go to a storage of one's own with the columns `order` [kept]."""
         old = self.room
         assert old is not None
-        new = Room.like(old.keys, old.values, capacity, moves=self.moves)
+        new = Room.like(old.keys, old.values, capacity)
         new.used = self.length = len(order)
         if old.entered is not None:
-            new.split()
+            new.split(capacity)
         for part, copy in zip(old.parts, new.parts, strict=True):
             torch.index_select(part, -2, order, out=copy[:, :, : len(order)])
         self._enter(new)

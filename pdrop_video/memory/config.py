@@ -36,7 +36,7 @@ class Memory:
     positions : {"window", "original", "compact"}, optional
         "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
         left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which
-        counts as bytes; the room for it is set aside from the start. "compact": gaps are closed whenever something is
+        counts as bytes, so that `bytes` then hold fewer tokens. "compact": gaps are closed whenever something is
         forgotten, to nothing (StreamingVLM). "original": positions never change, whatever the range. By default what
         the evictor's authors do, which is "window" where they say nothing. The first two leave a quarter of the range
         free, 1024 positions at most, for a question and its answer, which never leave the range either. Without a

@@ -31,8 +31,8 @@ class KeyValueLayer(DynamicLayer):
     ----------
     limit : int, optional
         Most columns that will ever be held, questions apart.
-    moves : bool
-        Whether positions may move one day.
+    twice : int, optional
+        The same once positions have moved and keys are held twice.
     storage : Storage
         How keys and values are stored.
 
@@ -46,10 +46,10 @@ class KeyValueLayer(DynamicLayer):
         Which columns attention sees beside the newest ones; None for all. See `show`.
     """
 
-    def __init__(self, limit: int | None = None, moves: bool = False, storage: Storage = STORAGES["full"]) -> None:
+    def __init__(self, limit: int | None = None, twice: int | None = None, storage: Storage = STORAGES["full"]) -> None:
         # without transformers' own, which would set keys and values: here they are read from the storage
         self.is_initialized = False
-        self.columns, self.storage = Columns(limit, moves), storage
+        self.columns, self.storage = Columns(limit, twice), storage
         self._keys, self._values = storage("keys"), storage("values")
         self.learned: tuple[Learned, Learned] = (), ()
         self.shown: Tensor | None = None
@@ -227,6 +227,10 @@ class KeyValueLayer(DynamicLayer):
         if self._gathered is not None and origin._gathered is not None:
             self._gathered.release(origin._gathered)
 
+    def trim(self) -> None:
+        """Give back the storage that is there for a question which is over; nothing may be hidden."""
+        self.columns.trim()
+
     def begin(self) -> None:
         """From here on remember how to go back; nothing may be hidden."""
         assert self.shown is None
@@ -282,6 +286,7 @@ class KeyValueLayer(DynamicLayer):
         self.columns.append(stored.get("entered", keys), stored["values"])
         if "entered" in stored:
             self.columns.replace_keys(keys)
+            self.columns.trim()
 
     def _encoded(self, keys: Tensor, values: Tensor) -> tuple[Parts, Parts]:
         return self._keys.encode(keys, self.learned[0]), self._values.encode(values, self.learned[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
@@ -19,27 +20,26 @@ class Room:
     """Storage of `capacity` columns; the first `used` are taken.
 
     `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
-    same, and `spare` is then the room that rotated keys will need. `holders` are those that read this storage.
+    same. `holders` are those that read this storage. They read it through the room, never past it: so it can become
+    another size for all of them at once.
     """
 
     keys: Parts
     values: Parts
     entered: Parts | None = None
-    spare: Parts | None = None
     used: int = 0
     holders: WeakSet[object] = field(default_factory=WeakSet)
 
     @classmethod
     @lasting()  # a layer of the model, which appends, may run in a mode of its own
-    def like(cls, keys: Parts, values: Parts, capacity: int, *, moves: bool) -> Room:
-        """Storage for columns like these, without any; with a spare if they may move."""
-        keys, values = (_empty(parts, capacity) for parts in (keys, values))
-        return cls(keys, values, spare=_empty(keys, capacity) if moves else None)
+    def like(cls, keys: Parts, values: Parts, capacity: int) -> Room:
+        """Storage for columns like these, without any."""
+        return cls(_empty(keys, capacity), _empty(values, capacity))
 
     @property
     def capacity(self) -> int:
         """Columns that find room."""
-        return self.keys[0].shape[-2]
+        return min(part.shape[-2] for part in self.parts)
 
     @property
     def parts(self) -> Parts:
@@ -47,11 +47,35 @@ class Room:
         return (*self.keys, *self.values, *(self.entered or ()))
 
     @lasting()
-    def split(self) -> None:
-        """Hold keys as they came apart from `keys`, which are to be written anew."""
+    def split(self, capacity: int) -> None:
+        """Hold keys as they came apart from `keys`, which are to be written anew and find so much room."""
         if self.entered is None:
-            spare = _empty(self.keys, self.capacity) if self.spare is None else self.spare
-            self.entered, self.keys, self.spare = self.keys, spare, None
+            self.entered, self.keys = self.keys, _empty(self.keys, capacity)
+
+    def join(self) -> None:
+        """Take `split` back; once or twice is the same."""
+        if self.entered is not None:
+            self.keys, self.entered = self.entered, None
+
+    def grow(self, capacity: int) -> None:
+        """Have room for so many columns, for all holders."""
+        self._resize(lambda has: has < capacity, capacity)
+
+    def shrink(self, capacity: int) -> None:
+        """Have room for no more than so many columns."""
+        self._resize(lambda has: has > capacity, capacity)
+
+    @lasting()
+    def _resize(self, due: Callable[[int], bool], capacity: int) -> None:
+        """What is used moves, one tensor after another: never are two of them there twice."""
+        assert capacity >= self.used
+        for name in ("keys", "values", "entered"):
+            for i, part in enumerate(getattr(self, name) or ()):
+                if due(part.shape[-2]):
+                    (new,) = _empty((part,), capacity)
+                    new[:, :, : self.used] = part[:, :, : self.used]
+                    parts = getattr(self, name)
+                    setattr(self, name, (*parts[:i], new, *parts[i + 1 :]))
 
 
 def _empty(parts: Parts, capacity: int) -> Parts:

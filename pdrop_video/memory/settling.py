@@ -27,19 +27,18 @@ def layers_of(
 
     A window's hold what is recent alone; where a storage leaves that as it comes, so do they.
     """
-    tokens = limits.tokens or (None,) * len(kinds)
-    moves = limits.window is not None and limits.tokens is not None  # without a limit nothing is set aside for it
+    tokens, moved = (of or (None,) * len(kinds) for of in (limits.tokens, limits.moved))
     tiered, layers = recent_in(storage) is not None, list[Any]()
-    for i, (kind, limit) in enumerate(zip(kinds, tokens, strict=True)):
+    for i, (kind, limit, twice) in enumerate(zip(kinds, tokens, moved, strict=True)):
         if not kind.holds:
             layers.append(StateLayer())
         elif kind.window is not None:
-            layers.append(SlidingLayer(None, moves, STORAGES["full"] if tiered else storage))
+            layers.append(SlidingLayer(kind.window, storage=STORAGES["full"] if tiered else storage))
         elif tiered:
             assert turn is not None
-            layers.append((TieredLatentLayer if latent else TieredLayer)(limit, moves, storage, partial(turn, i)))
+            layers.append((TieredLatentLayer if latent else TieredLayer)(limit, twice, storage, partial(turn, i)))
         else:
-            layers.append((LatentLayer if latent else KeyValueLayer)(limit, moves, storage))
+            layers.append((LatentLayer if latent else KeyValueLayer)(limit, twice, storage))
     return layers
 
 

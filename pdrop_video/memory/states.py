@@ -99,6 +99,9 @@ class StateLayer(_LinearAttentionLayer):
     def release(self, origin: StateLayer) -> None:
         """Nothing is shared."""
 
+    def trim(self) -> None:
+        """Nothing is reserved."""
+
     def begin(self) -> None:
         """From here on remember how to go back."""
         self._begun = self.fork()

@@ -30,8 +30,8 @@ class TieredLayer(KeyValueLayer):
     ----------
     limit : int, optional
         Most columns that will ever be held, in either tier.
-    moves : bool
-        Whether positions may move one day.
+    twice : int, optional
+        The same once positions have moved and the keys of those that have not settled are held twice.
     storage : Storage
         How settled columns are stored.
     turn : callable
@@ -53,13 +53,13 @@ class TieredLayer(KeyValueLayer):
     def __init__(
         self,
         limit: int | None = None,
-        moves: bool = False,
+        twice: int | None = None,
         storage: Storage = STORAGES["full"],
         turn: Turned | None = None,
     ) -> None:
-        super().__init__(limit, moves)
+        super().__init__(limit, twice)
         self.tier, self.turn = storage, turn
-        self.far = Columns(limit, reserve=0)
+        self.far = Columns(limit)
         self.form: Form | None = None
         self.place: Tensor | None = None
         self.asked: Tensor | None = None
@@ -238,6 +238,11 @@ class TieredLayer(KeyValueLayer):
         super().release(origin)
         assert isinstance(origin, TieredLayer)
         self.far.release(origin.far)
+
+    def trim(self) -> None:
+        """Give back the storage that is there for a question which is over; nothing may be hidden."""
+        super().trim()
+        self.far.trim()
 
     def begin(self) -> None:
         """From here on remember how to go back; nothing may be hidden."""

@@ -269,7 +269,12 @@ class Watching:
 
     @property
     def cache_bound(self) -> int | None:
-        """Most bytes that `cache_bytes` can reach while frames are pushed; None for no limit."""
+        """Most bytes that `cache_bytes` can reach while frames are pushed; None for no limit.
+
+        The storage of so much is a sixteenth larger, and 16 columns in each layer. Beside it stand: the columns of a
+        question while it is open; in layers with a window, those that are in flight; and during a push what it
+        forgets, at most another memory, so that it can be taken back.
+        """
         if self.memory.bytes is not None:
             return self.memory.bytes
         limits, moved = self._ingest.limits.moved, [layer.moved for layer in self._state.cache.layers]

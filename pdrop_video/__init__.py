@@ -15,6 +15,8 @@ from .pyramid import Pyramid, Trace, pyramid_drop
 from .stream import (
     Answer,
     AnswerStream,
+    AsyncAnswer,
+    AsyncVideoStream,
     Evidence,
     Fed,
     Feed,
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Answer",
     "AnswerStream",
+    "AsyncAnswer",
+    "AsyncVideoStream",
     "ConfigError",
     "Evidence",
     "Fed",

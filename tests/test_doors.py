@@ -371,6 +371,11 @@ UNLISTED = {
         "Timings",
         "Trace",
     ),
+    # awaited, they hand all on to the plain stream
+    "AsyncAnswer",
+    "AsyncVideoStream",
+    *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "likelihood", "save")),
+    *("VideoLM.async_stream", "VideoLM.async_resume"),
     # called by the library itself
     *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
 }

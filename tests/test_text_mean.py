@@ -9,7 +9,7 @@ import torch
 from families import build, video
 from reference import full_prompt
 from test_rank import tapped, transcription  # noqa: F401 - a fixture
-from torch import Tensor, nn
+from torch import nn
 
 import pdrop_video as pv
 from pdrop_video.pyramid import Layout

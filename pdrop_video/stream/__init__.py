@@ -1,5 +1,6 @@
 """One stream: push, ask, turns, feed, save. The rooms below know one step of the way each; this one knows them all."""
 
+from .aio import AsyncAnswer, AsyncVideoStream
 from .answer import Answer, Evidence, Fed, Pushed, Status, Timings
 from .answering import AnswerStream
 from .feed import Feed
@@ -10,6 +11,8 @@ from .stream import VideoStream
 __all__ = [
     "Answer",
     "AnswerStream",
+    "AsyncAnswer",
+    "AsyncVideoStream",
     "Evidence",
     "Fed",
     "Feed",

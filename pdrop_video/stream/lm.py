@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from ..models.loading import read
 from ..pyramid import LayerLoop, Pyramid
 from ..reduce import Reducer, reducer_named
 from . import session
+from .aio import AsyncVideoStream, apart
 from .recipe import Recipe
 from .shared import SharedModel
 from .stream import VideoStream
@@ -141,6 +143,20 @@ class VideoLM(SharedModel):
         how = session.read(self, path)
         with session.intact(path):
             return VideoStream(self, **how)
+
+    async def async_stream(self, *args: Any, **kwargs: Any) -> AsyncVideoStream:
+        """Open a stream for asyncio: ``async with await lm.async_stream(...) as stream``.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for `stream`; so are the errors.
+        """
+        return AsyncVideoStream(await apart(partial(self.stream, *args, **kwargs)))
+
+    async def async_resume(self, path: str | os.PathLike[str]) -> AsyncVideoStream:
+        """Go on, in asyncio, with a stream that was saved; see `resume`."""
+        return AsyncVideoStream(await apart(partial(self.resume, path)))
 
 
 def load(

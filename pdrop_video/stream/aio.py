@@ -19,7 +19,7 @@ from typing_extensions import Self
 from ..common import checks
 from ..errors import StreamError
 from ..video import FrameChunk
-from .answer import Answer, Pushed, Status
+from .answer import Answer, Likely, Pushed, Status
 from .answering import AnswerStream
 from .stream import VideoStream
 
@@ -67,6 +67,11 @@ class AsyncAnswer:
     def answer(self) -> Answer | None:
         """The whole answer; None until it is complete."""
         return None if self._live is None else self._live.answer
+
+    @property
+    def logprobs(self) -> Sequence[Likely]:
+        """Those of the tokens so far, where they were asked for."""
+        return () if self._live is None else self._live.logprobs
 
     def __await__(self) -> Generator[Any, None, Answer]:
         return self._run(self._whole).__await__()
@@ -165,7 +170,15 @@ class AsyncVideoStream:
         -------
         AsyncAnswer
         """
-        return AsyncAnswer(partial(self.stream.ask, question, max_new_tokens, stream=True, **how))
+
+        def put() -> AnswerStream:
+            return self.stream.ask(question, max_new_tokens, **how, stream=True)
+
+        return AsyncAnswer(put)
+
+    async def add_turn(self, question: str, answer: str) -> int:
+        """Let a question and an answer that was given elsewhere stay in the stream; see `VideoStream.add_turn`."""
+        return await self._run(partial(self.stream.add_turn, question, answer))
 
     async def likelihood(self, question: str, options: Sequence[str], **how: Any) -> tuple[float, ...]:
         """How likely each of some answers is; see `VideoStream.likelihood`. Others may push and ask meanwhile."""

@@ -1,0 +1,363 @@
+"""Sessions over HTTP: open, feed, ask, listen, save, fork and end them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from pydantic import BaseModel, Field
+from starlette.datastructures import UploadFile
+
+from ..stream import Answer, AsyncVideoStream
+from ..stream.aio import apart
+from ..video import FrameChunk
+from . import pictures
+from .chat import trimmed
+from .door import CLIENT
+from .refusals import RESPONSES, Refusal
+from .sending import HEARTBEAT, ServerSent, attended, event, told
+from .service import Service
+from .sessions import Session
+from .standing import Standing
+from .wire import Drawn, Number, Second, Text, Wire
+
+_BEAT = 15.0
+"""Seconds between signs of life where nothing happens."""
+
+
+class StandingQuestion(Wire):
+    """A question of yes or no, asked again and again while frames come."""
+
+    question: Text
+    every: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 2.0
+    sure: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.7
+    clear: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.4
+
+
+class NewSession(Wire):
+    """What a session is opened with; all may be left out."""
+
+    recipe: dict[str, Any] | None = None
+    system: Text | None = None
+    standing_question: Text | None = None
+    standing_questions: Annotated[list[StandingQuestion], Field(max_length=8)] = Field(default_factory=list)
+    resume: Text | None = None
+
+
+class Frame(Wire):
+    """A picture, in base64 or as a data: address, and when it is shown."""
+
+    image: Text
+    seconds: Number
+
+
+class NewFrames(Wire):
+    """Pictures in the order of their times."""
+
+    frames: Annotated[list[Frame], Field(min_length=1)]
+
+
+class NewSource(Wire):
+    """A video or a camera to watch: http(s), rtsp, rtmp, or the name of a file in one of the server's folders."""
+
+    url: Text
+    fps: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] | None = None
+    start: Second | None = None
+    end: Second | None = None
+    live: bool = False
+
+
+class Question(Drawn):
+    """A question about what was watched so far."""
+
+    question: Text
+    keep: bool = False
+    answer_prefix: Text = ""
+    retrieve: Annotated[int, Field(ge=1, le=4096)] | None = None
+
+
+class SourceState(BaseModel):
+    """How the watching of a source goes."""
+
+    url: str
+    state: Literal["watching", "ended", "stopped", "failed"]
+    error: str | None
+
+
+class SessionState(BaseModel):
+    """A session."""
+
+    id: str
+    object: Literal["streaming.session"] = "streaming.session"
+    created: int
+    frames: int
+    seconds: tuple[float, float] | None
+    tokens_remembered: int
+    bytes_remembered: int
+    waiting: int
+    source: SourceState | None
+    events: int
+
+
+class FramesWatched(BaseModel):
+    """What came of some frames."""
+
+    frames: int
+    visual_tokens: int
+    kept: int
+    session: SessionState
+
+
+class AnswerState(BaseModel):
+    """An answer about a session."""
+
+    object: Literal["streaming.answer"] = "streaming.answer"
+    text: str
+    finished: bool
+    frames: int
+    seconds: tuple[float, float]
+    completion_tokens: int
+    visual_tokens: int
+    remembered: list[int]
+    first_token_seconds: float
+
+
+class Saved(BaseModel):
+    """A saved session: `saved` is what `resume` takes."""
+
+    saved: str
+    bytes: int
+
+
+def state_of(session: Session) -> dict[str, Any]:
+    """What may be told of a session."""
+    status = session.stream.status
+    return {
+        "id": session.id,
+        "object": "streaming.session",
+        "created": int(session.created),
+        "frames": status.frames,
+        "seconds": status.seconds,
+        "tokens_remembered": max(status.cache_tokens),
+        "bytes_remembered": status.cache_bytes + status.archive_bytes,
+        "waiting": session.waiting,
+        "source": session.source,
+        "events": session.events.last,
+    }
+
+
+def answer_of(answer: Answer) -> dict[str, Any]:
+    """What is told of an answer."""
+    return {
+        "object": "streaming.answer",
+        "text": answer.text,
+        "finished": answer.finished,
+        "frames": answer.frames,
+        "seconds": answer.seconds,
+        "completion_tokens": len(answer.token_ids),
+        "visual_tokens": answer.visual_tokens,
+        "remembered": list(answer.kept),
+        "first_token_seconds": answer.timings.first_token,
+    }
+
+
+def how_of(service: Service, asked: Question) -> dict[str, Any]:
+    """Arguments of `AsyncVideoStream.ask`."""
+    how = service.asked_with(asked)
+    return {**how, "keep": asked.keep, "answer_prefix": asked.answer_prefix, "retrieve": asked.retrieve}
+
+
+_PICTURES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": NewFrames.model_json_schema(ref_template="#/components/schemas/{model}")},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["frames", "seconds"],
+                    "properties": {
+                        "frames": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1},
+                        "seconds": {"type": "array", "items": {"type": "number"}, "minItems": 1},
+                    },
+                }
+            },
+        },
+    }
+}
+_PICTURES["requestBody"]["content"]["application/json"]["schema"].pop("$defs", None)
+_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+def routes(service: Service) -> APIRouter:
+    """The addresses of sessions."""
+    router = APIRouter(prefix="/v1/streaming/sessions", tags=["sessions"], responses=RESPONSES)
+    sessions, limits = service.sessions, service.settings.limits
+
+    def mine(name: str, request: Request) -> Session:
+        return sessions.get(name, request.scope[CLIENT])
+
+    async def opened(owner: str, asked: NewSession, stream: AsyncVideoStream | None = None) -> Session:
+        with sessions.seat(owner):
+            questions = []
+            for each in asked.standing_questions:
+                await service.bounded("a standing question", each.question)
+                questions.append(Standing(each.question, each.every, each.sure, each.clear))
+            if stream is None and asked.resume is not None:
+                if asked.recipe is not None or asked.system is not None or asked.standing_question is not None:
+                    raise Refusal("A saved session goes on as it was; give resume without recipe and prompts.", 400)
+                stream = await sessions.resumed(asked.resume, owner)
+            elif stream is None:
+                if asked.standing_question is not None:
+                    await service.bounded("the standing question", asked.standing_question)
+                recipe = await apart(partial(service.recipe_of, asked.recipe))
+                stream = await service.open(recipe, asked.system, asked.standing_question)
+            return await sessions.add(stream, owner, questions)
+
+    @router.post("", status_code=201, response_model=SessionState)
+    async def open_session(request: Request, asked: NewSession | None = None) -> Any:
+        """Open a session, or go on with a saved one."""
+        work = opened(request.scope[CLIENT], asked or NewSession())
+        return state_of(await attended(request, work, limits.deadline))
+
+    @router.get("/{session_id}", response_model=SessionState)
+    async def get_session(session_id: str, request: Request) -> Any:
+        """Tell how a session goes."""
+        return state_of(mine(session_id, request))
+
+    @router.delete("/{session_id}", status_code=204, response_model=None)
+    async def end_session(session_id: str, request: Request) -> None:
+        """End a session and free what it remembers."""
+        await sessions.remove(mine(session_id, request))
+
+    @router.post("/{session_id}/frames", response_model=FramesWatched, openapi_extra=_PICTURES)
+    async def push_frames(session_id: str, request: Request) -> Any:
+        """Watch some pictures; the answer comes when they were watched."""
+        session = mine(session_id, request)
+        with session.use():
+            chunks = await _chunks(service, request)
+            # frames that came are watched to their end, whether the client waits for it or not
+            done = await session.push(chunks)
+            return {
+                "frames": sum(each.frames for each in done),
+                "visual_tokens": sum(each.visual_tokens for each in done),
+                "kept": sum(each.kept[-1] for each in done),
+                "session": state_of(session),
+            }
+
+    @router.post("/{session_id}/source", status_code=202, response_model=SessionState)
+    async def begin_source(session_id: str, asked: NewSource, request: Request) -> Any:
+        """Let the server watch a video or a camera by itself; an event says when that ends."""
+        session = mine(session_id, request)
+        source = await apart(partial(service.guard.source, asked.url, live=asked.live))
+        motion = session.stream.stream.uses_motion
+        opening = service.opening(source, motion, fps=asked.fps, start=asked.start, end=asked.end)
+        session.begin(opening, source.name)
+        return state_of(session)
+
+    @router.delete("/{session_id}/source", response_model=SessionState)
+    async def stop_source(session_id: str, request: Request) -> Any:
+        """Stop watching the source."""
+        session = mine(session_id, request)
+        await session.stop()
+        return state_of(session)
+
+    @router.post("/{session_id}/ask", response_model=AnswerState, responses=_EVENTS)
+    async def ask(session_id: str, asked: Question, request: Request) -> Any:
+        """Ask about what was watched so far; with `stream` in pieces, and then the whole answer."""
+        session = mine(session_id, request)
+        await service.bounded("the question", asked.question)
+        if asked.stream:
+            return ServerSent(told(_pieces(service, session, asked), limits.deadline))
+        with session.use():
+            work = session.stream.ask(asked.question, **how_of(service, asked))
+            answer = await attended(request, _awaited(work), limits.deadline)
+        service.metrics.answered(answer)
+        return answer_of(answer)
+
+    @router.get("/{session_id}/events", responses=_EVENTS, response_class=ServerSent)
+    async def listen(
+        session_id: str, request: Request, last_event_id: Annotated[str | None, Header()] = None
+    ) -> ServerSent:
+        """Hear what standing questions found, and how sources end; Last-Event-ID goes on after a break."""
+        session = mine(session_id, request)
+        after = int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else 0
+        return ServerSent(_events(session, after))
+
+    @router.post("/{session_id}/save", response_model=Saved)
+    async def save(session_id: str, request: Request) -> Any:
+        """Write all that a session remembers to a file of the server's."""
+        session = mine(session_id, request)
+        with session.use():
+            name, size = await sessions.save(session)
+        return {"saved": name, "bytes": size}
+
+    @router.post("/{session_id}/fork", status_code=201, response_model=SessionState)
+    async def fork(session_id: str, request: Request) -> Any:
+        """Open a second session with the same past."""
+        session = mine(session_id, request)
+        with session.use(), sessions.seat(session.owner):
+            standing = [Standing(each.question, each.every, each.sure, each.clear) for each in session.standing]
+            return state_of(await sessions.add(await session.stream.fork(), session.owner, standing))
+
+    return router
+
+
+async def _awaited(work: Any) -> Answer:
+    answer: Answer = await work
+    return answer
+
+
+async def _pieces(service: Service, session: Session, asked: Question) -> AsyncGenerator[bytes, None]:
+    with session.use():
+        async with aclosing(session.stream.ask(asked.question, **how_of(service, asked))) as live:
+            async with aclosing(trimmed(live)) as texts:
+                async for text in texts:
+                    yield event({"object": "streaming.piece", "text": text})
+            assert live.answer is not None
+            service.metrics.answered(live.answer)
+            yield event(answer_of(live.answer))
+        yield event("[DONE]")
+
+
+async def _events(session: Session, after: int) -> AsyncGenerator[bytes, None]:
+    with session.use():
+        yield HEARTBEAT  # so that the client knows that it is heard
+        async for each in session.events.after(after, _BEAT):
+            yield HEARTBEAT if each is None else event(each[2], name=each[1], number=each[0])
+
+
+async def _chunks(service: Service, request: Request) -> list[FrameChunk]:
+    """The pictures of a request, as frames."""
+    limits = service.settings.limits
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        given = await apart(partial(NewFrames.model_validate_json, await request.body()))
+        images: list[bytes | str] = [each.image for each in given.frames]
+        seconds = [each.seconds for each in given.frames]
+    elif kind == "multipart/form-data":
+        form = await request.form(max_files=limits.frames, max_fields=limits.frames)
+        files = [each for each in form.getlist("frames") if isinstance(each, UploadFile)]
+        images = [await each.read() for each in files]
+        try:
+            seconds = [float(str(each)) for each in form.getlist("seconds")]
+        except ValueError:
+            raise Refusal("One of the seconds is no number.", 400, "invalid_value", "seconds") from None
+    else:
+        raise Refusal("Frames come as application/json or multipart/form-data.", 415, "unsupported_media_type")
+    if not images or len(images) != len(seconds):
+        raise Refusal(
+            f"{len(images)} frames came with {len(seconds)} seconds; expected one for each.", 400, "invalid_value"
+        )
+    if len(images) > limits.frames:
+        raise Refusal(f"{len(images)} frames came; expected {limits.frames} at most.", 413, "too_many")
+
+    def read() -> list[FrameChunk]:
+        data = [each if isinstance(each, bytes) else pictures.from_base64(each) for each in images]
+        frames = [pictures.decoded(each, limits.pixels) for each in data]
+        return list(pictures.in_chunks(frames, seconds, service.settings.chunk, "frames"))
+
+    return await apart(read)

@@ -80,23 +80,21 @@ class Chat:
                 return Known(prefix, cached)
             if prefix is None:
                 stream = await self.service.open(self.service.settings.recipe, talk.system)
-                tokens = len(self.service.lm.prompt.before(talk.system))
+                texts = len(self.service.lm.prompt.before(talk.system))
             else:
-                stream, tokens = await prefix.stream.fork(), prefix.tokens
+                stream, texts = await prefix.stream.fork(), prefix.texts
             left = iter(media[sum(len(step.wanted) for step in talk.steps[:count] if isinstance(step, Shown)) :])
             for number, step in enumerate(talk.steps[count:], count):
                 if isinstance(step, Turn):
-                    for text in (step.question, step.answer):
-                        await self.service.bounded("a message", text)
-                    tokens += await stream.add_turn(step.question, step.answer)
+                    for said in (step.question, step.answer):
+                        await self.service.bounded("a message", said)
+                    texts += await stream.add_turn(step.question, step.answer)
                 else:
-                    before = stream.stream.visual_tokens
                     await self._show(stream, [next(left) for _ in step.wanted])
-                    tokens += stream.stream.visual_tokens - before
-                prefix = Prefix(stream, tokens)
+                prefix = Prefix(stream, texts)
                 last = number + 1 == len(names)
                 if isinstance(step, Shown) and not last:  # a stream that goes on is not what is remembered
-                    prefixes.keep(names[number], Prefix(await stream.fork(), tokens))
+                    prefixes.keep(names[number], Prefix(await stream.fork(), texts))
                 elif last:
                     prefixes.keep(names[number], prefix)
             assert prefix is not None
@@ -257,7 +255,8 @@ def _reason(answer: Answer) -> str:
 
 
 def _usage(known: Known, answer: Answer) -> dict[str, Any]:
-    prompt, completion = known.prefix.tokens + answer.question_tokens, len(answer.token_ids)
+    prompt = known.prefix.texts + answer.visual_tokens + answer.question_tokens  # with a frame that waited
+    completion = len(answer.token_ids)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,

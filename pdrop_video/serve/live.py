@@ -278,7 +278,7 @@ def routes(service: Service) -> APIRouter:
         service.metrics.answered(answer)
         return answer_of(answer)
 
-    @router.get("/{session_id}/events", responses=_EVENTS, response_class=ServerSent)
+    @router.get("/{session_id}/events", responses=_EVENTS, response_model=None)
     async def listen(
         session_id: str, request: Request, last_event_id: Annotated[str | None, Header()] = None
     ) -> ServerSent:

@@ -17,12 +17,17 @@ class Prefix:
     Attributes
     ----------
     stream : AsyncVideoStream
-    tokens : int
-        Of the prompt up to here: those of texts, and the visual ones that entered.
+    texts : int
+        Tokens of the prompt up to here, but for the visual ones.
     """
 
     stream: AsyncVideoStream
-    tokens: int
+    texts: int
+
+    @property
+    def tokens(self) -> int:
+        """Those of the prompt up to here: of texts, and the visual ones that entered."""
+        return self.texts + self.stream.stream.visual_tokens
 
     @property
     def bytes(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from ..errors import ModelError, PDropError, StreamError
@@ -82,7 +82,7 @@ def refusal_of(error: BaseException) -> Refusal:
         return Refusal(str(error), 409, "conflict")
     if isinstance(error, PDropError) and not isinstance(error, ModelError):
         return Refusal(str(error), 400, "invalid_value")
-    if isinstance(error, RequestValidationError):
+    if isinstance(error, RequestValidationError | ValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         at = f"{where}: " if where else ""
@@ -107,6 +107,8 @@ def answered(error: BaseException) -> JSONResponse:
     """The answer to a request that failed."""
     refusal = refusal_of(error)
     headers = {} if refusal.retry is None else {"retry-after": f"{max(refusal.retry, 1):.0f}"}
+    if refusal.status in (408, 413):  # what of the request was not read is not waited for
+        headers["connection"] = "close"
     if refusal.status == 401:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, HTTPException) and error.headers:
@@ -120,5 +122,5 @@ def handle_all(app: FastAPI) -> None:
     async def handle(request: Request, error: Exception) -> JSONResponse:
         return answered(error)
 
-    for kind in (PDropError, RequestValidationError, HTTPException, Exception):
+    for kind in (PDropError, RequestValidationError, ValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from ..errors import FrameError
@@ -82,8 +81,6 @@ class _Conversation:
             await self._socket.send_text(json.dumps({"type": kind, **data}))
 
     async def _complain(self, error: BaseException, **about: Any) -> None:
-        if isinstance(error, ValidationError):
-            error = RequestValidationError(error.errors())
         await self._say("error", **said(error), **about)
 
     async def _read(self) -> None:

@@ -49,7 +49,7 @@ def tried(case: schemathesis.Case, server: Hosted) -> None:
 
 
 @schema.parametrize()
-@settings(max_examples=10, **quiet)
+@settings(max_examples=5, **quiet)
 def test_every_answer_is_one_that_is_described(case: schemathesis.Case, server: Hosted) -> None:
     tried(case, server)
 

@@ -52,6 +52,7 @@ def create_app(lm: VideoLM, settings: Settings | None = None) -> FastAPI:
         finally:
             sweeping.cancel()
             await service.sessions.close()
+            service.library.close()  # who is told to end by a signal removes nothing afterwards
 
     app = FastAPI(title="pdrop-video", description=_ABOUT, version=_version(), lifespan=lifespan, redoc_url=None)
     app.state.service = service

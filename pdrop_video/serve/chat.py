@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -17,7 +18,7 @@ from ..stream import Answer, AsyncVideoStream, Likely
 from ..stream.aio import apart
 from . import pictures
 from .conversation import Conversation, Shown, Turn, conversation_of
-from .media import Media
+from .media import Media, Wanted
 from .prefixes import Prefix
 from .refusals import RESPONSES, Refusal
 from .sending import ServerSent, attended, event, told
@@ -61,13 +62,22 @@ class Chat:
         done: list[Callable[[], None]] = []
         try:
             for wanted in talk.wanted:
-                got, release = await apart(partial(self.service.library.get, wanted))
+                got, release = await self._got(wanted)
                 media.append(got)
                 done.append(release)
             return await self._remembered(talk, media)
         finally:
             for release in done:
                 release()
+
+    async def _got(self, wanted: Wanted) -> tuple[Media, Callable[[], None]]:
+        """A file; one that comes when nobody waits for it any more is let go at once."""
+        coming = asyncio.ensure_future(apart(partial(self.service.library.get, wanted)))
+        try:
+            return await asyncio.shield(coming)
+        except asyncio.CancelledError:
+            coming.add_done_callback(lambda come: come.cancelled() or come.exception() or come.result()[1]())
+            raise
 
     async def _remembered(self, talk: Conversation, media: Sequence[Media]) -> Known:
         prefixes, names = self.service.prefixes, talk.names(media, self._recipe)
@@ -80,7 +90,7 @@ class Chat:
                 return Known(prefix, cached)
             if prefix is None:
                 stream = await self.service.open(self.service.settings.recipe, talk.system)
-                texts = len(self.service.lm.prompt.before(talk.system))
+                texts = len(await apart(partial(self.service.lm.prompt.before, talk.system)))
             else:
                 stream, texts = await prefix.stream.fork(), prefix.texts
             left = iter(media[sum(len(step.wanted) for step in talk.steps[:count] if isinstance(step, Shown)) :])

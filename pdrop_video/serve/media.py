@@ -65,7 +65,7 @@ class Media:
 
 
 class Library:
-    """Gets what is named, as files; those that it had to write are gone when it is forgotten.
+    """Gets what is named, as files; those that it had to write are gone once it is closed.
 
     Parameters
     ----------
@@ -76,6 +76,10 @@ class Library:
     def __init__(self, guard: Guard, limits: Limits) -> None:
         self._guard, self._limits = guard, limits
         self._folder = tempfile.TemporaryDirectory(prefix="pdrop-video-")
+
+    def close(self) -> None:
+        """Remove all that was written."""
+        self._folder.cleanup()
 
     def get(self, wanted: Wanted) -> tuple[Media, Callable[[], None]]:
         """A file, and what to call when it is not needed any more; may take a while.

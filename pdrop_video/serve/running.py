@@ -17,7 +17,7 @@ _UNSPOKEN = 15.0
 _UNTAKEN = 5.0
 """Seconds for a closed connection to take what was sent."""
 _KEEP_ALIVE = 30
-_GRACE = 10
+_GRACE = 5
 """Seconds for requests under way when the server is told to stop."""
 
 

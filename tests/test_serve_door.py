@@ -120,10 +120,21 @@ def test_half_open_connections_come_to_an_end(impatient: Hosted) -> None:
     bodiless = raw(impatient, head + b"content-length: 100\r\n\r\n{")
     with impatient.http() as http:
         assert http.get("/health").status_code == 200
-    assert rest(silent) == rest(half) == b""
+    asked = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    again = raw(impatient, asked)
+    assert b" 200 " in again.recv(4096)
+    again.sendall(asked[:20])  # the second time it never comes to an end
+    with impatient.http() as http:
+        name = http.post(PATH).json()["id"]
+    url = f"ws://127.0.0.1:{impatient.port}{PATH}/{name}/ws"
+    with websockets.sync.client.connect(url, proxy=None) as talk:  # which says nothing either, and may
+        silent_since = raw(impatient, b"")
+        assert rest(silent) == rest(half) == rest(again) == rest(silent_since) == b""
+        talk.send("{")
+        assert "JSON" in talk.recv()
     got = rest(bodiless)
     assert b" 408 " in got.splitlines()[0] and b"send the request again" in got
-    for each in (silent, half, bodiless):
+    for each in (silent, half, again, silent_since, bodiless):
         each.close()
     until(lambda: impatient.metric("pdrop_requests_in_flight") == 0)
 

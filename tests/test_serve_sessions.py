@@ -259,7 +259,7 @@ def test_what_is_wrong_with_frames_is_said_and_leaves_the_stream_alone(server: H
         (400, dict(files=[("frames", ("a.png", png(FRAMES[0])))])),  # no second
         (400, dict(files=[("frames", ("a.png", png(FRAMES[0])))], data={"seconds": "soon"})),
         (415, dict(content=b"x", headers={"content-type": "text/plain"})),
-        (413, dict(json={"frames": [{"image": "aGk=", "seconds": i} for i in range(300)]})),
+        (413, dict(json={"frames": [{"image": "aGk=", "seconds": i} for i in range(1100)]})),
     ]
     for status, how in wrong:
         answer = http.post(url, **how)

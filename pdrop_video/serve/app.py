@@ -76,6 +76,19 @@ def create_app(lm: VideoLM, settings: Settings | None = None) -> FastAPI:
     for each in (chat, live, socket):
         app.include_router(each.routes(service))
     app.add_middleware(_Front, service=service)
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        """The page of addresses, without FastAPI's own form of errors, which nobody gets here."""
+        page = plain()
+        for path in page["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            page["components"]["schemas"].pop(name, None)
+        return page
+
+    app.openapi = described  # type: ignore[method-assign]
     return app
 
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from typing import Any
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -13,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..errors import ConfigError
 
 _UNSPOKEN = 15.0
-"""Seconds for a whole head of a request, from when the connection is made."""
+"""Seconds for a whole head of a request, from its first byte, and for the first one from when it could come."""
 _UNTAKEN = 5.0
 """Seconds for a closed connection to take what was sent."""
 _KEEP_ALIVE = 30
@@ -36,21 +37,25 @@ class _Transport:
 
 
 class Protocol(H11Protocol):
-    """uvicorn's own, which waits for ever for the first request of a connection, and for the last byte to be taken."""
+    """uvicorn's own, which waits for ever for the head of a request, and for the last byte to be taken."""
 
     def connection_made(self, transport: Any) -> None:
         """A client connects."""
         super().connection_made(_Transport(transport))  # type: ignore[arg-type]
-        self._unspoken = self.loop.call_later(_UNSPOKEN, self._give_up)
+        self._unspoken = self.loop.call_later(_UNSPOKEN, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        """It says something: a whole head ends the waiting, and the first bytes of the next one begin it anew."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._unspoken.cancel()
+        elif self._unspoken.cancelled():
+            self._unspoken = self.loop.call_later(_UNSPOKEN, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._unspoken.cancel()
         super().connection_lost(exc)
-
-    def _give_up(self) -> None:
-        if self.cycle is None:  # not one request came
-            self.transport.close()
 
 
 def listening(host: str, port: int) -> socket.socket:

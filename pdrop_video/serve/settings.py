@@ -57,7 +57,7 @@ class Limits:
     body: int = 64 * MIB
     media: int = 256 * MIB
     seconds: float = 7200.0
-    frames: int = 256
+    frames: int = 1024
     pixels: int = 2**25
     text: int = 4096
     answer: int = 4096

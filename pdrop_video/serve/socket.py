@@ -22,7 +22,8 @@ from ..stream.aio import apart
 from . import pictures
 from .chat import trimmed
 from .door import CLIENT
-from .live import Frame, Question, answer_of, how_of, state_of
+from .forms import Frame, Question, answer_of, state_of
+from .live import how_of
 from .refusals import Refusal, said
 from .service import Service
 from .sessions import Session

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from hosted import CLIP, CLIPS, Hosted, as_url, built_in, hosted, picture, png, 
 
 import pdrop_video as pv
 from pdrop_video.serve import Limits, Settings
+from pdrop_video.serve.conversation import conversation_of
+from pdrop_video.serve.media import Media
 from pdrop_video.serve.prefixes import Prefixes
+from pdrop_video.serve.wire import Message
 
 pytestmark = pytest.mark.usefixtures("watchdog")
 QUESTION = "How many things are shown?"
@@ -152,6 +156,28 @@ def test_pictures_of_one_message_are_a_video_as_lmms_eval_sends_them(server: Hos
     got = ask(server, message, max_tokens=16, temperature=0)
     assert got.choices[0].message.content == want.text
     assert got.usage.visual_tokens == {"entered": want.visual_tokens, "remembered": list(want.kept)}
+
+
+def test_what_is_remembered_is_named_by_all_that_was_given() -> None:
+    """Every difference that could change the stream makes another name; where the bytes came from makes none."""
+
+    def name(url: str = "a.mp4", digest: str = "1", recipe: str = "r", **changes: Any) -> str:
+        how, system = changes.get("how", {}), changes.get("system")
+        first = [user(QUESTION, part(url, **how)), {"role": "assistant", "content": changes.get("said", "2")}]
+        messages = [*([{"role": "system", "content": system}] if system else []), *first, user("And?")]
+        talk = conversation_of([Message.model_validate(each) for each in messages])
+        return talk.names([Media(wanted, Path(url), digest) for wanted in talk.wanted], recipe)[-1]
+
+    changes: list[dict[str, Any]] = [
+        {},
+        {"digest": "2"},
+        {"recipe": "s"},
+        {"system": "Be brief."},
+        {"said": "3"},
+        *({"how": {key: 2}} for key in ("fps", "start", "end", "frames")),
+    ]
+    assert len({name(**change) for change in changes}) == len(changes)
+    assert name("a.mp4") == name("http://x.example/b.mp4")
 
 
 def test_who_asks_the_same_video_at_once_waits_for_it_and_finds_it_watched() -> None:

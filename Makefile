@@ -2,7 +2,7 @@
 #
 # torch comes first and by itself, so that you choose its build:
 #   make ask TORCH="torch==2.13.0 --index-url <one of PyTorch's indexes, for your CUDA version or for the CPU>"
-# An environment of your own works as well: `pip install torch`, then `pip install -e .[browser,demo,eval,ray,dev]`.
+# An environment of your own works as well: `pip install torch`, then `pip install -e .[browser,demo,eval,ray,serve,dev]`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -105,7 +105,7 @@ clean:  ## remove the environments
 	@echo "[env 2/3] $(TORCH)"
 	@$(PIP) $(TORCH)
 	@echo "[env 3/3] pdrop-video with what the tests and the benchmark need (a minute or two)"
-	@$(PIP) --constraint .ci/constraints.txt --editable ".[browser,demo,eval,ray,dev]"
+	@$(PIP) --constraint .ci/constraints.txt --editable ".[browser,demo,eval,ray,serve,dev]"
 	@touch $@
 
 # An environment of its own that finds what it does not have in .venv: torch is fetched and stored once.

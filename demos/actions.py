@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pdrop_video as pv
+from pdrop_video.guard import Guard
 
 from . import views
 from .camera import BrowserCamera
-from .guard import Guard
 from .plainly import plainly
 from .session import Session, SessionError, Turn
 from .sessions import Sessions

@@ -78,9 +78,10 @@ def main(
         # gradio reads where uploads go from the environment, and from nowhere else
         os.environ["GRADIO_TEMP_DIR"] = uploads
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from pdrop_video.guard import Guard
+
         from .actions import Actions
         from .door import Door
-        from .guard import Guard
         from .intake import Intake
         from .page import CSS, HEAD, QUIET, THEME, build
         from .sessions import Sessions

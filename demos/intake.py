@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .allowance import Allowance, Exhausted
+from pdrop_video.guard import Allowance, Exhausted, counted_by
+
 from .uploads import AROUND, Arrival, Uploads
-from .visitor import counted_by
 
 _OTHER = 2**28
 """Bytes of a request that is no upload: the pictures of one push, with room to spare."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import pdrop_video as pv
+from pdrop_video.guard import Source, reading
 from pdrop_video.video import Connection
 
-from .guard import Source
-from .relay import Relay
 from .settings import Settings
 from .watching import Opened
 
@@ -42,20 +39,7 @@ def opener(source: Source, settings: Settings, fps: float) -> Callable[[], Opene
             motion=settings.uses_motion,
         )
 
-    @contextmanager
-    def through() -> Iterator[Any]:
-        assert source.route is not None
-        with Relay(source.route) as relay:
-            parts = urlsplit(source.target)
-            user, at, host = parts.netloc.rpartition("@")
-            here = parts._replace(scheme=source.route.scheme, netloc=f"{user}{at}{relay.host}")
-            try:
-                with read(here.geturl()) as reader:
-                    yield reader
-            except pv.VideoError as error:  # the visitor knows nothing of the relay
-                raise pv.VideoError(str(error).replace(relay.host, host)) from error
-
     def opened() -> Opened:
-        return read(source.target) if source.route is None else through()
+        return read(source.target) if source.route is None else reading(source, read)
 
     return opened

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .allowance import Allowance
+from pdrop_video.guard import Allowance
 
 _PATIENCE = 900.0
 """Seconds after which a file of which nothing is known is a leftover."""

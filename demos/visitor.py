@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address, ip_network
 
 import gradio as gr
+
+from pdrop_video.guard import counted_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,3 @@ class Visitor:
     def of(cls, request: gr.Request) -> Visitor:
         """Who sent a request."""
         return cls(str(request.session_hash), counted_by(request.client.host if request.client else ""))
-
-
-def counted_by(host: str) -> str:
-    """The address by which a client is counted: of IPv6 the first half, because all behind that is the client's own."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv6Address):
-        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
-    return str(address)

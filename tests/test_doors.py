@@ -27,7 +27,8 @@ NAMES = (
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
     *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.answer_logits"),
-    *("VideoStream.save", "VideoStream.watch_for", "VideoStream.summarise", "Feed.put"),
+    *("VideoStream.add_turn", "VideoStream.save", "VideoStream.watch_for", "VideoStream.summarise", "Feed.put"),
+    "Sampling",
     *("search", "Watching", "Settings", "Recipe", "Recipe.from_dict", "Recipe.load", "Recipe.save"),
     "Recipe.altered",
 )
@@ -297,7 +298,26 @@ def doors(folder: Path) -> dict[str, Door]:
         "VideoStream.ask": (
             lambda **given: WATCHED.ask(**{"max_new_tokens": 1, **given}),
             dict(question="what ?"),
-            dict(max_new_tokens=NOTHING, stream=NOTHING, keep=NOTHING, decode=OPTIONAL, **asking),
+            dict(
+                max_new_tokens=NOTHING,
+                stream=NOTHING,
+                keep=NOTHING,
+                decode=OPTIONAL,
+                sampling=OPTIONAL,
+                stop=_names("list", "dict"),
+                logprobs=OPTIONAL,
+                **asking,
+            ),
+        ),
+        "VideoStream.add_turn": (
+            lambda **given: WATCHED.fork().add_turn(**given),
+            dict(question="what ?", answer="red"),
+            dict(question=TEXT, answer=TEXT),
+        ),
+        "Sampling": (
+            pv.Sampling,
+            {},
+            dict(temperature=_names("1.5"), top_p=NOTHING, seed=OPTIONAL | _names("-1", "numpy -1")),
         ),
         "VideoStream.likelihood": (
             WATCHED.likelihood,
@@ -384,6 +404,7 @@ UNLISTED = {
         "Answer",
         "Evidence",
         "Fed",
+        "Likely",
         "Pushed",
         "Status",
         "Timings",
@@ -393,6 +414,11 @@ UNLISTED = {
         "Watch",
         "Summary",
     ),
+    # awaited, they hand all on to the plain stream
+    "AsyncAnswer",
+    "AsyncVideoStream",
+    *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "add_turn", "likelihood", "save")),
+    *("VideoLM.async_stream", "VideoLM.async_resume"),
     # called by the library itself
     *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
     *("Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),

@@ -18,7 +18,6 @@ from test_eval_front import data, executed
 from test_video_motion import clip, pictures, read, told
 
 import pdrop_video as pv
-from demos.guard import Source
 from demos.settings import Settings
 from demos.sources import opener
 from eval.runner.frames import Frames, Viewing
@@ -26,6 +25,7 @@ from eval.runner.metered import LastFrames
 from pdrop_video.gate import Watched
 from pdrop_video.gate.codec import Codec
 from pdrop_video.gate.static import Static
+from pdrop_video.guard import Source
 from pdrop_video.integrations.answering import Answerer, Asked, Watching
 from pdrop_video.video import Connection, Motion
 

@@ -15,13 +15,12 @@ import pdrop_video as pv
 from demos import views
 from demos.camera import BrowserCamera
 from demos.form import fields
-from demos.guard import Guard, Refused
 from demos.session import Turn
 from demos.settings import Settings
 from demos.standing import Standing
-from demos.visitor import counted_by
 from demos.watching import Progress
 from pdrop_video.gate import GATES
+from pdrop_video.guard import Guard, Refused, counted_by
 from pdrop_video.reduce import REDUCERS
 
 built_in = cache(pv.load)

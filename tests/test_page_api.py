@@ -19,11 +19,11 @@ import pdrop_video as pv
 from demos import client
 from demos.actions import Actions
 from demos.app import CLIPS
-from demos.guard import Guard
 from demos.page import build
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.uploads import Uploads
+from pdrop_video.guard import Guard
 
 CLIP = CLIPS / "clip.mp4"
 QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]

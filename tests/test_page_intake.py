@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from demos import intake, uploads
-from demos.allowance import Allowance, Exhausted
 from demos.intake import Intake, Load
 from demos.uploads import AROUND, Uploads
+from pdrop_video.guard import Allowance, Exhausted
 
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
 END = b"\r\n--x--\r\n"

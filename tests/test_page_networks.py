@@ -15,12 +15,11 @@ import servers
 from media import numbered, steady, write_video
 
 import pdrop_video as pv
-from demos import guard
-from demos.guard import Guard, Refused
-from demos.networks import is_public
-from demos.relay import Relay, Route
 from demos.settings import Settings
 from demos.sources import opener
+from pdrop_video.guard import Guard, Refused, Relay, Route
+from pdrop_video.guard import rules as guard
+from pdrop_video.guard.networks import is_public
 
 PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
 

@@ -11,11 +11,11 @@ import pdrop_video as pv
 from demos import views
 from demos.actions import Actions
 from demos.app import CLIPS
-from demos.guard import Guard
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.uploads import Uploads
 from pdrop_video import plots
+from pdrop_video.guard import Guard
 from pdrop_video.plots import Fate
 
 built_in = cache(pv.load)

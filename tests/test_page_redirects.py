@@ -14,10 +14,10 @@ import servers
 from media import numbered, steady, write_video
 
 import pdrop_video as pv
-from demos import guard
-from demos.guard import Guard, Refused
 from demos.settings import Settings
 from demos.sources import opener
+from pdrop_video.guard import Guard, Refused
+from pdrop_video.guard import rules as guard
 
 PUBLIC, PRIVATE = "127.0.0.2", "127.0.0.1"
 

@@ -19,13 +19,13 @@ from demos import views
 from demos.actions import Actions
 from demos.app import CLIPS
 from demos.camera import BrowserCamera
-from demos.guard import Guard
 from demos.session import SessionError, Turn
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
 from demos.uploads import Uploads
 from demos.visitor import Visitor
+from pdrop_video.guard import Guard
 
 CLIP = CLIPS / "clip.mp4"
 QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]

@@ -1,4 +1,4 @@
-"""The command line: `ask`, `calibrate`, `families`, `info`, `methods`, `search`, `watch`. The rest is the library's."""
+"""The command line: ask, calibrate, families, info, methods, search, serve, watch. All else is the library's."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .methods import EXAMPLES as LISTING
 from .methods import methods
 from .search import EXAMPLES as SEARCHING
 from .search import search
+from .serve import EXAMPLES as HOSTING
+from .serve import serve
 from .watch import EXAMPLES as WATCHING
 from .watch import watch
 
@@ -52,4 +54,5 @@ app.command(epilog=SERVING)(families)
 app.command(epilog=INFORMING)(info)
 app.command(epilog=LISTING)(methods)
 app.command(epilog=SEARCHING)(search)
+app.command(epilog=HOSTING)(serve)
 app.command(epilog=WATCHING)(watch)

@@ -1,24 +1,30 @@
 """One stream: push, ask, turns, feed, save. The rooms below know one step of the way each; this one knows them all."""
 
-from .answer import Answer, Evidence, Fed, Pushed, Status, Timings
+from .aio import AsyncAnswer, AsyncVideoStream
+from .answer import Answer, Evidence, Fed, Likely, Pushed, Status, Timings
 from .answering import AnswerStream
 from .events import Event, Note
 from .feed import Feed
 from .lm import VideoLM, load
 from .recipe import Recipe
+from .sampling import Sampling
 from .stream import VideoStream
 from .watch import Summary, Watch
 
 __all__ = [
     "Answer",
     "AnswerStream",
+    "AsyncAnswer",
+    "AsyncVideoStream",
     "Event",
     "Evidence",
     "Fed",
     "Feed",
+    "Likely",
     "Note",
     "Pushed",
     "Recipe",
+    "Sampling",
     "Status",
     "Summary",
     "Timings",

@@ -87,6 +87,24 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Likely:
+    """How likely one token of an answer was, by the model's own logits, whatever it was chosen by.
+
+    Attributes
+    ----------
+    token : int
+    logprob : float
+        The logarithm of its probability, in nats.
+    top : tuple of (int, float)
+        The likeliest tokens in its place, as many as were asked for, with theirs; likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer and what it rested on.
 
@@ -97,7 +115,8 @@ class Answer:
     token_ids : tuple of int
         As generated, without the end token.
     finished : bool
-        False if `max_new_tokens`, or the end of the positions that the model was trained on, cut it short.
+        False if `max_new_tokens`, or the end of the positions that the model was trained on, cut it short; true at one
+        of the texts at which it was to stop.
     frames : int
         Frames watched so far.
     seconds : tuple of float
@@ -113,6 +132,10 @@ class Answer:
     evidence : tuple of Evidence
         What each stage rested on, shallow to deep; nothing in a stage 0 without layers.
     timings : Timings
+    logprobs : tuple of Likely
+        One for each of `token_ids` where they were asked for, else nothing.
+    question_tokens : int
+        Tokens of the question as it was put: the template's, and what was told, included.
     """
 
     question: str
@@ -127,6 +150,8 @@ class Answer:
     cache_bytes: int
     evidence: tuple[Evidence, ...]
     timings: Timings
+    logprobs: tuple[Likely, ...] = ()
+    question_tokens: int = 0
 
     def __str__(self) -> str:
         return self.text

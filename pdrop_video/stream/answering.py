@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NoReturn
 
 from ..errors import StreamError
 from .access import StreamAccess
-from .answer import Answer
+from .answer import Answer, Likely
 
 
 class AnswerStream:
@@ -24,11 +24,15 @@ class AnswerStream:
         Of pieces of text, one a token, then the `Answer`.
     keep : callable, optional
         Gets the answer once it is complete, outside of any turn.
+    logprobs : sequence of Likely
+        Filled as tokens are generated, where that was asked for.
 
     Attributes
     ----------
     answer : Answer or None
         None until the iteration is through.
+    logprobs : sequence of Likely
+        Those of the tokens so far.
     """
 
     def __init__(
@@ -36,8 +40,10 @@ class AnswerStream:
         access: StreamAccess,
         pieces: Generator[str | Answer, None, None],
         keep: Callable[[Answer], None] | None = None,
+        logprobs: Sequence[Likely] = (),
     ) -> None:
         self._access, self._pieces, self._keep = access, pieces, keep
+        self.logprobs = logprobs
         self.answer: Answer | None = None
         self._begun = False
 

@@ -18,12 +18,13 @@ from ..errors import ConfigError
 from ..memory import lasting
 from ..pyramid import Schedule
 from ..pyramid.scorers import Asker
-from .answer import Again, Answer, Timings
-from .decode import greedy
+from .answer import Again, Answer, Likely, Timings
+from .decode import Ending, generate, likely
 from .evidence import again_of, evidence_of
 from .ingest import Ingestor
 from .looking import Decode, Gaze
 from .passage import AnsweringPassage, Asked, AskingPassage
+from .sampling import Choice, likeliest
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
@@ -85,6 +86,7 @@ class Question:
         self.answer_prefix, self.looking = answer_prefix, looking
         self.gaze: Gaze | None = None
         self.again: list[tuple[int, Again]] = []
+        self.logprobs: list[Likely] = []
         self.fed = 0
         self.ids = question_ids(lm, origin, text, answer_prefix)
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
@@ -122,22 +124,48 @@ class Question:
             self.evidence = tuple(evidence_of(each, state) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
 
-    def decode(self, logits: Tensor, max_new_tokens: int) -> Iterator[str | Answer]:
+    def decode(
+        self,
+        logits: Tensor,
+        max_new_tokens: int,
+        choose: Choice = likeliest,
+        stop: Sequence[str] = (),
+        top: int | None = None,
+    ) -> Iterator[str | Answer]:
         """A piece of the answer's text for each token, which may be empty, then the `Answer`.
 
         An answer that comes to the end of the model's trained range ends there, unless positions can be moved.
+
+        Parameters
+        ----------
+        logits : Tensor [vocabulary]
+            Of the first token.
+        max_new_tokens : int
+        choose : callable
+            The next token, by default the likeliest.
+        stop : sequence of str
+            The answer ends before the first of these texts.
+        top : int, optional
+            Notes how likely each token was, beside so many others.
         """
         ids: list[int] = []
         pieces: list[str] = []
-        first, finished, state = 0.0, False, self.state
-        for token, piece in greedy(self.lm, logits, self._advance, max_new_tokens):
+        first, finished, state, ending = 0.0, False, self.state, Ending(stop)
+        for token, piece, chosen_from in generate(self.lm, logits, self._advance, max_new_tokens, choose):
             first = first or perf_counter() - self.began
             if token is None:
                 finished = True
                 break
             ids.append(token)
-            pieces.append(piece)
-            yield piece
+            if top is not None:
+                self.logprobs.append(likely(token, chosen_from, top))
+            pieces.append(ending(piece))
+            yield pieces[-1]
+            if ending.reached:
+                finished = True
+                break
+        pieces.append(ending.rest())
+        yield pieces[-1]
         assert state.span is not None
         again = [(stage, replace(look, last=min(look.last, self.fed - 1))) for stage, look in self.again]
         again = [(stage, look) for stage, look in again if look.first <= look.last]  # somebody saw it
@@ -155,6 +183,8 @@ class Question:
             cache_bytes=self.cache_bytes,
             evidence=tuple(evidence),
             timings=Timings(state.push_seconds, first, perf_counter() - self.began - first, self.lm.number_type),
+            logprobs=tuple(self.logprobs),
+            question_tokens=self.tokens,
         )
 
     def likelihood(self, logits: Tensor, together: Together = one_by_one) -> tuple[float, ...]:

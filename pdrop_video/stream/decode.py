@@ -1,18 +1,25 @@
-"""Greedy decoding of one answer, token by token, with its text. Knows logits and a tokenizer."""
+"""Decoding of one answer, token by token, with its text, and with its end. Knows logits and a tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
+from .answer import Likely
+from .sampling import Choice
 from .shared import SharedModel
 
 
-def greedy(
-    lm: SharedModel, logits: Tensor, advance: Callable[[list[int]], Tensor | None], max_new_tokens: int
-) -> Iterator[tuple[int | None, str]]:
+def generate(
+    lm: SharedModel,
+    logits: Tensor,
+    advance: Callable[[list[int]], Tensor | None],
+    max_new_tokens: int,
+    choose: Choice,
+) -> Iterator[tuple[int | None, str, Tensor]]:
     """Generate until the model ends its turn, or nothing more can be fed.
 
     Parameters
@@ -25,6 +32,8 @@ def greedy(
         Feeds token ids and returns the next token's logits; None where there is no room for them.
     max_new_tokens : int
         At most this many tokens.
+    choose : callable
+        The next token's id, from its logits.
 
     Yields
     ------
@@ -32,19 +41,68 @@ def greedy(
         The token; None, once, where the model ended its turn.
     piece : str
         The text that became final with it; empty while a character is incomplete.
+    logits : Tensor [vocabulary]
+        That it was chosen from.
     """
     ends = _end_tokens(lm)
     text = DecodeStream(skip_special_tokens=True)
     for step in range(max_new_tokens):
-        token = int(logits.argmax())  # the host must see each token to print it
+        token = choose(logits)
         if token in ends:
-            yield None, ""
+            yield None, "", logits
             return
-        yield token, text.step(lm.tokenizer.backend_tokenizer, token) or ""
+        yield token, text.step(lm.tokenizer.backend_tokenizer, token) or "", logits
         following = advance([token]) if step + 1 < max_new_tokens else None
         if following is None:
             return
         logits = following
+
+
+def likely(token: int, logits: Tensor, top: int) -> Likely:
+    """How likely a token was, and the `top` likeliest ones, by logits [vocabulary] as the model gave them."""
+    chances = logits.float().log_softmax(-1)
+    best = torch.topk(chances, min(top, len(chances)))
+    listed = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+    return Likely(token, float(chances[token]), listed)
+
+
+class Ending:
+    """Ends a text before the first of some texts, which may come in pieces: what could become one is held back.
+
+    Parameters
+    ----------
+    stops : sequence of str
+
+    Attributes
+    ----------
+    reached : bool
+        Whether one of them came.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops, self._held = tuple(stops), ""
+        self.reached = False
+
+    def __call__(self, piece: str) -> str:
+        """What of all that came so far is the text's for sure, and was not given yet."""
+        text = self._held + piece
+        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
+            self.reached, self._held = True, ""
+            return text[: min(found)]
+        kept = max((self._begun(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - kept :]
+        return text[: len(text) - kept]
+
+    def rest(self) -> str:
+        """What was held back, where nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+    @staticmethod
+    def _begun(text: str, stop: str) -> int:
+        """How many characters at the end of a text begin a stop."""
+        return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def _end_tokens(lm: SharedModel) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from ..models.loading import read
 from ..pyramid import LayerLoop, Pyramid
 from ..reduce import Reducer, reducer_named
 from . import session
+from .aio import AsyncVideoStream, apart
 from .recipe import Recipe
 from .shared import SharedModel
 from .stream import VideoStream
@@ -149,6 +151,20 @@ class VideoLM(SharedModel):
             stream = VideoStream(self, **how)
             stream._look_out(lookout)
             return stream
+
+    async def async_stream(self, *args: Any, **kwargs: Any) -> AsyncVideoStream:
+        """Open a stream for asyncio: ``async with await lm.async_stream(...) as stream``.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As for `stream`; so are the errors.
+        """
+        return AsyncVideoStream(await apart(partial(self.stream, *args, **kwargs)))
+
+    async def async_resume(self, path: str | os.PathLike[str]) -> AsyncVideoStream:
+        """Go on, in asyncio, with a stream that was saved; see `resume`."""
+        return AsyncVideoStream(await apart(partial(self.resume, path)))
 
 
 def load(

@@ -16,9 +16,12 @@ from .answer import Answer
 from .answering import AnswerStream
 from .asking import Question
 from .looking import Decode
+from .sampling import Sampling, likeliest
 from .terms import asking_by, checked_for_looking
 from .turns import keep_turn
 from .watching import Watching
+
+_MOST_LOGPROBS = 1024
 
 
 class Asking(Watching):
@@ -38,6 +41,9 @@ class Asking(Watching):
         retrieve: int | None = ...,
         decode: str | Decode | None = ...,
         answer_prefix: str = ...,
+        sampling: Sampling | None = ...,
+        stop: Sequence[str] = ...,
+        logprobs: int | None = ...,
     ) -> Answer: ...
     @overload
     def ask(
@@ -51,6 +57,9 @@ class Asking(Watching):
         retrieve: int | None = ...,
         decode: str | Decode | None = ...,
         answer_prefix: str = ...,
+        sampling: Sampling | None = ...,
+        stop: Sequence[str] = ...,
+        logprobs: int | None = ...,
     ) -> AnswerStream: ...
     def ask(
         self,
@@ -63,6 +72,9 @@ class Asking(Watching):
         retrieve: int | None = None,
         decode: str | Decode | None = None,
         answer_prefix: str = "",
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
     ) -> Answer | AnswerStream:
         """Answer a question about what was watched so far; the stream stays bit for bit as it was.
 
@@ -90,6 +102,12 @@ class Asking(Watching):
             "dstp:tau=0.6". `Evidence.again` says what was looked at again, and when.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
+        sampling : Sampling, optional
+            How tokens are drawn; None takes the likeliest each time.
+        stop : sequence of str
+            The answer ends before the first of these texts. A kept turn has the tokens as they were generated.
+        logprobs : int, optional
+            Fills `Answer.logprobs`: how likely each token was, beside so many of the likeliest in its place, 0 or more.
 
         Returns
         -------
@@ -113,15 +131,50 @@ class Asking(Watching):
         max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
         checks.switch("stream", stream)
         checks.switch("keep", keep)
+        if sampling is not None:
+            checks.instance("sampling", sampling, Sampling, "Sampling(temperature=0.7, seed=1)")
+        stop = checks.texts("stop", stop, least=0)
+        top = None if logprobs is None else checks.whole("logprobs", logprobs, 0, _MOST_LOGPROBS)
+        how = likeliest if sampling is None else sampling.begin(), stop, top
         with self._access.whole(first=True):
             asked = self._asked(question, answer_prefix, pyramid, retrieve, decode=decode)
             if keep:
                 opening = 1 + len(self.lm.prompt.again())  # of the next video
                 self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
-            pieces = self._answer(asked, max_new_tokens)
-            answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None)
+            pieces = self._answer(asked, max_new_tokens, *how)
+            answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None, asked.logprobs)
             self._access.dependents.add(answer)
         return answer if stream else answer.finish()
+
+    def add_turn(self, question: str, answer: str) -> int:
+        """Let a question and an answer that was given elsewhere stay in the stream, as `ask` does with ``keep=True``.
+
+        Parameters
+        ----------
+        question, answer : str
+
+        Returns
+        -------
+        int
+            Tokens of the turn.
+
+        Raises
+        ------
+        StreamError
+            If no frame was pushed yet.
+        ConfigError
+            If one is empty or can't be encoded, or the budget can't hold the turn. The stream stays as it was.
+        """
+        checks.text("answer", answer)
+        with self._access.whole():
+            asked = self._asked(question, "", None)
+            asked.close()
+            ids = self.lm.prompt.words(answer)
+            opening = 1 + len(self.lm.prompt.again())  # of the next video
+            self._ingest.reach.check_text(max(asked.tokens + len(ids), opening), "question and answer")
+            with self._changing(replace(self._state)) as state:
+                keep_turn(self.lm, self._ingest, state, question, "", ids)
+        return asked.tokens + len(ids)
 
     def likelihood(
         self,
@@ -243,10 +296,10 @@ class Asking(Watching):
         how = answer_prefix, schedule, retrieve or 0, options, looking, scorer
         return Question(self.lm, self._ingest, self._state, question, *how)
 
-    def _answer(self, asked: Question, max_new_tokens: int) -> Generator[str | Answer, None, None]:
+    def _answer(self, asked: Question, max_new_tokens: int, *how: Any) -> Generator[str | Answer, None, None]:
         """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
         try:
-            yield from asked.decode(asked.prefill(), max_new_tokens)
+            yield from asked.decode(asked.prefill(), max_new_tokens, *how)
         finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
             self.lm.turnstile.later(asked.close)
 

@@ -55,6 +55,11 @@ class VideoStream(Proactive):
         sifting, waiting = self._state.sifting, self._state.waiting
         return Sifted(sifting.skipped, () if waiting is None else waiting.seconds, sifting.steps)
 
+    @property
+    def uses_motion(self) -> bool:
+        """Whether the gate looks at what a codec says of motion: open videos for it with ``motion=True``."""
+        return bool(getattr(self._ingest.front.gate, "uses_motion", False))
+
     def plot_memory(self) -> Figure:
         """Draw how much of each stretch of time is still remembered, stage by stage.
 

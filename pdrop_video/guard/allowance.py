@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from pdrop_video import PDropError
+from ..errors import PDropError
 
 
 class Exhausted(PDropError):

@@ -17,8 +17,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
 
-from pdrop_video import PDropError
-
+from ..errors import PDropError
 from .networks import is_public as _is_public
 from .relay import Route
 
@@ -122,7 +121,7 @@ class Guard:
             except (OSError, RuntimeError, ValueError):  # a name too long, a circle of links
                 continue
         raise Refused(
-            f"There is no video {text!r} in the folders that this page may read; upload it, or start the server with "
+            f"There is no video {text!r} in the folders that this server may read; send it, or start the server with "
             "--videos FOLDER."
         )
 
@@ -134,17 +133,17 @@ class Guard:
         return Source(text, text, live=True)
 
     def _address(self, text: str, live: bool) -> Source:
-        parts = _split(text)
+        parts = split_address(text)
         live = live or parts.scheme not in ("http", "https")
         if self.private:
-            return Source(_shown(parts), text, live)
+            return Source(shown_address(parts), text, live)
         if parts.scheme in ("http", "https"):
             text, parts = _followed(text, parts)
         if parts.scheme == "udp" or (parts.scheme == "tcp" and (parts.query or not parts.port)):
             # either would open a port of this machine
             raise Refused(f"{text!r} is not opened for visitors; start the server with --allow-private if it should.")
         number = public_number(parts)
-        name, target = _shown(parts), _with_host(parts, number)
+        name, target = shown_address(parts), with_host(parts, number)
         if parts.scheme in ("http", "https"):
             headers = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
             options = {"headers": headers, "max_redirects": "0", **_ONE_FILE}
@@ -162,18 +161,20 @@ def _followed(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
     try:
         return asyncio.run(asyncio.wait_for(_end_of(text, parts), _PATIENCE))
     except (asyncio.TimeoutError, httpx.TimeoutException) as error:
-        raise Refused(f"{_shown(parts)} does not answer within {_PATIENCE:g} seconds; try again later.") from error
+        raise Refused(
+            f"{shown_address(parts)} does not answer within {_PATIENCE:g} seconds; try again later."
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Refused(
-            f"{_shown(parts)} cannot be reached ({str(error) or type(error).__name__}); check the address."
+            f"{shown_address(parts)} cannot be reached ({str(error) or type(error).__name__}); check the address."
         ) from error
 
 
 async def _end_of(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
-    first = _shown(parts)
+    first = shown_address(parts)
     async with httpx.AsyncClient(timeout=_PATIENCE, trust_env=False) as client:
         for _ in range(_MOST_REDIRECTS + 1):
-            url = _with_host(parts, public_number(parts))
+            url = with_host(parts, public_number(parts))
             host = {"Host": parts.netloc.rpartition("@")[2]}
             request = client.build_request("GET", url, headers=host, extensions={"sni_hostname": parts.hostname})
             response = await client.send(request, stream=True)  # the head alone
@@ -181,7 +182,7 @@ async def _end_of(text: str, parts: SplitResult) -> tuple[str, SplitResult]:
             if not response.is_redirect:
                 return text, parts
             text = urljoin(text, response.headers["location"])
-            parts = _split(text)
+            parts = split_address(text)
     raise Refused(f"{first} sends one elsewhere more than {_MOST_REDIRECTS} times; give the last address.")
 
 
@@ -207,7 +208,8 @@ def public_number(parts: SplitResult) -> str:
     return numbers[0]
 
 
-def _split(text: str) -> SplitResult:
+def split_address(text: str) -> SplitResult:
+    """The parts of an address of one of the kinds that may be opened; raises `Refused` for others."""
     try:
         parts = urlsplit(text)
         usable = bool(parts.hostname) and parts.port != 0
@@ -222,13 +224,14 @@ def _port(parts: SplitResult) -> int:
     return parts.port or _PORTS[parts.scheme]
 
 
-def _with_host(parts: SplitResult, number: str) -> str:
+def with_host(parts: SplitResult, number: str) -> str:
+    """An address whose host is a number."""
     user, at, _ = parts.netloc.rpartition("@")
     host = f"[{number}]" if ":" in number else number
     port = f":{parts.port}" if parts.port else ""
     return parts._replace(netloc=f"{user}{at}{host}{port}").geturl()
 
 
-def _shown(parts: SplitResult) -> str:
+def shown_address(parts: SplitResult) -> str:
     """An address without user and password."""
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

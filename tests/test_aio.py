@@ -1,0 +1,207 @@
+"""The twin for asyncio does what the plain stream does, bit for bit; who is cancelled leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from families import build, video
+from test_session import same
+from test_threads import QUESTION, opened, push
+
+import pdrop_video as pv
+
+pytestmark = pytest.mark.usefixtures("watchdog")
+build_once = functools.cache(build)
+
+
+@pytest.fixture
+def lm() -> pv.VideoLM:
+    return build_once("qwen2_5_vl")
+
+
+async def push_async(stream: pv.AsyncVideoStream, number: int) -> pv.Pushed:
+    return await stream.push(video(4, seed=number), [4.0 * number + i for i in range(4)])
+
+
+async def until(true: Any) -> None:
+    while not true():
+        await asyncio.sleep(0.001)
+
+
+class Forwards:
+    """How often the last layer has run."""
+
+    def __init__(self, lm: pv.VideoLM) -> None:
+        self.count = 0
+        self.handle = lm.model.get_decoder().layers[-1].register_forward_hook(self._note)
+
+    def _note(self, *_: object) -> None:
+        self.count += 1
+
+
+class Held:
+    """The model, held by a thread of its own: whoever wants a turn meanwhile waits."""
+
+    def __init__(self, lm: pv.VideoLM) -> None:
+        self.lm, self.held, self.free = lm, threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._hold)
+
+    def _hold(self) -> None:
+        with self.lm.turnstile:
+            self.held.set()
+            self.free.wait()
+
+    async def __aenter__(self) -> Held:
+        self.thread.start()
+        await until(self.held.is_set)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.free.set()
+        await until(lambda: not self.thread.is_alive())
+
+
+def test_what_is_awaited_is_what_the_plain_stream_gives(lm: pv.VideoLM, tmp_path: Path) -> None:
+    """Pushes awaited together go in their order; answers, whole and in pieces; options; a fork; a file; told text."""
+    plain = opened(lm)
+    [push(plain, number) for number in range(3)]
+    want = plain.ask(QUESTION, 8)
+    pieces = list(plain.ask(QUESTION, 8, stream=True))
+    likely = plain.likelihood(QUESTION, ["blue", "red and green"])
+
+    async def main() -> None:
+        schedule = pv.Pyramid(stages=3), pv.Memory(tokens=60)
+        async with await lm.async_stream(*schedule) as stream:
+            pushed = await asyncio.gather(*(push_async(stream, number) for number in range(3)))
+            assert [each.frames for each in pushed] == [4, 4, 4]
+            answer, said, options = await asyncio.gather(
+                stream.ask(QUESTION, 8), collected(stream), stream.likelihood(QUESTION, ["blue", "red and green"])
+            )
+            assert answer.token_ids == want.token_ids and answer.evidence == want.evidence
+            assert said == pieces and options == likely
+            same(stream.stream, plain)
+            fork = await stream.fork()
+            await stream.save(tmp_path / "a.pdrop")
+            resumed = await lm.async_resume(tmp_path / "a.pdrop")
+            twin = plain.fork()
+            twin.tell("now something else"), push(twin, 3)
+            for each in (fork, resumed):
+                await each.tell("now something else")
+                await push_async(each, 3)
+                same(each.stream, twin)
+            assert stream.status.frames == 12 and fork.status.frames == 16
+        assert stream.closed
+        with pytest.raises(pv.StreamError, match="closed"):
+            await push_async(stream, 3)
+
+    async def collected(stream: pv.AsyncVideoStream) -> list[str]:
+        asked = stream.ask(QUESTION, 8)
+        said = [piece async for piece in asked]
+        assert asked.answer is not None and asked.answer.token_ids == want.token_ids
+        assert [piece async for piece in asked] == []  # it is through
+        return said
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["whole", "pieces"])
+def test_who_is_cancelled_stops_the_answer_and_leaves_no_trace(lm: pv.VideoLM, how: str) -> None:
+    """In the middle of an answer of 200 tokens: not one more is generated, and the stream is as before."""
+
+    async def main() -> None:
+        stream, alone = pv.AsyncVideoStream(opened(lm)), opened(lm)
+        await push_async(stream, 0), push(alone, 0)
+        forwards = Forwards(lm)
+        asked = stream.ask(QUESTION, 200)
+
+        async def waiting() -> None:
+            if how == "whole":
+                await asked
+            else:
+                async for _ in asked:
+                    pass
+
+        task = asyncio.ensure_future(waiting())
+        await until(lambda: forwards.count > 3)
+        async with Held(lm):
+            await until(lambda: len(lm.turnstile._line) == 1 or task.done())  # the next token waits for its turn
+            task.cancel()
+            await until(lambda: len(lm.turnstile._line) == 2)  # behind it comes the end
+            before = forwards.count
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert forwards.count <= before + 1 < 100
+        with pytest.raises(pv.StreamError, match="cancelled"):
+            await asked
+        await push_async(stream, 1), push(alone, 1)
+        same(stream.stream, alone)
+        # nothing of it is held any more: the stream writes on where it is, and need not copy
+        assert all(len(layer.columns.room.holders) == 1 for layer in stream.stream._state.cache.layers)
+        forwards.handle.remove()
+
+    asyncio.run(main())
+
+
+def test_a_question_cancelled_while_it_waits_to_be_put_is_never_answered(lm: pv.VideoLM) -> None:
+    async def main() -> None:
+        stream = pv.AsyncVideoStream(opened(lm))
+        await push_async(stream, 0)
+        forwards = Forwards(lm)
+        async with Held(lm):
+            task = asyncio.ensure_future(asyncio.wait_for(stream.ask(QUESTION, 8), 60))
+            await until(lambda: len(lm.turnstile._line) == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await stream.ask(QUESTION, 1)
+        assert forwards.count == 1  # that of the second question
+        forwards.handle.remove()
+
+    asyncio.run(main())
+
+
+def test_streams_that_wait_keep_nobody_else_from_threads_and_the_loop(lm: pv.VideoLM) -> None:
+    """More of them than asyncio's executor has threads wait for the model; what goes through that executor goes on."""
+
+    async def main() -> None:
+        streams = [pv.AsyncVideoStream(opened(lm)) for _ in range(40)]
+        async with Held(lm):
+            tasks = [asyncio.ensure_future(push_async(each, 0)) for each in streams]
+            await until(lambda: len(lm.turnstile._line) == 40)
+            assert await asyncio.to_thread(lambda: 7) == 7
+            closing = asyncio.ensure_future(streams[0].close())
+            await until(lambda: streams[0].closed)  # closing does not stand in line behind the push
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        await closing
+        assert isinstance(results[0], pv.StreamError) and all(isinstance(each, pv.Pushed) for each in results[1:])
+
+    asyncio.run(main())
+
+
+def test_errors_come_through_and_leave_the_stream_as_it_was(lm: pv.VideoLM) -> None:
+    async def main() -> None:
+        stream = pv.AsyncVideoStream(opened(lm))
+        with pytest.raises(pv.StreamError, match="nothing was watched"):
+            await stream.ask(QUESTION)
+        with pytest.raises(pv.FrameError, match="uint8"):
+            await stream.push(video(4).float(), [0.0, 1.0, 2.0, 3.0])
+        await push_async(stream, 0)
+        with pytest.raises(pv.ConfigError, match="max_new_tokens"):
+            await stream.ask(QUESTION, 0)
+        with pytest.raises(pv.ConfigError, match="max_new_tokens"):
+            async for _ in stream.ask(QUESTION, 0):
+                pass
+        async with aclosing(stream.ask(QUESTION, 50)) as asked:
+            await anext(asked)
+        with pytest.raises(pv.StreamError, match="closed"):
+            await anext(asked)
+        with pytest.raises(pv.ConfigError, match="VideoStream"):
+            pv.AsyncVideoStream(lm)  # type: ignore[arg-type]
+
+    asyncio.run(main())

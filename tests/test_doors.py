@@ -138,6 +138,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 min_pixels=OPTIONAL,
                 max_pixels=OPTIONAL,
                 split_special_tokens=NOTHING,
+                batch=COUNT,
             ),
         ),
         "open_video": (

@@ -15,6 +15,7 @@ from test_exact import chunks, next_logits
 from test_flops_stream import Watch, counting
 from test_session import same
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 import pdrop_video as pv
 from pdrop_video.cli.options import recipe_of
@@ -201,6 +202,35 @@ def test_attention_without_masks_is_refused() -> None:
     with pytest.raises(pv.ConfigError, match="'flash_attention_2' does not take; load the model with attn=\"sdpa\""):
         pv.pyramid.LayerLoop(lm.model.get_decoder(), pv.Pyramid(inside="adaspark"))
     pv.pyramid.LayerLoop(lm.model.get_decoder(), pv.Pyramid(inside="adaspark:half=ffn"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava_onevision", "internvl"])
+def test_by_flex_attention_it_is_as_by_a_mask(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlexAttention by its own plain code: its compiler fails at such masks on CPUs, so there it is refused."""
+    logits = {}
+    for attn in ("sdpa", "flex_attention"):
+        lm = build(family, dtype=torch.float32)
+        lm.model.get_decoder().set_attn_implementation(attn)
+        if attn == "flex_attention":
+            with pytest.raises(pv.ConfigError, match="'flex_attention' does not take"):
+                lm.stream(pv.Pyramid(stages=1, inside="adaspark:half=attention"))
+            monkeypatch.setattr("pdrop_video.pyramid.inside.inner.takes_blocks", lambda decoder: True)
+            monkeypatch.setattr("transformers.integrations.flex_attention.compile_friendly_flex_attention", plain)
+        stream = lm.stream(pv.Pyramid(stages=1, inside="adaspark:half=attention"))
+        for at in (0, 3):
+            stream.push(video(6, seed=at), [at + 0.5 * i for i in range(6)])
+        logits[attn] = stream.next_logits("what is shown first ?")
+    torch.testing.assert_close(logits["flex_attention"], logits["sdpa"], atol=2e-5, rtol=0)
+    whole = build(family, dtype=torch.float32).stream(pv.Pyramid(stages=1))
+    for at in (0, 3):
+        whole.push(video(6, seed=at), [at + 0.5 * i for i in range(6)])
+    assert (whole.next_logits("what is shown first ?") - logits["sdpa"]).abs().max() > 1e-3  # something was left out
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, training: bool = False, **how: Any) -> Any:
+    """FlexAttention without its compiler."""
+    return flex_attention(query, key, value, **how)
 
 
 def test_it_is_part_of_recipes_files_and_options(tmp_path: Path) -> None:

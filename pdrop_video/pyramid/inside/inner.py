@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.cache_utils import Cache
 
 from ...common.kinds import LayerKind
@@ -63,7 +64,8 @@ class Inner:
         self._now = _Now()
         self._fitted = not inside.ffn
         kind = decoder.text.config._attn_implementation
-        if inside.attention and kind not in ("eager", "sdpa"):
+        self._in_blocks = kind == "flex_attention" and takes_blocks(decoder)
+        if inside.attention and kind not in ("eager", "sdpa") and not self._in_blocks:
             raise ConfigError(
                 f"{inside} leaves out columns of attention by a mask, which {kind!r} does not take; load the model "
                 'with attn="sdpa", or leave out FFNs alone (half=ffn).'
@@ -103,6 +105,11 @@ class Inner:
             yield self._now.spent
         finally:
             self._now.spent = before
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether attention (FlexAttention) leaves out blocks of columns in which nothing is attended to."""
+        return self._in_blocks
 
     @property
     def spent(self) -> Spent | None:
@@ -217,9 +224,31 @@ class Run:
         if self.inner.spent is not None:
             self.inner.spent.columns(i, sees, stays, len(code))
         stays = stays.repeat_interleave(query.shape[1], 0)[None]
+        if self.inner.in_blocks:
+            return blocks_of(stays)
         if isinstance(mask, Tensor) and mask.dtype != torch.bool:
             return mask.masked_fill(~stays, torch.finfo(mask.dtype).min)
         return stays
+
+
+def takes_blocks(decoder: Decoder) -> bool:
+    """Whether FlexAttention runs with a mask of the rows' own.
+
+    Not on CPUs: what PyTorch 2.13 writes there for a mask that is a tensor does not compile. Not where visual tokens
+    see those behind them, which such a mask would have to know.
+    """
+    placed = {parameter.device.type for parameter in decoder.text.parameters()}
+    return "cpu" not in placed and not any(kind.mutual for kind in decoder.kinds)
+
+
+def blocks_of(stays: Tensor) -> BlockMask:
+    """A mask [1, heads, rows, columns], bool, as FlexAttention takes it: whole blocks are computed, or left out."""
+
+    def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return stays[batch, head, row, column]
+
+    batch, heads, rows, columns = stays.shape
+    return create_block_mask(sees, batch, heads, rows, columns, device=str(stays.device))
 
 
 def _sees(mask: Any, rows: int, columns: int, device: torch.device) -> Tensor:

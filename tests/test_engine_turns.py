@@ -160,14 +160,14 @@ def test_jobs_of_one_turn_meet_each_other() -> None:
     """Results in the order of the jobs, an error of one is raised, and the turn goes on."""
     engine, layers = engine_of(layers=3, lanes=2)
     together: list[int] = []
-    leader = engine._leader
+    leader = engine._led
 
     def noted(member: Any) -> Any:
         gate = leader(member)
         together.append(len(member.leads))
         return gate
 
-    engine._leader = noted  # type: ignore[method-assign]
+    engine._led = noted  # type: ignore[method-assign]
 
     def job(seed: int) -> Callable[[], Tensor]:
         def run() -> Tensor:

@@ -1,0 +1,230 @@
+"""Several turns at once, of which one runs: who that is, who goes before whom, and how the others wait.
+
+Knows threads and that turns wait for something to be computed; refuses to know what.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Lock, Thread, get_ident
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from .packing import Group, Slot
+from .turnstile import Turnstile, closed
+
+T = TypeVar("T")
+
+
+class Member:
+    """One turn that has begun.
+
+    Attributes
+    ----------
+    gate : Lock
+        Where its thread waits.
+    hurries : bool
+        Whether it goes before all that do not.
+    computes : bool
+        Whether it has come to a forward.
+    asked : (Slot, Module, Tensor) or None
+        What it waits for.
+    group : Group or None
+        Whom it met last, and as which `number`.
+    leads : list of Member
+        Whose rows it shall compute, its own first.
+    progress : (int, int)
+        The layer that it is in, and how often it waited there.
+    """
+
+    __slots__ = ("asked", "computes", "gate", "group", "hurries", "leads", "number", "progress")
+
+    def __init__(self, gate: Lock, hurries: bool = False) -> None:
+        self.gate, self.hurries, self.computes = gate, hurries, False
+        self.asked: tuple[Slot, nn.Module, Tensor] | None = None
+        self.group: Group | None = None
+        self.number = 0
+        self.leads: list[Member] = []
+        self.progress = (-1, 0)
+
+    def arrive(self, slot: Slot, module: nn.Module, rows: Tensor) -> None:
+        """Wait for what a module gives."""
+        layer, times = self.progress
+        self.progress = (layer, times + 1) if layer == slot.layer else (slot.layer, 0)
+        self.asked, self.group = (slot, module, rows), None
+
+    def meets(self, other: Member) -> bool:
+        """Whether the rows of both can be computed in one call."""
+        assert self.asked is not None
+        assert other.asked is not None
+        (place, _, mine), (its, _, yours) = self.asked, other.asked
+        alike = mine.dtype == yours.dtype and mine.device == yours.device and mine.shape[-1] == yours.shape[-1]
+        return place is its and alike
+
+
+class Lanes(Turnstile):
+    """A turnstile that lets several through at once.
+
+    Parameters
+    ----------
+    lanes : int
+        Most turns at once; whoever comes beyond them stands in line, in the order of asking.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self._members: dict[Lock | None, Member] = {}
+        self._ready: deque[Member] = deque()  # who may go on
+        self._waiting: list[Member] = []  # for something to be computed
+        self._within: set[int] = set()  # threads within a forward, which may wait there
+        self._packs = False  # whether the one who runs is within one
+        self._wishes: dict[int, object] = {}  # on whose behalf a thread asks for a turn before others
+        self._hurried: dict[Lock, object] = {}  # gates of such turns
+        self._spent: set[object] = set()  # who had one since another turn was through
+
+    @contextmanager
+    def first(self, who: object) -> Iterator[None]:
+        """A turn that goes before those of others, if `who` had none such since another one was through."""
+        me = get_ident()
+        self._wishes[me] = who
+        try:
+            with self:
+                del self._wishes[me]
+                yield
+        finally:
+            self._wishes.pop(me, None)
+
+    def forked(self) -> None:
+        """Called in a process that was forked off, where the threads of other turns do not live on."""
+        super().forked()
+        self._broken |= len(self._members) > 1 or self._busy not in (None, *self._members)
+
+    def _mine(self) -> bool:
+        return super()._mine() or get_ident() in self._within
+
+    def _queue(self, gate: Lock) -> bool:
+        who = self._wishes.get(get_ident())
+        if who is not None and who not in self._spent:
+            self._hurried[gate] = who
+        return super()._queue(gate)
+
+    def _leave(self, gate: Lock) -> None:
+        super()._leave(gate)
+        self._hurried.pop(gate, None)
+
+    def _take(self, gate: Lock) -> None:
+        super()._take(gate)
+        self._members[gate] = Member(gate, gate in self._hurried)
+
+    def _leave_off(self) -> None:
+        gate = self._busy
+        member = self._members.pop(gate, None)
+        self._packs = False
+        who = None if gate is None else self._hurried.pop(gate, None)
+        if not (self._members or self._line) or (who is None and member is not None and member.computes):
+            self._spent.clear()
+        elif who is not None and member is not None and member.computes:
+            self._spent.add(who)
+
+    def _next(self) -> Lock | None:
+        """Who runs next: all who can, before anything is computed for those who wait; and first those who hurry."""
+        hurrying = [member for member in self._members.values() if member.hurries]
+        for gate in self._line:
+            if gate in self._hurried:
+                self._line.remove(gate)
+                self._take(gate)
+                return gate
+        if hurrying:
+            able = next((member for member in self._ready if member.hurries), None)
+            if able is not None:
+                self._ready.remove(able)
+                return able.gate
+            if behind := [member for member in self._waiting if member.hurries]:
+                return self._led(min(behind, key=_progress))
+        if self._line and len(self._members) < self.lanes:
+            gate = self._line.popleft()
+            self._take(gate)
+            return gate
+        if self._ready:
+            return self._ready.popleft().gate
+        return self._led(min(self._waiting, key=_progress)) if self._waiting else None
+
+    def _led(self, member: Member) -> Lock:
+        """Have what a member waits for computed by it; called with the mutex."""
+        raise NotImplementedError
+
+    def _switch(self, me: Member) -> None:
+        """Let another one run, and wait until it is this one's turn to go on, whatever interrupts."""
+        interrupt, handed = None, False
+        while True:
+            try:
+                if not handed:
+                    with self._mutex:
+                        gate = self._busy = self._next()
+                        handed = True
+                        assert gate is not None
+                        if gate is not me.gate:
+                            self._owner, self._packs = None, False
+                            gate.release()
+                if gate is not me.gate:
+                    me.gate.acquire()
+                break
+            except BaseException as error:  # Ctrl-C: what the caller will undo now, it must undo within its turn
+                interrupt = error
+                if handed and self._busy is me.gate:  # it may have come as the gate was opened, or right behind it
+                    with self._mutex:
+                        me.gate.acquire(blocking=False)
+                    break
+        self._owner = get_ident()
+        if interrupt is not None:
+            raise interrupt
+
+    # -- jobs of one turn ---------------------------------------------------------------------------------------------
+
+    def together(self, jobs: Sequence[Callable[[], T]], between: Callable[[], None] = lambda: None) -> list[T]:
+        """What some jobs give, each in a thread of its own, so that their rows meet."""
+        between()
+        if len(jobs) < 2 or self._owner != get_ident():
+            return [job() for job in jobs]
+        me = self._members[self._busy]
+        results: dict[int, T] = {}
+        errors: list[BaseException] = []
+        left = len(jobs)
+
+        def work(number: int, member: Member) -> None:
+            nonlocal left
+            member.gate.acquire()
+            self._owner = get_ident()
+            try:
+                results[number] = jobs[number]()
+            except BaseException as error:
+                errors.append(error)
+            left -= 1
+            if not left:
+                self._ready.append(me)
+            self._hand_on()
+
+        packs = self._packs
+        for number in range(len(jobs)):
+            member = Member(closed(), me.hurries)
+            context = copy_context()
+            Thread(target=context.run, args=(work, number, member), daemon=True).start()
+            with self._mutex:
+                self._members[member.gate] = member
+            self._ready.append(member)
+        try:
+            self._switch(me)
+        finally:
+            self._packs = packs
+        if errors:
+            raise errors[0]
+        return [results[number] for number in range(len(jobs))]
+
+
+def _progress(member: Member) -> tuple[int, int]:
+    return member.progress

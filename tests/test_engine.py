@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, budget, build, cases, video
+from hybrids import HYBRIDS, exact_linear_attention
+from hybrids import build as build_hybrid
 from more_families import MORE, OTHERS
 from torch import Tensor
 
@@ -80,14 +82,16 @@ def life(lm: pv.VideoLM, how: dict[str, Any], seed: int) -> dict[str, Any]:
     return seen
 
 
-def assert_same(got: Any, wanted: dict[str, Any]) -> None:
+def assert_same(got: Any, wanted: dict[str, Any], tolerance: float = 1e-9) -> None:
     if isinstance(got, Exception):
         raise got
     assert got["answers"] == wanted["answers"]
     for name in ("logits", "keys"):
         for mine, theirs in zip(got[name], wanted[name], strict=True):
             assert mine.shape == theirs.shape
-            torch.testing.assert_close(mine, theirs, atol=1e-9 if mine.dtype == torch.float64 else 1e-5, rtol=1e-9)
+            torch.testing.assert_close(
+                mine, theirs, atol=tolerance if mine.dtype == torch.float64 else 1e-5, rtol=tolerance
+            )
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(got["index"], wanted["index"], strict=True))
 
 
@@ -106,6 +110,22 @@ def test_each_stream_is_as_alone(family: str, seed: int) -> None:
     got = at_once([lambda n=n: life(together, hows[n], n) for n in range(STREAMS)])
     for number, how in enumerate(hows):
         assert_same(got[number], life(lm, how, number))
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=[] if name in ("qwen3_5_moe", "gemma4") else pytest.mark.slow) for name in HYBRIDS],
+)
+def test_states_windows_and_lent_keys_are_as_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact_linear_attention(monkeypatch)
+    lm = build_hybrid(family)
+    hows = [drawn(lm, number) for number in range(STREAMS)]
+    wanted = [life(lm, how, number) for number, how in enumerate(hows)]
+    together = shared(lm)
+    for got, alone in zip(
+        at_once([lambda n=n: life(together, hows[n], n) for n in range(STREAMS)]), wanted, strict=True
+    ):
+        assert_same(got, alone)
 
 
 @pytest.mark.parametrize("inside", ["adaspark", pytest.param("adaspark:half=ffn", marks=pytest.mark.slow)])

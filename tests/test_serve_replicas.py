@@ -95,7 +95,7 @@ class Client:
             if answer is not None and not await self.told_again(answer):
                 assert answer.status_code == 200 or answer.json()["error"]["code"] == "already_watched", answer.text
             at = await self.next_frame() if answer is None or answer.status_code != 200 else at + EACH
-            pushed(self.number, at)
+            await pushed(self.number, at)
             if answer is not None and answer.status_code == 200 and at % (3 * EACH) == 0:
                 await self.ask(at)
 
@@ -131,12 +131,14 @@ def test_ten_sessions_go_on_when_one_of_two_replicas_is_killed(ray: Any, tmp_pat
     at = dict.fromkeys(range(SESSIONS), 0)
     killed: list[str] = []
 
-    def pushed(session: int, frame: int) -> None:
+    async def pushed(session: int, frame: int) -> None:
         at[session] = max(at[session], frame)
         if not killed and min(at.values()) >= PUSHES:  # all of them are in their second half
             names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
             killed.append(next(name for name in names if name.startswith("SERVE_REPLICA")))
             ray.kill(ray.get_actor(killed[0], namespace="serve"))
+        while not killed and frame >= PUSHES * EACH - 2 * EACH:  # and none of them is done
+            await asyncio.sleep(0.01)
 
     async def everybody() -> list[Client]:
         most = httpx.Limits(max_connections=SESSIONS)

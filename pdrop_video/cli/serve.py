@@ -55,6 +55,9 @@ def serve(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
     ] = False,
+    allow_devices: Annotated[
+        bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
+    ] = False,
     fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
     chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
     recipe: RecipeFile = None,
@@ -100,6 +103,7 @@ def serve(
             folders=tuple(videos or ()),
             saves=saves,
             private=allow_private,
+            devices=allow_devices,
             limits=Limits(
                 body=max_megabytes * mib,
                 media=max_video_megabytes * mib,

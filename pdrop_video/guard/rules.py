@@ -121,7 +121,7 @@ class Guard:
             except (OSError, RuntimeError, ValueError):  # a name too long, a circle of links
                 continue
         raise Refused(
-            f"There is no video {text!r} in the folders that this page may read; upload it, or start the server with "
+            f"There is no video {text!r} in the folders that this server may read; send it, or start the server with "
             "--videos FOLDER."
         )
 

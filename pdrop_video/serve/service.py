@@ -47,7 +47,7 @@ class Service:
 
     def __init__(self, lm: VideoLM, settings: Settings, sessions: Keeping = Sessions) -> None:
         self.lm, self.settings = lm, settings
-        self.guard = Guard(tuple(settings.folders), private=settings.private)
+        self.guard = Guard(tuple(settings.folders), private=settings.private, devices=settings.devices)
         self.library = Library(self.guard, settings.limits)
         self.prefixes = Prefixes(settings.limits.prefixes, settings.limits.prefix_bytes)
         self.metrics = Metrics()

@@ -102,6 +102,8 @@ class Settings:
         Where sessions are saved; None saves none.
     private : bool
         Whether addresses on private networks may be opened.
+    devices : bool
+        Whether this machine's cameras may be opened.
     limits : Limits
     """
 
@@ -114,4 +116,5 @@ class Settings:
     folders: tuple[Path, ...] = ()
     saves: Path | None = None
     private: bool = False
+    devices: bool = False
     limits: Limits = field(default_factory=Limits)

@@ -24,6 +24,8 @@ from .settings import Settings
 from .shared import SharedSessions, check_folder
 
 APP = "pdrop-video"
+_ANNOUNCED = 0.5
+"""Seconds in which Ray Serve's proxies hear where a new session is; it tells them of ten times a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def build(make: Callable[[], VideoLM], settings: Settings, cluster: Cluster) -> 
         await sessions.load(name)
         return _Seat(sessions, name)
 
-    sessions.bring = bring
+    sessions.bring, sessions.known_after = bring, _ANNOUNCED
     return app
 
 

@@ -52,6 +52,8 @@ class SharedSessions(Sessions):
     ----------
     bring : callable
         Awaited with the name of each session that is asked for; has `load` called, unless it knows that it was.
+    known_after : float
+        Seconds after which it is known elsewhere that a new session is here; until then it is not told of.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class SharedSessions(Sessions):
         self._locks: dict[str, FileLock] = {}
         self._loading = asyncio.Lock()
         self.bring: Callable[[str], Awaitable[Any]] = self.load
+        self.known_after = 0.0
         check_folder(folder)
 
     async def find(self, name: str, owner: str) -> Session:
@@ -138,6 +141,7 @@ class SharedSessions(Sessions):
         try:
             await self.keep(session)
             await self.bring(name)
+            await asyncio.sleep(self.known_after)
         except BaseException:
             self._forget(session)
             await session.close()

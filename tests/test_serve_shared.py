@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,8 @@ import httpx
 import numpy as np
 import pytest
 from hosted import built_in, picture, png
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 from test_session import same
 
 import pdrop_video as pv
@@ -38,7 +41,7 @@ class Replica:
 
     def __init__(self, folder: Path, limits: Limits | None = None, every: float = 3600.0) -> None:
         settings = Settings(limits=limits or Limits())
-        app = create_app(built_in(), settings, sessions=partial(SharedSessions, folder=folder, every=every))
+        self.app = app = create_app(built_in(), settings, sessions=partial(SharedSessions, folder=folder, every=every))
         self.store: SharedSessions = app.state.service.sessions
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
@@ -283,6 +286,33 @@ def test_a_folder_that_cannot_be_used_is_refused_at_the_door(tmp_path: Path) -> 
     for folder in (Path("/proc/x"), tmp_path / "file"):
         with pytest.raises(pv.ConfigError, match="choose another"):
             Replica(folder)
+
+
+def test_a_websocket_is_refused_until_its_client_has_heard(tmp_path: Path) -> None:
+    async def lost() -> None:
+        one = Replica(tmp_path)
+        await one.open()
+        await one.push(0, 2)
+        await one.store.keep(one.store._open[NAME])
+        one.die()
+
+    asyncio.run(lost())
+    two = Replica(tmp_path)
+    with TestClient(two.app, client=("127.0.0.1", 1)) as client:
+        for said in ("", "?resume_from_seconds=0.4"):
+            with (
+                pytest.raises(WebSocketDisconnect) as refused,
+                client.websocket_connect(f"{PATH}/{NAME}/ws{said}"),
+            ):
+                pass
+            assert refused.value.code == 1008 and "up to 0.5 s" in refused.value.reason
+        with client.websocket_connect(f"{PATH}/{NAME}/ws?resume_from_seconds=0.5") as ws:
+            ws.send_bytes(struct.pack(">d", 0.5) + png(FRAMES[1]))
+            assert ws.receive_json()["error"]["code"] == "already_watched"
+            ws.send_bytes(struct.pack(">d", 1.0) + png(FRAMES[2]))
+            watched = ws.receive_json()
+            assert (watched["type"], watched["frames"], watched["resume_from_seconds"]) == ("watched", 3, 0.5)
+        same(two.stream(), alone((0, 2), (2, 3)))
 
 
 def test_a_stranger_cannot_use_a_session_that_went_on(tmp_path: Path) -> None:

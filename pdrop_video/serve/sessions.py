@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -21,15 +20,13 @@ from ..guard import Allowance
 from ..stream import AsyncVideoStream, Pushed, VideoLM
 from ..stream.aio import apart
 from ..video import FrameChunk
-from .copies import Copy
+from .copies import NAME, Copy
 from .events import Events
 from .metrics import Metrics
 from .refusals import Refusal, said
 from .settings import Settings
 from .standing import Standing, Watchman
 from .watching import Opening, watch
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class Session:
@@ -318,7 +315,7 @@ class Sessions:
         Refusal
             If there is none; the same for another's.
         """
-        path = self._file(name, owner) if _NAME.fullmatch(name) else None
+        path = self._file(name, owner) if NAME.fullmatch(name) else None
         if path is None or not await apart(partial(Path.is_file, path)):
             raise Refusal("There is no such saved session.", 404, "saved_session_not_found", "resume")
         return await self._lm.async_resume(path)

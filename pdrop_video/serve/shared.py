@@ -92,6 +92,8 @@ class SharedSessions(Sessions):
         Refusal
         Exhausted
         """
+        if name in self._open:  # whoever has one need not wait for another's
+            return
         async with self._loading:
             if name in self._open or not await apart(self._path(name, _RECORD).exists):
                 return

@@ -60,3 +60,22 @@ def test_it_serves_until_it_is_told_to_stop(sent: int, tmp_path: Path) -> None:
                 process.send_signal(sent)
                 process.wait()
     assert not list(tmp_path.glob("pdrop-video-*")) and (tmp_path / "saves").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--ray"], "--shared"),
+        (["--ray", "--shared", "/proc/x"], "/proc/x"),
+        (["--ray", "--shared", "shared", "--port", "0"], "--port"),
+        (["--replicas", "3"], "--ray"),
+        (["--shared", "shared"], "--ray"),
+    ],
+)
+def test_what_is_wrong_with_many_replicas_is_said_before_any_is_started(
+    options: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["serve", *options])
+    assert result.exit_code == 1 and "error:" in result.output and says in result.output
+    assert "Traceback" not in result.output

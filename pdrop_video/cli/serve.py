@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ import pdrop_video as pv
 from .arguments import Device, Dtype, Gate, Model, Ratios, RecipeFile, Reducer
 from .console import clear_errors
 from .options import recipe_of
+from .replicas import serve_many
 
 EXAMPLES = """
 [bold]Examples[/bold]
@@ -22,12 +24,18 @@ EXAMPLES = """
   pdrop-video serve --model Qwen/Qwen2.5-VL-7B-Instruct --host 0.0.0.0 --api-key SECRET --videos /srv/videos
 
   pdrop-video serve --saves /var/lib/pdrop-video --gate static --memory 8192
+
+  pdrop-video serve --ray --replicas 4 --replica-gpus 1 --shared /mnt/everywhere/sessions --model M
 """
 BUILT_IN = "built-in"
 
 
 def _bound(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Limits", min=1)
+
+
+def _many(*names: str, **how: Any) -> Any:
+    return typer.Option(*names, rich_help_panel="Many machines", **how)
 
 
 def serve(
@@ -80,12 +88,20 @@ def serve(
     max_tokens: Annotated[int, _bound("Tokens that a client's own recipe may have a layer remember.")] = 32_768,
     prefixes: Annotated[int, _bound("Beginnings of conversations that are remembered.")] = 32,
     prefix_megabytes: Annotated[int, _bound("Memory that they take at most.")] = 2048,
+    ray: Annotated[bool, _many("--ray", help="Many replicas, by Ray Serve.")] = False,
+    replicas: Annotated[int | None, _many(help="How many; left out: 2.", min=1)] = None,
+    shared: Annotated[Path | None, _many(help="Folder for copies of sessions; all machines see it.")] = None,
+    save_every: Annotated[float, _many(help="Seconds from one copy of a session to the next.", min=0.05)] = 5,
+    replica_cpus: Annotated[float, _many(help="CPUs that each replica takes.", min=0)] = 1,
+    replica_gpus: Annotated[float, _many(help="GPUs that each replica takes.", min=0)] = 0,
+    ray_address: Annotated[str | None, _many(help="Of a running cluster, or auto; left out: this machine.")] = None,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:
     """Serve OpenAI's chat completions about videos, live sessions and metrics. Ctrl-C stops it."""
     try:
         from ..serve import Limits, Settings, create_app
+        from ..serve.replicas import Cluster
         from ..serve.running import listening, server_of
     except ImportError as error:
         raise SystemExit(
@@ -129,6 +145,15 @@ def serve(
                 saves.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise pv.ConfigError(f"--saves {saves} can't be made: {error.strerror}; choose another.") from error
+        if ray:
+            if shared is None:
+                raise pv.ConfigError("--ray needs --shared FOLDER, where copies of sessions are kept.")
+            cluster = Cluster(shared, replicas or 2, save_every, replica_cpus, replica_gpus, ray_address)
+            make = partial(pv.load, model, device=device, dtype=dtype, **_packing(batch))
+            serve_many(make, settings, cluster, host, port)
+            return
+        if not (replicas is None and shared is None and ray_address is None):
+            raise pv.ConfigError("--replicas, --shared and --ray-address are for many machines; give --ray, too.")
         with listening(host, port) as place:
             lm = pv.load(model, device=device, dtype=dtype, **_packing(batch))
             at = f"[{host}]" if ":" in host else host

@@ -14,9 +14,11 @@ from pydantic import BaseModel
 
 from ..stream import VideoLM
 from . import chat, live, socket
+from .copies import Telling
 from .door import Door
 from .refusals import RESPONSES, handle_all
-from .service import Service
+from .service import Keeping, Service
+from .sessions import Sessions
 from .settings import Settings
 
 _ABOUT = "Video-LLMs watch streams that never end, in memory that never grows, and answer questions at any time."
@@ -29,20 +31,22 @@ class Health(BaseModel):
     model: str
 
 
-def create_app(lm: VideoLM, settings: Settings | None = None) -> FastAPI:
+def create_app(lm: VideoLM, settings: Settings | None = None, *, sessions: Keeping = Sessions) -> FastAPI:
     """A server's application, for uvicorn or any other ASGI server.
 
     Parameters
     ----------
     lm : VideoLM
     settings : Settings, optional
+    sessions : callable
+        Makes what keeps sessions, of model, settings and figures: this process by itself, or `shared.SharedSessions`.
 
     Returns
     -------
     FastAPI
     """
     settings = settings or Settings()
-    service = Service(lm, settings)
+    service = Service(lm, settings, sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,6 +79,7 @@ def create_app(lm: VideoLM, settings: Settings | None = None) -> FastAPI:
 
     for each in (chat, live, socket):
         app.include_router(each.routes(service))
+    app.add_middleware(Telling)
     app.add_middleware(_Front, service=service)
     plain = app.openapi
 

@@ -25,6 +25,10 @@ class Events:
         self._past.append((self._count, name, data))
         self._wake()
 
+    def go_on(self, last: int) -> None:
+        """Count from far behind another's last number, which may have told of more than is known here."""
+        self._count = last + 2 * _MOST
+
     def end(self) -> None:
         """Nothing more comes."""
         self._over = True

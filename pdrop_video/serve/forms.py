@@ -83,6 +83,7 @@ class SessionState(BaseModel):
     waiting: int
     source: SourceState | None
     events: int
+    resume_from_seconds: float | None = None
 
 
 class FramesWatched(BaseModel):
@@ -129,6 +130,7 @@ def state_of(session: Session) -> dict[str, Any]:
         "waiting": session.waiting,
         "source": session.source,
         "events": session.events.last,
+        "resume_from_seconds": None if session.copy is None else session.copy.second,
     }
 
 

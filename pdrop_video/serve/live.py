@@ -15,6 +15,7 @@ from ..stream.aio import apart
 from ..video import FrameChunk
 from . import pictures
 from .chat import trimmed
+from .copies import check_heard, chosen_name, tell
 from .door import CLIENT
 from .forms import (
     EVENTS,
@@ -51,10 +52,15 @@ def routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1/streaming/sessions", tags=["sessions"], responses=RESPONSES)
     sessions, limits = service.sessions, service.settings.limits
 
-    def mine(name: str, request: Request) -> Session:
-        return sessions.get(name, request.scope[CLIENT])
+    async def mine(name: str, request: Request, *, to_use: bool = True) -> Session:
+        session = await sessions.find(name, request.scope[CLIENT])
+        tell(session, request.scope)
+        if to_use:
+            check_heard(session, request)
+        return session
 
-    async def opened(owner: str, asked: NewSession, stream: AsyncVideoStream | None = None) -> Session:
+    async def opened(owner: str, asked: NewSession, name: str | None) -> Session:
+        stream: AsyncVideoStream | None = None
         with sessions.seat(owner):
             questions = []
             for each in asked.standing_questions:
@@ -69,28 +75,30 @@ def routes(service: Service) -> APIRouter:
                     await service.bounded("the standing question", asked.standing_question)
                 recipe = await apart(partial(service.recipe_of, asked.recipe))
                 stream = await service.open(recipe, asked.system, asked.standing_question)
-            return await sessions.add(stream, owner, questions)
+            return await sessions.add(stream, owner, questions, name)
 
     @router.post("", status_code=201, response_model=SessionState)
     async def open_session(request: Request, asked: NewSession | None = None) -> Any:
         """Open a session, or go on with a saved one."""
-        work = opened(request.scope[CLIENT], asked or NewSession())
-        return state_of(await attended(request, work, limits.deadline))
+        work = opened(request.scope[CLIENT], asked or NewSession(), chosen_name(request))
+        session = await attended(request, work, limits.deadline)
+        tell(session, request.scope)
+        return state_of(session)
 
     @router.get("/{session_id}", response_model=SessionState)
     async def get_session(session_id: str, request: Request) -> Any:
         """Tell how a session goes."""
-        return state_of(mine(session_id, request))
+        return state_of(await mine(session_id, request, to_use=False))
 
     @router.delete("/{session_id}", status_code=204, response_model=None)
     async def end_session(session_id: str, request: Request) -> None:
         """End a session and free what it remembers."""
-        await sessions.remove(mine(session_id, request))
+        await sessions.remove(await mine(session_id, request, to_use=False))
 
     @router.post("/{session_id}/frames", response_model=FramesWatched, openapi_extra=PICTURES)
     async def push_frames(session_id: str, request: Request) -> Any:
         """Watch some pictures; the answer comes when they were watched."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         with session.use():
             chunks = await _chunks(service, request)
             # frames that came are watched to their end, whether the client waits for it or not
@@ -105,7 +113,7 @@ def routes(service: Service) -> APIRouter:
     @router.post("/{session_id}/source", status_code=202, response_model=SessionState)
     async def begin_source(session_id: str, asked: NewSource, request: Request) -> Any:
         """Let the server watch a video or a camera by itself; an event says when that ends."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         source = await apart(partial(service.guard.source, asked.url, live=asked.live))
         motion = session.stream.stream.uses_motion
         opening = service.opening(source, motion, fps=asked.fps, start=asked.start, end=asked.end)
@@ -115,20 +123,22 @@ def routes(service: Service) -> APIRouter:
     @router.delete("/{session_id}/source", response_model=SessionState)
     async def stop_source(session_id: str, request: Request) -> Any:
         """Stop watching the source."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         await session.stop()
         return state_of(session)
 
     @router.post("/{session_id}/ask", response_model=AnswerState, responses=EVENTS)
     async def ask(session_id: str, asked: Question, request: Request) -> Any:
         """Ask about what was watched so far; with `stream` in pieces, and then the whole answer."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         await service.bounded("the question", asked.question)
         if asked.stream:
             return ServerSent(told(_pieces(service, session, asked), limits.deadline))
         with session.use():
             work = session.stream.ask(asked.question, **how_of(service, asked))
             answer = await attended(request, _awaited(work), limits.deadline)
+            if asked.keep:
+                await sessions.turn_kept(session)
         service.metrics.answered(answer)
         return answer_of(answer)
 
@@ -137,14 +147,14 @@ def routes(service: Service) -> APIRouter:
         session_id: str, request: Request, last_event_id: Annotated[str | None, Header()] = None
     ) -> ServerSent:
         """Hear what standing questions found, and how sources end; Last-Event-ID goes on after a break."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request, to_use=False)
         after = int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else 0
         return ServerSent(_events(session, after))
 
     @router.post("/{session_id}/save", response_model=Saved)
     async def save(session_id: str, request: Request) -> Any:
         """Write all that a session remembers to a file of the server's."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         with session.use():
             name, size = await sessions.save(session)
         return {"saved": name, "bytes": size}
@@ -152,10 +162,11 @@ def routes(service: Service) -> APIRouter:
     @router.post("/{session_id}/fork", status_code=201, response_model=SessionState)
     async def fork(session_id: str, request: Request) -> Any:
         """Open a second session with the same past."""
-        session = mine(session_id, request)
+        session = await mine(session_id, request)
         with session.use(), sessions.seat(session.owner):
             standing = [Standing(each.question, each.every, each.sure, each.clear) for each in session.standing]
-            return state_of(await sessions.add(await session.stream.fork(), session.owner, standing))
+            stream = await session.stream.fork()
+            return state_of(await sessions.add(stream, session.owner, standing, chosen_name(request)))
 
     return router
 
@@ -172,6 +183,8 @@ async def _pieces(service: Service, session: Session, asked: Question) -> AsyncG
                 async for text in texts:
                     yield event({"object": "streaming.piece", "text": text})
             assert live.answer is not None
+            if asked.keep:
+                await service.sessions.turn_kept(session)
             service.metrics.answered(live.answer)
             yield event(answer_of(live.answer))
         yield event("[DONE]")

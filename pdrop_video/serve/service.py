@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -31,6 +31,8 @@ _FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,mjpeg,h264,hevc,iv
 """None that lists other files."""
 _FILE = re.compile(r"weights", re.IGNORECASE)
 
+Keeping = Callable[[VideoLM, Settings, Metrics], Sessions]
+
 
 class Service:
     """One server's.
@@ -39,15 +41,17 @@ class Service:
     ----------
     lm : VideoLM
     settings : Settings
+    sessions : callable
+        Makes what keeps sessions.
     """
 
-    def __init__(self, lm: VideoLM, settings: Settings) -> None:
+    def __init__(self, lm: VideoLM, settings: Settings, sessions: Keeping = Sessions) -> None:
         self.lm, self.settings = lm, settings
         self.guard = Guard(tuple(settings.folders), private=settings.private, devices=settings.devices)
         self.library = Library(self.guard, settings.limits)
         self.prefixes = Prefixes(settings.limits.prefixes, settings.limits.prefix_bytes)
         self.metrics = Metrics()
-        self.sessions = Sessions(lm, settings, self.metrics)
+        self.sessions = sessions(lm, settings, self.metrics)
         self.fps = settings.fps or lm.adapter.fps
         self._add_figures()
 

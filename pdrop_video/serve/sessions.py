@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -21,14 +20,13 @@ from ..guard import Allowance
 from ..stream import AsyncVideoStream, Pushed, VideoLM
 from ..stream.aio import apart
 from ..video import FrameChunk
+from .copies import NAME, Copy
 from .events import Events
 from .metrics import Metrics
 from .refusals import Refusal, said
 from .settings import Settings
 from .standing import Standing, Watchman
 from .watching import Opening, watch
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 class Session:
@@ -49,12 +47,15 @@ class Session:
     id : str
     source : dict or None
         What of a video or a camera is being watched, and how that goes.
+    copy : Copy or None
+        What is kept of it elsewhere, where that is done.
     """
 
     def __init__(
         self, stream: AsyncVideoStream, owner: str, standing: list[Standing], metrics: Metrics, most: int
     ) -> None:
         self.id = secrets.token_urlsafe(18)
+        self.copy: Copy | None = None
         self.stream, self.owner, self.events, self.created = stream, owner, Events(), time.time()
         self.standing = standing
         self.waiting, self.source = 0, None  # type: int, dict[str, Any] | None
@@ -100,6 +101,8 @@ class Session:
         try:
             done = []
             for chunk in chunks:
+                if self.copy is not None:
+                    self.copy.check_later(chunk, self.stream.status.seconds)
                 done.append(await self.stream.push(chunk))
                 self._pushed(done[-1], chunk.seconds[-1])
             return done
@@ -187,6 +190,18 @@ class Sessions:
         """Requests with frames that wait."""
         return sum(each.waiting for each in self._open.values())
 
+    async def find(self, name: str, owner: str) -> Session:
+        """A session of somebody's, wherever it is kept; here all are open, or gone.
+
+        Raises
+        ------
+        Refusal
+        """
+        return self.get(name, owner)
+
+    async def turn_kept(self, session: Session) -> None:
+        """A question and its answer stay in a session, as no pushes would bring them back."""
+
     def get(self, name: str, owner: str) -> Session:
         """An open session of somebody's.
 
@@ -216,14 +231,19 @@ class Sessions:
             self._seats.give_back(owner)
             raise
 
-    async def add(self, stream: AsyncVideoStream, owner: str, standing: list[Standing]) -> Session:
-        """Make a session of a stream, for which there is a seat.
+    async def add(
+        self, stream: AsyncVideoStream, owner: str, standing: list[Standing], name: str | None = None
+    ) -> Session:
+        """Make a session of a stream, for which there is a seat; its name may be chosen where that means something.
 
         Raises
         ------
         Refusal
             If it could come to remember more than there is room for.
         """
+        if name in self._open:
+            await stream.close()
+            raise Refusal(f"There is a session {name!r} already.", 409, "session_exists")
         bound = stream.stream.cache_bound
         most, taken = self._settings.limits.session_bytes, sum(self._reserved.values())
         if bound is not None:
@@ -236,15 +256,19 @@ class Sessions:
                 "This server has no room for another session's memory; try again later.", 503, "full", retry=30
             )
         session = Session(stream, owner, standing, self._metrics, self._settings.limits.pushes)
+        session.id = session.id if name is None else name
         self._open[session.id], self._reserved[session.id] = session, bound
         return session
 
     async def remove(self, session: Session) -> None:
         """End a session."""
-        if self._open.pop(session.id, None) is not None:
-            del self._reserved[session.id]
+        if session.id in self._open:
+            self._forget(session)
             self._seats.give_back(session.owner)
             await session.close()
+
+    def _forget(self, session: Session) -> None:
+        del self._open[session.id], self._reserved[session.id]
 
     async def sweep_for_ever(self) -> None:
         """End sessions that nobody uses any more."""
@@ -291,7 +315,7 @@ class Sessions:
         Refusal
             If there is none; the same for another's.
         """
-        path = self._file(name, owner) if _NAME.fullmatch(name) else None
+        path = self._file(name, owner) if NAME.fullmatch(name) else None
         if path is None or not await apart(partial(Path.is_file, path)):
             raise Refusal("There is no such saved session.", 404, "saved_session_not_found", "resume")
         return await self._lm.async_resume(path)

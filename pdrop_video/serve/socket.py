@@ -21,6 +21,7 @@ from ..errors import FrameError
 from ..stream.aio import apart
 from . import pictures
 from .chat import trimmed
+from .copies import check_heard, tell
 from .door import CLIENT
 from .forms import Frame, Question, answer_of, state_of
 from .live import how_of
@@ -41,10 +42,12 @@ def routes(service: Service) -> APIRouter:
     @router.websocket("/v1/streaming/sessions/{session_id}/ws")
     async def connect(socket: WebSocket, session_id: str) -> None:
         try:
-            session = service.sessions.get(session_id, socket.scope[CLIENT])
+            session = await service.sessions.find(session_id, socket.scope[CLIENT])
+            check_heard(session, socket)
         except Refusal as error:
             await socket.close(1008, str(error)[:100])
             return
+        tell(session, socket.scope)
         await socket.accept()
         with session.use():
             await _Conversation(service, session, socket).run()
@@ -130,7 +133,8 @@ class _Conversation:
                 picture = await apart(partial(pictures.decoded, data, limits.pixels))
                 (pushed,) = await self._session.push(pictures.in_chunks([picture], [second], 1, "frames"))
                 state = state_of(self._session)
-                await self._say("watched", seconds=second, visual_tokens=pushed.visual_tokens, frames=state["frames"])
+                more = {"frames": state["frames"], "resume_from_seconds": state["resume_from_seconds"]}
+                await self._say("watched", seconds=second, visual_tokens=pushed.visual_tokens, **more)
             except Exception as error:
                 await self._complain(error, seconds=second if second == second and abs(second) < 1e300 else None)
                 if self._session.stream.closed:
@@ -145,6 +149,8 @@ class _Conversation:
                     async for text in texts:
                         await self._say("piece", id=name, text=text)
                 assert live.answer is not None
+                if asked.keep:
+                    await self._service.sessions.turn_kept(self._session)
                 self._service.metrics.answered(live.answer)
                 await self._say("answer", id=name, **answer_of(live.answer))
         except asyncio.CancelledError:

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 import pdrop_video as pv
 
 from .machine import Machine
+from .parts import Setting
 from .shapes import PYRAMID, QUESTION, WHOLE, large, pictures
 from .state import Row
 
@@ -25,8 +26,9 @@ SIDE, CHUNK = 140, 40
 """Pixels of a frame's side, two of which are 25 visual tokens; frames a push."""
 
 
-def cases(machine: Machine) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """First tokens, then decoding, by one way after another."""
+    machine = Machine.of(setting)
     remembered, tokens = (256, 8) if machine.small else (6144, 96)
     lm = partial(large, machine)
 

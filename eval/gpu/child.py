@@ -9,7 +9,6 @@ part in which one failed, since an accelerator's error may stay with whoever met
 from __future__ import annotations
 
 import faulthandler
-import gc
 import importlib
 import os
 import sys
@@ -19,7 +18,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .state import BEGUN, DONE, FELL, Folder
+from .parts import Setting
+from .state import BEGUN, DONE, FELL, Folder, in_words
 
 _SHOWN = 1.0
 """Seconds before its limit at which a part shows where it is."""
@@ -44,25 +44,24 @@ def do_part(name: str, module: str, limit: float, folder: Folder, device: str, s
     device : str
     small : bool
     """
-    from .machine import Machine  # imports torch, and the part what it measures: before its time begins
-
+    # what is measured is imported before the part's time begins
     cases, begun = importlib.import_module(module).cases, time.monotonic()
     if limit > _SHOWN:
         faulthandler.dump_traceback_later(limit - _SHOWN)
-    earlier = folder.read(name)
-    rows: dict[str, Any] = {
-        case: row for case, row in earlier.get("rows", {}).items() if "error" not in row and row.get("small") == small
-    }
-    known: dict[str, Any] = {"part": name, "state": BEGUN, "process": os.getpid(), "rows": rows}
+    earlier, how = folder.read(name), in_words(device, small)
+    rows: dict[str, Any] = {}
+    if earlier.get("how") == how:
+        rows = {case: row for case, row in earlier["rows"].items() if "error" not in row}
+    known: dict[str, Any] = {"part": name, "how": how, "state": BEGUN, "process": os.getpid(), "rows": rows}
     folder.write(name, known)
-    machine = Machine.of(device, small, begun + limit)
-    known["machine"] = machine.facts
+    setting = Setting(device, small, begun + limit)
     fallen: list[str] = []
-    for case, run in cases(machine):
+    for case, run in cases(setting):
+        known["machine"] = setting.facts
         if case in rows:
             continue
         start = time.monotonic()
-        row: dict[str, Any] = {"small": small}
+        row: dict[str, Any] = {}
         try:
             row["table"] = run()
         except Exception as error:
@@ -73,11 +72,10 @@ def do_part(name: str, module: str, limit: float, folder: Folder, device: str, s
         rows[case] = row
         folder.write(name, known)
         del row
-        machine.free()
+        setting.between()
     known |= {"state": FELL, "why": f"failed: {', '.join(fallen)}"} if fallen else {"state": DONE}
     folder.write(name, known)
     faulthandler.cancel_dump_traceback_later()
-    gc.collect()
     return not fallen
 
 

@@ -19,24 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import pdrop_video as pv
 
 from ..bench.randoms import HALF_B, random_lm
 from .machine import Machine
+from .operators import operators
+from .parts import Setting
 from .shapes import PYRAMID, QUESTION, large, pictures
 from .state import Row
 
 FRAMES, SIDE = 8, 112
-"""A push."""
+"""A push; one of two frames in a rehearsal."""
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 _LIBRARY = str(Path(pv.__file__).parent) + os.sep
 _READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique_dim", "_unique2", "is_nonzero")
 
 
-def cases(machine: Machine) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """A push and a token; where the host waits; memory."""
+    machine = Machine.of(setting)
     watched = cache(lambda: Watched(machine))
     yield "a push and a token", lambda: watched().counted()
     yield "where the host waits", lambda: watched().places()
@@ -54,7 +56,7 @@ class Watched:
             self.lm = random_lm(machine.dtype, text=HALF_B, device=machine.device)
             self.lm.model.generation_config.eos_token_id = None
         self.stream = self.lm.stream(PYRAMID, pv.Memory(tokens=192 if machine.small else 1024))
-        self.frames, self.clock = pictures(FRAMES, SIDE, SIDE), count()
+        self.frames, self.clock = pictures(2 if machine.small else FRAMES, SIDE, SIDE), count()
         while self.stream.visual_tokens < (250 if machine.small else 1400):
             self.push(1)
         self.answer(2)
@@ -62,8 +64,8 @@ class Watched:
     def push(self, times: int) -> None:
         """So many pushes."""
         for _ in range(times):
-            at = FRAMES * next(self.clock)
-            self.stream.push(self.frames, [0.5 * (at + i) for i in range(FRAMES)])
+            at = len(self.frames) * next(self.clock)
+            self.stream.push(self.frames, [0.5 * (at + i) for i in range(len(self.frames))])
 
     def answer(self, tokens: int) -> None:
         """An answer of so many tokens."""
@@ -118,17 +120,7 @@ def line() -> str:
 
 def reads(do: Callable[[], None]) -> Counter[str]:
     """Where a call reads values that a device would be waited for."""
-    found: Counter[str] = Counter()
-
-    class Noting(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.overloadpacket.__name__ in _READS:
-                found[line()] += 1
-            return func(*args, **(kwargs or {}))
-
-    with Noting():
-        do()
-    return found
+    return operators(do, lambda name: line() if name in _READS else None)
 
 
 def waits_on_cuda(do: Callable[[], None]) -> Counter[str]:

@@ -10,13 +10,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+
+from .parts import Setting
 
 
 @dataclass(slots=True)
@@ -26,40 +28,45 @@ class Machine:
     Attributes
     ----------
     device : torch.device
-    small : bool
-        Few cases in small shapes.
-    ends : float
-        When the part's time is up, by `time.monotonic`.
-    facts : dict
-        Names and versions.
+    setting : Setting
+        Gets the machine's facts, and has its memory freed between two cases.
     """
 
     device: torch.device
-    small: bool
-    ends: float
-    facts: dict[str, Any] = field(default_factory=dict)
+    setting: Setting
 
     @classmethod
-    def of(cls, device: str, small: bool, ends: float) -> Machine:
+    def of(cls, setting: Setting) -> Machine:
         """The machine that this process is on."""
-        machine = cls(torch.device(device), small, ends)
-        machine.facts = {
+        machine = cls(torch.device(setting.device), setting)
+        setting.between = machine.free
+        setting.facts |= {
             "device": str(machine.device),
             "card": platform.processor() or platform.machine(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "flash-attn": find_spec("flash_attn") is not None,
-            "small": small,
+            "small": setting.small,
         }
         if machine.cuda:
             properties = torch.cuda.get_device_properties(machine.device)
-            machine.facts |= {
+            setting.facts |= {
                 "card": properties.name,
                 "card_gib": round(properties.total_memory / 2**30, 1),
                 "cuda": torch.version.cuda,
             }
         return machine
+
+    @property
+    def small(self) -> bool:
+        """Whether few cases run, in small shapes."""
+        return self.setting.small
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Names and versions."""
+        return self.setting.facts
 
     @property
     def cuda(self) -> bool:
@@ -74,7 +81,7 @@ class Machine:
     @property
     def left(self) -> float:
         """Seconds until the part's time is up."""
-        return self.ends - time.monotonic()
+        return self.setting.ends - time.monotonic()
 
     def settle(self) -> None:
         """Wait until the device has done all that it was given."""

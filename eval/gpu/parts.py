@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Part:
     title : str
         In the report.
     module : str
-        Has ``cases(machine)``, which yields names and callables that give rows of plain values. A row with ``passed``
+        Has ``cases(setting)``, which yields names and callables that give rows of plain values. A row with ``passed``
         is a proof.
     limit : float
         Seconds after which it is ended, whatever it is doing.
@@ -26,6 +29,30 @@ class Part:
     title: str
     module: str
     limit: float
+
+
+@dataclass(slots=True)
+class Setting:
+    """What a part is told.
+
+    Attributes
+    ----------
+    device : str
+    small : bool
+        Few cases in small shapes, for a rehearsal.
+    ends : float
+        When the part's time is up, by `time.monotonic`.
+    facts : dict
+        Names and versions, which the part notes.
+    between : callable
+        What is called between two cases.
+    """
+
+    device: str
+    small: bool
+    ends: float
+    facts: dict[str, Any] = field(default_factory=dict)
+    between: Callable[[], object] = gc.collect
 
 
 PARTS = (

@@ -17,6 +17,7 @@ import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 
 from .machine import Machine
+from .parts import Setting
 from .shapes import PYRAMID, WHOLE, large
 from .state import Row
 
@@ -28,8 +29,9 @@ WAYS = {
 }
 
 
-def cases(machine: Machine) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """The rate of a product, and one case for each number of visual tokens."""
+    machine = Machine.of(setting)
     rate = cache(partial(matrix_rate, machine))
     yield "matrix rate", lambda: [{"matrix_tflops": rate() / 1e12, "dtype": str(machine.dtype)}]
     for visual in (256,) if machine.small else (4096, 16_384, 32_768):

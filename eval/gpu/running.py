@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .parts import Part
-from .state import ENDED, FELL, Folder
+from .state import ENDED, FELL, Folder, in_words
 
 STARTING = 120.0
 """Seconds that a process may take, beside the limit of its first part, until everything is imported."""
@@ -49,11 +49,16 @@ class How:
     total: float = 470.0
     starting: float = STARTING
 
+    @property
+    def words(self) -> str:
+        """Device and size, as parts note them."""
+        return in_words(self.device, self.small)
+
 
 def run_parts(parts: Sequence[Part], folder: Folder, how: How, say: Callable[[str], None] = print) -> None:
     """Do what is not done yet of some parts, one after another."""
     ends = time.monotonic() + how.total
-    left = [part for part in parts if not folder.done(part.name)]
+    left = [part for part in parts if not folder.done(part.name, how.words)]
     while left:
         if time.monotonic() >= ends:
             say(f"not begun, the time is up: {', '.join(part.name for part in left)}")
@@ -76,7 +81,7 @@ def _one_process(left: list[Part], folder: Folder, how: How, ends: float, say: C
         say(f"{left[0].name} ...")
         while True:
             over = child.poll() is not None  # asked before its files are read, so that none is written in between
-            while now < len(left) and folder.done(left[now].name):
+            while now < len(left) and folder.done(left[now].name, how.words):
                 say(f"{left[now].name} done, {time.monotonic() - since:.0f} s")
                 now, since, grace = now + 1, time.monotonic(), 0.0
                 if now < len(left) and not over:

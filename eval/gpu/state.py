@@ -52,6 +52,12 @@ class Folder:
         """Let a part be done again from its beginning."""
         (self.path / f"{part}.json").unlink(missing_ok=True)
 
-    def done(self, part: str) -> bool:
-        """Whether all cases of a part are through."""
-        return self.read(part).get("state") == DONE
+    def done(self, part: str, how: str) -> bool:
+        """Whether all cases of a part are through, on that device and in that size."""
+        known = self.read(part)
+        return known.get("state") == DONE and known.get("how") == how
+
+
+def in_words(device: str, small: bool) -> str:
+    """What a part was done on, and how much of it: of what was done otherwise nothing counts."""
+    return f"{device}, {'small' if small else 'full'}"

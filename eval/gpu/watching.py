@@ -18,6 +18,7 @@ import pdrop_video as pv
 
 from ..bench.threads import at_once
 from .machine import Machine
+from .parts import Setting
 from .shapes import PYRAMID, large, pictures
 from .state import Row
 
@@ -26,8 +27,9 @@ FRAMES = 8
 CROWDS = (1, 4, 16)
 
 
-def cases(machine: Machine) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
+def cases(setting: Setting) -> Iterator[tuple[str, Callable[[], list[Row]]]]:
     """By part; then crowds in turns; then crowds by the engine, which changes how the model's modules are called."""
+    machine = Machine.of(setting)
     lm = partial(large, machine)
     engine = cache(lambda: together(lm()))
     budget, pushes = (64, 2) if machine.small else (6144, 6)

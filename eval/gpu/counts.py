@@ -77,7 +77,9 @@ class Watched:
         rows: list[Row] = []
         for name, do, several in (("a push", self.push, 2), ("a token", self.answer, 5)):
             few, many = self._events(do, 1), self._events(do, several)
-            each = {key: (many[key] - few[key]) / (several - 1) for key in many}
+            each: Row = {key: (many[key] - few[key]) / (several - 1) for key in many}
+            if self.machine.cuda and not many["launches"]:  # the profiler may not look at this device
+                each |= {"launches": None, "waits": None}
             times = self.machine.in_turns({"few": partial(do, 1), "many": partial(do, several)}, 3)
             rows.append({"what": name, **each, "ms": 1e3 * (times["many"] - times["few"]) / (several - 1)})
         return rows

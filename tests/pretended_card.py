@@ -6,6 +6,7 @@ finds what would not run on one. torch's device "lazy" is borrowed for it: build
 
 python tests/pretended_card.py proofs prefill    # parts of the device check in small shapes, as JSON
 python tests/pretended_card.py short             # three proofs
+python tests/pretended_card.py methods           # every listed method once
 
 Torch is changed for the whole process: never import this among other tests.
 """
@@ -116,6 +117,39 @@ def pretend() -> None:
     torch.is_autocast_enabled = lambda *args: False  # type: ignore[assignment]
 
 
+def methods() -> list[dict[str, Any]]:
+    """Every listed method watches and answers once; what it raised, if it did."""
+    from families import budget, build, video
+
+    import pdrop_video as pv
+    from pdrop_video.gate import GATES
+    from pdrop_video.memory import EVICTORS, STORAGES
+    from pdrop_video.pyramid import ALLOCATORS, INSIDES, SCORERS
+    from pdrop_video.reduce import REDUCERS
+
+    lm = build("qwen2_5_vl", dtype=torch.float32, device=CARD.type)
+    held, slots = budget(lm, 2.6), dict(scorer=SCORERS, allocator=ALLOCATORS, inside=INSIDES)
+    ways = {
+        f"{slot} {name}": dict(pyramid=pv.Pyramid(layers=(2, 4), ratios=(0.5, 0.25), **{slot: name}))
+        for slot, listed in slots.items()
+        for name in listed
+    }
+    for slot, listed in dict(evictor=EVICTORS, storage=STORAGES).items():
+        ways |= {f"{slot} {name}": dict(memory=pv.Memory(tokens=held, **{slot: name})) for name in listed}
+    ways |= {f"gate {name}": dict(gate=name) for name in GATES}
+    ways |= {f"reducer {name}": dict(reducer=name, standing_question="what is red ?") for name in REDUCERS}
+    rows = []
+    for way, how in ways.items():
+        try:
+            stream = lm.stream(**{"memory": pv.Memory(tokens=held), **how})
+            for turn in range(3):
+                stream.push(video(4, seed=turn), [4.0 * turn + i for i in range(4)])
+            rows.append({"way": way, "tokens": len(stream.ask("what is shown ?", 3).token_ids), "error": None})
+        except Exception as error:
+            rows.append({"way": way, "tokens": 0, "error": f"{type(error).__name__}: {error}"})
+    return rows
+
+
 def main(parts: list[str]) -> list[dict[str, Any]]:
     """Rows of what is named."""
     pretend()
@@ -138,6 +172,9 @@ def main(parts: list[str]) -> list[dict[str, Any]]:
                 proofs = Proofs(Machine.of(setting), "qwen2_5_vl", torch.float32)
                 assert proofs.lm.device == CARD
                 rows += [proofs.nothing_dropped([3, 1, 4, 1]), proofs.masked("3", 2.6, "pyramid"), *proofs.resumed()]
+                continue
+            if part == "methods":
+                rows += methods()
                 continue
             for _, run in importlib.import_module(f"eval.gpu.{part}").cases(setting):
                 rows += run()

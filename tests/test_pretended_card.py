@@ -35,3 +35,13 @@ def test_proofs_hold_on_a_pretended_card() -> None:
 def test_the_check_runs_on_a_pretended_card(part: str) -> None:
     _, rows = on_card(part)
     assert rows and all(row.get("passed", True) for row in rows)
+
+
+@pytest.mark.slow
+def test_every_method_runs_on_a_pretended_card() -> None:
+    """But for the one that this family's tower has nothing for."""
+    _, rows = on_card("methods")
+    fell = {row["way"]: row["error"] for row in rows if row["error"] is not None}
+    assert list(fell) == ["reducer desap"] and "ConfigError" in fell["reducer desap"]
+    assert len(rows) > 50
+    assert all(row["tokens"] == 3 for row in rows if row["error"] is None)

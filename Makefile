@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,15 @@ demo: .venv/ready  ## the page on which people ask a video; options: make demo D
 
 screenshots: .venv/ready  ## the pictures of the page in docs/, taken from the running page in Chromium
 	@$(BIN)/python -m demos.screenshots --chromium $(CHROMIUM)
+
+# The machine with the card may have no .venv, and no network to make one.
+GPU_PYTHON ?= $(if $(wildcard .venv/ready),$(BIN)/python,$(PYTHON))
+
+gpu:  ## the device check, under eight minutes on one card; options: make gpu GPU="--device cpu --small"
+	@$(GPU_PYTHON) -m eval.gpu $(GPU)
+
+gpu-wheels: .venv/ready  ## wheels for a machine without a network: make gpu-wheels HAVE=what_pip_list_says.txt GPU_VERSION=3.12
+	@$(BIN)/python -m eval.gpu.wheels $(HAVE) --python $(or $(GPU_VERSION),3.12) --to wheels
 
 # A file at a time for each processor, as what a file's tests share is made once; each takes one thread and some GB.
 PARALLEL ?= --numprocesses=auto --maxprocesses=4 --dist=loadfile

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import pytest
 import torch
 import transformers as tf
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -135,7 +134,9 @@ FAMILIES: dict[str, Callable[[], Built]] = {
 }
 
 
-def build(name: str, attn: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float64) -> VideoLM:
+def build(
+    name: str, attn: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> VideoLM:
     """A random model of a family as `load` would return it, with weights large enough that attention discriminates."""
     from more_families import MORE, OTHERS  # which stand on this file
 
@@ -145,7 +146,7 @@ def build(name: str, attn: str = "sdpa", seed: int = 0, dtype: torch.dtype = tor
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.15)
-    model.set_attn_implementation(attn)
+    model.to(device).set_attn_implementation(attn)
     adapter = adapter_for(model.config.model_type)
     return VideoLM(model, adapter(model, Pixels.of(preprocessor), words), adapter.prompt(words), name)
 
@@ -169,6 +170,8 @@ def budget(lm: VideoLM, steps: float | None) -> int | None:
 
 def cases(*axes: Iterable[Any], fast: Callable[..., bool]) -> list[Any]:
     """The product of `axes` as pytest parameters; slow where `fast`, which gets the places on the axes, is false."""
+    import pytest  # only here: the models are built where there are no tests, too
+
     made = []
     for places in itertools.product(*(list(enumerate(axis)) for axis in axes)):
         number, value = zip(*places, strict=True)

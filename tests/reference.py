@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
@@ -15,6 +14,9 @@ from transformers.vision_utils import get_vision_window_index
 from pdrop_video import VideoLM
 from pdrop_video.memory import StreamCache
 from pdrop_video.models.positions import MRopePositions
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def full_prompt(lm: VideoLM, frames: Tensor, seconds: list[float], question: str) -> tuple[dict[str, Any], int, int]:

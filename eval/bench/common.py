@@ -1,4 +1,4 @@
-"""What the benchmarks share: a random model of a real shape, times taken in turns, and one way to hand out figures.
+"""What the benchmarks share: random models of real shapes, times taken in turns, and one way to hand out figures.
 
 Knows clocks, tables and files. Refuses to know what is measured.
 """
@@ -17,78 +17,14 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from pdrop_video import VideoLM, load
-from pdrop_video.models import Pixels, adapter_for
-from pdrop_video.models.number_type import chosen, default_device
+from .randoms import TINY as TINY
+from .randoms import random_lm as random_lm
+from .randoms import random_model as random_model
+from .randoms import usual_type as usual_type
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the table (CSV) and the chart (PNG).")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")]
-
-
-TINY: dict[str, Any] = dict(depth=1, hidden_size=32, intermediate_size=32, num_heads=2)
-"""A vision tower that is not meant to be used."""
-
-
-def usual_type() -> torch.dtype:
-    """What `load` takes on this machine for checkpoints in bfloat16, and with it what is measured; it is printed."""
-    if default_device() == "cpu" and chosen(torch.bfloat16, lambda: 0).name == "float32":
-        return torch.float32
-    return torch.bfloat16
-
-
-def random_model(
-    dtype: torch.dtype | None = None, kv_heads: int = 2, tower: Mapping[str, Any] = TINY
-) -> Qwen2_5_VLForConditionalGeneration:
-    """Qwen2.5-VL's decoder with random weights, about 0.5 B of them.
-
-    Hidden size 896, 24 layers, 14 heads, a vocabulary of 151,936: the language model of Qwen2.5-0.5B.
-
-    Parameters
-    ----------
-    dtype : torch.dtype, optional
-        By default `usual_type`.
-    kv_heads : int
-        Heads of keys and values: 2 as in Qwen2.5-0.5B, 14 for a model without grouped queries.
-    tower : mapping
-        Sizes of its vision tower, by the config's names; a tiny one by default.
-    """
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": 151_936,
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 14,
-            "num_key_value_heads": kv_heads,
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
-        },
-        vision_config={**tower, "out_hidden_size": 896},
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        empty: Any = Qwen2_5_VLForConditionalGeneration(config)
-    dtype = dtype or usual_type()
-    model = empty.to(dtype).to_empty(device="cpu")
-    model.tie_weights()
-    model.model.visual = type(model.model.visual)._from_config(config.vision_config).to(dtype)  # with its buffers
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
-    text = model.get_decoder()
-    text.rotary_emb = type(text.rotary_emb)(config=config.text_config)  # its buffers were on the meta device
-    return model.eval()
-
-
-def random_lm(dtype: torch.dtype | None = None, tower: Mapping[str, Any] = TINY) -> VideoLM:
-    """The random model with the built-in model's words, for streams whose answers mean nothing."""
-    words, family = load().tokenizer, adapter_for("qwen2_5_vl")
-    model = random_model(dtype, tower=tower)
-    pixels = Pixels(size={"shortest_edge": 1, "longest_edge": 1 << 40})  # frames are taken in the size they come in
-    return VideoLM(model, family(model, pixels, words), family.prompt(words), "random")
 
 
 def seconds(run: Callable[[], Any]) -> float:

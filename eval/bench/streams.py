@@ -8,11 +8,11 @@ python -m eval.bench.streams --json
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import count
-from threading import Event, Thread
-from typing import Annotated, Any
+from threading import Event
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -22,30 +22,12 @@ import typer
 import pdrop_video as pv
 
 from .common import AsJson, Out, in_turns, random_lm, report
+from .threads import at_once
 
 STREAMS = 8
 PICTURE = (196, 224)
 """Of 56 visual tokens for two frames."""
 QUESTION = "what is shown first in the video ?"
-
-
-def at_once(jobs: Sequence[Callable[[], Any]]) -> None:
-    """Run jobs in a thread each; the first error of theirs is raised."""
-    errors: list[BaseException] = []
-
-    def run(job: Callable[[], Any]) -> None:
-        try:
-            job()
-        except BaseException as error:  # raised in the thread that measures
-            errors.append(error)
-
-    threads = [Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 class Crowd:

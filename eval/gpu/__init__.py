@@ -1,0 +1,1 @@
+"""The device check: proofs and measurements on an accelerator, in one command."""

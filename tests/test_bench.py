@@ -128,13 +128,18 @@ def test_soak_reports_and_stops_over_budget(monkeypatch: pytest.MonkeyPatch) -> 
         soak(240, 128, "pyramid", 0)
 
 
-def test_streams_push_the_same_frames_in_all() -> None:
-    """As many chunks for each of the streams, none far behind when another is through."""
-    crowd = Crowd(pv.load(), 4, 160)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_crowd_does_the_same_work_at_once_and_in_turn(batch: int) -> None:
+    """Each stream gets its two frames and its whole answer, whichever way; what one raises is raised."""
+    crowd = Crowd(pv.load(batch=batch), 160, 1)
     before = [stream.status.frames for stream in crowd.streams]
-    crowd.push(8)
-    assert [stream.status.frames - start for stream, start in zip(crowd.streams, before, strict=True)] == [16] * 4
-    assert crowd.cache_bytes == sum(stream.cache_bytes for stream in crowd.streams)
+    for work in (crowd.each(crowd.push), crowd.all(crowd.push), crowd.all(crowd.ask), crowd.each(crowd.ask)):
+        work()
+    assert [stream.status.frames - start for stream, start in zip(crowd.streams, before, strict=True)] == [4] * 8
+    frames = [stream.status.frames for stream in crowd.streams]
+    assert len(crowd.waits_while_others_watch(2)) == 2
+    after = [stream.status.frames for stream in crowd.streams]
+    assert after[0] == frames[0] and all(now > then for now, then in zip(after[1:], frames[1:], strict=True))
     crowd.streams[2].close()
     with pytest.raises(pv.StreamError, match="closed"):
-        crowd.push(8)
+        crowd.all(crowd.push)()

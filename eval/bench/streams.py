@@ -35,19 +35,15 @@ class Crowd:
 
     Parameters
     ----------
-    batch : int
-        As `load` takes it.
+    lm : VideoLM
     tokens : int
         Budget of each stream, in tokens a layer.
     answer : int
         Tokens of an answer.
     """
 
-    def __init__(self, batch: int, tokens: int, answer: int) -> None:
-        lm = random_lm()
-        self.lm = pv.VideoLM(lm.model, lm.adapter, lm.prompt, "random", batch=batch)
-        self.lm.model.generation_config.eos_token_id = None
-        self.streams = [self.lm.stream(memory=pv.Memory(tokens=tokens)) for _ in range(STREAMS)]
+    def __init__(self, lm: pv.VideoLM, tokens: int, answer: int) -> None:
+        self.streams = [lm.stream(memory=pv.Memory(tokens=tokens)) for _ in range(STREAMS)]
         self.tokens, self.answer = tokens, answer
         self.frames = np.random.default_rng(0).integers(0, 256, (2, *PICTURE, 3), dtype=np.uint8)
         self.seconds = count(step=1.0)
@@ -104,6 +100,13 @@ class Crowd:
         return waited[1:]
 
 
+def shared(batch: int) -> pv.VideoLM:
+    """The random model, whose answers never end by themselves; `batch` is as `load` takes it."""
+    lm = random_lm()
+    lm.model.generation_config.eos_token_id = None
+    return pv.VideoLM(lm.model, lm.adapter, lm.prompt, "random", batch=batch)
+
+
 def main(
     repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 5,
     tokens: Annotated[int, typer.Option(help="Budget of each stream, in tokens a layer.")] = 1024,
@@ -112,7 +115,7 @@ def main(
     as_json: AsJson = False,
 ) -> None:
     """Answers, chunks and a question, of eight streams with the engine against streams that take turns."""
-    turns, engine = Crowd(1, tokens, answer), Crowd(STREAMS, tokens, answer)
+    turns, engine = Crowd(shared(1), tokens, answer), Crowd(shared(STREAMS), tokens, answer)
 
     def alone(crowd: Crowd) -> Callable[[], None]:
         def run() -> None:

@@ -419,10 +419,11 @@ UNLISTED = {
     "AsyncAnswer",
     "AsyncVideoStream",
     *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "add_turn", "likelihood", "save")),
+    *("AsyncVideoStream.watch_for", "AsyncVideoStream.summarise", "AsyncWatch"),
     *("VideoLM.async_stream", "VideoLM.async_resume"),
     # called by the library itself
     *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
-    *("Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),
+    *("Watch.take", "Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),
     *("Summary.due", "Summary.could_not"),
 }
 

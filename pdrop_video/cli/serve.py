@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,12 +129,7 @@ def serve(
             except OSError as error:
                 raise pv.ConfigError(f"--saves {saves} can't be made: {error.strerror}; choose another.") from error
         with listening(host, port) as place:
-            lm = pv.load(model, device=device, dtype=dtype, **_packing(batch))
+            lm = pv.load(model, device=device, dtype=dtype, batch=batch)
             at = f"[{host}]" if ":" in host else host
             typer.echo(f"The server is at http://{at}:{place.getsockname()[1]}/v1 - Ctrl-C stops it.")
             server_of(create_app(lm, settings), largest=settings.limits.body).run(sockets=[place])
-
-
-def _packing(batch: int) -> dict[str, Any]:
-    """How `load` is told of a batch, as soon as it takes one: the one place that knows."""
-    return {"batch": batch} if "batch" in inspect.signature(pv.load).parameters else {}

@@ -12,20 +12,20 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import PDropError
 from ..guard import Allowance
-from ..stream import AsyncVideoStream, Pushed, VideoLM
+from ..stream import AsyncVideoStream, Event, Pushed, VideoLM
 from ..stream.aio import apart
 from ..video import FrameChunk
 from .events import Events
 from .metrics import Metrics
 from .refusals import Refusal, said
 from .settings import Settings
-from .standing import Standing, Watchman
 from .watching import Opening, watch
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -37,9 +37,9 @@ class Session:
     Parameters
     ----------
     stream : AsyncVideoStream
+        Whose watches tell their events here.
     owner : str
         Who opened it; nobody else can use it.
-    standing : list of Standing
     metrics : Metrics
     most : int
         Requests with frames that may wait.
@@ -51,17 +51,16 @@ class Session:
         What of a video or a camera is being watched, and how that goes.
     """
 
-    def __init__(
-        self, stream: AsyncVideoStream, owner: str, standing: list[Standing], metrics: Metrics, most: int
-    ) -> None:
+    def __init__(self, stream: AsyncVideoStream, owner: str, metrics: Metrics, most: int) -> None:
         self.id = secrets.token_urlsafe(18)
         self.stream, self.owner, self.events, self.created = stream, owner, Events(), time.time()
-        self.standing = standing
         self.waiting, self.source = 0, None  # type: int, dict[str, Any] | None
         self._used, self._busy, self._most, self._metrics = time.monotonic(), 0, most, metrics
-        self._watchman = Watchman(stream, standing, self.events, metrics)
-        self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        for found in stream.stream.watches:
+            found.call = self._found
+            found.deliver()  # what a saved stream had not given yet
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -101,7 +100,7 @@ class Session:
             done = []
             for chunk in chunks:
                 done.append(await self.stream.push(chunk))
-                self._pushed(done[-1], chunk.seconds[-1])
+                self._metrics.pushed(done[-1])
             return done
         finally:
             self.waiting -= 1
@@ -126,16 +125,16 @@ class Session:
             await asyncio.wait({self._watching})
 
     async def close(self) -> None:
-        """End all of it."""
+        """End all of it; what standing questions found and lasts still is cut, and listeners hear so."""
         await self.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-        self.events.end()
-        await self.stream.close()
+        try:
+            await self.stream.close()
+        finally:
+            self.events.end()
 
     async def _watch(self, opening: Opening, source: dict[str, Any]) -> None:
         try:
-            await watch(self.stream, opening, self._pushed)
+            await watch(self.stream, opening, lambda pushed, second: self._metrics.pushed(pushed))
             source["state"] = "ended"
         except asyncio.CancelledError:
             source["state"] = "stopped"
@@ -144,17 +143,14 @@ class Session:
         if not self.stream.closed:
             self.events.add("source", **source)
 
-    def _pushed(self, pushed: Pushed, second: float) -> None:
-        self._metrics.pushed(pushed)
-        if self.standing and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.ensure_future(self._look(second))
+    def _found(self, event: Event) -> None:
+        """Called in the thread that pushes, which does not wait for the event loop."""
+        with suppress(RuntimeError):  # the server has ended: nobody listens
+            self._loop.call_soon_threadsafe(self._tell, event)
 
-    async def _look(self, second: float) -> None:
-        try:
-            await self._watchman.look(second)
-        except PDropError as error:
-            if not self.stream.closed:
-                self.events.add("error", **said(error)["error"])
+    def _tell(self, event: Event) -> None:
+        self._metrics.events.inc()
+        self.events.add("begin" if event.end is None else "end", **asdict(event))
 
 
 class Sessions:
@@ -216,7 +212,7 @@ class Sessions:
             self._seats.give_back(owner)
             raise
 
-    async def add(self, stream: AsyncVideoStream, owner: str, standing: list[Standing]) -> Session:
+    async def add(self, stream: AsyncVideoStream, owner: str) -> Session:
         """Make a session of a stream, for which there is a seat.
 
         Raises
@@ -235,7 +231,7 @@ class Sessions:
             raise Refusal(
                 "This server has no room for another session's memory; try again later.", 503, "full", retry=30
             )
-        session = Session(stream, owner, standing, self._metrics, self._settings.limits.pushes)
+        session = Session(stream, owner, self._metrics, self._settings.limits.pushes)
         self._open[session.id], self._reserved[session.id] = session, bound
         return session
 

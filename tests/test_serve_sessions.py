@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 import websockets
+import websockets.sync.client
 from families import build
 from hosted import CLIPS, Hosted, built_in, hosted, picture, png, until, watched
 from test_session import same
@@ -247,8 +248,13 @@ def test_standing_questions_are_the_librarys_watches(server: Hosted, http: httpx
     ]
     looks.clear()
     name = opened(http, standing_questions=[STANDING])
-    for i in range(3):
-        state = http.post(f"{PATH}/{name}/frames", json=as_json([FRAMES[i]], [float(i)])).json()["session"]
+    url = f"ws://127.0.0.1:{server.port}{PATH}/{name}/ws"
+    with websockets.sync.client.connect(url, proxy=None) as socket:
+        socket.send("[]")
+        assert json.loads(socket.recv())["type"] == "error"  # it listens
+        for i in range(3):
+            state = http.post(f"{PATH}/{name}/frames", json=as_json([FRAMES[i]], [float(i)])).json()["session"]
+        assert json.loads(socket.recv()) == {"type": "event", "id": 1, "event": "begin", **want[0][1]}
     assert looks == [("Is it red?", 2, float(i)) for i in range(3)]  # before the push was answered
     (standing,) = state["standing_questions"]
     assert standing["likelihood"] == pytest.approx(0.5) and (standing["looks"], standing["failed"]) == (3, 0)
@@ -384,10 +390,11 @@ def test_sessions_are_bounded_in_number_in_bytes_and_in_time() -> None:
 
 def test_sessions_that_nobody_uses_end() -> None:
     """Not one that is listened to; all that the others had is given back."""
-    with hosted(Settings(limits=Limits(idle=0.4))) as server, server.http() as one:
-        names = [opened(one), opened(one)]
+    with hosted(Settings(limits=Limits(idle=1.0))) as server, server.http() as one:
+        names = ["", opened(one)]
         with one.stream("GET", f"{PATH}/{names[1]}/events") as events:  # who listens is there
-            next(events.iter_lines())
+            assert next(events.iter_lines()).startswith(":")
+            names[0] = opened(one)
             until(lambda: server.metric("pdrop_sessions_expired_total") == 1)
             assert one.get(f"{PATH}/{names[1]}").status_code == 200
             assert one.get(f"{PATH}/{names[0]}").status_code == 404

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import threading
 from contextlib import aclosing
 from pathlib import Path
@@ -203,5 +204,98 @@ def test_errors_come_through_and_leave_the_stream_as_it_was(lm: pv.VideoLM) -> N
             await anext(asked)
         with pytest.raises(pv.ConfigError, match="VideoStream"):
             pv.AsyncVideoStream(lm)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+def test_events_are_iterated_over_as_they_come_and_who_stops_loses_none(
+    lm: pv.VideoLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those that the plain watch gives: to who waits, to who was cancelled, and to who goes on from a file."""
+    likely = [0.1, 0.9, 0.8, 0.2, 0.7, 0.9, 0.3, 0.8]
+
+    def weighed(stream: pv.VideoStream, question: str, options: Any) -> tuple[float, tuple[float, float]]:
+        assert stream.span is not None
+        yes = likely[int(stream.span[1]) // 4]
+        return stream.span[1], (math.log(yes), math.log(1 - yes))
+
+    monkeypatch.setattr(pv.VideoStream, "_weighed", weighed)
+    plain = opened(lm)
+    watch = plain.watch_for(QUESTION, 4.0)
+    [push(plain, number) for number in range(8)]
+    plain.close()
+    want = list(watch.poll())
+    assert [(each.begin, each.end) for each in want] == [(7, None), (7, 15), (19, None), (19, 27), (31, None), (31, 31)]
+
+    async def main() -> None:
+        stream = pv.AsyncVideoStream(opened(lm))
+        watch, got = stream.watch_for(QUESTION, 4.0), []
+        first = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        await push_async(stream, 0)
+        assert not first.done()
+        await push_async(stream, 1)
+        got.append(await first)
+        waiting = asyncio.ensure_future(anext(watch))
+        await until(lambda: watch.watch._wakes)  # it waits; the loop went on
+        waiting.cancel()
+        for number in (2, 3, 4, 5):
+            await push_async(stream, number)
+        assert waiting.cancelled()
+        got.append(await anext(watch))
+        await stream.save(tmp_path / "a.pdrop")  # with one event that nobody took
+        await stream.close()
+        assert [(each.begin, each.cut) async for each in watch] == [(19, False), (19, True)]
+        assert [each async for each in watch] == []
+        resumed = await lm.async_resume(tmp_path / "a.pdrop")
+        (watch,) = resumed.watches
+        reading = asyncio.ensure_future(collected(watch))
+        for number in (6, 7):
+            await push_async(resumed, number)
+        await resumed.close()  # who reads comes to an end
+        assert got + await reading == want
+        with pytest.raises(pv.StreamError, match="closed"):
+            resumed.watch_for(QUESTION)
+
+    async def collected(watch: pv.AsyncWatch) -> list[pv.Event]:
+        return [event async for event in watch]
+
+    asyncio.run(main())
+
+
+def test_watches_and_notes_of_the_twin_are_the_streams(lm: pv.VideoLM) -> None:
+    """Opened in order with pushes; wrong terms are told to who awaits them; each event goes to one who reads."""
+    large = pv.Pyramid(stages=3), pv.Memory(tokens=1024)
+    plain = lm.stream(*large)
+    push(plain, 0)
+    watch = plain.watch_for(QUESTION, 4.0, sure=1e-9, clear=0.0)
+    plain.summarise(4.0, question="what ?", max_new_tokens=2)
+    push(plain, 1)
+    plain.look()
+
+    async def main() -> None:
+        stream = pv.AsyncVideoStream(lm.stream(*large))
+        async with Held(lm):
+            pushing = asyncio.ensure_future(push_async(stream, 0))
+            await asyncio.sleep(0)
+            asked = stream.watch_for(QUESTION, 4.0, sure=1e-9, clear=0.0)  # behind the push, which waits
+            with pytest.raises(asyncio.InvalidStateError):
+                _ = asked.watch
+        await pushing
+        opened_ = await asked
+        await stream.summarise(4.0, question="what ?", max_new_tokens=2)
+        await push_async(stream, 1)
+        await stream.look()
+        same(stream.stream, plain)
+        assert stream.notes == plain.notes != ()
+        assert opened_.watch.likelihood == watch.likelihood and opened_.watch.looks == watch.looks == 2
+        assert [each.watch for each in stream.watches] == [opened_.watch]
+        with pytest.raises(pv.ConfigError, match="clear below sure"):
+            await stream.watch_for(QUESTION, sure=0.3, clear=0.5)
+        with pytest.raises(pv.ConfigError, match="every"):
+            async for _ in stream.watch_for(QUESTION, 0.0):
+                pass
+        await opened_.cancel()
+        assert [each.cut async for each in opened_] == [False, True] and stream.watches == ()
 
     asyncio.run(main())

@@ -25,7 +25,14 @@ CLIP = Path(__file__).parent.parent / "demos" / "clips" / "clip.mp4"
 NAMES = (
     *("load", "open_video", "pyramid_drop", "Memory", "Pyramid", "Pyramid.for_average", "Pyramid.load", "Pyramid.save"),
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
-    *("VideoLM.bounded", "VideoStream.push", "VideoStream.tell", "VideoStream.feed", "VideoStream.held"),
+    *(
+        "VideoLM.bounded",
+        "VideoLM.chat",
+        "VideoStream.push",
+        "VideoStream.tell",
+        "VideoStream.feed",
+        "VideoStream.held",
+    ),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.answer_logits"),
     *("VideoStream.add_turn", "VideoStream.save", "VideoStream.watch_for", "VideoStream.summarise", "Feed.put"),
     "Sampling",
@@ -310,6 +317,18 @@ def doors(folder: Path) -> dict[str, Door]:
                 **asking,
             ),
         ),
+        "VideoLM.chat": (
+            lambda **given: MODEL.chat(**{"max_new_tokens": 1, **given}).finish(),
+            dict(said=["what ?"]),
+            dict(
+                said=NOTHING,
+                max_new_tokens=NOTHING,
+                system=OPTIONAL | ANY_TEXT,
+                sampling=OPTIONAL,
+                stop=_names("list", "dict"),
+                logprobs=OPTIONAL,
+            ),
+        ),
         "VideoStream.add_turn": (
             lambda **given: WATCHED.fork().add_turn(**given),
             dict(question="what ?", answer="red"),
@@ -419,10 +438,11 @@ UNLISTED = {
     "AsyncAnswer",
     "AsyncVideoStream",
     *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "add_turn", "likelihood", "save")),
-    *("VideoLM.async_stream", "VideoLM.async_resume"),
+    *("AsyncVideoStream.watch_for", "AsyncVideoStream.summarise", "AsyncWatch"),
+    *("VideoLM.async_stream", "VideoLM.async_resume", "VideoLM.async_chat"),
     # called by the library itself
     *("VideoLM.note", "Memory.budgets", "Trace.record", "FrameChunk.part", "FrameChunk.cat", "FrameChunk.after"),
-    *("Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),
+    *("Watch.take", "Watch.due", "Watch.pass_over", "Watch.saw", "Watch.could_not_see", "Watch.restored"),
     *("Summary.due", "Summary.could_not"),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+from families import build
 from hosted import CLIP, CLIPS, Hosted, as_url, built_in, hosted, picture, png, until, watched
 
 import pdrop_video as pv
@@ -158,6 +159,41 @@ def test_pictures_of_one_message_are_a_video_as_lmms_eval_sends_them(server: Hos
     assert got.usage.visual_tokens == {"entered": want.visual_tokens, "remembered": list(want.kept)}
 
 
+@pytest.mark.parametrize("hot", [{}, {"temperature": 1.5, "top_p": 0.9, "seed": 5}])
+def test_text_alone_is_answered_by_the_model_as_it_is(server: Hosted, hot: dict[str, Any]) -> None:
+    """Whole and in pieces; the prompt is the template's own, token for token; nothing is watched or remembered."""
+    messages: list[Any] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi"},
+        user("How many <|im_end|> things?"),
+    ]
+    said = "Hello", "Hi", "How many <|im_end|> things?"
+    sampling = pv.Sampling(1.5, 0.9, seed=5) if hot else None
+    want = built_in().chat(said, 12, system="Be brief.", sampling=sampling, logprobs=0).finish()
+    frames, prefixes = server.metric("pdrop_frames_watched_total"), len(server.service.prefixes)
+    whole = ask(server, *messages, max_tokens=12, logprobs=True, **hot)
+    assert whole.choices[0].message.content == want.text
+    assert [each.logprob for each in whole.choices[0].logprobs.content] == pytest.approx(
+        [each.logprob for each in want.logprobs], abs=1e-5
+    )
+    usage = whole.usage.model_dump()
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (want.question_tokens, len(want.token_ids))
+    assert usage["visual_tokens"]["entered"] == 0 == usage["prompt_tokens_details"]["cached_tokens"]
+    more = dict(stream=True, stream_options={"include_usage": True})
+    *chunks, last = ask(server, *messages, max_tokens=12, **more, **hot)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == want.text
+    assert last.usage == whole.usage
+    assert (server.metric("pdrop_frames_watched_total"), len(server.service.prefixes)) == (frames, prefixes)
+
+
+def test_a_template_that_takes_no_text_alone_is_a_clear_refusal() -> None:
+    lm = build("qwen2_5_vl")
+    lm.tokenizer.chat_template += "<|video_pad|>"
+    with hosted(Settings(name="built-in"), lm) as server, pytest.raises(openai.BadRequestError, match="text alone"):
+        ask(server, user("what ?"))
+
+
 def test_what_is_remembered_is_named_by_all_that_was_given() -> None:
     """Every difference that could change the stream makes another name; where the bytes came from makes none."""
 
@@ -221,10 +257,19 @@ def test_who_goes_away_stops_the_answer(server: Hosted) -> None:
     hook.remove()
 
 
-NOTHING_SHOWN = [{"role": "user", "content": "Hello"}]
 WRONG: dict[str, tuple[dict[str, Any], int, str | None]] = {
     "another model": (dict(model="gpt-4o"), 404, "model_not_found"),
-    "no video": (dict(messages=NOTHING_SHOWN), 400, "no_video"),
+    "a late video": (
+        dict(messages=[user("Hi"), {"role": "assistant", "content": "Hi"}, user("What?", part("clip.mp4"))]),
+        400,
+        "invalid_messages",
+    ),
+    "much text": (dict(messages=[user("what " * 5000)]), 400, "invalid_value"),
+    "much text in all": (
+        dict(messages=[*([user("what " * 4000), {"role": "assistant", "content": "2"}] * 9), user("Hi")]),
+        400,
+        "invalid_value",
+    ),
     "no messages": (dict(messages=[]), 400, "invalid_request"),
     "a foreign file": (dict(messages=[user("What?", part("/etc/passwd"))]), 400, "invalid_value"),
     "out of the folder": (dict(messages=[user("What?", part("../clips/clip.mp4"))]), 400, "invalid_value"),
@@ -275,6 +320,6 @@ def test_what_is_wrong_is_told_in_openais_form(server: Hosted, name: str) -> Non
 def test_the_client_raises_its_own_errors(server: Hosted) -> None:
     with pytest.raises(openai.NotFoundError, match="There is no model"):
         server.client().chat.completions.create(model="x", messages=[user(QUESTION)])  # type: ignore[arg-type,list-item]
-    with pytest.raises(openai.BadRequestError, match="Nothing is shown"):
-        ask(server, user(QUESTION))
+    with pytest.raises(openai.BadRequestError, match="asks nothing"):
+        ask(server, user(" "))
     assert not math.isnan(server.metric("pdrop_requests_total", route="/v1/chat/completions", status="400"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ import httpx
 import numpy as np
 import pytest
 import websockets
+import websockets.sync.client
 from families import build
 from hosted import CLIPS, Hosted, built_in, hosted, picture, png, until, watched
 from test_session import same
 
 import pdrop_video as pv
 from pdrop_video.serve import Limits, Settings
+from pdrop_video.stream.events import Terms
 
 pytestmark = pytest.mark.usefixtures("watchdog")
 QUESTION = "How many things are shown?"
@@ -188,38 +192,131 @@ def test_a_saved_session_goes_on_as_if_nothing_had_happened(server: Hosted, http
         assert http.post(PATH, json={"resume": wrong}).json()["error"]["code"] == "saved_session_not_found"
 
 
-def test_standing_questions_tell_when_they_begin_and_cease_to_hold(
-    server: Hosted, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the likelihood of yes, looked at every second of video: hysteresis; late listeners hear what they missed."""
-    sure = [0.1, 0.8, 0.5, 0.3, 0.65, 0.9]
-    asked: list[Any] = []
+LIKELY = [0.1, 0.8, 0.5, 0.3, 0.65, 0.9]
+STANDING = {"question": "Is it red?", "every": 1.0, "sure": 0.7, "clear": 0.4}
 
-    async def likelihood(self: Any, question: str, options: Any, **how: Any) -> tuple[float, float]:
-        asked.append((question, options))
-        chance = sure[len(asked) - 1]
-        return float(np.log(chance)), float(np.log(1 - chance))
 
-    monkeypatch.setattr(pv.AsyncVideoStream, "likelihood", likelihood)
-    name = opened(http, standing_questions=[{"question": "Is it red?", "every": 1.0, "sure": 0.7, "clear": 0.4}])
-    for i, frame in enumerate(FRAMES):
-        http.post(f"{PATH}/{name}/frames", json=as_json([frame], [float(i)]))
-        until(lambda i=i: len(asked) == i + 1)  # looks that come too fast are left out
-    got = []
-    with http.stream("GET", f"{PATH}/{name}/events") as events:
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, float]]:
+    """Looks find what is written above, by the second; gives what was asked, of how many options, and when."""
+    asked: list[tuple[str, int, float]] = []
+
+    def weighed(stream: pv.VideoStream, question: str, options: Any) -> tuple[float, tuple[float, float]]:
+        assert stream.span is not None
+        second = stream.span[1]
+        asked.append((question, len(options), second))
+        return second, (float(np.log(LIKELY[int(second)])), float(np.log(1 - LIKELY[int(second)])))
+
+    monkeypatch.setattr(pv.VideoStream, "_weighed", weighed)
+    return asked
+
+
+def heard(http: httpx.Client, name: str, most: int, after: int = 0) -> list[tuple[int, str, Any]]:
+    """So many events, or all up to the session's end: number, name and data."""
+    got: list[tuple[int, str, Any]] = []
+    with http.stream("GET", f"{PATH}/{name}/events", headers={"last-event-id": str(after)}) as events:
+        block: dict[str, str] = {}
         for line in events.iter_lines():
-            got.append(line)
-            if sum(each.startswith("data:") for each in got) == 3:
-                break
-    parsed = [json.loads(line[6:]) for line in got if line.startswith("data: ")]
-    assert [line for line in got if line.startswith("event")] == ["event: begins", "event: ends", "event: begins"]
-    assert parsed[0] == {"question": "Is it red?", "probability": 0.8, "begins": 1.0}
-    assert parsed[1] == {"question": "Is it red?", "probability": 0.3, "begins": 1.0, "ends": 3.0}
-    assert parsed[2]["begins"] == 5.0
-    with http.stream("GET", f"{PATH}/{name}/events", headers={"last-event-id": "2"}) as events:
-        assert next(line for line in events.iter_lines() if line.startswith("id:")) == "id: 3"
-    assert asked[0] == ("Is it red?", ["Yes", "No"])
+            if line and not line.startswith(":"):
+                key, _, value = line.partition(": ")
+                block[key] = value
+            elif block:
+                got.append((int(block["id"]), block["event"], json.loads(block["data"])))
+                block = {}
+                if len(got) == most:
+                    break
+    return got
+
+
+def test_standing_questions_are_the_librarys_watches(server: Hosted, http: httpx.Client, looks: Any) -> None:
+    """Events are those of the plain stream's watch, told when the push is answered.
+
+    Late listeners hear what they missed.
+    Saved in the middle of an event, a session goes on with it under another name; ended, it cuts it.
+    """
+    plain = alone()
+    watch = plain.watch_for("Is it red?", 1.0, sure=0.7, clear=0.4)
+    for i, frame in enumerate(FRAMES):
+        plain.push(frame[None], [float(i)])
+    plain.close()
+    want = [("begin" if each.end is None else "end", asdict(each)) for each in watch.poll()]
+    assert [(name, each["begin"], each["end"], each["cut"]) for name, each in want] == [
+        ("begin", 1, None, False),
+        ("end", 1, 3, False),
+        ("begin", 5, None, False),
+        ("end", 5, 5, True),
+    ]
+    looks.clear()
+    name = opened(http, standing_questions=[STANDING])
+    url = f"ws://127.0.0.1:{server.port}{PATH}/{name}/ws"
+    with websockets.sync.client.connect(url, proxy=None) as socket:
+        socket.send("[]")
+        assert json.loads(socket.recv())["type"] == "error"  # it listens
+        for i in range(3):
+            state = http.post(f"{PATH}/{name}/frames", json=as_json([FRAMES[i]], [float(i)])).json()["session"]
+        assert json.loads(socket.recv()) == {"type": "event", "id": 1, "event": "begin", **want[0][1]}
+    assert looks == [("Is it red?", 2, float(i)) for i in range(3)]  # before the push was answered
+    (standing,) = state["standing_questions"]
+    assert standing["likelihood"] == pytest.approx(0.5) and (standing["looks"], standing["failed"]) == (3, 0)
+    assert heard(http, name, 1) == [(1, *want[0])] and standing["lasts"] == want[0][1]
+    saved = http.post(f"{PATH}/{name}/save").json()["saved"]
     http.delete(f"{PATH}/{name}")
+    name = http.post(PATH, json={"resume": saved}).json()["id"]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(heard, http, name, 9)
+        for i in range(3, 6):
+            http.post(f"{PATH}/{name}/frames", json=as_json([FRAMES[i]], [float(i)]))
+        assert heard(http, name, 1, after=1) == [(2, *want[2])]
+        until(lambda: server.metric("pdrop_events_total") >= 3)
+        http.delete(f"{PATH}/{name}")
+        assert listening.result() == [(i + 1, *each) for i, each in enumerate(want[1:])]  # to the end, with the cut
+    assert http.get(f"{PATH}/{name}").status_code == 404
+
+
+def test_what_a_standing_question_is_can_be_said(server: Hosted, http: httpx.Client, looks: Any) -> None:
+    """Its options, its cooldown; a fork has its own; wrong ones open no session and leave no stream."""
+    terms = {**STANDING, "cooldown": 2.5, "options": ["open", "shut"]}
+    name = opened(http, standing_questions=[terms])
+    (watch,) = stream_of(server, name).watches
+    assert watch.terms == Terms("Is it red?", ("open", "shut"), 1.0, 0.7, 0.4, 2.5)
+    forked = http.post(f"{PATH}/{name}/fork", json={"standing_questions": [{"question": "Is it big?"}]}).json()["id"]
+    assert [each.terms for each in stream_of(server, forked).watches] == [Terms("Is it big?")]
+    plain = http.post(f"{PATH}/{name}/fork").json()["id"]
+    assert stream_of(server, plain).watches == ()
+    for each in (name, forked, plain):
+        http.delete(f"{PATH}/{each}")
+    streams, seats = len(built_in().streams), server.service.sessions._seats.taken
+    for wrong, says in (
+        ({"sure": 0.3, "clear": 0.5}, "clear below sure"),
+        ({"options": ["a", "a"]}, "once"),
+        ({"options": []}, "options"),
+        ({"question": "so " * 5000}, "4,096 at most"),
+        ({"every": 0}, "every"),
+        ({"cooldown": -1}, "cooldown"),
+    ):
+        answer = http.post(PATH, json={"recipe": RECIPE, "standing_questions": [{**STANDING, **wrong}]})
+        assert answer.status_code == 400 and says in answer.json()["error"]["message"], answer.text
+    many = http.post(PATH, json={"standing_questions": 9 * [STANDING]})
+    assert many.status_code == 400
+    assert (len(built_in().streams), server.service.sessions._seats.taken) == (streams, seats)
+
+
+def test_notes_of_a_session_are_the_streams(server: Hosted, http: httpx.Client) -> None:
+    """Taken as the library takes them, and remembered as there."""
+    recipe = {"pyramid": {"stages": 3}, "memory": {"tokens": 1024}}
+    plain = built_in().stream(pv.Recipe.from_dict(recipe))
+    question = "What is seen from {begin} to {end}?"
+    plain.summarise(1.0, question=question)
+    name = http.post(PATH, json={"recipe": recipe, "notes": {"every": 1, "question": question}}).json()["id"]
+    assert http.get(f"{PATH}/{name}/notes").json() == {"object": "list", "data": []}
+    for i, frame in enumerate(FRAMES[:4]):
+        plain.push(frame[None], [float(i)])
+        http.post(f"{PATH}/{name}/frames", json=as_json([frame], [float(i)]))
+    assert http.get(f"{PATH}/{name}/notes").json()["data"] == [asdict(note) for note in plain.notes] != []
+    same(stream_of(server, name), plain)
+    http.delete(f"{PATH}/{name}")
+    small = http.post(PATH, json={"recipe": RECIPE, "notes": {}})  # 60 tokens have no room for them
+    assert small.status_code == 400 and "a note of" in small.json()["error"]["message"]
 
 
 def test_recipes_of_strangers_name_no_files_and_take_no_more_than_they_may(http: httpx.Client, tmp_path: Path) -> None:
@@ -293,13 +390,16 @@ def test_sessions_are_bounded_in_number_in_bytes_and_in_time() -> None:
 
 def test_sessions_that_nobody_uses_end() -> None:
     """Not one that is listened to; all that the others had is given back."""
-    with hosted(Settings(limits=Limits(idle=0.4))) as server, server.http() as one:
-        names = [opened(one), opened(one)]
+    with hosted(Settings(limits=Limits(idle=1.0))) as server, server.http() as one:
+        names = ["", opened(one)]
         with one.stream("GET", f"{PATH}/{names[1]}/events") as events:  # who listens is there
-            next(events.iter_lines())
+            lines = events.iter_lines()  # held: the client hangs up when it goes
+            assert next(lines).startswith(":")
+            names[0] = opened(one)
             until(lambda: server.metric("pdrop_sessions_expired_total") == 1)
             assert one.get(f"{PATH}/{names[1]}").status_code == 200
             assert one.get(f"{PATH}/{names[0]}").status_code == 404
+        lines.close()
         until(lambda: server.metric("pdrop_sessions") == 0)
         assert not server.service.sessions._reserved and server.service.sessions._seats.taken == 0
 

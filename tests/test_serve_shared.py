@@ -196,10 +196,11 @@ def test_what_changed_is_written_again_and_again_and_nothing_else(tmp_path: Path
 def test_standing_questions_and_events_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What held goes on holding, so nothing is told twice; whoever heard the old events hears the new ones."""
 
-    async def likelihood(self: Any, question: str, options: Any, **how: Any) -> tuple[float, float]:
-        return (0.0, -9.0) if self.status.seconds[1] < 2.0 else (-9.0, 0.0)
+    def weighed(self: Any, *question: Any, **how: Any) -> tuple[float, tuple[float, float]]:
+        second = self.status.seconds[1]
+        return second, (0.0, -9.0) if second < 2.0 else (-9.0, 0.0)
 
-    monkeypatch.setattr(pv.AsyncVideoStream, "likelihood", likelihood)
+    monkeypatch.setattr(pv.VideoStream, "_weighed", weighed)
 
     async def both() -> None:
         one, two = Replica(tmp_path), Replica(tmp_path)
@@ -211,13 +212,12 @@ def test_standing_questions_and_events_go_on(tmp_path: Path, monkeypatch: pytest
         one.die()
         for frame in range(1, 5):
             await two.push(frame, frame + 1, resume_from_seconds="0.0")
-            session = two.store._open[NAME]
-            while not session._looking.done():
-                await asyncio.sleep(0.01)
+        session = two.store._open[NAME]
+        await asyncio.sleep(0)  # what the pushing thread handed over
         heard = [each async for each in _until_end(session, after=1)]
-        assert [(name, data.get("begins"), data.get("ends")) for _, name, data in heard] == [
+        assert [(name, data.get("begin"), data.get("end")) for _, name, data in heard] == [
             ("resumed", None, None),
-            ("ends", 0.0, 2.0),
+            ("end", 0.0, 2.0),
         ]
         assert heard[0][2] == {"resume_from_seconds": 0.0, "lost": True}
 

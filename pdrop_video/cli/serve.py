@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,18 +148,13 @@ def serve(
             if shared is None:
                 raise pv.ConfigError("--ray needs --shared FOLDER, where copies of sessions are kept.")
             cluster = Cluster(shared, replicas or 2, save_every, replica_cpus, replica_gpus, ray_address)
-            make = partial(pv.load, model, device=device, dtype=dtype, **_packing(batch))
+            make = partial(pv.load, model, device=device, dtype=dtype, batch=batch)
             serve_many(make, settings, cluster, host, port)
             return
         if not (replicas is None and shared is None and ray_address is None):
             raise pv.ConfigError("--replicas, --shared and --ray-address are for many machines; give --ray, too.")
         with listening(host, port) as place:
-            lm = pv.load(model, device=device, dtype=dtype, **_packing(batch))
+            lm = pv.load(model, device=device, dtype=dtype, batch=batch)
             at = f"[{host}]" if ":" in host else host
             typer.echo(f"The server is at http://{at}:{place.getsockname()[1]}/v1 - Ctrl-C stops it.")
             server_of(create_app(lm, settings), largest=settings.limits.body).run(sockets=[place])
-
-
-def _packing(batch: int) -> dict[str, Any]:
-    """How `load` is told of a batch, as soon as it takes one: the one place that knows."""
-    return {"batch": batch} if "batch" in inspect.signature(pv.load).parameters else {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from tokenizers import Encoding
 
 from ..errors import ModelError
 from .encoder import Encoder
@@ -119,6 +121,28 @@ class Prompt:
             before = behind = "\n"
         return self._encoder.ids([f"{self.ending}{before}", said, f"{behind}{self.opening}"])
 
+    def alone(self, said: Sequence[str], system: str | None = None) -> list[int]:
+        """Ids of a conversation without a video, up to where the next answer begins.
+
+        Parameters
+        ----------
+        said : sequence of str
+            What the user said, what was answered, and so on in turns; the user's last.
+        system : str, optional
+        """
+
+        def talk(*texts: str) -> Messages:
+            roles = [
+                *(["system"] if system is not None else []),
+                *(("user", "assistant")[i % 2] for i in range(len(said))),
+            ]
+            return [{"role": role, "content": [_text(each)]} for role, each in zip(roles, texts, strict=True)]
+
+        pieces = self._pieces(talk, *([] if system is None else [system]), *said)
+        if any(mark in piece for piece in pieces[::2] for mark in (self.placeholder, self.video_token)):
+            raise ModelError("the tokenizer's chat template writes a video where there is none; show one.")
+        return self._encoded(pieces).ids
+
     def words(self, text: str) -> list[int]:
         """Ids of text within an answer."""
         return self._encoder.ids(["", text])
@@ -145,12 +169,16 @@ class Prompt:
         before, _, behind = pieces[number].partition(self.placeholder)
         left = [*pieces[:number], f"{before}{self.opening}"]
         whole = [*left[:-1], f"{left[-1]}{self.video_token}{self.ending}{behind}", *pieces[number + 1 :]]
-        first = self.tokenizer.bos_token  # templates may write it themselves
-        encoding = self._encoder(whole, begins=begins and not (first and whole[0].startswith(first)))
+        encoding = self._encoded(whole) if begins else self._encoder(whole)
         at, ids = encoding.char_to_token(len(self._encoder.written(left))), encoding.ids
         assert at is not None
         assert ids[at] == self._video_id
         return ids[:at], ids[at + 1 :]
+
+    def _encoded(self, whole: list[str]) -> Encoding:
+        """A prompt from its beginning, with the tokenizer's first token; templates may write it themselves."""
+        first = self.tokenizer.bos_token
+        return self._encoder(whole, begins=not (first and whole[0].startswith(first)))
 
     def _pieces(self, messages: Callable[..., Messages], *texts: str) -> list[str]:
         """What the template writes for messages of some texts: its own text and what it makes of each, in turns.
@@ -163,12 +191,15 @@ class Prompt:
             before, found, rest = rest.partition(number)
             if not found or number in rest:
                 raise ModelError(
-                    "the tokenizer's chat template writes one of system prompt, question and told text not at all, or "
+                    "the tokenizer's chat template writes one of system prompt, question and other text not at all, or "
                     "more than once, or in another order; expected each once. Leave it out, or give the model another "
                     "chat_template.jinja."
                 )
             template.append(before)
         template.append(rest)
+        pieces = [template[0], *(piece for pair in zip(texts, template[1:], strict=True) for piece in pair)]
+        if self._render(messages(*texts)) == "".join(pieces):  # texts stand there as they are, as they mostly do
+            return pieces
         pieces = template[:1]
         for i, text in enumerate(texts):
             rendered = self._render(messages(*unseen[:i], text, *unseen[i + 1 :]))

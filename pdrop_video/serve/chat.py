@@ -13,8 +13,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from ..errors import ModelError
 from ..guard import Source
-from ..stream import Answer, AsyncVideoStream, Likely
+from ..stream import Answer, AsyncAnswer, AsyncVideoStream, Likely
 from ..stream.aio import apart
 from . import pictures
 from .conversation import Conversation, Shown, Turn, conversation_of
@@ -32,10 +33,21 @@ _APART = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A conversation up to its last question, and how much of it had been remembered, in tokens."""
+    """A conversation up to its last question.
 
-    prefix: Prefix
-    cached: int
+    Attributes
+    ----------
+    ask : callable
+        Puts the question; takes how it is to be answered.
+    texts : int
+        Tokens of the prompt up to there, but for the visual ones.
+    cached : int
+        How much of it had been remembered, in tokens.
+    """
+
+    ask: Callable[..., AsyncAnswer]
+    texts: int = 0
+    cached: int = 0
 
 
 class Chat:
@@ -58,6 +70,8 @@ class Chat:
                 f"{len(talk.wanted)} videos and pictures came; expected {most.frames} at most.", 413, "too_many"
             )
         await self.service.bounded("the question", talk.question)
+        if not talk.wanted:
+            return await self._text_alone(talk)
         media: list[Media] = []
         done: list[Callable[[], None]] = []
         try:
@@ -65,7 +79,8 @@ class Chat:
                 got, release = await self._got(wanted)
                 media.append(got)
                 done.append(release)
-            return await self._remembered(talk, media)
+            prefix, cached = await self._remembered(talk, media)
+            return Known(partial(prefix.stream.ask, talk.question), prefix.texts, cached)
         finally:
             for release in done:
                 release()
@@ -79,7 +94,26 @@ class Chat:
             coming.add_done_callback(lambda come: come.cancelled() or come.exception() or come.result()[1]())
             raise
 
-    async def _remembered(self, talk: Conversation, media: Sequence[Media]) -> Known:
+    async def _text_alone(self, talk: Conversation) -> Known:
+        """Where nothing is shown, there is nothing to remember: the model reads all of it anew."""
+        lm, most = self.service.lm, self.service.settings.limits
+        for text in (*talk.said, *([] if talk.system is None else [talk.system])):
+            await self.service.bounded("a message", text)
+        await apart(partial(lm.bounded, "the conversation", "\n".join(talk.said), most.memory))
+        try:
+            await apart(partial(lm.prompt.alone, talk.said, talk.system))
+        except ModelError as error:
+            raise Refusal(
+                "This model's chat template does not take text alone; send a video or picture as video_url or "
+                "image_url.",
+                400,
+                "no_video",
+                "messages",
+            ) from error
+        return Known(partial(lm.async_chat, talk.said, system=talk.system))
+
+    async def _remembered(self, talk: Conversation, media: Sequence[Media]) -> tuple[Prefix, int]:
+        """The stream, and how much of it had been remembered, in tokens."""
         prefixes, names = self.service.prefixes, talk.names(media, self._recipe)
         async with prefixes.making(names[0]):  # whoever comes with the same video meanwhile finds it watched
             count, prefix = prefixes.longest(names)
@@ -87,7 +121,7 @@ class Chat:
             cached = 0 if prefix is None else prefix.tokens
             self.service.metrics.cached_tokens.inc(cached)
             if prefix is not None and count == len(names):
-                return Known(prefix, cached)
+                return prefix, cached
             if prefix is None:
                 stream = await self.service.open(self.service.settings.recipe, talk.system)
                 texts = len(await apart(partial(self.service.lm.prompt.before, talk.system)))
@@ -108,7 +142,7 @@ class Chat:
                 elif last:
                     prefixes.keep(names[number], prefix)
             assert prefix is not None
-            return Known(prefix, cached)
+            return prefix, cached
 
     async def _show(self, stream: AsyncVideoStream, media: Sequence[Media]) -> None:
         """Videos one after the other, and runs of pictures as videos of their own."""
@@ -179,7 +213,7 @@ def routes(service: Service) -> APIRouter:
         if asked.stream:
             # what is wrong with the videos is answered with a status of its own: streaming begins with the question
             known = await attended(request, chat.known(talk), deadline)
-            return ServerSent(told(_streamed(service, known, talk, asked), deadline))
+            return ServerSent(told(_streamed(service, known, asked), deadline))
         return await attended(request, _whole(chat, talk, asked), deadline)
 
     return router
@@ -205,7 +239,7 @@ def _how(service: Service, asked: ChatRequest) -> dict[str, Any]:
 
 async def _whole(chat: Chat, talk: Conversation, asked: ChatRequest) -> dict[str, Any]:
     known = await chat.known(talk)
-    answer = await known.prefix.stream.ask(talk.question, **_how(chat.service, asked))
+    answer = await known.ask(**_how(chat.service, asked))
     chat.service.metrics.answered(answer)
     choice = {
         "index": 0,
@@ -216,9 +250,7 @@ async def _whole(chat: Chat, talk: Conversation, asked: ChatRequest) -> dict[str
     return {**_head(chat.service), "object": "chat.completion", "choices": [choice], "usage": _usage(known, answer)}
 
 
-async def _streamed(
-    service: Service, known: Known, talk: Conversation, asked: ChatRequest
-) -> AsyncGenerator[bytes, None]:
+async def _streamed(service: Service, known: Known, asked: ChatRequest) -> AsyncGenerator[bytes, None]:
     head = {**_head(service), "object": "chat.completion.chunk"}
 
     def chunk(delta: dict[str, Any], reason: str | None = None, logprobs: Any = None) -> bytes:
@@ -226,7 +258,7 @@ async def _streamed(
         return event({**head, "choices": [choice]})
 
     yield chunk({"role": "assistant", "content": ""})
-    async with aclosing(known.prefix.stream.ask(talk.question, **_how(service, asked))) as live:
+    async with aclosing(known.ask(**_how(service, asked))) as live:
         told_of = 0
         async with aclosing(trimmed(live)) as texts:
             async for text in texts:
@@ -265,7 +297,7 @@ def _reason(answer: Answer) -> str:
 
 
 def _usage(known: Known, answer: Answer) -> dict[str, Any]:
-    prompt = known.prefix.texts + answer.visual_tokens + answer.question_tokens  # with a frame that waited
+    prompt = known.texts + answer.visual_tokens + answer.question_tokens  # with a frame that waited
     completion = len(answer.token_ids)
     return {
         "prompt_tokens": prompt,

@@ -53,6 +53,12 @@ class Conversation:
         every = (step.wanted for step in self.steps if isinstance(step, Shown))
         object.__setattr__(self, "wanted", tuple(one for some in every for one in some))
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What the user said and what was answered, in turns, where nothing is shown."""
+        turns = (step for step in self.steps if isinstance(step, Turn))
+        return (*(text for turn in turns for text in (turn.question, turn.answer)), self.question)
+
     def names(self, media: Sequence[Media], recipe: str) -> list[str]:
         """A name for what a stream is after each step, by the content of all that it was given until then.
 
@@ -83,7 +89,8 @@ def conversation_of(messages: Sequence[Message]) -> Conversation:
     Raises
     ------
     Refusal
-        If nothing is shown before the first question, the last message asks nothing, or the turns are in no order.
+        If something is shown, but not before the first question; if the last message asks nothing, or the turns are in
+        no order.
     """
     system, steps, question = None, list[Turn | Shown](), list[str]()
     for number, message in enumerate(messages):
@@ -100,9 +107,10 @@ def conversation_of(messages: Sequence[Message]) -> Conversation:
             question = []
         else:
             if wanted:
-                if question:
+                if question or (steps and isinstance(steps[0], Turn)):
                     raise Refusal(
-                        "A video or picture follows a question that was not answered; put it in front of the question.",
+                        "A video or picture follows the first question, or one that was not answered; put it in front "
+                        "of the question.",
                         400,
                         "invalid_messages",
                         where,
@@ -110,14 +118,6 @@ def conversation_of(messages: Sequence[Message]) -> Conversation:
                 steps.append(Shown(wanted))
             if text.strip():
                 question.append(text)
-            if question and not any(isinstance(step, Shown) for step in steps):
-                raise Refusal(
-                    "Nothing is shown before the first question; this model answers about videos and pictures, so send "
-                    "one as video_url or image_url.",
-                    400,
-                    "no_video",
-                    where,
-                )
     if not question:
         raise Refusal(
             "The last message asks nothing; expected a user's, with some text.", 400, "no_question", "messages"

@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ..stream import Answer
+from ..stream import Answer, Watch
+from .refusals import said
 from .sessions import Session
 from .wire import Drawn, Number, Second, Text, Wire
 
+MOST_WATCHES = 8
+"""Standing questions of a session."""
+
 
 class StandingQuestion(Wire):
-    """A question of yes or no, asked again and again while frames come."""
+    """A question that is asked again and again while frames come; see `VideoStream.watch_for`."""
 
     question: Text
-    every: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 2.0
-    sure: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.7
+    every: Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)] = 2.0
+    sure: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.7
     clear: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.4
+    cooldown: Annotated[float, Field(ge=0, le=1e7, allow_inf_nan=False)] = 0.0
+    options: Annotated[list[Text], Field(min_length=1, max_length=8)] = Field(default=["yes", "no"])
 
 
-class NewSession(Wire):
+class Notes(Wire):
+    """Notes that are taken while frames come; see `VideoStream.summarise`."""
+
+    every: Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)] = 60.0
+    question: Text | None = None
+
+
+class Proactive(Wire):
+    """What a session does without being asked."""
+
+    standing_questions: Annotated[list[StandingQuestion], Field(max_length=MOST_WATCHES)] = Field(default_factory=list)
+    notes: Notes | None = None
+
+
+class NewSession(Proactive):
     """What a session is opened with; all may be left out."""
 
     recipe: dict[str, Any] | None = None
     system: Text | None = None
     standing_question: Text | None = None
-    standing_questions: Annotated[list[StandingQuestion], Field(max_length=8)] = Field(default_factory=list)
     resume: Text | None = None
 
 
@@ -70,6 +90,42 @@ class SourceState(BaseModel):
     error: str | None
 
 
+class FoundEvent(BaseModel):
+    """What a standing question found: `end` is missing while it lasts, and `cut` says that nobody looked any more."""
+
+    question: str
+    begin: float
+    end: float | None
+    peak: float
+    cut: bool
+
+
+class StandingState(BaseModel):
+    """A standing question, what lasts, and how its looks go."""
+
+    question: str
+    lasts: FoundEvent | None
+    likelihood: float | None
+    looks: int
+    failed: int
+    error: str | None
+
+
+class Note(BaseModel):
+    """A note about a stretch of the video."""
+
+    begin: float
+    end: float
+    text: str
+
+
+class NoteList(BaseModel):
+    """The newest notes, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[Note]
+
+
 class SessionState(BaseModel):
     """A session."""
 
@@ -82,6 +138,7 @@ class SessionState(BaseModel):
     bytes_remembered: int
     waiting: int
     source: SourceState | None
+    standing_questions: list[StandingState]
     events: int
     resume_from_seconds: float | None = None
 
@@ -129,8 +186,20 @@ def state_of(session: Session) -> dict[str, Any]:
         "bytes_remembered": status.cache_bytes + status.archive_bytes,
         "waiting": session.waiting,
         "source": session.source,
+        "standing_questions": [_standing(each) for each in session.stream.stream.watches],
         "events": session.events.last,
         "resume_from_seconds": None if session.copy is None else session.copy.second,
+    }
+
+
+def _standing(watch: Watch) -> dict[str, Any]:
+    return {
+        "question": watch.terms.question,
+        "lasts": None if (event := watch.event) is None else asdict(event),
+        "likelihood": watch.likelihood,
+        "looks": watch.looks,
+        "failed": watch.failed,
+        "error": None if watch.error is None else said(watch.error)["error"]["message"],
     }
 
 

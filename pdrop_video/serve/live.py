@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -19,12 +21,15 @@ from .copies import check_heard, chosen_name, tell
 from .door import CLIENT
 from .forms import (
     EVENTS,
+    MOST_WATCHES,
     PICTURES,
     AnswerState,
     FramesWatched,
     NewFrames,
     NewSession,
     NewSource,
+    NoteList,
+    Proactive,
     Question,
     Saved,
     SessionState,
@@ -35,7 +40,6 @@ from .refusals import RESPONSES, Refusal
 from .sending import HEARTBEAT, ServerSent, attended, event, told
 from .service import Service
 from .sessions import Session
-from .standing import Standing
 
 _BEAT = 15.0
 """Seconds between signs of life where nothing happens."""
@@ -60,22 +64,40 @@ def routes(service: Service) -> APIRouter:
         return session
 
     async def opened(owner: str, asked: NewSession, name: str | None) -> Session:
-        stream: AsyncVideoStream | None = None
         with sessions.seat(owner):
-            questions = []
-            for each in asked.standing_questions:
-                await service.bounded("a standing question", each.question)
-                questions.append(Standing(each.question, each.every, each.sure, each.clear))
-            if stream is None and asked.resume is not None:
+            if asked.resume is not None:
                 if asked.recipe is not None or asked.system is not None or asked.standing_question is not None:
                     raise Refusal("A saved session goes on as it was; give resume without recipe and prompts.", 400)
                 stream = await sessions.resumed(asked.resume, owner)
-            elif stream is None:
+            else:
                 if asked.standing_question is not None:
                     await service.bounded("the standing question", asked.standing_question)
                 recipe = await apart(partial(service.recipe_of, asked.recipe))
                 stream = await service.open(recipe, asked.system, asked.standing_question)
-            return await sessions.add(stream, owner, questions, name)
+            return await looking(stream, owner, asked, name)
+
+    async def looking(stream: AsyncVideoStream, owner: str, asked: Proactive, name: str | None) -> Session:
+        """A session of a stream, with what it shall do without being asked."""
+        try:
+            if len(stream.watches) + len(asked.standing_questions) > MOST_WATCHES:
+                raise Refusal(
+                    f"{len(asked.standing_questions)} standing questions came beside {len(stream.watches)} that the "
+                    f"session has; expected {MOST_WATCHES} at most.",
+                    400,
+                    "too_many",
+                )
+            for each in asked.standing_questions:
+                for text in (each.question, *each.options):
+                    await service.bounded("a standing question, or one of its options,", text)
+                await stream.watch_for(**each.model_dump())
+            if asked.notes is not None:
+                if asked.notes.question is not None:
+                    await service.bounded("the question of the notes", asked.notes.question)
+                await stream.summarise(**asked.notes.model_dump(exclude_none=True))
+        except BaseException:
+            await asyncio.shield(stream.close())
+            raise
+        return await sessions.add(stream, owner, name)
 
     @router.post("", status_code=201, response_model=SessionState)
     async def open_session(request: Request, asked: NewSession | None = None) -> Any:
@@ -151,6 +173,12 @@ def routes(service: Service) -> APIRouter:
         after = int(last_event_id) if last_event_id is not None and last_event_id.isdecimal() else 0
         return ServerSent(_events(session, after))
 
+    @router.get("/{session_id}/notes", response_model=NoteList)
+    async def notes(session_id: str, request: Request) -> Any:
+        """List the newest notes."""
+        session = await mine(session_id, request)
+        return {"object": "list", "data": [asdict(note) for note in session.stream.notes]}
+
     @router.post("/{session_id}/save", response_model=Saved)
     async def save(session_id: str, request: Request) -> Any:
         """Write all that a session remembers to a file of the server's."""
@@ -160,13 +188,13 @@ def routes(service: Service) -> APIRouter:
         return {"saved": name, "bytes": size}
 
     @router.post("/{session_id}/fork", status_code=201, response_model=SessionState)
-    async def fork(session_id: str, request: Request) -> Any:
-        """Open a second session with the same past."""
+    async def fork(session_id: str, request: Request, asked: Proactive | None = None) -> Any:
+        """Open a second session with the same past, and standing questions and notes of its own."""
         session = await mine(session_id, request)
         with session.use(), sessions.seat(session.owner):
-            standing = [Standing(each.question, each.every, each.sure, each.clear) for each in session.standing]
-            stream = await session.stream.fork()
-            return state_of(await sessions.add(stream, session.owner, standing, chosen_name(request)))
+            return state_of(
+                await looking(await session.stream.fork(), session.owner, asked or Proactive(), chosen_name(request))
+            )
 
     return router
 

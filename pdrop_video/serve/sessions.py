@@ -11,13 +11,14 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import PDropError
 from ..guard import Allowance
-from ..stream import AsyncVideoStream, Pushed, VideoLM
+from ..stream import AsyncVideoStream, Event, Pushed, VideoLM
 from ..stream.aio import apart
 from ..video import FrameChunk
 from .copies import NAME, Copy
@@ -25,7 +26,6 @@ from .events import Events
 from .metrics import Metrics
 from .refusals import Refusal, said
 from .settings import Settings
-from .standing import Standing, Watchman
 from .watching import Opening, watch
 
 
@@ -35,9 +35,9 @@ class Session:
     Parameters
     ----------
     stream : AsyncVideoStream
+        Whose watches tell their events here.
     owner : str
         Who opened it; nobody else can use it.
-    standing : list of Standing
     metrics : Metrics
     most : int
         Requests with frames that may wait.
@@ -51,18 +51,17 @@ class Session:
         What is kept of it elsewhere, where that is done.
     """
 
-    def __init__(
-        self, stream: AsyncVideoStream, owner: str, standing: list[Standing], metrics: Metrics, most: int
-    ) -> None:
+    def __init__(self, stream: AsyncVideoStream, owner: str, metrics: Metrics, most: int) -> None:
         self.id = secrets.token_urlsafe(18)
         self.copy: Copy | None = None
         self.stream, self.owner, self.events, self.created = stream, owner, Events(), time.time()
-        self.standing = standing
         self.waiting, self.source = 0, None  # type: int, dict[str, Any] | None
         self._used, self._busy, self._most, self._metrics = time.monotonic(), 0, most, metrics
-        self._watchman = Watchman(stream, standing, self.events, metrics)
-        self._looking: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        for found in stream.stream.watches:
+            found.call = self._found
+            found.deliver()  # what a saved stream had not given yet
 
     @contextmanager
     def use(self) -> Iterator[None]:
@@ -104,7 +103,7 @@ class Session:
                 if self.copy is not None:
                     self.copy.check_later(chunk, self.stream.status.seconds)
                 done.append(await self.stream.push(chunk))
-                self._pushed(done[-1], chunk.seconds[-1])
+                self._metrics.pushed(done[-1])
             return done
         finally:
             self.waiting -= 1
@@ -129,16 +128,16 @@ class Session:
             await asyncio.wait({self._watching})
 
     async def close(self) -> None:
-        """End all of it."""
+        """End all of it; what standing questions found and lasts still is cut, and listeners hear so."""
         await self.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-        self.events.end()
-        await self.stream.close()
+        try:
+            await self.stream.close()
+        finally:
+            self.events.end()
 
     async def _watch(self, opening: Opening, source: dict[str, Any]) -> None:
         try:
-            await watch(self.stream, opening, self._pushed)
+            await watch(self.stream, opening, lambda pushed, second: self._metrics.pushed(pushed))
             source["state"] = "ended"
         except asyncio.CancelledError:
             source["state"] = "stopped"
@@ -147,17 +146,14 @@ class Session:
         if not self.stream.closed:
             self.events.add("source", **source)
 
-    def _pushed(self, pushed: Pushed, second: float) -> None:
-        self._metrics.pushed(pushed)
-        if self.standing and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.ensure_future(self._look(second))
+    def _found(self, event: Event) -> None:
+        """Called in the thread that pushes, which does not wait for the event loop."""
+        with suppress(RuntimeError):  # the server has ended: nobody listens
+            self._loop.call_soon_threadsafe(self._tell, event)
 
-    async def _look(self, second: float) -> None:
-        try:
-            await self._watchman.look(second)
-        except PDropError as error:
-            if not self.stream.closed:
-                self.events.add("error", **said(error)["error"])
+    def _tell(self, event: Event) -> None:
+        self._metrics.events.inc()
+        self.events.add("begin" if event.end is None else "end", **asdict(event))
 
 
 class Sessions:
@@ -231,9 +227,7 @@ class Sessions:
             self._seats.give_back(owner)
             raise
 
-    async def add(
-        self, stream: AsyncVideoStream, owner: str, standing: list[Standing], name: str | None = None
-    ) -> Session:
+    async def add(self, stream: AsyncVideoStream, owner: str, name: str | None = None) -> Session:
         """Make a session of a stream, for which there is a seat; its name may be chosen where that means something.
 
         Raises
@@ -255,7 +249,7 @@ class Sessions:
             raise Refusal(
                 "This server has no room for another session's memory; try again later.", 503, "full", retry=30
             )
-        session = Session(stream, owner, standing, self._metrics, self._settings.limits.pushes)
+        session = Session(stream, owner, self._metrics, self._settings.limits.pushes)
         session.id = session.id if name is None else name
         self._open[session.id], self._reserved[session.id] = session, bound
         return session

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from .metrics import Metrics
 from .refusals import Refusal
 from .sessions import Session, Sessions
 from .settings import Settings
-from .standing import Standing
 
 log = logging.getLogger(__name__)
 _STATE, _RECORD, _LOCK = ".pdrop", ".json", ".lock"
@@ -104,8 +102,7 @@ class SharedSessions(Sessions):
                 await apart(partial(self._write, name, record | {"released": False}))
                 with self.seat(record["owner"]):
                     stream = await self._lm.async_resume(self._path(name, _STATE))
-                    standing = [Standing(**each) for each in record["standing"]]
-                    session = await super().add(stream, record["owner"], standing, name)
+                    session = await super().add(stream, record["owner"], name)
             except BaseException:
                 lock.release()
                 raise
@@ -116,9 +113,7 @@ class SharedSessions(Sessions):
             session.events.go_on(record["events"])
             session.events.add("resumed", resume_from_seconds=second, lost=lost)
 
-    async def add(
-        self, stream: AsyncVideoStream, owner: str, standing: list[Standing], name: str | None = None
-    ) -> Session:
+    async def add(self, stream: AsyncVideoStream, owner: str, name: str | None = None) -> Session:
         """Make a session of a stream, for which there is a seat; a first copy is in the folder before it is told of.
 
         Raises
@@ -135,7 +130,7 @@ class SharedSessions(Sessions):
             await stream.close()
             raise
         try:
-            session = await super().add(stream, owner, standing, name)
+            session = await super().add(stream, owner, name)
         except BaseException:
             lock.release()
             raise
@@ -164,7 +159,6 @@ class SharedSessions(Sessions):
             record = {
                 "owner": session.owner,
                 "created": session.created,
-                "standing": [asdict(each) for each in session.standing],
                 "events": session.events.last,
                 "released": copy.leaving,
             }

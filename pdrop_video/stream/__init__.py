@@ -3,6 +3,7 @@
 from .aio import AsyncAnswer, AsyncVideoStream
 from .answer import Answer, Evidence, Fed, Likely, Pushed, Status, Timings
 from .answering import AnswerStream
+from .awaited import AsyncWatch
 from .events import Event, Note
 from .feed import Feed
 from .lm import VideoLM, load
@@ -16,6 +17,7 @@ __all__ = [
     "AnswerStream",
     "AsyncAnswer",
     "AsyncVideoStream",
+    "AsyncWatch",
     "Event",
     "Evidence",
     "Fed",

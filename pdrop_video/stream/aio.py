@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +21,10 @@ from ..errors import StreamError
 from ..video import FrameChunk
 from .answer import Answer, Likely, Pushed, Status
 from .answering import AnswerStream
+from .awaited import AsyncWatch
+from .events import Note
 from .stream import VideoStream
+from .watch import Summary, Watch
 
 Result = TypeVar("Result")
 
@@ -184,6 +187,43 @@ class AsyncVideoStream:
         """How likely each of some answers is; see `VideoStream.likelihood`. Others may push and ask meanwhile."""
         return await apart(partial(self.stream.likelihood, question, options, **how))
 
+    def watch_for(self, question: str, every: float = 2.0, **how: Any) -> AsyncWatch:
+        """Look out for something, from the pushes awaited after this on; see `VideoStream.watch_for`.
+
+        Parameters
+        ----------
+        question, every, **how
+            As there. `call` gets events in the stream's own thread.
+
+        Returns
+        -------
+        AsyncWatch
+            ``async for event in stream.watch_for(...)``. What is wrong with the terms is said when it is awaited or
+            iterated over.
+        """
+        return AsyncWatch(self._submitted(partial(self.stream.watch_for, question, every, **how)))
+
+    @property
+    def watches(self) -> tuple[AsyncWatch, ...]:
+        """What is looked out for, such as what a resumed stream goes on with; see `VideoStream.watches`."""
+        return tuple(AsyncWatch(_done(watch)) for watch in self.stream.watches)
+
+    async def look(self) -> None:
+        """Let all watches look now; see `VideoStream.look`."""
+        await self._run(self.stream.look)
+
+    async def summarise(self, every: float = 60.0, **how: Any) -> Summary:
+        """Take a note every so many seconds of video, from the pushes awaited after this on.
+
+        Arguments and errors are those of `VideoStream.summarise`.
+        """
+        return await self._run(partial(self.stream.summarise, every, **how))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """The newest notes; see `VideoStream.notes`."""
+        return self.stream.notes
+
     async def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that the stream remembers to one file, behind the pushes awaited before; see `VideoStream.save`."""
         await self._run(partial(self.stream.save, path))
@@ -215,5 +255,15 @@ class AsyncVideoStream:
 
     async def _run(self, work: Callable[[], Result]) -> Result:
         """Do something in the stream's own thread, in turn."""
+        return await asyncio.wrap_future(self._submitted(work))
+
+    def _submitted(self, work: Callable[[], Result]) -> Future[Result]:
         _ = self.stream.status  # a StreamError if it was closed: then its thread takes nothing more
-        return await asyncio.wrap_future(self._lane.submit(work))
+        return self._lane.submit(work)
+
+
+def _done(watch: Watch) -> Future[Watch]:
+    """A watch that is open."""
+    future: Future[Watch] = Future()
+    future.set_result(watch)
+    return future

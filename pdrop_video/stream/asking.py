@@ -5,11 +5,11 @@ Knows the prompt, the fork and the decoding. Refuses to know how the stream got 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class Question:
         Which columns the answer's tokens see; by default those that the question saw.
     scorer : Asker, optional
         What ranks by that schedule; by default the attention of the question's last row.
+    ids : list of int, optional
+        The tokens that say all this; by default those of the family's prompt behind what was watched.
 
     Raises
     ------
@@ -80,6 +82,7 @@ class Question:
         options: list[list[int]] | None = None,
         looking: Decode | None = None,
         scorer: Asker | None = None,
+        ids: list[int] | None = None,
     ) -> None:
         self.lm, self.ingest, self.origin, self.text, self.schedule = lm, ingest, origin, text, schedule
         self.scorer, self.retrieve, self.options = scorer, retrieve, options or []
@@ -88,7 +91,7 @@ class Question:
         self.again: list[tuple[int, Again]] = []
         self.logprobs: list[Likely] = []
         self.fed = 0
-        self.ids = question_ids(lm, origin, text, answer_prefix)
+        self.ids = question_ids(lm, origin, text, answer_prefix) if ids is None else ids
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
         ingest.reach.check_question(origin, self.tokens + max((len(option) - 1 for option in self.options), default=0))
         with lasting():
@@ -186,6 +189,13 @@ class Question:
             logprobs=tuple(self.logprobs),
             question_tokens=self.tokens,
         )
+
+    def answered(self, max_new_tokens: int, *how: Any) -> Generator[str | Answer, None, None]:
+        """The same from the question on, closed at the end; perhaps because nobody holds the answer any more."""
+        try:
+            yield from self.decode(self.prefill(), max_new_tokens, *how)
+        finally:  # in any thread, in the middle of anything
+            self.lm.turnstile.later(self.close)
 
     def likelihood(self, logits: Tensor, together: Together = one_by_one) -> tuple[float, ...]:
         """The mean log-probability of each option's tokens, given the first token's logits.

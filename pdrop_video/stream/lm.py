@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,13 @@ from ..models.loading import read
 from ..pyramid import LayerLoop, Pyramid
 from ..reduce import Reducer, reducer_named
 from . import session
-from .aio import AsyncVideoStream, apart
+from .aio import AsyncAnswer, AsyncVideoStream, apart
+from .answering import AnswerStream
 from .recipe import Recipe
+from .sampling import Sampling
 from .shared import SharedModel
 from .stream import VideoStream
+from .talk import talk
 
 
 class VideoLM(SharedModel):
@@ -130,6 +134,48 @@ class VideoLM(SharedModel):
             gate=None if recipe.gate is None else gate_named(recipe.gate),
             reducer=None if recipe.reducer is None else reducer_named(recipe.reducer),
         )
+
+    def chat(
+        self,
+        said: Sequence[str],
+        max_new_tokens: int = 128,
+        *,
+        system: str | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        logprobs: int | None = None,
+    ) -> AnswerStream:
+        """Answer text alone: what the model itself answers to it, with nothing watched and nothing remembered.
+
+        Parameters
+        ----------
+        said : sequence of str
+            What the user said, what was answered, and so on in turns; the user's last.
+        max_new_tokens : int
+            Longest answer, in tokens.
+        system : str, optional
+            A system prompt.
+        sampling, stop, logprobs
+            As for `VideoStream.ask`.
+
+        Returns
+        -------
+        AnswerStream
+            Iterate over its pieces, or `finish` it for the whole `Answer`, whose frames and seconds are 0.
+
+        Raises
+        ------
+        ConfigError
+            If a text is empty or can't be encoded; if there is an even number of them, or they have more tokens than
+            the model was trained on; if a number is out of its bounds.
+        ModelError
+            If the model's chat template does not take text alone.
+        """
+        return talk(self, said, max_new_tokens, system, sampling=sampling, stop=stop, logprobs=logprobs)
+
+    def async_chat(self, said: Sequence[str], max_new_tokens: int = 128, **how: Any) -> AsyncAnswer:
+        """The same for asyncio: await it, or iterate over it; what is wrong with the arguments is said then."""
+        return AsyncAnswer(partial(self.chat, said, max_new_tokens, **how))
 
     def resume(self, path: str | os.PathLike[str]) -> VideoStream:
         """Go on with a stream that `VideoStream.save` wrote.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, overload
@@ -16,12 +16,10 @@ from .answer import Answer
 from .answering import AnswerStream
 from .asking import Question
 from .looking import Decode
-from .sampling import Sampling, likeliest
-from .terms import asking_by, checked_for_looking
+from .sampling import Sampling
+from .terms import asking_by, checked_for_looking, drawing
 from .turns import keep_turn
 from .watching import Watching
-
-_MOST_LOGPROBS = 1024
 
 
 class Asking(Watching):
@@ -128,21 +126,17 @@ class Asking(Watching):
         An answer that comes to the end of the trained range goes on as long as positions can be moved, and ends there
         otherwise, `Answer.finished` false. How long it may become changes nothing before that.
         """
-        max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
+        how = drawing(max_new_tokens, sampling, stop, logprobs)
         checks.switch("stream", stream)
         checks.switch("keep", keep)
-        if sampling is not None:
-            checks.instance("sampling", sampling, Sampling, "Sampling(temperature=0.7, seed=1)")
-        stop = checks.texts("stop", stop, least=0)
-        top = None if logprobs is None else checks.whole("logprobs", logprobs, 0, _MOST_LOGPROBS)
-        how = likeliest if sampling is None else sampling.begin(), stop, top
         with self._access.whole(first=True):
             asked = self._asked(question, answer_prefix, pyramid, retrieve, decode=decode)
             if keep:
                 opening = 1 + len(self.lm.prompt.again())  # of the next video
-                self._ingest.reach.check_text(max(asked.tokens + max_new_tokens, opening), "question and answer")
-            pieces = self._answer(asked, max_new_tokens, *how)
-            answer = AnswerStream(self._access, pieces, partial(self._keep, asked) if keep else None, asked.logprobs)
+                self._ingest.reach.check_text(max(asked.tokens + how[0], opening), "question and answer")
+            answer = AnswerStream(
+                self._access, asked.answered(*how), partial(self._keep, asked) if keep else None, asked.logprobs
+            )
             self._access.dependents.add(answer)
         return answer if stream else answer.finish()
 
@@ -295,13 +289,6 @@ class Asking(Watching):
             raise StreamError("nothing was watched yet; push at least one frame before asking.")
         how = answer_prefix, schedule, retrieve or 0, options, looking, scorer
         return Question(self.lm, self._ingest, self._state, question, *how)
-
-    def _answer(self, asked: Question, max_new_tokens: int, *how: Any) -> Generator[str | Answer, None, None]:
-        """Pieces of text, then the `Answer`; all on a fork of what was watched when the question came."""
-        try:
-            yield from asked.decode(asked.prefill(), max_new_tokens, *how)
-        finally:  # perhaps because nobody holds the answer any more, in any thread, in the middle of anything
-            self.lm.turnstile.later(asked.close)
 
     def _keep(self, asked: Question, answer: Answer) -> None:
         """The turn goes behind all that was watched by now, which may be more than when the question came."""

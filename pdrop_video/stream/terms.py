@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..common import checks
 from ..common.checks import shown
 from ..common.kinds import LayerKind
 from ..errors import ConfigError
@@ -13,6 +14,26 @@ from ..pyramid.allocators import ALLOCATORS, allocator_named
 from ..pyramid.scorers import SCORERS, Asker, checked, scorer_named
 from .limits import fixed_rope
 from .looking import Decode, decode_named
+from .sampling import Choice, Sampling, likeliest
+
+_MOST_LOGPROBS = 1024
+
+
+def drawing(
+    max_new_tokens: int, sampling: Sampling | None, stop: Sequence[str], logprobs: int | None
+) -> tuple[int, Choice, tuple[str, ...], int | None]:
+    """How an answer is generated: its longest, what chooses its tokens, where it ends, and how many others are noted.
+
+    Raises
+    ------
+    ConfigError
+    """
+    max_new_tokens = checks.whole("max_new_tokens", max_new_tokens)
+    if sampling is not None:
+        checks.instance("sampling", sampling, Sampling, "Sampling(temperature=0.7, seed=1)")
+    stop = tuple(checks.texts("stop", stop, least=0))
+    top = None if logprobs is None else checks.whole("logprobs", logprobs, 0, _MOST_LOGPROBS)
+    return max_new_tokens, likeliest if sampling is None else sampling.begin(), stop, top
 
 
 def checked_for_asking(pyramid: Pyramid) -> Pyramid:

@@ -48,6 +48,7 @@ class Watch:
         self._phase, self._over = Phase(), False
         self._unread: deque[Event] = deque()
         self._changed = Condition(RLock())  # re-entrant: a finaliser may end it in whichever thread is in here
+        self._wakes: set[Callable[[], object]] = set()
 
     def __repr__(self) -> str:
         state = "over" if self._over else "nothing lasts" if self.event is None else f"since {self.event.begin:g} s"
@@ -75,6 +76,27 @@ class Watch:
             events = tuple(self._unread)
             self._unread.clear()
         return events
+
+    def take(self, wake: Callable[[], object]) -> Event | None:
+        """The oldest event that was not read yet; never waits.
+
+        Parameters
+        ----------
+        wake : callable
+            Where there is none, called once there may be one, in whichever thread that is; it must not wait.
+
+        Raises
+        ------
+        StopIteration
+            If no more can come.
+        """
+        with self._changed:
+            if self._unread:
+                return self._unread.popleft()
+            if self._over:
+                raise StopIteration
+            self._wakes.add(wake)
+        return None
 
     @property
     def event(self) -> Event | None:
@@ -167,6 +189,8 @@ class Watch:
                 self.missed += 1
             self._unread.append(event)
         self._changed.notify_all()
+        while self._wakes:
+            self._wakes.pop()()
 
 
 class Summary:

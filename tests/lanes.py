@@ -14,14 +14,16 @@ WIDTH = 4
 
 
 def engine_of(layers: int, lanes: int) -> tuple[Engine, nn.ModuleList]:
-    """It and the layers; a layer is a module with one linear map, ``layer.map``."""
+    """It and the layers; a layer is a module with one linear map, ``layer.map``; behind them is ``layers.head``."""
     torch.manual_seed(0)
     stack: Any = nn.Module()
     stack.layers = nn.ModuleList(nn.Module() for _ in range(layers))
     for layer in stack.layers:
         layer.map = nn.Linear(WIDTH, WIDTH, dtype=torch.float64)
     stack.config = SimpleNamespace(hidden_size=WIDTH)
-    model = SimpleNamespace(get_output_embeddings=lambda: stack.layers[0])
+    stack.head = nn.Linear(WIDTH, WIDTH, dtype=torch.float64)
+    model = SimpleNamespace(get_output_embeddings=lambda: stack.head)
+    object.__setattr__(stack.layers, "head", stack.head)  # without being one of the layers
     return Engine(model, stack, lanes), stack.layers
 
 

@@ -111,6 +111,33 @@ def test_who_hurries_goes_through_before_all_others_but_not_twice() -> None:
     assert len(log) == 12
 
 
+@pytest.mark.parametrize("head", [True, False])
+def test_nobody_is_overtaken_for_ever(head: bool) -> None:
+    """Others begin one turn after another, all of them behind; still each place is passed within two of their turns."""
+    engine, layers = engine_of(layers=3, lanes=4)
+    through_yet, turns = threading.Event(), [0] * 3
+
+    def again_and_again(number: int) -> None:
+        while not through_yet.is_set() and turns[number] < 1000:
+            with torch.no_grad(), engine, engine.packing():
+                through(layers[:2] if head else layers[:1], rows_of(number))
+            turns[number] += 1
+
+    others = [threading.Thread(target=again_and_again, args=(number,)) for number in range(3)]
+    with engine, engine.packing():
+        for other in others:
+            other.start()
+        until(lambda: len(engine._line) == 3)
+        rows, passed = rows_of(9), []
+        for module in (*(layer.map for layer in layers), *([layers.head] if head else [])):
+            rows = module(rows).tanh()
+            passed.append(max(turns))
+    through_yet.set()
+    [other.join() for other in others]
+    assert max(after - before for before, after in zip([0, *passed], passed, strict=False)) <= 4
+    assert max(turns) < 1000
+
+
 def test_those_who_hurry_go_together() -> None:
     engine, layers = engine_of(layers=2, lanes=2)
     log: list[str] = []

@@ -40,7 +40,7 @@ class Engine(Lanes):
     """
 
     def __init__(self, model: Any, stack: Any, lanes: int) -> None:
-        super().__init__(lanes)
+        super().__init__(lanes, len(stack.layers))
         self.places = install(model, stack, self)
 
     @contextmanager
@@ -79,7 +79,7 @@ class Engine(Lanes):
         given = self._known(me, slot, module, rows)
         if given is not None:
             return given
-        me.arrive(slot, module, rows)
+        me.arrive(slot, module, rows, self._begun)
         self._waiting.append(me)
         try:
             self._go_on(me)

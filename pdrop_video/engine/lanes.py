@@ -39,20 +39,24 @@ class Member:
         Whose rows it shall compute, its own first.
     progress : (int, int)
         The layer that it is in, and how often it waited there.
+    begun, arrived : int
+        How many turns had begun when this one did, and when it came to where it waits.
     """
 
-    __slots__ = ("asked", "computes", "gate", "group", "hurries", "leads", "number", "progress")
+    __slots__ = ("arrived", "asked", "begun", "computes", "gate", "group", "hurries", "leads", "number", "progress")
 
-    def __init__(self, gate: Lock, hurries: bool = False) -> None:
+    def __init__(self, gate: Lock, begun: int, hurries: bool = False) -> None:
         self.gate, self.hurries, self.computes = gate, hurries, False
+        self.begun = self.arrived = begun
         self.asked: tuple[Slot, nn.Module, Tensor] | None = None
         self.group: Group | None = None
         self.number = 0
         self.leads: list[Member] = []
         self.progress = (-1, 0)
 
-    def arrive(self, slot: Slot, module: nn.Module, rows: Tensor) -> None:
-        """Wait for what a module gives."""
+    def arrive(self, slot: Slot, module: nn.Module, rows: Tensor, begun: int) -> None:
+        """Wait for what a module gives, when so many turns have begun."""
+        self.arrived = begun
         layer, times = self.progress
         self.progress = (layer, times + 1) if layer == slot.layer else (slot.layer, 0)
         self.asked, self.group = (slot, module, rows), None
@@ -73,11 +77,14 @@ class Lanes(Turnstile):
     ----------
     lanes : int
         Most turns at once; whoever comes beyond them stands in line, in the order of asking.
+    layers : int
+        Of the model; who waits behind them is nearly through.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, layers: int) -> None:
         super().__init__()
-        self.lanes = lanes
+        self.lanes, self.layers = lanes, layers
+        self._begun = 0  # how many turns have begun so far
         self._members: dict[Lock | None, Member] = {}
         self._ready: deque[Member] = deque()  # who may go on
         self._waiting: list[Member] = []  # for something to be computed
@@ -119,7 +126,7 @@ class Lanes(Turnstile):
 
     def _take(self, gate: Lock) -> None:
         super()._take(gate)
-        self._members[gate] = Member(gate, gate in self._hurried)
+        self._members[gate] = self._member(gate, gate in self._hurried)
 
     def _leave_off(self) -> None:
         gate = self._busy
@@ -152,7 +159,27 @@ class Lanes(Turnstile):
             return gate
         if self._ready:
             return self._ready.popleft().gate
-        return self._led(min(self._waiting, key=_progress)) if self._waiting else None
+        return self._led(self._foremost()) if self._waiting else None
+
+    def _member(self, gate: Lock, hurries: bool) -> Member:
+        self._begun += 1
+        return Member(gate, self._begun, hurries)
+
+    def _foremost(self) -> Member:
+        """Whose rows are computed next: of those furthest behind, so that all go on together.
+
+        But who has been overtaken by as many turns as there are lanes waits no longer: some of them overtook twice.
+        And behind the last layer nobody waits for turns that begun after he came there, which have all layers to go.
+        """
+        overdue = [member for member in self._waiting if self._begun - member.begun > self.lanes]
+        if overdue:
+            return min(overdue, key=lambda member: member.begun)
+        for member in self._waiting:
+            if member.progress[0] == self.layers:
+                earlier = (each for each in self._waiting if each.begun <= member.arrived)
+                if all(each.progress[0] == self.layers for each in earlier):
+                    return member
+        return min(self._waiting, key=_progress)
 
     def _led(self, member: Member) -> Lock:
         """Have what a member waits for computed by it; called with the mutex."""
@@ -211,7 +238,7 @@ class Lanes(Turnstile):
 
         packs = self._packs
         for number in range(len(jobs)):
-            member = Member(closed(), me.hurries)
+            member = self._member(closed(), me.hurries)
             context = copy_context()
             Thread(target=context.run, args=(work, number, member), daemon=True).start()
             with self._mutex:

@@ -146,7 +146,7 @@ def build(
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.15)
-    model.to(device).set_attn_implementation(attn)
+    (model if model.device.type == "meta" else model.to(device)).set_attn_implementation(attn)
     adapter = adapter_for(model.config.model_type)
     return VideoLM(model, adapter(model, Pixels.of(preprocessor), words), adapter.prompt(words), name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import cache
 from pathlib import Path
 from unittest.mock import Mock
@@ -107,24 +107,23 @@ def test_a_slow_model_loses_the_oldest_pictures() -> None:
     assert [int(frame.flatten()[0]) for frame in chunk.frames] == [3, 4]
 
 
-class Answers:
-    """Stands for a stream that gives these answers, one second after another."""
-
-    def __init__(self, *texts: str) -> None:
-        self.texts = list(enumerate(texts))
-
-    def ask(self, question: str, longest: int) -> object:
-        second, text = self.texts.pop(0)
-        return type("Said", (), {"text": text, "seconds": (0.0, float(second))})
+def test_what_a_standing_question_may_be_answered_with() -> None:
+    assert Standing("Is there a dog?").options == ("yes", "no")
+    assert Standing("Is there a dog?", "No").options == ("no", "yes")
+    assert Standing("What colour is it?", " red, blue ,").options == ("red", "blue")
+    assert Standing("What colour is it?", "red").again().options == ("red",)
+    with pytest.raises(pv.ConfigError, match="empty"):
+        Standing(" ")
 
 
-def test_a_standing_question_notes_when_it_became_true_and_ceased() -> None:
+def test_a_standing_question_lists_each_event_once_and_the_newest() -> None:
+    """An event comes when it begins and when it is over; the second stands in the place of the first."""
     standing = Standing("Is there a dog?")
-    stream = Answers("No.", "Yes, a dog.", "yes", "No", "Yesterday", "**Yes**")
-    for _ in range(6):
-        standing.ask(stream)  # type: ignore[arg-type]
-    assert standing.spans == [(1.0, 2.0), (5.0, 5.0)]
-    assert standing.true
+    for number in range(7):
+        begun = pv.Event("Is there a dog?", float(number), None, 0.9, cut=False)
+        for event in (begun, replace(begun, end=number + 0.5)):
+            standing._note(event)
+    assert [(event.begin, event.end) for event in standing.events] == [(n, n + 0.5) for n in (2.0, 3.0, 4.0, 5.0, 6.0)]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +164,9 @@ def test_text_of_strangers_stays_text() -> None:
     bad = "<script>alert(1)</script>"
     shown = [message["content"] for message in views.chat([Turn(bad, bad, done=True, error=bad)])]
     shown += [views.progress(Progress("failed", message=bad, warnings=(bad,)), bad)]
-    shown += [views.standing([Standing(bad, bad, answer=bad)])]
+    asked = Standing(bad, bad)
+    asked._watch = Mock(likelihood=None, error=bad, event=None)
+    shown += [views.standing([asked])]
     for text in shown:
         assert "<script" not in text
         assert "&lt;script" in text

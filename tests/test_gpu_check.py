@@ -79,7 +79,7 @@ def test_rehearsal(rehearsed: tuple[Path, subprocess.CompletedProcess[str]]) -> 
     counted = {row["what"]: row for row in rows["counts"] if "operators" in row}
     assert counted["a token"]["values_read"] == 1  # the host sees each token once
     assert counted["a push"]["operators"] > counted["a token"]["operators"] > 100
-    assert {row["where"].rsplit(":")[0] for row in rows["counts"] if "where" in row} >= {"stream/decode.py"}
+    assert {row["where"].rsplit(":")[0] for row in rows["counts"] if "where" in row} >= {"stream/sampling.py"}
     assert [row["pushes"] for row in rows["counts"] if "pushes" in row] == [4, 20, 40]
     page = (out / "report.md").read_text()
     assert f"**{len(rows['proofs'])} of {len(rows['proofs'])} proofs hold.**" in page

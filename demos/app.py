@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 import pdrop_video as pv
-from pdrop_video.cli.arguments import Device, Dtype
+from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype
 from pdrop_video.cli.console import clear_errors
 from pdrop_video.common import checks
 
@@ -53,12 +53,8 @@ def main(
         int | None,
         typer.Option(help="Most of all uploads together, a quarter for one address; 8 of the largest.", min=1),
     ] = None,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
-    ] = False,
-    allow_devices: Annotated[
-        bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
-    ] = False,
+    allow_private: AllowPrivate = False,
+    allow_devices: AllowDevices = False,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,10 @@ from ..gate import GATES
 from ..reduce import REDUCERS
 
 Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
+Fps = Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")]
+Chunk = Annotated[int, typer.Option(help="Frames per push.", min=1)]
+Start = Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)]
+End = Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)]
 Device = Annotated[str | None, typer.Option(help="For example cuda or cpu; left out: the best there is.")]
 Dtype = Annotated[
     str,
@@ -35,4 +39,22 @@ Gate = Annotated[
 Reducer = Annotated[
     str | None,
     typer.Option(help=f"Which visual tokens enter: {', '.join(REDUCERS)}, as evs:keep=0.25; left out: all."),
+]
+
+
+def _away(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Addresses and cameras")
+
+
+Timeout = Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")]
+Retries = Annotated[int, _away("Attempts to make a lost connection again.")]
+Policy = Annotated[str | None, _away("If frames come too fast: block, or latest to drop the oldest; left out: latest.")]
+Protocols = Annotated[
+    str | None, _away("What may read the source and all that it names, as file,http,tcp; left out: what it needs.")
+]
+AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
+]
+AllowDevices = Annotated[
+    bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
 ]

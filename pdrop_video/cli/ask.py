@@ -25,7 +25,23 @@ from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling
 from ..video.subtitles import interleaved, load_srt
-from .arguments import Device, Dtype, Gate, Model, Ratios, RecipeFile, Reducer
+from .arguments import (
+    Chunk,
+    Device,
+    Dtype,
+    End,
+    Fps,
+    Gate,
+    Model,
+    Policy,
+    Protocols,
+    Ratios,
+    RecipeFile,
+    Reducer,
+    Retries,
+    Start,
+    Timeout,
+)
 from .console import ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
 from .options import check_choice, check_questions, pyramid_of, recipe_of
 
@@ -52,26 +68,22 @@ def ask(
     video: Annotated[str, typer.Argument(help="A video file, or an address: http, https, rtsp, rtmp, tcp or udp.")],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
     model: Model = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
-    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    fps: Fps = None,
+    chunk: Chunk = 8,
     frames: Annotated[
         int | None, typer.Option(help="Watch so many frames, evenly spaced, instead of so many a second.", min=1)
     ] = None,
-    start: Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)] = None,
-    end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
+    start: Start = None,
+    end: End = None,
     decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
     sound: Annotated[bool, typer.Option("--sound", help="Hear the video as well, with a model that can.")] = False,
     subtitles: Annotated[
         Path | None, typer.Option(help="An srt file; what is said is told to the model at its moments, as text.")
     ] = None,
-    timeout: Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")] = 10.0,
-    retries: Annotated[int, _away("Attempts to make a lost connection again.")] = 6,
-    policy: Annotated[
-        str | None, _away("If frames come too fast: block, or latest to drop the oldest; left out: latest.")
-    ] = None,
-    protocols: Annotated[
-        str | None, _away("What may read the source and all that it names, as file,http,tcp; left out: what it needs.")
-    ] = None,
+    timeout: Timeout = 10.0,
+    retries: Retries = 6,
+    policy: Policy = None,
+    protocols: Protocols = None,
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,

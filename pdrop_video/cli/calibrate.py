@@ -13,7 +13,7 @@ import pdrop_video as pv
 from ..search.heads import calibrate
 from ..search.judge import Clip
 from ..video.address import Address
-from .arguments import Device, Dtype, Model
+from .arguments import Chunk, Device, Dtype, Model
 from .console import CONSOLE, ERRORS, clear_errors
 from .options import check_out, check_questions
 
@@ -40,7 +40,7 @@ def hawk(
     question: Annotated[list[str], typer.Option(help="Asked of every video; may be repeated.")],
     model: Model = None,
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced; kept decoded.", min=1)] = 16,
-    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    chunk: Chunk = 8,
     device: Device = None,
     dtype: Dtype = "auto",
 ) -> None:

@@ -17,7 +17,7 @@ from ..search.kernels import KERNELS
 from ..search.questions import QuestionSet
 from ..search.search import checked
 from ..video.address import Address
-from .arguments import Device, Dtype, Model
+from .arguments import Chunk, Device, Dtype, Model
 from .console import clear_errors
 from .options import check_choice, check_questions, pyramid_of
 from .searching import Asked, find_recipes, find_schedule, measure_oracle
@@ -74,7 +74,7 @@ def search(
         ),
     ] = None,
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced.", min=1)] = 32,
-    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    chunk: Chunk = 8,
     gate: Annotated[
         list[str] | None, typer.Option(help=f"Recipes: those that take part, of none, {', '.join(GATES)}.")
     ] = None,

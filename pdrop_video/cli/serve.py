@@ -10,7 +10,7 @@ import typer
 
 import pdrop_video as pv
 
-from .arguments import Device, Dtype, Gate, Model, Ratios, RecipeFile, Reducer
+from .arguments import AllowDevices, AllowPrivate, Chunk, Device, Dtype, Fps, Gate, Model, Ratios, RecipeFile, Reducer
 from .console import clear_errors
 from .options import recipe_of
 from .replicas import serve_many
@@ -59,14 +59,10 @@ def serve(
     saves: Annotated[
         Path | None, typer.Option(help="Folder for saved sessions; left out: none are saved.", file_okay=False)
     ] = None,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Open addresses on private networks, this machine's included.")
-    ] = False,
-    allow_devices: Annotated[
-        bool, typer.Option("--allow-devices", help="Open this machine's cameras, such as /dev/video0.")
-    ] = False,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
-    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
+    allow_private: AllowPrivate = False,
+    allow_devices: AllowDevices = False,
+    fps: Fps = None,
+    chunk: Chunk = 8,
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,

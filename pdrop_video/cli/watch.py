@@ -19,7 +19,23 @@ from ..stream.watch import Watch
 from ..video import Connection
 from ..video.address import Address
 from ..video.sampling import Sampling
-from .arguments import Device, Dtype, Gate, Model, Ratios, RecipeFile, Reducer
+from .arguments import (
+    Chunk,
+    Device,
+    Dtype,
+    End,
+    Fps,
+    Gate,
+    Model,
+    Policy,
+    Protocols,
+    Ratios,
+    RecipeFile,
+    Reducer,
+    Retries,
+    Start,
+    Timeout,
+)
 from .console import ERRORS, clear_errors, terminated_likewise, until_interrupted
 from .options import check_choice, check_questions, recipe_of
 from .webhook import Webhook, check_url
@@ -55,18 +71,14 @@ def watch(
     webhook_timeout: Annotated[float, _told("Seconds that the webhook may take to answer.")] = 10.0,
     webhook_attempts: Annotated[int, _told("How often each event is tried.")] = 6,
     model: Model = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")] = None,
-    chunk: Annotated[int, typer.Option(help="Frames per push.", min=1)] = 8,
-    start: Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)] = None,
-    end: Annotated[float | None, typer.Option(help="Stop watching at this second.", min=0)] = None,
-    timeout: Annotated[float, _away("Seconds to wait for the source to open, and for each packet of it.")] = 10.0,
-    retries: Annotated[int, _away("Attempts to make a lost connection again.")] = 6,
-    policy: Annotated[
-        str | None, _away("If frames come too fast: block, or latest to drop the oldest; left out: latest.")
-    ] = None,
-    protocols: Annotated[
-        str | None, _away("What may read the source and all that it names, as file,http,tcp; left out: what it needs.")
-    ] = None,
+    fps: Fps = None,
+    chunk: Chunk = 8,
+    start: Start = None,
+    end: End = None,
+    timeout: Timeout = 10.0,
+    retries: Retries = 6,
+    policy: Policy = None,
+    protocols: Protocols = None,
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,

@@ -46,13 +46,11 @@ class Engine(Lanes):
     @contextmanager
     def packing(self) -> Iterator[None]:
         """Around a forward within a turn: its rows may meet those of others."""
-        if self._owner != get_ident():  # the model is not shared at all, or already by a block around this one
+        ident = get_ident()
+        if self._owner != ident or ident in self._within:  # outside of any turn, or within such a block already
             yield
             return
-        me, ident = self._members[self._busy], get_ident()
-        if ident in self._within:
-            yield
-            return
+        me = self._members[self._busy]
         self._packs = me.computes = True
         self._within.add(ident)
         try:

@@ -140,13 +140,12 @@ class Lanes(Turnstile):
 
     def _next(self) -> Lock | None:
         """Who runs next: all who can, before anything is computed for those who wait; and first those who hurry."""
-        hurrying = [member for member in self._members.values() if member.hurries]
-        for gate in self._line:
-            if gate in self._hurried:
-                self._line.remove(gate)
-                self._take(gate)
-                return gate
-        if hurrying:
+        if self._hurried:  # also those in line, which is not searched otherwise: it may be long
+            for gate in self._line:
+                if gate in self._hurried:
+                    self._line.remove(gate)
+                    self._take(gate)
+                    return gate
             able = next((member for member in self._ready if member.hurries), None)
             if able is not None:
                 self._ready.remove(able)

@@ -5,15 +5,13 @@ Knows threads and the model's turnstile; refuses to know models, frames and ques
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from weakref import WeakSet
 
 from ..engine import Turnstile
 from ..errors import StreamError
-
-T = TypeVar("T")
 
 
 class Dependent(Protocol):
@@ -85,10 +83,6 @@ class StreamAccess:
         """Between two pieces of work: let others have their turn, and stop if the stream was closed meanwhile."""
         self.turnstile.give_way()
         self.check()
-
-    def together(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        """Carry out jobs within a turn, whose rows may be computed together; between two of them others have theirs."""
-        return self.turnstile.together(jobs, self.give_way)
 
     def close(self, free: Callable[[], None]) -> None:
         """Stop all work on the stream at its next turn, then free what it holds; a second call does nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,14 +28,6 @@ from .sampling import Choice, likeliest
 from .shared import SharedModel
 from .state import StreamState
 from .turns import question_ids, question_rows
-
-Together: TypeAlias = Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]]
-"""Carries jobs out and gives what each gave."""
-
-
-def one_by_one(jobs: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
-    """Carry jobs out in turn."""
-    return [job() for job in jobs]
 
 
 class Question:
@@ -197,17 +189,18 @@ class Question:
         finally:  # in any thread, in the middle of anything
             self.lm.turnstile.later(self.close)
 
-    def likelihood(self, logits: Tensor, together: Together = one_by_one) -> tuple[float, ...]:
+    def likelihood(self, logits: Tensor, between: Callable[[], None] = lambda: None) -> tuple[float, ...]:
         """The mean log-probability of each option's tokens, given the first token's logits.
 
-        `together` carries out a job for each option, whose rows it may have computed together.
+        `between` is called before each option, or once where all are computed together.
         """
 
         def mean(option: list[int]) -> Tensor:
             rows = self.forced(logits, option[:-1])
             return rows.float().log_softmax(-1)[range(len(option)), option].mean()
 
-        return tuple(torch.stack(together([partial(mean, option) for option in self.options])).tolist())
+        jobs = [partial(mean, option) for option in self.options]
+        return tuple(torch.stack(self.lm.turnstile.together(jobs, between)).tolist())
 
     def forced(self, logits: Tensor, tokens: list[int]) -> Tensor:
         """The logits [1 + tokens, vocabulary] behind the question and behind each of these tokens; nothing stays.

@@ -264,7 +264,7 @@ class Asking(Watching):
         with self._access.turn():
             try:
                 assert asked.origin.span is not None
-                return asked.origin.span[1], asked.likelihood(asked.prefill(), self._access.together)
+                return asked.origin.span[1], asked.likelihood(asked.prefill(), self._access.give_way)
             finally:
                 asked.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from more_families import MORE, OTHERS
 from torch import Tensor
 
 import pdrop_video as pv
+from eval.bench import threads
 
 pytestmark = pytest.mark.usefixtures("watchdog")
 STREAMS = 5
@@ -29,8 +31,8 @@ def shared(lm: pv.VideoLM, lanes: int = STREAMS) -> pv.VideoLM:
     return pv.VideoLM(lm.model, lm.adapter, lm.prompt, lm.name, batch=lanes)
 
 
-def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What jobs give or raise, each in a thread of its own."""
+def at_once(lm: pv.VideoLM, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What jobs give or raise, each in a thread of its own; all of them come to the engine before the first goes on."""
     results: list[Any] = [None] * len(jobs)
 
     def run(number: int) -> None:
@@ -39,11 +41,7 @@ def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
         except Exception as error:
             results[number] = error
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    threads.at_once([partial(run, number) for number in range(len(jobs))], lm.engine)
     return results
 
 
@@ -59,7 +57,7 @@ def drawn(lm: pv.VideoLM, seed: int) -> dict[str, Any]:
             standing_question=draw.choice((None, "what is shown ?")),
         )
         try:
-            lm.stream(**how)
+            lm.stream(**how).push(video(2), [0, 0.5])  # some budgets are too small for what stands in words
         except pv.PDropError:
             continue
         return how
@@ -107,7 +105,7 @@ def test_each_stream_is_as_alone(family: str, seed: int) -> None:
     lm = build(family)
     together = shared(lm)
     hows = [drawn(lm, 100 * seed + number) for number in range(STREAMS)]
-    got = at_once([lambda n=n: life(together, hows[n], n) for n in range(STREAMS)])
+    got = at_once(together, [lambda n=n: life(together, hows[n], n) for n in range(STREAMS)])
     for number, how in enumerate(hows):
         assert_same(got[number], life(lm, how, number))
 
@@ -123,16 +121,17 @@ def test_states_windows_and_lent_keys_are_as_alone(family: str, monkeypatch: pyt
     wanted = [life(lm, how, number) for number, how in enumerate(hows)]
     together = shared(lm)
     for got, alone in zip(
-        at_once([lambda n=n: life(together, hows[n], n) for n in range(STREAMS)]), wanted, strict=True
+        at_once(together, [lambda n=n: life(together, hows[n], n) for n in range(STREAMS)]), wanted, strict=True
     ):
-        assert_same(got, alone)
+        assert_same(got, alone, tolerance=1e-4 if family == "muse_spark_moe" else 1e-9)  # its router is in float32
 
 
 @pytest.mark.parametrize("inside", ["adaspark", pytest.param("adaspark:half=ffn", marks=pytest.mark.slow)])
 def test_methods_inside_layers_keep_to_their_own_rows(inside: str) -> None:
     lm = build("qwen2_5_vl")
+    together = shared(lm)
     how = dict(pyramid=pv.Pyramid(inside=inside), memory=pv.Memory(tokens=budget(lm, 3)))
-    got = at_once([lambda n=n: life(together, how, n) for n in range(3) if (together := shared(lm))])
+    got = at_once(together, [lambda n=n: life(together, how, n) for n in range(3)])
     for number in range(3):
         assert_same(got[number], life(lm, how, number))
 
@@ -151,7 +150,7 @@ def calls_of(module: Any) -> list[int]:
 
 
 def test_weights_are_read_once_for_all_answers() -> None:
-    """Answers of n tokens, of all streams: as many products as one answer has, with a row of each stream in it."""
+    """A token of each answer is one product, with a row of each stream in it."""
     lm = build("qwen2_5_vl")
     together = shared(lm)
     streams = [together.stream() for _ in range(STREAMS)]
@@ -160,18 +159,10 @@ def test_weights_are_read_once_for_all_answers() -> None:
     answers = [stream.ask("what is shown first ?", 12, stream=True) for stream in streams]
     for each in answers:
         next(each)
-    gate = threading.Barrier(STREAMS)
     seen = calls_of(lm.model.get_decoder().layers[3].mlp.down_proj)
-
-    def finish(number: int) -> pv.Answer:
-        gate.wait()
-        return answers[number].finish()
-
-    ended = at_once([lambda n=n: finish(n) for n in range(STREAMS)])
-    tokens = [len(answer.token_ids) - 1 for answer in ended]
-    assert sum(seen) == sum(tokens)
-    assert len(seen) <= max(tokens) + 2  # the first and the last ones may come apart
-    assert max(seen) == STREAMS
+    for _ in range(8):
+        at_once(together, [lambda each=each: next(each) for each in answers])
+    assert seen == [STREAMS] * 8
 
 
 def test_a_failure_in_the_middle_of_a_forward_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +192,7 @@ def test_a_failure_in_the_middle_of_a_forward_is_its_own(monkeypatch: pytest.Mon
                     broken.push(video(4), [2, 2.5, 3, 3.5])
 
     hows = [drawn(lm, number) for number in range(4)]
-    got = at_once([push, *(lambda n=n: life(together, hows[n], n) for n in range(4))])
+    got = at_once(together, [push, *(lambda n=n: life(together, hows[n], n) for n in range(4))])
     assert got[0] is None, got[0]
     for number in range(4):
         assert_same(got[1 + number], life(lm, hows[number], number))
@@ -236,7 +227,7 @@ def test_what_is_too_much_for_all_is_computed_one_by_one() -> None:
 
     together.engine._compute = compute  # type: ignore[method-assign]
     module.__class__ = Narrow
-    got = at_once([lambda n=n: life(together, hows[n], n) for n in range(STREAMS)])
+    got = at_once(together, [lambda n=n: life(together, hows[n], n) for n in range(STREAMS)])
     assert failed
     for number in range(STREAMS):
         assert_same(got[number], wanted[number])
@@ -257,7 +248,7 @@ def test_an_answer_that_is_closed_is_gone_at_the_next_forward() -> None:
         next(answers[0])
         answers[0].close()
 
-    got = at_once([break_off, answers[1].finish, answers[2].finish])
+    got = at_once(together, [break_off, answers[1].finish, answers[2].finish])
     assert got[0] is None
     assert [answer.token_ids for answer in got[1:]] == [alone.token_ids] * 2
     assert not together.engine._members
@@ -284,7 +275,7 @@ def test_never_more_turns_than_lanes_and_everybody_comes_through() -> None:
             stream.push(video(2, seed=number), [at, at + 0.5])
         return stream.next_logits("how many ?")
 
-    got = at_once([lambda n=n: watch(together, n) for n in range(6)])
+    got = at_once(together, [lambda n=n: watch(together, n) for n in range(6)])
     assert most == 2
     for number in range(6):
         torch.testing.assert_close(got[number], watch(lm, number), atol=1e-9, rtol=0)
@@ -304,7 +295,7 @@ def test_a_stream_goes_on_from_its_file_alone_or_together(tmp_path: Path) -> Non
             each.push(video(4, seed=9 + number), [2, 2.5, 3, 3.5])
         return stream.next_logits("how many ?"), again.next_logits("how many ?")
 
-    got = at_once([lambda n=n: watch(together, n, "together") for n in range(4)])
+    got = at_once(together, [lambda n=n: watch(together, n, "together") for n in range(4)])
     for number in range(4):
         first, again = got[number]
         alone, _ = watch(lm, number, "alone")

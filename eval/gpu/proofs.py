@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -218,11 +217,7 @@ class Proofs:
         lm = self.lm
         engine = pv.VideoLM(lm.model, lm.adapter, lm.prompt, lm.name, batch=STREAMS)
         alone, together = ([self.opened(each) for _ in range(STREAMS)] for each in (lm, engine))
-        for number, stream in enumerate(alone):
-            for turn in range(3):
-                _watch(stream, turn, seed=number)
-
-        gate, met = threading.Barrier(STREAMS), []
+        met: list[int] = []
         shared: Any = engine.engine
         compute = shared._compute
 
@@ -232,12 +227,10 @@ class Proofs:
 
         shared._compute = computing
 
-        def live(number: int, stream: pv.VideoStream) -> None:
-            for turn in range(3):
-                gate.wait(60)
+        for turn in range(3):
+            for number, stream in enumerate(alone):
                 _watch(stream, turn, seed=number)
-
-        at_once([partial(live, number, stream) for number, stream in enumerate(together)])
+            at_once([partial(_watch, each, turn, seed=number) for number, each in enumerate(together)], shared)
         logits = [(b.next_logits(QUESTION), a.next_logits(QUESTION)) for a, b in zip(alone, together, strict=True)]
         off, most = max(difference(got, want) for got, want in logits), max(met, default=1)
         note = f"{sum(met)} calls of modules became {len(met)}, {most} streams in one at most"

@@ -80,6 +80,11 @@ class Turnstile:
         if interrupt is not None:
             raise interrupt
 
+    @property
+    def waiting(self) -> int:
+        """How many threads stand in line."""
+        return len(self._line)
+
     def first(self, who: object) -> AbstractContextManager[Any]:
         """A turn for what somebody waits for at a screen, the first token of an answer.
 

@@ -47,14 +47,14 @@ def watched(
 def logits(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[Tensor], pv.Answer]]:
     """What asks, and gives the logits behind each token, too."""
     caught: list[Tensor] = []
-    advance = Question._advance
+    advance = Question.advance
 
-    def advancing(question: Question, ids: list[int]) -> Tensor | None:
-        found = advance(question, ids)
+    def advancing(question: Question, token: int) -> Tensor | None:
+        found = advance(question, token)
         caught.extend([] if found is None else [found])
         return found
 
-    monkeypatch.setattr(Question, "_advance", advancing)
+    monkeypatch.setattr(Question, "advance", advancing)
 
     def ask(stream: pv.VideoStream, *args: Any, **how: Any) -> tuple[list[Tensor], pv.Answer]:
         caught.clear()

@@ -50,7 +50,7 @@ def stepwise(
         try:
             logits = asked.prefill()
             for token in tokens:
-                following = asked._advance([token])
+                following = asked.advance(token)
                 if following is None:
                     raise pv.ConfigError(f"an answer of {len(tokens)} tokens finds no positions; remember less.")
                 logits = following

@@ -9,16 +9,19 @@ Knows places and who waits there; refuses to know what is computed between them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .lanes import Lanes, Member
-from .packing import MOST_ROWS, Group, Slot, install
+from .packing import MOST_ROWS, Group, JobAt, RowsAt, Slot, install
+
+J = TypeVar("J")
+T = TypeVar("T")
 
 
 class Engine(Lanes):
@@ -51,7 +54,7 @@ class Engine(Lanes):
             yield
             return
         me = self._members[self._busy]
-        self._packs = me.computes = True
+        self._packs = True
         self._within.add(ident)
         try:
             if self._line or len(self._members) > 1:
@@ -75,28 +78,41 @@ class Engine(Lanes):
         """What a module gives for rows, computed with those of others that have come to it."""
         me = self._members[self._busy]
         given = self._known(me, slot, module, rows)
-        if given is not None:
-            return given
-        me.arrive(slot, module, rows, self._begun)
+        if given is None:
+            # alone if the one who should have computed these rows could not
+            me.group = self._met(me, RowsAt(slot, module, rows)) or (Group([rows]), 0)
+            group, number = me.group
+            given = group.given(number, slot, module, rows)
+            assert given is not None
+        return given
+
+    def gathered(self, compute: Callable[[Sequence[J]], Sequence[T]], job: J) -> T:
+        """What `compute` gives for a job, perhaps among those of others."""
+        outcome = None
+        if self.open():
+            outcome = self._met(self._members[self._busy], JobAt(compute, job, self.places))
+        return compute([job])[0] if outcome is None else outcome[0]
+
+    def _met(self, me: Member, asked: RowsAt | JobAt) -> Any:
+        """What comes of something to be computed, with others if there are any; None if it is to be done alone."""
+        me.arrive(asked, self._begun)
         self._waiting.append(me)
         try:
             self._go_on(me)
             if me.leads:
                 self._compute(me)
-            if me.group is None:  # the one who should have computed these rows could not
-                me.group, me.number = Group([rows]), 0
-            given = me.group.given(me.number, slot, module, rows)
-            assert given is not None
-            return given
+            return me.outcome
         finally:
-            me.asked = None
+            me.asked = me.outcome = None
 
     def _known(self, me: Member, slot: Slot, module: nn.Module, rows: Tensor) -> Tensor | None:
         """What a module gives for rows that the last group knows."""
         if me.group is None:
             return None
+        group, number = me.group
         try:
-            return me.group.given(me.number, slot, module, rows)
+            given: Tensor | None = group.given(number, slot, module, rows)
+            return given
         except Exception:  # it may be too much for all of them together
             me.group = None
             return None
@@ -112,21 +128,21 @@ class Engine(Lanes):
         self._packs = True
 
     def _compute(self, me: Member) -> None:
-        """Compute the rows of all that this member leads; if that fails, each computes its own."""
+        """Compute what all wait for whom this member leads; if that fails, each computes its own."""
         leads, me.leads = me.leads, []
+        self._packs = False  # nothing in there meets anything
         try:
-            assert me.asked is not None
-            slot, module, _ = me.asked
-            brought = [each.asked[2] for each in leads if each.asked is not None]
-            group = Group(brought)
-            group.given(0, slot, module, brought[0])
-            for number, each in enumerate(leads):
-                each.group, each.number = group, number
+            asked: Any = [each.asked for each in leads]
+            outcomes = asked[0].computed(asked[1:])
+            if outcomes is not None:
+                self._computed_for(leads)
+                for each, outcome in zip(leads, outcomes, strict=True):
+                    each.outcome = outcome
         except Exception:  # such as too little memory for all: who fails alone, too, says so itself
             if len(leads) == 1:
                 raise
-            me.group = None
         finally:
+            self._packs = True
             self._ready.extend(leads[1:])
 
     def _led(self, member: Member) -> Lock:
@@ -134,8 +150,7 @@ class Engine(Lanes):
         member.leads, rows = [], 0
         for each in (member, *(other for other in self._waiting if other is not member and other.meets(member))):
             assert each.asked is not None
-            asked = each.asked[2]
-            rows += asked.numel() // max(1, asked.shape[-1])
+            rows += each.asked.size
             if each is member or rows <= MOST_ROWS:
                 member.leads.append(each)
         self._waiting = [each for each in self._waiting if each not in member.leads]

@@ -10,14 +10,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Lock, Thread, get_ident
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from torch import Tensor, nn
-
-from .packing import Group, Slot
 from .turnstile import Turnstile, closed
 
 T = TypeVar("T")
+
+
+class Asked(Protocol):
+    """Something to be computed that turns wait for."""
+
+    @property
+    def layer(self) -> int:
+        """Where in the model it is."""
+
+    @property
+    def size(self) -> int:
+        """How many rows it takes."""
+
+    @property
+    def work(self) -> int:
+        """How much it is to compute, in rows at a module."""
+
+    def meets(self, other: Any) -> bool:
+        """Whether both can be computed in one call."""
 
 
 class Member:
@@ -27,47 +43,51 @@ class Member:
     ----------
     gate : Lock
         Where its thread waits.
+    who : object or None
+        On whose behalf it would go before others.
     hurries : bool
-        Whether it goes before all that do not.
-    computes : bool
-        Whether it has come to a forward.
-    asked : (Slot, Module, Tensor) or None
+        Whether it does.
+    asked : Asked or None
         What it waits for.
-    group : Group or None
-        Whom it met last, and as which `number`.
+    outcome : object or None
+        What came of it.
+    group : (Group, int) or None
+        Whom it met last, and as which number.
     leads : list of Member
-        Whose rows it shall compute, its own first.
+        For whom it shall compute, itself first.
+    work : int
+        How much was computed for it among others.
     progress : (int, int)
         The layer that it is in, and how often it waited there.
     begun, arrived : int
         How many turns had begun when this one did, and when it came to where it waits.
     """
 
-    __slots__ = ("arrived", "asked", "begun", "computes", "gate", "group", "hurries", "leads", "number", "progress")
+    __slots__ = (
+        *("arrived", "asked", "begun", "gate", "group", "hurries", "leads", "outcome", "progress", "who", "work"),
+    )
 
-    def __init__(self, gate: Lock, begun: int, hurries: bool = False) -> None:
-        self.gate, self.hurries, self.computes = gate, hurries, False
+    def __init__(self, gate: Lock, begun: int, who: object = None, hurries: bool = False) -> None:
+        self.gate, self.who, self.hurries = gate, who, hurries
         self.begun = self.arrived = begun
-        self.asked: tuple[Slot, nn.Module, Tensor] | None = None
-        self.group: Group | None = None
-        self.number = 0
+        self.asked: Asked | None = None
+        self.outcome: Any = None
+        self.group: Any = None
         self.leads: list[Member] = []
-        self.progress = (-1, 0)
+        self.work = 0
+        self.progress = (-2, 0)
 
-    def arrive(self, slot: Slot, module: nn.Module, rows: Tensor, begun: int) -> None:
-        """Wait for what a module gives, when so many turns have begun."""
+    def arrive(self, asked: Asked, begun: int) -> None:
+        """Wait for something to be computed, when so many turns have begun."""
         self.arrived = begun
         layer, times = self.progress
-        self.progress = (layer, times + 1) if layer == slot.layer else (slot.layer, 0)
-        self.asked, self.group = (slot, module, rows), None
+        self.progress = (layer, times + 1) if layer == asked.layer else (asked.layer, 0)
+        self.asked, self.outcome, self.group = asked, None, None
 
     def meets(self, other: Member) -> bool:
-        """Whether the rows of both can be computed in one call."""
+        """Whether what both wait for can be computed in one call."""
         assert self.asked is not None
-        assert other.asked is not None
-        (place, _, mine), (its, _, yours) = self.asked, other.asked
-        alike = mine.dtype == yours.dtype and mine.device == yours.device and mine.shape[-1] == yours.shape[-1]
-        return place is its and alike
+        return self.asked.meets(other.asked)
 
 
 class Lanes(Turnstile):
@@ -92,11 +112,11 @@ class Lanes(Turnstile):
         self._packs = False  # whether the one who runs is within one
         self._wishes: dict[int, object] = {}  # on whose behalf a thread asks for a turn before others
         self._hurried: dict[Lock, object] = {}  # gates of such turns
-        self._spent: set[object] = set()  # who had one since another turn was through
+        self._debts: dict[object, int] = {}  # how much is to be computed for others before who went first may again
 
     @contextmanager
     def first(self, who: object) -> Iterator[None]:
-        """A turn that goes before those of others, if `who` had none such since another one was through."""
+        """A turn that goes before those of others, once as much was computed for them as for the last one of `who`."""
         me = get_ident()
         self._wishes[me] = who
         try:
@@ -116,7 +136,7 @@ class Lanes(Turnstile):
 
     def _queue(self, gate: Lock) -> bool:
         who = self._wishes.get(get_ident())
-        if who is not None and who not in self._spent:
+        if who is not None:
             self._hurried[gate] = who
         return super()._queue(gate)
 
@@ -126,23 +146,43 @@ class Lanes(Turnstile):
 
     def _take(self, gate: Lock) -> None:
         super()._take(gate)
-        self._members[gate] = self._member(gate, gate in self._hurried)
+        who = self._hurried.get(gate)
+        self._members[gate] = self._member(gate, who, self._first_now(who))
 
     def _leave_off(self) -> None:
         gate = self._busy
         member = self._members.pop(gate, None)
         self._packs = False
-        who = None if gate is None else self._hurried.pop(gate, None)
-        if not (self._members or self._line) or (who is None and member is not None and member.computes):
-            self._spent.clear()
-        elif who is not None and member is not None and member.computes:
-            self._spent.add(who)
+        if gate is not None:
+            self._hurried.pop(gate, None)
+        if not (self._members or self._line):
+            self._debts.clear()
+        elif member is not None and member.hurries and member.work:
+            self._debts[member.who] = self._debts.get(member.who, 0) + member.work
+
+    def _first_now(self, who: object) -> bool:
+        """Whether a turn on behalf of somebody goes before others."""
+        return who is not None and who not in self._debts
+
+    def _computed_for(self, members: Sequence[Member]) -> None:
+        """Note that something was computed for these."""
+        others = 0
+        for member in members:
+            assert member.asked is not None
+            member.work += member.asked.work
+            others += 0 if member.hurries else member.asked.work
+        for who, owed in list(self._debts.items()):
+            self._debts[who] = owed - others
+            if owed <= others:
+                del self._debts[who]
+                for member in self._members.values():
+                    member.hurries |= member.who == who
 
     def _next(self) -> Lock | None:
         """Who runs next: all who can, before anything is computed for those who wait; and first those who hurry."""
         if self._hurried:  # also those in line, which is not searched otherwise: it may be long
             for gate in self._line:
-                if gate in self._hurried:
+                if self._first_now(self._hurried.get(gate)):
                     self._line.remove(gate)
                     self._take(gate)
                     return gate
@@ -160,9 +200,9 @@ class Lanes(Turnstile):
             return self._ready.popleft().gate
         return self._led(self._foremost()) if self._waiting else None
 
-    def _member(self, gate: Lock, hurries: bool) -> Member:
+    def _member(self, gate: Lock, who: object, hurries: bool) -> Member:
         self._begun += 1
-        return Member(gate, self._begun, hurries)
+        return Member(gate, self._begun, who, hurries)
 
     def _foremost(self) -> Member:
         """Whose rows are computed next: of those furthest behind, so that all go on together.
@@ -237,7 +277,7 @@ class Lanes(Turnstile):
 
         packs = self._packs
         for number in range(len(jobs)):
-            member = self._member(closed(), me.hurries)
+            member = self._member(closed(), me.who, me.hurries)
             context = copy_context()
             Thread(target=context.run, args=(work, number, member), daemon=True).start()
             with self._mutex:

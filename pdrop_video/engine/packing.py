@@ -6,10 +6,10 @@ threads, and what rows are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +129,76 @@ class _Sheet:
     def holds(self, number: int, rows: Tensor) -> bool:
         """Whether rows are those of one who met, as they were."""
         return rows is self.own[number] and rows._version == self.versions[number]
+
+
+@dataclass(slots=True, eq=False)
+class RowsAt:
+    """Rows that a forward brought to a module.
+
+    Attributes
+    ----------
+    slot : Slot
+    module : nn.Module
+    rows : Tensor [..., width]
+    """
+
+    slot: Slot
+    module: nn.Module
+    rows: Tensor
+
+    @property
+    def layer(self) -> int:
+        """Where in the model they are."""
+        return self.slot.layer
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.rows.numel() // max(1, self.rows.shape[-1])
+
+    work = size
+
+    def meets(self, other: Any) -> bool:
+        """Whether the rows of both can be computed in one call."""
+        if not isinstance(other, RowsAt) or other.slot is not self.slot:
+            return False
+        mine, its = self.rows, other.rows
+        return mine.dtype == its.dtype and mine.device == its.device and mine.shape[-1] == its.shape[-1]
+
+    def computed(self, others: Sequence[RowsAt]) -> list[tuple[Group, int]]:
+        """The group of these rows and those of others, and each one's number in it."""
+        group = Group([each.rows for each in (self, *others)])
+        group.given(0, self.slot, self.module, self.rows)
+        return [(group, number) for number in range(1 + len(others))]
+
+
+@dataclass(slots=True, eq=False)
+class JobAt:
+    """A job that a forward consists of, which some function does for several at a time.
+
+    Attributes
+    ----------
+    compute : callable
+    job : object
+    work : int
+        How much it is, in rows at a module.
+    """
+
+    compute: Callable[[Sequence[Any]], Sequence[Any]]
+    job: Any
+    work: int
+    layer: ClassVar[int] = -1  # before the first one
+    size: ClassVar[int] = 1
+
+    def meets(self, other: Any) -> bool:
+        """Whether it is for the same function."""
+        return isinstance(other, JobAt) and other.compute is self.compute
+
+    def computed(self, others: Sequence[JobAt]) -> list[tuple[Any]] | None:
+        """What each gets; None if nobody else has come, so that it rather meets others on its way."""
+        if not others:
+            return None
+        return [(given,) for given in self.compute([each.job for each in (self, *others)])]
 
 
 class Group:

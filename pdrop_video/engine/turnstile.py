@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from ..errors import StreamError
 
+J = TypeVar("J")
 T = TypeVar("T")
 _ALL: WeakSet[Turnstile] = WeakSet()
 
@@ -96,6 +97,14 @@ class Turnstile:
     def packing(self) -> AbstractContextManager[Any]:
         """Around a forward within a turn whose rows may be computed together with others'; here there are none."""
         return nullcontext()
+
+    def gathered(self, compute: Callable[[Sequence[J]], Sequence[T]], job: J) -> T:
+        """What `compute` gives for a job, within a block of `packing`.
+
+        Here it gets that job alone; an `Engine` may give it those that other turns bring to the same function. If it
+        fails for all of them together, which must leave no trace, each is computed alone.
+        """
+        return compute([job])[0]
 
     def together(self, jobs: Sequence[Callable[[], T]], between: Callable[[], None] = lambda: None) -> list[T]:
         """What some jobs give, each a forward or more, within the turn of whoever calls; `between` comes before each.

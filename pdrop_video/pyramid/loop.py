@@ -197,9 +197,9 @@ class LayerLoop:
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
             if passage is not None:  # it may move positions, so RoPE comes after it, too
-                rope_then = partial(self._rope, rows, cache, i, past_valid, memo, passage)
+                rope_then = partial(self.rope_of, rows, cache, i, past_valid, memo, passage)
                 passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
-            rope = self._rope(rows, cache, i, past_valid, memo, passage)
+            rope = self.rope_of(rows, cache, i, past_valid, memo, passage)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
             beside = None if extra is None else still_here(extra[:, :, i], rows)
             lent = lenders.lent(i, rows, passage)
@@ -272,7 +272,7 @@ class LayerLoop:
         ranking = Ranking(
             layer=layer,
             hidden=rows.hidden,
-            rope=self._rope(rows, cache, i, past_valid, {}, passage),
+            rope=self.rope_of(rows, cache, i, past_valid, {}, passage),
             probe=probe,
             visual=competing(rows),
             layout=rows.layout,
@@ -287,7 +287,7 @@ class LayerLoop:
             rows.usual[i] = self.scorer.learn(ranking)
         return scores
 
-    def _rope(
+    def rope_of(
         self,
         rows: Rows,
         cache: Cache | None,

@@ -146,7 +146,7 @@ class Question:
         ids: list[int] = []
         pieces: list[str] = []
         first, finished, state, ending = 0.0, False, self.state, Ending(stop)
-        for token, piece, chosen_from in generate(self.lm, logits, self._advance, max_new_tokens, choose):
+        for token, piece, chosen_from in generate(self.lm, logits, self.advance, max_new_tokens, choose):
             first = first or perf_counter() - self.began
             if token is None:
                 finished = True
@@ -220,14 +220,15 @@ class Question:
             fork.cache.release(self.state.cache)
         return rows
 
-    def _advance(self, ids: list[int]) -> Tensor | None:
+    def advance(self, token: int) -> Tensor | None:
+        """Feed a token of the answer; returns the logits [vocabulary] behind it, None where there is no room for it."""
         state, gaze = self.state, self.gaze
         with lasting():
-            if not self.ingest.go_on(state, len(ids)):
+            if not self.ingest.go_on(state, 1):
                 return None
             passage = None if gaze is None else AnsweringPassage(state.cache, gaze)
-            logits = self.ingest.logits(self.ingest.text(state, self.lm.adapter.rows(ids), passage)[-1:])[0]
-            self.fed += len(ids)
+            logits = self.ingest.step(state, self.lm.adapter.rows([token]), passage)
+            self.fed += 1
             if gaze is not None:
                 self.again += [(glance.stage, again_of(glance, state)) for glance in gaze.after()]
             return logits

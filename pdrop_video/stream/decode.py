@@ -16,7 +16,7 @@ from .shared import SharedModel
 def generate(
     lm: SharedModel,
     logits: Tensor,
-    advance: Callable[[list[int]], Tensor | None],
+    advance: Callable[[int], Tensor | None],
     max_new_tokens: int,
     choose: Choice,
 ) -> Iterator[tuple[int | None, str, Tensor]]:
@@ -29,7 +29,7 @@ def generate(
     logits : Tensor [vocabulary]
         Of the first token.
     advance : callable
-        Feeds token ids and returns the next token's logits; None where there is no room for them.
+        Feeds a token's id and returns the next one's logits; None where there is no room for it.
     max_new_tokens : int
         At most this many tokens.
     choose : callable
@@ -52,7 +52,7 @@ def generate(
             yield None, "", logits
             return
         yield token, text.step(lm.tokenizer.backend_tokenizer, token) or "", logits
-        following = advance([token]) if step + 1 < max_new_tokens else None
+        following = advance(token) if step + 1 < max_new_tokens else None
         if following is None:
             return
         logits = following

@@ -7,7 +7,6 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..costs.decoder import DecoderShape
+from ..engine import Turnstile
 from ..errors import ConfigError
 from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
@@ -23,6 +23,7 @@ from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
+from ..pyramid.steps import Step, batches, run_steps
 from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
@@ -47,8 +48,8 @@ class Ingestor:
         Token ids up to the video.
     probe : list of int
         Token ids that follow each chunk and rank it; their keys and values are thrown away.
-    packing : callable, optional
-        Gives a context for a forward, whose rows may be computed together with those of others.
+    turnstile : Turnstile, optional
+        The model's, where rows of a forward may be computed together with those of others.
 
     Raises
     ------
@@ -64,11 +65,11 @@ class Ingestor:
         memory: Memory,
         prefix: list[int],
         probe: list[int],
-        packing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        turnstile: Turnstile | None = None,
     ) -> None:
         adapter = front.adapter
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
-        self.front, self.packing = front, packing
+        self.front, self.turnstile = front, turnstile or Turnstile()
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
@@ -93,6 +94,7 @@ class Ingestor:
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.rows(probe)]) if asks else adapter.rows([])
         self.closing = len(closing)
+        self.batches = batches(loop)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -207,7 +209,7 @@ class Ingestor:
         before = cache.lengths()
         asks = bool(asked) and self.looks
         passage = MemoryPassage(cache, F.pad(piece.visual, (0, asked)), asked if asks else 0)
-        with self.packing():
+        with self.turnstile.packing():
             rows = self.loop.run(
                 hidden[None],
                 positions,
@@ -244,13 +246,23 @@ class Ingestor:
         cache, passage = state.cache, passage or MemoryPassage(state.cache)
         since = state.rows + self._unnoted(cache)
         given: dict[str, Any] = dict(cache=cache, passage=passage, since=since)
-        with self.packing():
+        with self.turnstile.packing():
             rows = self.loop.run(embeds[None], positions.to(embeds.device), None, **given)
         return rows.hidden[0]
 
+    def step(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
+        """Run one row of text; returns the logits of the token behind it [vocabulary]."""
+        if passage is not None or not self.batches:
+            return self.logits(self.text(state, embeds, passage))[0]
+        positions, state.place = self.adapter.positions.text(1, state.place)
+        cache, since = state.cache, state.rows + self._unnoted(state.cache)
+        row = embeds[None], positions.to(embeds.device), cache, MemoryPassage(cache), since
+        with self.turnstile.packing():
+            return self.turnstile.gathered(run_steps, Step(self.model, self.loop, *row))
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the token after each row [rows, vocabulary]."""
-        with self.packing():
+        with self.turnstile.packing():
             return logits_of(self.model, self.loop.decoder.norm(hidden))
 
     def room_for_text(self, state: StreamState, tokens: int) -> Ahead:

@@ -18,7 +18,7 @@ from eval.bench.families import FAMILIES as MADE
 from eval.bench.families import tiny_of
 from eval.bench.prefill import PYRAMIDS, TEXT_TOKENS, WHOLE, bare_attention, bare_linear, measure
 from eval.bench.soak import soak
-from eval.bench.streams import Crowd
+from eval.bench.streams import Crowd, each, everyone
 from pdrop_video.costs.decoder import DecoderShape, layer_flops, prefill_flops
 from pdrop_video.memory import StreamCache
 
@@ -132,9 +132,11 @@ def test_soak_reports_and_stops_over_budget(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_crowd_does_the_same_work_at_once_and_in_turn(batch: int) -> None:
     """Each stream gets its two frames and its whole answer, whichever way; what one raises is raised."""
     crowd = Crowd(pv.load(batch=batch), 160, 1)
+    streams = crowd.streams
     before = [stream.status.frames for stream in crowd.streams]
-    for work in (crowd.each(crowd.push), crowd.all(crowd.push), crowd.all(crowd.ask), crowd.each(crowd.ask)):
-        work()
+    for way in (each, everyone):
+        way(crowd.push, streams)(), way(crowd.ask, streams)(), way(crowd.go_on, crowd.answers)()
+    assert [answer.question.fed for answer in crowd.answers] == [2] * 8
     assert [stream.status.frames - start for stream, start in zip(crowd.streams, before, strict=True)] == [4] * 8
     frames = [stream.status.frames for stream in crowd.streams]
     assert len(crowd.waits_while_others_watch(2)) == 2
@@ -142,4 +144,4 @@ def test_a_crowd_does_the_same_work_at_once_and_in_turn(batch: int) -> None:
     assert after[0] == frames[0] and all(now > then for now, then in zip(after[1:], frames[1:], strict=True))
     crowd.streams[2].close()
     with pytest.raises(pv.StreamError, match="closed"):
-        crowd.all(crowd.push)()
+        everyone(crowd.push, streams)()

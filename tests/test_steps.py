@@ -1,82 +1,118 @@
-"""Answers of two steps: fed as decoded, equal to one pass where nothing is hidden, and a set that asks them."""
+"""Next tokens of several answers in one batch: what each gets alone, over its own cache, and no trace of a failure."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import pytest
 import torch
+from families import FAMILIES, budget, build, video
+from hybrids import HYBRIDS
+from hybrids import build as build_hybrid
+from more_families import MORE, OTHERS
+from torch import Tensor
 
 import pdrop_video as pv
-from eval.runner.config import RunConfig
-from eval.runner.execute import execute
-from eval.runner.steps import stepwise
-from eval.stats.record import read_run
-from eval.synthetic import make as making
-from eval.synthetic.hard import STEPS
-from eval.synthetic.make import make
-from eval.tasks import task_named
-from pdrop_video.stream.turns import keep_turn
-
-FIRST, SAID, THEN = "Where is the star?", "top left", "What colour is the key?"
-OPTIONS = ("red", "top left", "blue")
-HALF = pv.Pyramid(ratios=(0.25, 0.0625, 0.02))
+from pdrop_video.engine import Turnstile
+from pdrop_video.pyramid import LayerLoop, steps
+from pdrop_video.pyramid.steps import Step, batches, run_steps
+from pdrop_video.stream.asking import Question
 
 
-@pytest.fixture(scope="module")
-def stream() -> pv.VideoStream:
-    watched = pv.load(device="cpu", dtype="float64").stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
-    pictures = torch.randint(0, 256, (16, 112, 112, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    watched.push(pictures, [n / 2 for n in range(16)])
-    return watched
+class Catching(Turnstile):
+    """Takes steps and gives nothing for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+
+    def gathered(self, compute: Any, job: Any) -> Any:
+        self.steps.append(job)
+        return torch.zeros(0)
 
 
-def test_nothing_hidden_is_a_turn_that_was_kept(stream: pv.VideoStream) -> None:
-    """The same tokens at the same positions, whether they come one by one or were remembered with the first turn."""
-    found, fed = stepwise(stream, FIRST, (SAID, THEN), OPTIONS)
-    prompt = stream.lm.prompt
-    assert fed == len(prompt.words(SAID)) + len(prompt.again(THEN))
-    before, kept = stream.likelihood(FIRST, [SAID]), stream.fork()
-    with kept._changing(replace(kept._state)) as state:
-        keep_turn(kept.lm, kept._ingest, state, FIRST, "", prompt.words(SAID))
-    assert found == pytest.approx(kept.likelihood(THEN, OPTIONS), abs=1e-9)
-    assert found != pytest.approx(stream.likelihood(THEN, OPTIONS), abs=1e-3)  # the first turn was seen
-    assert before == stream.likelihood(FIRST, [SAID])  # and left no trace
+def questions(lm: pv.VideoLM, **memory: Any) -> list[Question]:
+    """Three, of streams that saw and remember differently much; two of them hide columns from the answer."""
+    found = []
+    for number, ratios in enumerate((None, (0.5,), (0.7, 0.3))):
+        pyramid = None if ratios is None else pv.Pyramid(layers=(2, 4)[: len(ratios)], ratios=ratios)
+        stream = lm.stream(memory=pv.Memory(tokens=budget(lm, 3), **memory))
+        for at in range(1 + number):
+            stream.push(video(2, seed=number + at), [at, at + 0.5])
+        found.append(stream._asked("what is shown first ?", "", pyramid))
+        found[-1].prefill()
+    return found
 
 
-def test_what_is_hidden_stays_hidden_unless_looked_at_again(stream: pv.VideoStream) -> None:
-    whole = stepwise(stream, FIRST, (SAID, THEN), OPTIONS)[0]
-    hidden = stepwise(stream, FIRST, (SAID, THEN), OPTIONS, pyramid=HALF)[0]
-    never = stepwise(stream, FIRST, (SAID, THEN), OPTIONS, pyramid=HALF, decode="dstp:tau=0")[0]
-    always = stepwise(stream, FIRST, (SAID, THEN), OPTIONS, pyramid=HALF, decode="dstp:tau=1,steps=100")[0]
-    assert hidden == pytest.approx(never, abs=1e-9)
-    assert hidden != pytest.approx(whole, abs=1e-3) and always != pytest.approx(hidden, abs=1e-6)
+def step_of(question: Question, token: int) -> Step:
+    turnstile, question.ingest.turnstile = question.ingest.turnstile, Catching()
+    try:
+        question.advance(token)
+        assert isinstance(question.ingest.turnstile, Catching)
+        return question.ingest.turnstile.steps[0]
+    finally:
+        question.ingest.turnstile = turnstile
 
 
-def test_a_set_of_two_steps_and_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "LENGTHS", {**making.LENGTHS, "short": (22, 22)})
-    data = tmp_path / "data"
-    table = make(data, "dev", 3, {"short": 1, "medium": 0, "long": 0, "very long": 0}, 8, 1, STEPS, steps=True)
-    assert len(table) >= 6 and set(table["sub_category"]) <= set(STEPS.kinds)
-    asked = {(row.question, row.answer) for row in table.itertuples()}
-    assert all(row.first_question != row.question for row in table.itertuples()) and len(asked) == len(table)
-    items = task_named("videomme-steps", data).items()
-    ask = task_named("videomme-steps", data).ask(items[0], ())
-    first = table.iloc[0]
-    assert (ask.cloze, ask.says) == (first.first_question, (first.first_answer, first.question))
-    assert ask.choices == tuple(option[3:] for option in first.options)
-    common = {"task": "videomme-steps", "data": data, "fps": 2, "answer": "likelihood", "dtype": "float32"}
-    hiding = {"ask_pyramid": [0.25, 0.0625, 0.02], "decode": "dstp", "limit": 2}
-    execute(RunConfig(**common, out=tmp_path / "dstp", pyramid="none", memory="none", **hiding))
-    execute(RunConfig(**common, out=tmp_path / "full", pyramid="none", memory="none", limit=2))
-    looked, full = (read_run(tmp_path / name).records for name in ("dstp", "full"))
-    assert [r.item for r in looked] == [r.item for r in full] == [item.id for item in items[:2]]
-    assert looked[0].turns[0].likelihoods != full[0].turns[0].likelihoods and looked[0].flops < full[0].flops
-    frame = pd.read_parquet(data / "videomme" / "test-00000-of-00001.parquet").drop(columns="first_answer")
-    frame.to_parquet(data / "videomme" / "test-00000-of-00001.parquet")
-    with pytest.raises(pv.ConfigError, match=r"has no column first_answer; expected a set of eval\.synthetic\.make"):
-        task_named("videomme-steps", data).items()
-    with pytest.raises(ValueError, match="for generated answers, of which answer=likelihood has none"):
-        RunConfig(**{**common, "task": "videomme", "out": tmp_path, "decode": "dstp"})
+def held(question: Question) -> list[Tensor]:
+    return [layer.keys.clone() for layer in question.state.cache.layers]
+
+
+@pytest.mark.parametrize("storage", ["full", "int8"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", "internvl_qwen3_moe", "qwen3_vl"])
+def test_each_gets_what_it_gets_alone(family: str, storage: str) -> None:
+    lm = build(family)
+    alone, together = questions(lm, storage=storage), questions(lm, storage=storage)
+    assert all(batches(each.ingest.loop) for each in together)
+    for tokens in ((7, 8, 9), (5, 5, 5), (11, 3, 4)):
+        wanted = [each.advance(token) for each, token in zip(alone, tokens, strict=True)]
+        got = run_steps([step_of(each, token) for each, token in zip(together, tokens, strict=True)])
+        for mine, theirs in zip(got, wanted, strict=True):
+            assert theirs is not None
+            torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=0)
+    for left, right in zip(alone, together, strict=True):
+        for mine, theirs in zip(held(left), held(right), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-9, rtol=0)
+
+
+def test_a_failure_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second stream's cache fails in layer 3: nobody's has grown, and each goes on alone."""
+    lm = build("qwen2_5_vl")
+    alone, together = questions(lm), questions(lm)
+    wanted = [each.advance(7) for each in alone]
+    asked, before = [step_of(each, 7) for each in together], [held(each) for each in together]
+    cache = asked[1].cache
+    real = cache.update
+
+    def update(keys: Tensor, values: Tensor, layer: int) -> Any:
+        if layer == 3:
+            raise RuntimeError("no memory")
+        return real(keys, values, layer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "update", update)
+        with pytest.raises(RuntimeError, match="no memory"):
+            run_steps(asked)
+    for each, keys in zip(together, before, strict=True):
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(held(each), keys, strict=True))
+    assert lm.model.config.get_text_config()._attn_implementation == "sdpa"
+    for step, logits in zip(asked, wanted, strict=True):
+        torch.testing.assert_close(run_steps([step])[0], logits, atol=1e-9, rtol=0)
+
+
+def test_layers_that_attend_by_themselves_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = build("qwen2_5_vl")
+    asked = [step_of(each, 7) for each in questions(lm)]
+    monkeypatch.setattr(steps._Attending, "attend", lambda me, module, query, *a, **more: query.transpose(1, 2))
+    with pytest.raises(RuntimeError, match="layer 0 attends by itself"):
+        run_steps(asked)
+
+
+def test_which_families_do() -> None:
+    """All whose layers only attend; the others go on meeting at modules."""
+
+    def able(lm: pv.VideoLM) -> bool:
+        return batches(LayerLoop(lm.model.get_decoder(), pv.Pyramid(stages=1)))
+
+    assert [name for name in (*FAMILIES, *MORE, *OTHERS) if not able(build(name))] == ["molmo2"]
+    assert [name for name in HYBRIDS if able(build_hybrid(name))] == []

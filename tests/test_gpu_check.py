@@ -68,9 +68,7 @@ def test_rehearsal(rehearsed: tuple[Path, subprocess.CompletedProcess[str]]) -> 
     assert set(ways) == {"transformers", "ratio 1", "pyramid", "fastv"}
     assert ways["ratio 1"]["promised"] == 1 and ways["pyramid"]["promised"] > 1.5 and ways["fastv"]["promised"] > 1.5
     decoded = {row["way"]: row for row in rows["answers"] if "tokens" in row}
-    assert [row["tokens"] for row in decoded.values()] == [8, 8, 8, 0] and "not there" in decoded["ours, compiled"][
-        "note"
-    ]
+    assert [row["tokens"] for row in decoded.values()] == [8, 8, 8, 8]
     parts = {row["part"]: row for row in rows["watching"] if "part" in row}
     shares = [parts[name]["share"] for name in ("tower", "decoder", "ranking", "eviction", "host")]
     assert min(shares) > 0 and sum(shares) == pytest.approx(1)

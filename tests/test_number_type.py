@@ -53,6 +53,24 @@ def test_asks_the_processor(own: Any, can: list[str], name: str, monkeypatch: py
     assert chosen(own, lambda: 0).name == name
 
 
+@pytest.mark.parametrize(
+    ("maker", "can", "name"),
+    [
+        ("Intel Xeon", ["avx512_bf16"], "float32"),
+        ("Intel Xeon", ["avx512_bf16", "amx_bf16"], "auto"),
+        ("AMD EPYC", ["avx512_bf16"], "auto"),
+    ],
+)
+def test_vectors_alone_are_not_enough_on_intel(
+    maker: str, can: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"cpu_name": maker} | dict.fromkeys(can, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    found = chosen(torch.bfloat16, lambda: 0)
+    assert found.name == name
+    assert ("slower" in found.why) == (name == "float32")
+
+
 def test_an_older_torch_cannot_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert chosen(torch.bfloat16, lambda: 0) == NumberType("auto", "the checkpoint's own")

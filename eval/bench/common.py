@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .randoms import TINY as TINY
+from .randoms import measure_in as measure_in
 from .randoms import random_lm as random_lm
 from .randoms import random_model as random_model
 from .randoms import usual_type as usual_type

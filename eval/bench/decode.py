@@ -15,6 +15,11 @@ A step must read the weights, and the keys and values. `predicted` is the ratio 
 higher. Where two heads of keys and values serve fourteen of queries, 4,096 tokens weigh 5 % of the weights, and bytes
 promise little; with as many heads of keys as of queries, as in LLaVA-NeXT-Video's Vicuna, they weigh a third. Both are
 measured.
+
+    python -m eval.bench.decode --compile --json
+
+The step of a stream with the pyramid, compiled (``load(compile=True)``) to plain: of the 0.5 B shape over 4,096 tokens,
+and of the built-in model over 1,024. The first time it compiles for two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -34,20 +39,23 @@ from pdrop_video.costs.decoder import DecoderShape, decode_flops
 from pdrop_video.memory import Limits, Memory, StreamCache, TokenTable
 from pdrop_video.memory.evictors import evictor_named
 from pdrop_video.pyramid import LayerLoop
+from pdrop_video.pyramid.compiled import CompiledStep
+from pdrop_video.pyramid.steps import Step
 from pdrop_video.stream.looking import Gaze, Row, decode_named
 from pdrop_video.stream.looking.dstp import Dstp, Shifting
-from pdrop_video.stream.passage import AnsweringPassage
+from pdrop_video.stream.passage import AnsweringPassage, MemoryPassage
 
 from .common import AsJson, Out, in_turns, random_model, report, seconds, usual_type
 
 PYRAMID = pv.Pyramid(ratios=(0.5, 0.25, 0.125))
 
 
-def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape) -> Any:
+def fill(cache: Any, counts: tuple[int, ...], shape: DecoderShape, dtype: torch.dtype | None = None) -> Any:
     """Random keys and values, so many in each layer."""
+    dtype = dtype or usual_type()
     for layer, count in enumerate(counts):
         size = (1, shape.kv_heads, count, shape.head_dim)
-        cache.update(torch.randn(size, dtype=usual_type()), torch.randn(size, dtype=usual_type()), layer)
+        cache.update(torch.randn(size, dtype=dtype), torch.randn(size, dtype=dtype), layer)
     return cache
 
 
@@ -62,6 +70,42 @@ def step_through(model: Any, counts: tuple[int, ...]) -> Callable[[], Tensor]:
         return model.get_output_embeddings()(loop.text.norm(rows.hidden))
 
     return run
+
+
+def steps_of_both(model: Any, tokens: int) -> dict[str, Callable[[], Any]]:
+    """A token of a stream with the pyramid, from its id to the next one's; plain and by the compiled step."""
+    shape, loop = DecoderShape.of(model.config), LayerLoop(model.get_decoder(), pv.Pyramid(stages=1))
+    counts, compiled = tuple(PYRAMID.resolve(shape.layers).per_layer(tokens)), CompiledStep(model)
+
+    def step(cache: StreamCache) -> Step:
+        hidden = model.get_input_embeddings()(torch.tensor([[7]]))
+        place = torch.full((3, 1, 1), cache.get_seq_length())
+        return Step(model, loop, hidden, place, cache, MemoryPassage(cache), 0)
+
+    caches = [
+        fill(StreamCache(shape.kinds, Limits(), evictor_named(Memory().evictor)), counts, shape, model.dtype)
+        for _ in range(2)
+    ]
+
+    def by_function() -> None:
+        logits = compiled(step(caches[1]))
+        assert logits is not None
+        logits.argmax().item()
+
+    return {"plain": lambda: step(caches[0]).alone().argmax().item(), "compiled": by_function}
+
+
+def compare_compiled(repeats: int) -> tuple[pd.DataFrame, dict[str, float]]:
+    """Compiled steps to plain ones, of the random and of the built-in model."""
+    rows, figures = [], {}
+    models = {"compiled_over_plain": (random_model(kv_heads=2), 4096)}
+    models["builtin_compiled_over_plain"] = pv.load().model, 1024
+    for name, (model, tokens) in models.items():
+        with torch.no_grad():
+            times = in_turns(steps_of_both(model, tokens), repeats)
+        figures[name] = float((times.compiled / times.plain).median())
+        rows.append({"what": name, "tokens": tokens, **times.median().add_suffix("_s"), "ratio": figures[name]})
+    return pd.DataFrame(rows), figures
 
 
 def table_of(tokens: int) -> TokenTable:
@@ -173,10 +217,15 @@ def main(
     tokens: Annotated[str, typer.Option(help="Remembered tokens, comma-separated.")] = "4096,16384",
     kv_heads: Annotated[str, typer.Option(help="Heads of keys and values, comma-separated.")] = "2,14",
     repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 40,
+    compile: Annotated[bool, typer.Option("--compile", help="A compiled step against a plain one, alone.")] = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """A decoding step over a full and over a pruned cache."""
+    if compile:
+        table, figures = compare_compiled(repeats)
+        report("decode_compiled", table, lambda shown: shown.plot.bar(x="what", y="ratio"), out, as_json, figures)
+        return
     rows = []
     for heads in map(int, kv_heads.split(",")):
         model = random_model(kv_heads=heads)

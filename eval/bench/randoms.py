@@ -44,8 +44,18 @@ SEVEN_B_TOWER: dict[str, Any] = dict(depth=32, hidden_size=1280, intermediate_si
 """Its vision tower."""
 
 
+_ASKED: list[torch.dtype] = []
+
+
+def measure_in(dtype: str) -> None:
+    """Measure in a number type from here on; "auto" is what `load` takes."""
+    _ASKED[:] = [] if dtype == "auto" else [getattr(torch, dtype)]
+
+
 def usual_type() -> torch.dtype:
     """What `load` takes on this machine for checkpoints in bfloat16, and with it what is measured; it is printed."""
+    if _ASKED:
+        return _ASKED[0]
     if default_device() == "cpu" and chosen(torch.bfloat16, lambda: 0).name == "float32":
         return torch.float32
     return torch.bfloat16

@@ -29,7 +29,7 @@ from torch import nn
 
 import pdrop_video as pv
 
-from .common import AsJson, Out, in_turns, random_lm, report
+from .common import AsJson, Out, in_turns, measure_in, random_lm, report
 from .threads import at_once
 
 T = TypeVar("T")
@@ -160,10 +160,12 @@ def main(
     repeats: Annotated[int, typer.Option(help="Timed turns.", min=1)] = 5,
     tokens: Annotated[int, typer.Option(help="Budget of each stream, in tokens a layer.")] = 1024,
     answer: Annotated[int, typer.Option(help="Tokens of an answer.", min=2)] = 16,
+    dtype: Annotated[str, typer.Option(help="Number type; auto is what load takes.")] = "auto",
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Answers, chunks and a question, of eight streams with the engine against streams that take turns."""
+    measure_in(dtype)
     turns, engine = Crowd(shared(1), tokens, answer), Crowd(shared(STREAMS), tokens, answer)
 
     def alone(crowd: Crowd) -> Callable[[], None]:

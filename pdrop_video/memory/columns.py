@@ -72,17 +72,29 @@ class Columns:
         start, end = self.length, self.length + keys[0].shape[-2]
         if self.room is None:
             self._enter(Room.like(keys, values, self._capacity(end)))
-        elif self.room.used != start:
-            self._copy(torch.arange(start, device=keys[0].device), self._capacity(end))
-        elif end > self.room.capacity:
-            self.room.grow(self._capacity(end))
-        if self.undo is not None:
-            self._most = max(self._most, end)
-        room = self.room
-        assert room is not None
+        room = self.ready(end - start)
         for part, new in zip(room.parts, (*keys, *values, *keys), strict=False):
             part[:, :, start:end] = new
-        room.used = self.length = end
+        self.took(end - start)
+
+    def ready(self, more: int) -> Room:
+        """The storage, with room for some more columns behind those held, which this holder may write there."""
+        room, end = self.room, self.length + more
+        assert room is not None
+        if room.used != self.length:
+            self._copy(torch.arange(self.length, device=room.keys[0].device), self._capacity(end))
+        elif end > room.capacity:
+            room.grow(self._capacity(end))
+        assert self.room is not None
+        return self.room
+
+    def took(self, more: int) -> None:
+        """Hold what was written there."""
+        room = self.room
+        assert room is not None
+        room.used = self.length = self.length + more
+        if self.undo is not None:
+            self._most = max(self._most, self.length)
 
     def truncate(self, length: int) -> None:
         """Forget the newest columns down to `length`; their room is free again if nobody appended behind them."""

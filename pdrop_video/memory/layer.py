@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 from .columns import Columns
 from .form import Form
 from .room import Arrangement, Parts, Tiers
-from .storages import STORAGES, Learned, Storage
+from .storages import STORAGES, AsIs, Learned, Storage
 
 
 class KeyValueLayer(DynamicLayer):
@@ -73,6 +73,39 @@ class KeyValueLayer(DynamicLayer):
         if self._gathered is not None:
             self._gathered.append(*new)
         return self.keys, self.values
+
+    def next_column(self) -> tuple[Tensor, Tensor, int] | None:
+        """Where one more column goes, for whoever writes it there by himself; then call `took_column`.
+
+        Returns
+        -------
+        (Tensor, Tensor, int) or None
+            The storage of the keys and of the values that attention sees [batch, kv_heads, capacity, head_dim], and
+            behind how many columns; None where columns are not stored as they come.
+        """
+        if not self.is_initialized or type(self) is not KeyValueLayer or type(self._keys) is not AsIs:
+            return None
+        self.columns.ready(1)
+        seen = self._seen()
+        room = seen.ready(1)
+        if room.blank is not room.values:
+            room.clear()
+        (keys,), (values,) = room.keys, room.values
+        if keys.shape[2] != values.shape[2]:  # keys have moved, to a storage of their own
+            keys, values = keys[:, :, : room.capacity], values[:, :, : room.capacity]
+        return keys, values, seen.length
+
+    def took_column(self) -> None:
+        """Hold the column that was written where `next_column` said."""
+        seen, end = self._seen(), self.columns.length
+        room = seen.room
+        assert room is not None
+        keys, values = (part[0][:, :, seen.length : seen.length + 1] for part in (room.keys, room.values))
+        seen.took(1)
+        if seen is not self.columns:
+            self.columns.append((keys,), (values,))
+        elif room.entered is not None:
+            room.entered[0][:, :, end : end + 1] = keys
 
     @property
     def keys(self) -> Tensor:  # type: ignore[override]

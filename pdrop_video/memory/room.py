@@ -20,14 +20,15 @@ class Room:
     """Storage of `capacity` columns; the first `used` are taken.
 
     `entered` holds the keys as they came, once `keys` have been rotated to other positions; None while they are the
-    same. `holders` are those that read this storage. They read it through the room, never past it: so it can become
-    another size for all of them at once.
+    same. `blank` are the values behind which nothing stands that is not a number. `holders` are those that read this
+    storage. They read it through the room, never past it: so it can become another size for all of them at once.
     """
 
     keys: Parts
     values: Parts
     entered: Parts | None = None
     used: int = 0
+    blank: Parts | None = None
     holders: WeakSet[object] = field(default_factory=WeakSet)
 
     @classmethod
@@ -56,6 +57,13 @@ class Room:
         """Take `split` back; once or twice is the same."""
         if self.entered is not None:
             self.keys, self.entered = self.entered, None
+
+    @lasting()
+    def clear(self) -> None:
+        """Let no values be there behind what is used that are no numbers: times a weight of 0 they would not be 0."""
+        for part in self.values:
+            part[:, :, self.used :] = 0
+        self.blank = self.values
 
     def grow(self, capacity: int) -> None:
         """Have room for so many columns, for all holders."""

@@ -58,6 +58,13 @@ class Step:
     passage: Passage
     since: int
 
+    @property
+    def rows(self) -> Rows:
+        """It as the layers' rows."""
+        nothing = torch.zeros(1, 1, dtype=torch.long, device=self.hidden.device)
+        no = nothing.bool()
+        return Rows(self.hidden, self.positions, no, None, nothing, Layout.one_picture(no))
+
     def alone(self) -> Tensor:
         """Logits [vocabulary] of the token behind it."""
         given: dict[str, Any] = dict(cache=self.cache, passage=self.passage, since=self.since)
@@ -97,9 +104,7 @@ def run_steps(steps: Sequence[Step]) -> list[Tensor]:
 
 def _batched(steps: Sequence[Step]) -> Tensor:
     decoder, hidden = steps[0].loop.decoder, torch.cat([step.hidden for step in steps])
-    nothing = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
-    no = nothing.bool()
-    rows = [Rows(step.hidden, step.positions, no, None, nothing, Layout.one_picture(no)) for step in steps]
+    rows = [step.rows for step in steps]
     known: list[dict[Any, Any]] = [{} for _ in steps]
     stacked: dict[tuple[int, ...], Any] = {}
     with _each(decoder.text.config, [step.cache for step in steps]) as attending:

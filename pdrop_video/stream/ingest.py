@@ -21,6 +21,7 @@ from ..memory.evictors import evictor_named
 from ..memory.storages import asks_in, storage_named
 from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
+from ..pyramid.compiled import CompiledStep
 from ..pyramid.decoder import logits_of
 from ..pyramid.rows import Passage
 from ..pyramid.steps import Step, batches, run_steps
@@ -50,6 +51,8 @@ class Ingestor:
         Token ids that follow each chunk and rank it; their keys and values are thrown away.
     turnstile : Turnstile, optional
         The model's, where rows of a forward may be computed together with those of others.
+    compiled : CompiledStep, optional
+        Computes tokens of answers, where it can.
 
     Raises
     ------
@@ -66,10 +69,11 @@ class Ingestor:
         prefix: list[int],
         probe: list[int],
         turnstile: Turnstile | None = None,
+        compiled: CompiledStep | None = None,
     ) -> None:
         adapter = front.adapter
         self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
-        self.front, self.turnstile = front, turnstile or Turnstile()
+        self.front, self.turnstile, self.compiled = front, turnstile or Turnstile(), compiled
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
@@ -257,8 +261,11 @@ class Ingestor:
         positions, state.place = self.adapter.positions.text(1, state.place)
         cache, since = state.cache, state.rows + self._unnoted(state.cache)
         row = embeds[None], positions.to(embeds.device), cache, MemoryPassage(cache), since
+        step = Step(self.model, self.loop, *row)
+        if self.compiled is not None and (logits := self.compiled(step)) is not None:
+            return logits
         with self.turnstile.packing():
-            return self.turnstile.gathered(run_steps, Step(self.model, self.loop, *row))
+            return self.turnstile.gathered(run_steps, step)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the token after each row [rows, vocabulary]."""

@@ -47,6 +47,8 @@ class VideoLM(SharedModel):
         Why it is computed in its number type.
     batch : int
         Most streams whose rows are computed together; see `load`.
+    compile : bool
+        Whether tokens of answers are computed by one compiled step; see `load`.
 
     Attributes
     ----------
@@ -223,6 +225,7 @@ def load(
     max_pixels: int | None = None,
     split_special_tokens: bool = True,
     batch: int = 1,
+    compile: bool = False,
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.
@@ -256,6 +259,11 @@ def load(
         Up to so many streams, each used from a thread of its own, are computed together: pieces of chunks, questions
         and tokens of answers in one forward, which reads the weights once for all of them. What a stream gives is what
         it would give alone, but for the last bits; with 1, in which streams take turns, bit for bit.
+    compile : bool
+        Compute tokens of answers by one compiled step, over the memory's own storage: faster, the more of a token's
+        time is Python's. Compiling takes a minute or two at load, once for a model on a machine, and a C++ compiler or
+        a GPU. For families whose layers only attend; what stores columns in other forms (``storage="int8"``) or looks
+        again (``decode=``) goes on without. Not with `batch`.
     **kwargs
         Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
 
@@ -272,7 +280,7 @@ def load(
         If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
         `device` and `device_map` are given.
     """
-    batch = checks.whole("batch", batch)
+    batch, compile = checks.whole("batch", batch), checks.switch("compile", compile)
     checkpoint = read(
         name,
         device=device,
@@ -283,4 +291,4 @@ def load(
         split_special_tokens=split_special_tokens,
         **kwargs,
     )
-    return VideoLM(*checkpoint, batch=batch)
+    return VideoLM(*checkpoint, batch=batch, compile=compile)

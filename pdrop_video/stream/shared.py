@@ -14,6 +14,7 @@ from ..common import checks
 from ..engine import Engine, Turnstile
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
+from ..pyramid.compiled import CompiledStep
 from ..pyramid.decoder import stack_of
 
 MOST_TOKENS = 4096
@@ -34,11 +35,24 @@ class SharedModel:
     """A video-LLM as its streams share it; parameters and attributes are those of `VideoLM`."""
 
     def __init__(
-        self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "", dtype_why: str = "", batch: int = 1
+        self,
+        model: Any,
+        adapter: Adapter,
+        prompt: Prompt,
+        name: str = "",
+        dtype_why: str = "",
+        batch: int = 1,
+        compile: bool = False,
     ) -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
         self.dtype_why = dtype_why
-        batch = checks.whole("batch", batch)
+        batch, compile = checks.whole("batch", batch), checks.switch("compile", compile)
+        if compile and batch > 1:
+            raise ConfigError(
+                f"compile=True and batch={batch} were given, and what computes tokens of several answers "
+                "together is no compiled step; take one of the two."
+            )
+        self.compiled = CompiledStep(model) if compile else None
         self.engine = Engine(model, stack_of(model.get_decoder()), batch) if batch > 1 else None
         self.turnstile = Turnstile() if self.engine is None else self.engine
         self._opened: list[ref[Any]] = []

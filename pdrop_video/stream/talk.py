@@ -43,7 +43,7 @@ def talk(
     with access.whole(first=True), lasting():
         accept(loop.text, lm.model)
         front = Front(lm.adapter, None, None, None)
-        ingest = Ingestor(lm.model, front, loop, Memory(tokens=None), [], [], lm.turnstile)
+        ingest = Ingestor(lm.model, front, loop, Memory(tokens=None), [], [], lm.turnstile, lm.compiled)
         state = ingest.begin()
         state.answered, state.span = (), (0.0, 0.0)  # there is no video to close, and nothing was watched
         schedule, scorer = asking_by(None, loop, lm.model)

@@ -63,7 +63,7 @@ class Watching:
                 loop.inner.fit(loop)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
             front = Front(lm.adapter, gate, reducer, standing_question)
-            self._ingest = Ingestor(lm.model, front, loop, memory, before, probe, lm.turnstile)
+            self._ingest = Ingestor(lm.model, front, loop, memory, before, probe, lm.turnstile, lm.compiled)
             if restore is None:
                 self._open(self._ingest.begin())
         if restore is not None:

@@ -11,10 +11,12 @@ from weakref import ref
 import torch
 
 from ..common import checks
+from ..common.hooks import inputs_on
 from ..engine import Engine, Turnstile
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
 from ..pyramid.decoder import stack_of
+from .weights import digest_if_repacked
 
 MOST_TOKENS = 4096
 """Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
@@ -37,7 +39,7 @@ class SharedModel:
         self, model: Any, adapter: Adapter, prompt: Prompt, name: str = "", dtype_why: str = "", batch: int = 1
     ) -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
-        self.dtype_why = dtype_why
+        self.dtype_why, self.weights = dtype_why, digest_if_repacked(model)
         batch = checks.whole("batch", batch)
         self.engine = Engine(model, stack_of(model.get_decoder()), batch) if batch > 1 else None
         self.turnstile = Turnstile() if self.engine is None else self.engine
@@ -51,7 +53,7 @@ class SharedModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return self.model.device
+        return inputs_on(self.model)
 
     @property
     def number_type(self) -> str:

@@ -54,9 +54,13 @@ def test_quantised_weights_stream(family: str, way: str, tmp_path: Path) -> None
     frames, seconds = video(6), [0.5 * i for i in range(6)]
     inputs, _, _ = full_prompt(lm, frames, seconds, QUESTION)
     stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None))
+    want, seen = masked_forward(lm, inputs, None)[-1], []
     for part, times in chunks(frames, seconds, [2, 4]):
         stream.push(part, times)
-    torch.testing.assert_close(next_logits(stream), masked_forward(lm, inputs, None)[-1], atol=2e-3, rtol=0)
+        seen.append((next_logits(stream) - want).abs().max())
+    # in 4 bits, processors with the instructions for it round what is multiplied to bfloat16
+    room = 0.08 if way in ("nf4", "fp4") else 2e-3
+    assert seen[-1] < room < 0.3 < seen[0]
 
     stream = lm.stream(PYRAMID, pv.Memory(tokens=budget(lm, 2.6)))
     for part, times in chunks(frames, seconds, [2, 4]):

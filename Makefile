@@ -74,7 +74,7 @@ test-processors: .venv-processors/ready  ## preprocessing against transformers' 
 	@.venv-processors/bin/python -m pytest -m processors tests/test_processors.py tests/test_hybrid_processors.py \
 		tests/test_derived.py tests/test_omni.py
 
-test-quantized: .venv-quantized/ready  ## 8-bit checkpoints, with the real bitsandbytes
+test-quantized: .venv-quantized/ready  ## quantised checkpoints, with the real bitsandbytes and torchao
 	@echo "[test-quantized] pytest"
 	@.venv-quantized/bin/python -m pytest -m quantized tests/test_quantized.py
 
@@ -135,10 +135,10 @@ newest = $(call overlay,.venv-newest) && \
 	@touch $@
 
 .venv-quantized/ready: .venv/ready
-	@echo "[env] .venv-quantized: bitsandbytes beside .venv"
+	@echo "[env] .venv-quantized: bitsandbytes and torchao beside .venv"
 	@$(call overlay,.venv-quantized)
 	@# without its dependencies, which .venv has already
-	@.venv-quantized/bin/python -m pip --disable-pip-version-check install --quiet --no-deps bitsandbytes==0.50.2
+	@.venv-quantized/bin/python -m pip --disable-pip-version-check install --quiet --no-deps bitsandbytes==0.50.2 torchao==0.18.0
 	@touch $@
 
 .venv-floor/ready: .venv/ready

@@ -37,6 +37,30 @@ def test_the_check_runs_on_a_pretended_card(part: str) -> None:
     assert rows and all(row.get("passed", True) for row in rows)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        "qwen2_5_vl",
+        *(
+            pytest.param(names, marks=pytest.mark.slow)
+            for names in ("qwen3_vl,llava_onevision", "gemma4,qwen3_5,exaone4_5")
+        ),
+    ],
+)
+def test_layers_on_two_cards_are_those_on_one(names: str) -> None:
+    """Watched, saved, resumed and asked, and a prompt in one piece: what accelerate moves, and what it does not."""
+    _, rows = on_card(f"spread:{names}")
+    assert len(rows) >= len(names.split(",")) and all((row["error"], row["apart"]) == (None, 0) for row in rows)
+
+
+@pytest.mark.slow
+def test_every_method_runs_on_two_cards() -> None:
+    """And says what it says on one: scorers, evictors, storages, and what is asked of an archive."""
+    _, rows = on_card("spread")
+    fell = [row["way"] for row in rows if (row["error"], row["apart"]) != (None, 0)]
+    assert fell == ["reducer desap"] and len(rows) > 60
+
+
 @pytest.mark.slow
 def test_every_method_runs_on_a_pretended_card() -> None:
     """But for the one that this family's tower has nothing for."""

@@ -232,7 +232,7 @@ class StreamCache(Cache):
             If so much does not fit into the window of positions.
         """
         layer, window = self.layers[i], self.limits.window
-        table = self.tables[i].append(found.table.to(layer.device))
+        table = self.tables[i].append(found.table.to(self.tables[i].index.device))
         layer.update(found.keys[None].to(layer.device), found.values[None].to(layer.device))
         if window is not None and layer.moved:
             now, shift = window.squeeze(table, ahead)
@@ -294,10 +294,13 @@ class StreamCache(Cache):
                 continue
             key = (id(table), keep, most, layer.settled) if self.evictor.by_table else (id(table), -i - 1, 0, 0)
             if key not in done:
-                query = None if self.queries is None else self.queries.get(i)
-                held = Held(layer.keys[0], layer.values[0], table, i, len(self.layers), query, deeper)
+                query = None if self.queries is None or i not in self.queries else self.queries[i].to(layer.device)
+                here = table.to(layer.device)
+                if deeper is not None:
+                    deeper = deeper[0].to(layer.device), deeper[1].to(layer.device)
+                held = Held(layer.keys[0], layer.values[0], here, i, len(self.layers), query, deeper)
                 priority, stay = chosen(self.evictor, held, keep, most)
-                deeper = table, priority
+                deeper = here, priority
                 merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
                 move = layer.arranged(stay)
                 gone = None if self.archive is None else table.take(move.gone)

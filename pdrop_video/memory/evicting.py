@@ -28,6 +28,7 @@ def merge(layer: KeyValueLayer, merged: tuple[Tensor, Tensor, Tensor] | None, ta
         return table
     slots, keys, values = merged
     layer.overwrite(slots, keys, values)
+    slots = slots.to(table.now.device)
     return replace(table, entered=table.entered.index_copy(0, slots, table.now[slots]))
 
 

@@ -172,7 +172,7 @@ class KeyValueLayer(DynamicLayer):
             By default what is held now: what is appended later is seen.
         """
         self._since = self.columns.length if since is None else since
-        self.shown, self._gathered = columns, None
+        self.shown, self._gathered = None if columns is None else columns.to(self.device), None
 
     def whole(self) -> KeyValueLayer:
         """The same columns with nothing hidden, for a look; what comes later is appended to this layer."""
@@ -202,7 +202,7 @@ class KeyValueLayer(DynamicLayer):
 
     def arranged(self, stay: Tensor) -> Arrangement | Tiers:
         """How the columns `stay` [kept] (ascending) close ranks, for `keep`."""
-        return Arrangement.of(stay, self.columns.length)
+        return Arrangement.of(stay.to(self.device), self.columns.length)
 
     def came(self, move: Any, entered: Tensor) -> tuple[Parts, Form | None]:
         """Keys as they came, and values, of what goes by `move` [kv_heads, gone, head_dim]; and how they are stored."""
@@ -213,7 +213,7 @@ class KeyValueLayer(DynamicLayer):
     def keep(self, move: Any) -> None:
         """Hold only some columns, in the arrangement's order; nothing may be hidden."""
         assert self.shown is None
-        self.columns.keep(move)
+        self.columns.keep(move.to(self.device))  # layers on several devices may share it
 
     def overwrite(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put other keys and values [kv_heads, slots, head_dim] into held columns."""

@@ -109,6 +109,10 @@ class Arrangement:
     target: Tensor
     source: Tensor
 
+    def to(self, device: torch.device) -> Arrangement:
+        """The same on a device."""
+        return Arrangement(*(of.to(device) for of in (self.order, self.gone, self.target, self.source)))
+
     @classmethod
     def of(cls, stay: Tensor, length: int) -> Arrangement:
         """The arrangement that holds the columns `stay` [kept] (ascending) of `length`."""
@@ -140,6 +144,10 @@ class Tiers:
     gone: Tensor
     far: Arrangement
     near: Arrangement
+
+    def to(self, device: torch.device) -> Tiers:
+        """The same on a device."""
+        return Tiers(self.order.to(device), self.gone.to(device), self.far.to(device), self.near.to(device))
 
     @classmethod
     def of(cls, stay: Tensor, settled: int, length: int) -> Tiers:

@@ -44,7 +44,7 @@ class SlidingLayer(KeyValueLayer):
         """Hold only some columns, in the arrangement's order."""
         super().keep(move)
         if self.positions is not None:
-            self.positions = self.positions[:, move.order]
+            self.positions = self.positions[:, move.order.to(self.positions.device)]
 
     def fork(self) -> SlidingLayer:
         """A layer that holds the same columns and shares their storage."""

@@ -146,11 +146,14 @@ class TokenTable(_Housed):
         return [getattr(self, name) for name in _columns()]
 
     def to(self, device: torch.device | str) -> TokenTable:
-        """The same rows on a device."""
+        """The same rows on a device; the table itself if it is there."""
+        if self.index.device == torch.device(device):
+            return self
         return TokenTable(*(column.to(device) for column in self.columns()))
 
     def take(self, index: Tensor) -> TokenTable:
         """The rows `index` [kept]."""
+        index = index.to(self.index.device)  # what was decided by keys and values was decided on their device
         return TokenTable(*(column[index] for column in self.columns()))
 
     def append(self, other: TokenTable) -> TokenTable:

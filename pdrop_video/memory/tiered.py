@@ -128,6 +128,7 @@ class TieredLayer(KeyValueLayer):
         """Let attention see only some of the columns held, and all from `since` on; for a fork."""
         settled = self.far.length
         assert since is None or since >= settled
+        columns = None if columns is None else columns.to(self.device)
         self._chosen = self._placed = None
         if columns is not None and settled:
             chosen, columns = columns[columns < settled], columns[columns >= settled] - settled
@@ -144,6 +145,7 @@ class TieredLayer(KeyValueLayer):
         `columns` [settling] ascend and have not settled; `entered` [settling, axes] are the positions of their keys.
         """
         settled, length = self.far.length, self.length
+        columns, entered = columns.to(self.device), entered.to(self.device)
         keys, values = self._came(columns - settled)
         self.far.append(*self._formed(keys, values, entered).write(keys, values, entered))
         stays = torch.ones(length - settled, dtype=torch.bool, device=columns.device)
@@ -156,7 +158,7 @@ class TieredLayer(KeyValueLayer):
     def came(self, move: Tiers, entered: Tensor) -> tuple[Parts, Form]:
         """What goes by `move`, as it settled or would: parts [kv_heads, gone, width] of keys, then those of values."""
         keys, values = self._came(move.near.gone)
-        here = entered[len(move.far.gone) :]
+        here = entered[len(move.far.gone) :].to(self.device)
         form = self._formed(keys, values, here)
         new = [part[0] for of in form.write(keys, values, here) for part in of]
         room = self.far.room
@@ -167,10 +169,11 @@ class TieredLayer(KeyValueLayer):
 
     def arranged(self, stay: Tensor) -> Tiers:
         """How the columns `stay` [kept] (ascending) close ranks, for `keep`."""
-        return Tiers.of(stay, self.far.length, self.length)
+        return Tiers.of(stay.to(self.device), self.far.length, self.length)
 
     def keep(self, move: Tiers) -> None:
         """Hold only some columns, in the arrangement's order; nothing may be hidden."""
+        move = move.to(self.device)
         if len(move.near.gone):
             super().keep(move.near)
         if len(move.far.gone):
@@ -198,7 +201,7 @@ class TieredLayer(KeyValueLayer):
         """Note where the columns stood as they came [held, axes], and where those that settled do now."""
         if not bare_in(self.tier):
             now = now - entered[: len(now)]
-        self.place = now if bare_in(self.tier) or bool(now.any()) else None
+        self.place = now.to(self.device) if bare_in(self.tier) or bool(now.any()) else None
         self._placed = None
 
     def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:

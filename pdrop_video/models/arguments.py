@@ -14,6 +14,8 @@ from ..errors import ConfigError, ModelError
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
+_PARALLEL = ("tp_plan", "tp_size", "distributed_config", "device_mesh")
+
 _REFUSED = {
     "trust_remote_code": "code that comes with a checkpoint is never run; leave it out",
     "use_safetensors": "only safetensors are ever read; leave it out",
@@ -71,6 +73,12 @@ def checked_dtype(dtype: object) -> str:
 def checked_more(given: Mapping[str, Any], device: object) -> dict[str, Any]:
     """What is passed on to ``from_pretrained``."""
     for name, value in given.items():
+        if name in _PARALLEL and value is not None:
+            raise ModelError(
+                f"load was given {name}={checks.shown(value)}, but tensor parallelism is not supported: each process "
+                "would hold some of the heads and rank tokens by these alone, so that processes would keep different "
+                "ones. Spread the layers over devices with device_map='auto', or load a replica in each process."
+            )
         if name in _REFUSED:
             raise ConfigError(f"load was given {name}={checks.shown(value)}: {_REFUSED[name]}.")
     if given.get("revision") is not None:

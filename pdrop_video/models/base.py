@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..common.hooks import inputs_on
 from .chunk import VisualChunk
 from .pixels import Pixels
 from .positions import Place, Positions
@@ -123,7 +124,7 @@ class Adapter(Worded, Attended, ABC):
         """
         if missing := -len(frames) % self.frames_per_step:
             frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
-        values, grid = self.preprocess(frames.to(self.model.device))
+        values, grid = self.preprocess(frames.to(inputs_on(self.model)))
         values = values.to(self.model.dtype)
         if worth is None:
             return self.encode(values, grid), grid

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.hooks import inputs_on
 from .base import Adapter
 from .chunk import SoundRows, VisualChunk
 from .mel import Mel
@@ -108,7 +109,7 @@ class Hearing(Adapter):
         count = ears.count(len(samples))
         if not count:
             return self.embed([])
-        features = [ears.mel.features(samples.to(self.model.device))]
+        features = [ears.mel.features(samples.to(inputs_on(self.model)))]
         if not first and features[0].shape[1] < ears.chunk:
             # the tower fills up the last of several chunks to the length of the others, and only then: here is another
             features.insert(0, torch.zeros_like(features[0][:, :1]).expand(-1, ears.chunk))

@@ -134,6 +134,8 @@ def read(
         ) from error
     model, report = loaded
     _refuse_holes(source, report)
+    if adapter is LlavaOneVision:
+        _refuse_away(model)
     if "device_map" not in kwargs:
         _move(model, place)
     template = read_json(source, "chat_template.json", hub).get("chat_template")
@@ -270,6 +272,16 @@ def _refuse_holes(source: str, report: dict[str, Any]) -> None:
             f"the weights of {source!r} do not fit its config: {len(holes)} tensors are missing or have another shape, "
             f"the first is {holes[0]}. Fetch or save the checkpoint again."
         )
+
+
+def _refuse_away(model: Any) -> None:
+    """Weights that accelerate brings while the whole model runs, of which only parts are run here."""
+    for name, parameter in model.base_model.named_parameters(recurse=False):
+        if parameter.is_meta:
+            raise ModelError(
+                f"the device_map leaves {name} of {type(model.base_model).__name__} on disk or in main memory, but it "
+                "is used outside of any module that would bring it; give its name a device that computes."
+            )
 
 
 def _move(model: Any, device: str | torch.device) -> None:

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..common.hooks import computes_on
+
 LATEST = 1e11
 """Seconds that a stream's times stay below, some three thousand years: what counts longer ones counts smaller units."""
 
@@ -90,7 +92,8 @@ class Worded:
     def embed(self, ids: list[int]) -> Tensor:
         """Embeddings [tokens, hidden] of text."""
         table = self.model.get_input_embeddings()
-        return table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+        there = computes_on(table) or table.weight.device  # its weights may come when they are needed
+        return table(torch.tensor(ids, dtype=torch.long, device=there))
 
     def rows(self, ids: list[int]) -> Tensor:
         """The same as they enter the decoder; see `beside`."""

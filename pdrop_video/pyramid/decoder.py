@@ -6,12 +6,14 @@ Knows the names that transformers gives to the parts of a stack. Refuses to know
 from __future__ import annotations
 
 import inspect
+from collections import UserDict
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..common.hooks import computes_on
 from ..common.kinds import kinds_of
 from ..common.ties import working
 from .heads import Rope, attention_of, is_latent, rotate_held, turned
@@ -21,6 +23,16 @@ from .stack import MARKS, refuse_other_stacks
 
 Lent = tuple[Tensor, Tensor]
 """Keys and values [batch, kv_heads, rows, head_dim] that a layer uses in place of its own."""
+
+
+class _Shared(UserDict[str, Lent]):
+    """Keys and values that layers share. No dict, of which accelerate would hand a layer a copy to write into."""
+
+    def to(self, device: Any, **_: Any) -> _Shared:
+        """Move all of them, as accelerate does for a layer on another device."""
+        for name, (keys, values) in list(self.items()):
+            self[name] = keys.to(device), values.to(device)
+        return self
 
 
 def stack_of(text: Any) -> Any:
@@ -92,10 +104,13 @@ class Decoder:
         self.axes = 3 if sections or any(hasattr(self.rotary, name) for name in mixing) else 1
         self.width: int = text.config.hidden_size
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
-        self.by_name = self.rotary is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters
+        self.by_name = (
+            self.rotary is not None and "layer_type" in inspect.signature(type(self.rotary).forward).parameters
+        )
         self.without = {i for i, theta in enumerate(getattr(text.config, "layer_rope_theta", None) or []) if not theta}
         self.lends = any(kind.source is not None for kind in self.kinds)
-        takes = inspect.signature(self.layers[0].forward).parameters  # Gemma's layers of 5.16 want it without lending
+        takes = inspect.signature(type(self.layers[0]).forward).parameters
+        # Gemma's layers of 5.16 want it without lending
         self.shares = self.lends or "shared_kv_states" in takes
         if self.by_name:  # types of layers that have none of the angles
             angles = text.config.rope_parameters
@@ -108,6 +123,10 @@ class Decoder:
         """What follows the last layer."""
         names = ("norm", "embedding_norm", "norm_f")
         return next(getattr(self.text, name) for name in names if hasattr(self.text, name))(hidden)
+
+    def device(self, i: int) -> torch.device | None:
+        """Where accelerate lets layer `i` compute; None where it has no say, and layers are where rows are."""
+        return computes_on(self.layers[i])
 
     # -- positions --------------------------------------------------------------------------------------------------
 
@@ -126,7 +145,8 @@ class Decoder:
         assert self.rotary is not None
         if self.axes == 3 and positions.ndim == 2:  # one number a token, which some versions take thrice alone
             positions = positions.expand(3, *positions.shape)
-        return self.rotary(hidden, positions, name) if self.by_name else self.rotary(hidden, positions)
+        cos, sin = self.rotary(hidden, positions, name) if self.by_name else self.rotary(hidden, positions)
+        return cos.to(hidden.device), sin.to(hidden.device)  # accelerate may have it on another one
 
     def turn(self, layer: int, keys: Tensor, by: Tensor) -> Tensor:
         """Keys of a layer [kv_heads, tokens, head_dim] moved by so many positions [tokens, axes]: one rotation.
@@ -143,7 +163,8 @@ class Decoder:
         known, key = self._last, (self.rope_name(layer), states.dtype, states.device)
         if known is not None and known[0] is by and known[1] == key:
             return known[2]
-        distinct, which = distinct_rows(by)  # tokens between two gaps move together: few angles for many keys
+        # tokens between two gaps move together: few angles for many keys
+        distinct, which = distinct_rows(by.to(states.device))
         delta = distinct.T[:, None] if self.axes == 3 else distinct.T
         if (rope := self.rope(layer, states, delta)) is None:
             return None
@@ -235,8 +256,9 @@ class Decoder:
             Keys and values that other layers may use; None if nobody does.
         """
         given: dict[str, Any] = {CACHE: cache}
-        shared: dict[str, Lent] = {} if lent is None else {self.names[i]: lent}
+        shared: Any = {}
         if self.shares:
+            shared = _Shared({} if lent is None else {self.names[i]: lent})
             given["shared_kv_states"] = shared
         if self.rotary is not None:
             given["position_embeddings"] = rope

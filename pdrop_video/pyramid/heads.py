@@ -50,7 +50,6 @@ def rotate(attention: Any, states: Tensor, rope: Rope | None) -> Tensor:
     """RoPE applied to `states` [batch, heads, rows, head_dim] by the family's own function; none in layers without."""
     if rope is None or not _has_rope(attention):
         return states
-    rope = rope[0].to(states.device), rope[1].to(states.device)  # of a model that is spread over devices
     if is_latent(attention):  # the last channels carry the position
         rest, states = states.split([states.shape[-1] - rope[0].shape[-1], rope[0].shape[-1]], dim=-1)
         return torch.cat([rest, _applied(attention, states, rope)], dim=-1)

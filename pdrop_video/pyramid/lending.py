@@ -50,9 +50,9 @@ class Lenders:
             return None
         key = source, id(rows.origin), None if passage is None else passage.where(i)
         if key not in self._chosen:
-            *states, origin = self._known[source]
+            *states, origin = (each.to(rows.origin.device) for each in self._known[source])
             at = torch.searchsorted(origin.contiguous(), rows.origin.contiguous())[:, None, :, None]
-            keys, values = (each.take_along_dim(at.to(each.device), 2) for each in states)
+            keys, values = (each.take_along_dim(at, 2) for each in states)
             if passage is not None and passage.where(i) != passage.where(source):
                 by = passage.positions(i, rows) - passage.positions(source, rows)
                 keys = self.turn(i, keys[0], by.reshape(-1, by.shape[-1]).T)[None]

@@ -23,7 +23,7 @@ from .heads import Rope, held_keys
 from .inside.inner import inner_of
 from .lending import Lenders, run_last
 from .masks import Masks, steps_of
-from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, past_columns, still_here
+from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, moved, past_columns, still_here
 from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, checked, scorer_named
 from .sound import Sound
@@ -179,7 +179,12 @@ class LayerLoop:
         masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
         within = None if self.inner is None else self.inner.begin(self, visual is not None, passage)
         alone = max(last, lenders.end) if newest and masks.plain else len(self.kinds)
+        home = hidden.device
         for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
+            if (place := self.decoder.device(i)) is not None and place != rows.hidden.device:
+                rows.move(place)
+                memo.clear()
+                masks.clear()
             past_valid = cached_valid[i] if cached_valid is not None else None
             if i in ratio_of:
                 leaving = transient if i == last else None
@@ -219,6 +224,7 @@ class LayerLoop:
                 cached_valid[i] = allowed
             if deepstack is not None and i < len(deepstack):
                 rows.hidden = rows.hidden + still_here(deepstack[i], rows)
+        rows.move(home)
         return rows
 
     def _drop(
@@ -236,7 +242,9 @@ class LayerLoop:
         lent: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound."""
-        asking = standing(rows, probe)
+        device = rows.hidden.device
+        asking, leaving = standing(rows, probe.to(device)), moved(leaving, device)
+        sound = None if sound is None else sound.to(device)
         scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage, lent)
         exact, left = getattr(self.scorer, "exact", False), None
         if sound is not None:

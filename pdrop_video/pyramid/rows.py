@@ -76,6 +76,23 @@ class Rows:
     numbers: Tensor | None = None
     boundaries: list[Boundary] = field(default_factory=list)
 
+    def move(self, device: torch.device) -> None:
+        """Go on on another device, with all that is known of them."""
+        if self.hidden.device == device:
+            return
+        for name in ("hidden", "positions", "visual", "valid", "origin", "group", "numbers"):
+            setattr(self, name, moved(getattr(self, name), device))
+        self.layout = self.layout.to(device)
+        self.usual = {i: usual.to(device) for i, usual in self.usual.items()}
+        self.boundaries = [
+            Boundary(*(getattr(each, of.name).to(device) for of in fields(each))) for each in self.boundaries
+        ]
+
+
+def moved(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """A tensor on a device, if there is one."""
+    return None if tensor is None else tensor.to(device)
+
 
 CACHE = "cache" if "cache" in {each.name for each in fields(BaseModelOutputWithPast)} else "past_key_values"
 """What transformers calls the cache, in arguments and outputs: `cache` from 5.24 on, `past_key_values` before."""
@@ -123,12 +140,13 @@ def allowed_columns(rows: Rows, cache: Cache | None, i: int, past_valid: Tensor 
         return None
     real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
     batch, past = real.shape[0], past_columns(cache, i)
-    before = real.new_ones(batch, past) if past_valid is None else past_valid
+    before = real.new_ones(batch, past) if past_valid is None else past_valid.to(real.device)
     return torch.cat([before, real], dim=1)
 
 
 def still_here(entered: Tensor, rows: Rows) -> Tensor:
     """Of what entered [batch, rows, numbers] that which is left, in the rows' order."""
+    entered = entered.to(rows.hidden.device)
     if not rows.boundaries:
         return entered
     if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
@@ -153,7 +171,7 @@ def dense(features: list[Tensor] | None, at: Tensor | None, hidden: Tensor) -> l
 
 def counted_on(rows: Rows, past: int, past_valid: Tensor | None) -> Tensor:
     """Positions [batch, rows] without gaps, on from what a layer holds."""
-    before = past if past_valid is None else past_valid.sum(1, keepdim=True)
+    before = past if past_valid is None else past_valid.sum(1, keepdim=True).to(rows.hidden.device)
     positions = torch.arange(rows.hidden.shape[1], device=rows.hidden.device).expand(rows.origin.shape)
     if rows.valid is not None:
         positions = (rows.valid.long().cumsum(1) - 1).clamp(min=0)

@@ -35,6 +35,10 @@ class Sound:
     number: int
     since: int = 0
 
+    def to(self, device: torch.device) -> Sound:
+        """The same on a device."""
+        return replace(self, mask=self.mask.to(device))
+
     def layout(self) -> Layout:
         """Each a moment of its own, all at one place."""
         moment = self.mask.cumsum(1) - 1

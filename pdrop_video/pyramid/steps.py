@@ -76,11 +76,12 @@ def batches(loop: LayerLoop) -> bool:
     """Whether rows of several streams can be one batch to the layers of a loop.
 
     Not where layers count a window, carry a state, lend keys, compress them or get more of a row than its hidden state,
-    nor where attention is not a function that transformers looks up.
+    nor where attention is not a function that transformers looks up, or accelerate moves weights about.
     """
     decoder = loop.decoder
     plain = all(kind == LayerKind() for kind in loop.kinds) and loop.inner is None
     more = decoder.wider or decoder.latent or decoder.shares or decoder.counts
+    more = more or any(decoder.device(i) is not None for i in range(len(loop.kinds)))
     looked_up = "ALL_ATTENTION_FUNCTIONS" in vars(sys.modules[type(attention_of(decoder.layers[0])).__module__])
     return plain and not more and looked_up and loop.text.config._attn_implementation not in (None, "eager")
 

@@ -52,7 +52,7 @@ class MemoryPassage:
     def positions(self, layer: int, rows: Rows) -> Tensor:
         """Position ids, [batch, rows] or [3, batch, rows]."""
         shift, mrope = self.cache.shifts[layer], rows.positions.ndim == 3
-        visual = None if self.visual is None else self.visual[rows.origin]
+        visual = None if self.visual is None else self.visual.to(rows.origin.device)[rows.origin]
         moved = shift.move(rows.positions.movedim(0, -1) if mrope else rows.positions[..., None], visual)
         return moved.movedim(-1, 0) if mrope else moved[..., 0]
 
@@ -63,6 +63,7 @@ class MemoryPassage:
         if key not in self._places:
             seen, unnoted = held.seeing(), held.length - len(table)
             step, row, column = (F.pad(each, (0, unnoted), value=-1) for each in (table.step, table.row, table.column))
+            seen = None if seen is None else seen.to(step.device)
             places = (step, row, column) if seen is None else (step[seen], row[seen], column[seen])
             self._places[key] = places, table, held.shown
         return self._places[key][0]
@@ -203,7 +204,8 @@ class AskingPassage(MemoryPassage):
             weight = stay = None
             if first or gone > 0:
                 keys = held_keys(module, self.cache, layer)
-                weight = row.attends_to_all(keys, len(table)) if first or self.by is None else None
+                if first or self.by is None:
+                    weight = row.attends_to_all(keys, len(table)).to(table.index.device)
                 if gone > 0:
                     scores = weight if self.by is None else self._scores(self.by, row, keys, table)
                     assert scores is not None
@@ -235,7 +237,7 @@ class AskingPassage(MemoryPassage):
         self.cache.bring_back(layer, found, self.ahead)
         if not self.reserve:
             return None
-        device = self.cache.layers[layer].device
+        device = self.cache.tables[layer].index.device
         stays = torch.isin(found.table.step, nearest[: self.retrieve]).nonzero()[:, 0].to(device)
         open_ = torch.cat([torch.arange(before, device=stays.device), before + stays])
         self.cache.layers[layer].show(open_)
@@ -253,8 +255,9 @@ class AskingPassage(MemoryPassage):
             assert keys is not None
             return by.decoder.bare(row.layer, keys[0], table.now)[None]
 
-        memory = Remembered(row.module, row.hidden, row.rope, by.rows, keys, table.visual, bare, row.lent)
-        scores = by.scorer.remembered(memory)
+        visual = table.visual.to(row.hidden.device)
+        memory = Remembered(row.module, row.hidden, row.rope, by.rows, keys, visual, bare, row.lent)
+        scores = by.scorer.remembered(memory).to(table.index.device)
         if once:
             scores, order = comparable(scores, table.visual, row.hidden.dtype), table.index.argsort()
             self._once = table.index[order], scores[order]

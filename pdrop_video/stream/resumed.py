@@ -66,12 +66,13 @@ def state_of(header: dict[str, Any], tensors: dict[str, Tensor], ingest: Ingesto
     like = ingest.begin().cache if any(kind.name == "state" for kind in cache.kinds) else cache
     for i, (kind, layer) in enumerate(zip(cache.kinds, cache.layers, strict=True)):
         held, (kv_heads, *widths) = len(cache.tables[i]), shape.column(i)
+        place = ingest.loop.decoder.device(i) or device
         if not kind.holds:
             if held:
                 raise ValueError(f"layer {i} carries a state, and {held} columns")
-            layer.restore(_stored(tensors, i), like.layers[i])
+            layer.restore(_stored(tensors, i, place), like.layers[i])
         elif held:
-            layer.restore(_stored(tensors, i), (1, kv_heads, held, *widths), ingest.model.dtype)
+            layer.restore(_stored(tensors, i, place), (1, kv_heads, held, *widths), ingest.model.dtype)
             if kind.window is not None:
                 table = cache.tables[i]
                 layer.positions = table.index[None] if ingest.loop.decoder.counts else table.position.T
@@ -131,12 +132,12 @@ def part_name(name: str, layer: int, number: int) -> str:
     return f"{name}.{layer}.{number}" if number else f"{name}.{layer}"
 
 
-def _stored(tensors: dict[str, Tensor], layer: int) -> dict[str, tuple[Tensor, ...]]:
-    """What a layer stored, by name."""
+def _stored(tensors: dict[str, Tensor], layer: int, device: torch.device) -> dict[str, tuple[Tensor, ...]]:
+    """What a layer stored, by name, on the device on which it computes."""
     stored: dict[str, tuple[Tensor, ...]] = {}
     for name in _PARTS:
         names = takewhile(tensors.__contains__, (part_name(name, layer, number) for number in count()))
-        if parts := tuple(tensors[each] for each in names):
+        if parts := tuple(tensors[each].to(device) for each in names):
             stored[name] = parts
     return stored
 

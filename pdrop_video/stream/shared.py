@@ -11,11 +11,13 @@ from weakref import ref
 import torch
 
 from ..common import checks
+from ..common.hooks import inputs_on
 from ..engine import Engine, Turnstile
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
 from ..pyramid.compiled import CompiledStep
 from ..pyramid.decoder import stack_of
+from .weights import digest_if_repacked
 
 MOST_TOKENS = 4096
 """Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
@@ -45,7 +47,7 @@ class SharedModel:
         compile: bool = False,
     ) -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
-        self.dtype_why = dtype_why
+        self.dtype_why, self.weights = dtype_why, digest_if_repacked(model)
         batch, compile = checks.whole("batch", batch), checks.switch("compile", compile)
         if compile and batch > 1:
             raise ConfigError(
@@ -65,7 +67,7 @@ class SharedModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return self.model.device
+        return inputs_on(self.model)
 
     @property
     def number_type(self) -> str:

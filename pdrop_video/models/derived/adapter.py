@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...common.hooks import inputs_on
 from ...errors import ModelError
 from ..base import Adapter
 from ..pixels import Pixels
@@ -86,7 +87,7 @@ class Derived(Adapter):
         self, frames: Tensor, seconds: tuple[float, ...], size: dict[str, int] | None
     ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
         """The same, with pictures of this size."""
-        made, grid = self._made(frames.to(self.model.device), seconds, size)
+        made, grid = self._made(frames.to(inputs_on(self.model)), seconds, size)
         return tuple(whole[:, : grid[1] * grid[2]].flatten(0, 1) for whole in self.features(made, grid)), grid
 
     def features(self, made: dict[str, Any], grid: tuple[int, int, int]) -> list[Tensor]:
@@ -129,7 +130,7 @@ class Derived(Adapter):
         if not self.written.closing:
             return self.rows([])
         if self._end is None:
-            step = self.scribe.noise(self.frames_per_step).to(self.model.device)
+            step = self.scribe.noise(self.frames_per_step).to(inputs_on(self.model))
             made, grid = self._made(step, (0.0,) * len(step), self.scribe.wide)
             self._end = self.features(made, grid)[0][0, grid[1] * grid[2] :]
         return self._end
@@ -153,7 +154,7 @@ class Derived(Adapter):
             return None
         ids = sorted(self.scribe.tokenizer.get_vocab().values())
         marked = [number for number, kind in zip(ids, mark([ids])[0], strict=True) if kind]
-        return torch.tensor(marked, device=self.model.device)
+        return torch.tensor(marked, device=inputs_on(self.model))
 
     @property
     def stands_for(self) -> int | None:
@@ -223,7 +224,7 @@ class Derived(Adapter):
         return down, tokens // down
 
     def _moved(self, value: Tensor) -> Tensor:
-        device = self.model.device
+        device = inputs_on(self.model)
         return value.to(device, self.model.dtype) if value.is_floating_point() else value.to(device)
 
     def _method(self, name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.hooks import inputs_on
 from ...errors import ModelError, PDropError
 from ..arguments import first_line
 from ..chunk import VisualChunk
@@ -54,7 +55,7 @@ def prove(adapter: Derived) -> None:
     ModelError
         With the step that failed, and what differed.
     """
-    if adapter.model.device.type == "meta":
+    if inputs_on(adapter.model).type == "meta":
         return  # without weights nothing can be computed, here or later
     pixels, adapter.pixels = adapter.pixels, replace(adapter.pixels, size=adapter.scribe.wide)
     try:
@@ -140,7 +141,7 @@ def _noting(model: Any, entered: Entered) -> Iterator[None]:
 
 
 def _moved(model: Any, value: Tensor) -> Tensor:
-    return value.to(model.device, model.dtype) if value.is_floating_point() else value.to(model.device)
+    return value.to(inputs_on(model), model.dtype) if value.is_floating_point() else value.to(inputs_on(model))
 
 
 # -- ours -------------------------------------------------------------------------------------------------------------

@@ -183,7 +183,10 @@ class Run:
         places = self.passage.places(i) if self.passage is not None and past else None
         key = id(own), id(places)
         if key not in self._columns:
-            cubes = own if places is None else Cubes.at(self.inner.inside, places).then(own)
+            cubes = own
+            if places is not None:
+                step, row, column = (each.to(own.code.device) for each in places)
+                cubes = Cubes.at(self.inner.inside, (step, row, column)).then(own)
             number = cubes.numbered()
             # how many there are follows from what is held: once for all layers that hold the same
             count = int(number.max()) + 1

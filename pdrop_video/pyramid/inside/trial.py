@@ -104,14 +104,13 @@ def _prove(
     entered: list[Tensor],
 ) -> None:
     """Each layer on what entered it before, some rows alone with an FFN: the others' must be the mean of theirs."""
-    device = entered[0].device
-    cube, index = (torch.tensor(each, device=device) for each in (_CUBE, _ACTIVE))
-    active = torch.zeros(_ROWS, dtype=torch.bool, device=device).index_fill(0, index, True)
+    cube, index = (torch.tensor(each, device="cpu") for each in (_CUBE, _ACTIVE))
+    active = torch.zeros(_ROWS, dtype=torch.bool, device="cpu").index_fill(0, index, True)
     twins = [shadow(layer) for layer in decoder.text.layers]
     again: list[list[Call]] = [[] for _ in twins]
     for twin, parts, noted in zip(twins, found, again, strict=True):
         if parts:
-            Share(twin, parts, lambda hidden: (active, cube))
+            Share(twin, parts, lambda hidden: (active.to(hidden.device), cube.to(hidden.device)))
         watched(twin, noted)
     decoder.layers = twins
     _run(decoder, loop, twins, entered)
@@ -121,7 +120,8 @@ def _prove(
         x, added = (next(c for c in first if c.name == name) for name in (parts[0], parts[-1]))
         assert x.given is not None
         assert added.gave is not None
-        want, made = x.given + spread_out(added.gave[:, index], index, cube), second[-1].gave
+        here = index.to(added.gave.device)
+        want, made = x.given + spread_out(added.gave[:, here], here, cube.to(here.device)), second[-1].gave
         if made is None or not (made - want).norm() <= _tolerance(want) * want.norm():
             raise _refused(decoder, inside, f"rows of layer {i} get another one where some rows alone do")
 

@@ -55,6 +55,11 @@ class Layout:
         width = self.width or max(self.places, 1)
         return spread(self.frame + self.since, self.place // width, self.place % width)
 
+    def to(self, device: torch.device) -> Layout:
+        """The same on a device."""
+        salient = None if self.saliency is None else self.saliency.to(device)
+        return replace(self, frame=self.frame.to(device), place=self.place.to(device), saliency=salient)
+
     def gather(self, index: Tensor) -> Layout:
         """The layout of the rows `index` [batch, kept]."""
         salient = None if self.saliency is None else self.saliency.gather(1, index)

@@ -58,7 +58,8 @@ class Row:
         rope = self.rope and (self.rope[0][..., -1:, :], self.rope[1][..., -1:, :])
         query = project(attention, normed(self.module, self.hidden[:, -1:]), "q", rope)
         last = torch.full((1, 1), keys.shape[-2], device=keys.device)
-        return mean_weights(query, keys, attention.scaling, last, among[None])[0, 0]
+        visible = among[None].to(keys.device)
+        return mean_weights(query, keys, attention.scaling, last, visible)[0, 0].to(among.device)
 
     def attends_to_all(self, keys: Tensor | None, held: int) -> Tensor:
         """How much it attends to the first `held` columns, of a softmax over everything that it sees [held]."""

@@ -271,7 +271,8 @@ class Fixing:
 
     def _attended(self, row: Row, keys: Tensor | None) -> _Look:
         field = self._of[row.layer]
-        return _Look(field, row.attends_to_all(keys, len(field.table)), row.hidden.dtype, {})
+        weight = row.attends_to_all(keys, len(field.table)).to(field.table.index.device)
+        return _Look(field, weight, row.hidden.dtype, {})
 
     def _note(self, row: Row, look: _Look) -> None:
         self._newest[row.layer] = look

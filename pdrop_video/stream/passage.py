@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.ties import comparable
+from ..costs.looking import Looked
 from ..memory import Ahead, StreamCache, TokenTable
 from ..pyramid import Rows, Schedule
 from ..pyramid.decoder import Decoder
@@ -146,6 +147,8 @@ class AskingPassage(MemoryPassage):
         How many more archived steps, the next most like it, each layer gets back hidden.
     asked : Asked, optional
         What ranks; by default the attention of the last row.
+    looked : Looked, optional
+        Where the gaze's products are noted.
 
     Layers with a window or a state are left to themselves, and a stage without others attended to nothing.
     """
@@ -159,10 +162,11 @@ class AskingPassage(MemoryPassage):
         gaze: Gaze | None = None,
         reserve: int = 0,
         asked: Asked | None = None,
+        looked: Looked | None = None,
     ) -> None:
         super().__init__(cache)
         self.schedule, self.ahead, self.retrieve, self.gaze, self.reserve = schedule, ahead, retrieve, gaze, reserve
-        self.by = asked
+        self.by, self.looked = asked, looked
         self._once: tuple[Tensor, Tensor] | None = None  # numbers of tokens, ascending, and their scores
         self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
         self._attended: dict[int, Attended] = {}
@@ -221,7 +225,7 @@ class AskingPassage(MemoryPassage):
         if stay is not None:
             self.cache.layers[layer].show(stay)
         if self.gaze is not None:
-            self.gaze.asked(row, stage, stay)
+            self.gaze.asked(replace(row, looked=self.looked), stage, stay)
 
     def _bring_back(self, row: Row) -> Tensor | None:
         """The columns that the question may attend to, ascending; None for all. The others are shown no more."""
@@ -272,11 +276,13 @@ class AnsweringPassage(MemoryPassage):
     cache : StreamCache
         Of the question's fork.
     gaze : Gaze
+    looked : Looked, optional
+        Where it is noted what is seen and scored.
     """
 
-    def __init__(self, cache: StreamCache, gaze: Gaze) -> None:
+    def __init__(self, cache: StreamCache, gaze: Gaze, looked: Looked | None = None) -> None:
         super().__init__(cache)
-        self.gaze = gaze
+        self.gaze, self.looked = gaze, looked
 
     def before(
         self,
@@ -287,5 +293,10 @@ class AnsweringPassage(MemoryPassage):
         lent: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Let the answer look."""
-        if self.cache.kinds[layer].ranks:
-            self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0]))
+        if not self.cache.kinds[layer].ranks:
+            return
+        self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0], self.looked))
+        if self.looked is not None:
+            held = self.cache.layers[layer]
+            since = held.length - len(self.cache.tables[layer])  # the question, and the answer so far
+            self.looked.saw(layer, held.get_seq_length() - since)

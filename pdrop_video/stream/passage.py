@@ -141,14 +141,12 @@ class AskingPassage(MemoryPassage):
     retrieve : int
         How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
         like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
-    gaze : Gaze, optional
-        What the answer will look at, which is told what the question left.
+    gaze, looked : Gaze, Looked, optional
+        What the answer will look at, which is told what the question left; and where its products are noted.
     reserve : int
         How many more archived steps, the next most like it, each layer gets back hidden.
     asked : Asked, optional
         What ranks; by default the attention of the last row.
-    looked : Looked, optional
-        Where the gaze's products are noted.
 
     Layers with a window or a state are left to themselves, and a stage without others attended to nothing.
     """
@@ -275,9 +273,8 @@ class AnsweringPassage(MemoryPassage):
     ----------
     cache : StreamCache
         Of the question's fork.
-    gaze : Gaze
-    looked : Looked, optional
-        Where it is noted what is seen and scored.
+    gaze, looked : Gaze, Looked, optional
+        What it looks at, and where it is noted what is seen and scored.
     """
 
     def __init__(self, cache: StreamCache, gaze: Gaze, looked: Looked | None = None) -> None:
@@ -297,6 +294,5 @@ class AnsweringPassage(MemoryPassage):
             return
         self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0], self.looked))
         if self.looked is not None:
-            held = self.cache.layers[layer]
-            since = held.length - len(self.cache.tables[layer])  # the question, and the answer so far
-            self.looked.saw(layer, held.get_seq_length() - since)
+            held, table = self.cache.layers[layer], self.cache.tables[layer]
+            self.looked.saw(layer, held.get_seq_length() - held.length + len(table))  # no question, and no answer

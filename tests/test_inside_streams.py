@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 import pdrop_video as pv
+from eval.runner.clock import Clock
+from eval.runner.metered import Metered
 from pdrop_video.cli.options import recipe_of
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.costs.inside import inside_flops
@@ -267,6 +269,21 @@ def test_what_is_left_out_is_what_pytorch_does_not_count(half: str) -> None:
         every = [of for of in spent.layers.values() if of.chose]
         assert all(0 < float(of.attended) < float(of.seen) for of in every)
     assert inner.spent is None
+
+
+def test_a_run_records_what_was_left() -> None:
+    """Of pushes what PyTorch counts; and of a question as much as without, since text gets FFNs of its own."""
+    lm, line = build("qwen2_5_vl", "eager", dtype=torch.float32), f"{LINE},half=ffn"
+    lm.stream(pv.Pyramid(inside=line)).close()  # the trial
+    stream = lm.stream(pv.Pyramid(stages=3, scorer="contrast", inside=line))
+    metered = Metered(stream, DecoderShape.of(lm.model.config), Clock(), causal=False)
+    with counting() as watched:
+        for first in (0, 4):
+            metered.push(pv.FrameChunk(video(4, seed=first), (first, first + 1, first + 2, first + 3)))
+    assert watched.total == metered.flops + metered.tower
+    with metered.thinned() as saved, counting() as asked:
+        stream.next_logits(QUESTION)
+    assert saved() == 0 and asked.total == metered.asking_flops(metered.rows(QUESTION), 1)
 
 
 def test_nothing_is_counted_of_text() -> None:

@@ -8,8 +8,8 @@ each layer (`pruned`). Caches hold random numbers, and grow by one token a step 
 
 And what answers cost that look again: `hiding` is a step over a full cache of which each layer shows the pyramid's
 share, `dstp` the same while a shift is looked for and none is found, against `hiding`; `fixation` a step with three
-focal layers over the full cache, past its warm-up, against `ratio1`. `shift_s` is what finding a shift costs, once: all
-columns are scored and more of them are gathered.
+focal layers over the full cache, past its warm-up, against `ratio1`; `dstp_cpu` and `fixation_cpu` are the same in
+processor time. `shift_s` is what finding a shift costs, once: all columns are scored and more of them are gathered.
 
 A step must read the weights, and the keys and values. `predicted` is the ratio of those bytes, or of FLOPs if that is
 higher. Where two heads of keys and values serve fourteen of queries, 4,096 tokens weigh 5 % of the weights, and bytes
@@ -187,6 +187,7 @@ def measure(model: Any, tokens: int, repeats: int) -> dict[str, float | int]:
             },
             repeats,
         )
+        busy: pd.DataFrame = times.attrs["cpu"]
         assert isinstance(gaze, Shifting)
         gaze.method = Dstp(tau=1, steps=1)
         shift = [seconds(dstp) + seconds(dstp) for _ in range(max(repeats // 8, 1))]  # found by one, over with the next
@@ -201,6 +202,8 @@ def measure(model: Any, tokens: int, repeats: int) -> dict[str, float | int]:
         "ratio1_slowdown": (times.ratio1 / times.full).median(),
         "dstp_to_hiding": (times.dstp / times.hiding).median(),
         "fixation_to_ratio1": (times.fixation / times.ratio1).median(),
+        "dstp_cpu": (busy.dstp / busy.hiding).median(),
+        "fixation_cpu": (busy.fixation / busy.ratio1).median(),
         "shift_s": pd.Series(shift).median() - 2 * times.dstp.median(),
     }
 

@@ -73,6 +73,12 @@ class Way:
         """The share of tokens that a reducer may leave within a share of all FLOPs; None if none."""
         return _largest(lambda keep: self.share(encoded=encoded, keep=keep, pyramid=pyramid), share)
 
+    def active(self, share: float, *, encoded: float = 1.0) -> float | None:
+        """The share of visual rows that may get FFNs of their own, all of them attended to; None if none."""
+        behind = self.decoder.behind or (3 * self.decoder.hidden * self.decoder.mlp,) * self.decoder.layers
+        ffn = 2 * round(STEPS * self.places * encoded) * sum(behind) / self._flops(1.0, 1.0, WHOLE)
+        return _largest(lambda active: self.share(encoded=encoded) - (1 - active) * ffn, share)
+
     def schedule(
         self, share: float, make: Callable[[float], pv.Pyramid], *, encoded: float = 1.0, keep: float = 1.0
     ) -> pv.Pyramid | None:

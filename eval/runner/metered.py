@@ -6,11 +6,14 @@ Knows the streaming interface and the library's analytic FLOPs. Refuses to know 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, logits_flops
+from pdrop_video.costs.inside import inside_flops
+from pdrop_video.costs.looking import Looked
 from pdrop_video.costs.stream import StreamShape
 from pdrop_video.pyramid.scorers import SCORERS, scorer_named
 from pdrop_video.stream.cost import pushed_flops, shape_of
@@ -31,7 +34,8 @@ class Metered:
     clock : Clock
         Where its time goes.
     flops : float
-        Analytic FLOPs of the language model so far, ranking included and the vision tower left out.
+        Analytic FLOPs of the language model so far, ranking included and the vision tower left out; without what a
+        method inside layers leaves out, masked columns too.
     tower : float or None
         Those of the vision tower; None where the family does not say.
     front : float
@@ -59,15 +63,25 @@ class Metered:
         """Watch frames."""
         self._kept = None
         held, before = self.stream.cache_tokens, self.stream._state
-        with self.clock.part("model"):
+        with self.clock.part("model"), self.thinned() as saved:
             pushed = self.stream.push(frames)
         self.prefill += pushed.seconds
         self.visual_tokens += pushed.visual_tokens
         number, height, width = frames.frames.shape[:3]
         spent = pushed_flops(self.stream, self.shape, before, held, (number, height, width), self.causal)
-        self.flops += spent.decoder or 0
+        self.flops += (spent.decoder or 0) - saved()
         self.tower = None if self.tower is None or spent.tower is None else self.tower + spent.tower
         self.front += spent.gate + spent.reducer
+
+    @contextmanager
+    def thinned(self) -> Iterator[Callable[[], float]]:
+        """What says, once the block is over, how many FLOPs a method inside layers saved in it."""
+        inner = self.stream.loop.inner
+        if inner is None:
+            yield lambda: 0.0
+        else:
+            with inner.counting() as spent:
+                yield lambda: inside_flops(self.shape, spent).saved
 
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
@@ -93,6 +107,8 @@ class Metered:
         pyramid: pv.Pyramid | None = None,
         retrieve: int | None = None,
         options: Sequence[str] = (),
+        looked: Looked | None = None,
+        seen: Sequence[int] | None = None,
     ) -> float:
         """FLOPs of a question over what it attends to, and of an odd frame that it sees without its partner.
 
@@ -105,7 +121,11 @@ class Metered:
         pyramid, retrieve
             As for `attended`.
         options : sequence of str
-            Answers whose likelihood was asked for in place of that.
+            Answers whose likelihood was asked for behind that.
+        looked : Looked, optional
+            What the tokens generated saw and scored, where they look again (`Answer.looked`).
+        seen : sequence of int, optional
+            Columns that each layer shows to the options; by default all that the question saw, itself, and the tokens.
         """
         cost, own = self._cost(), self.stream.loop.schedule
         past, ranked = ([visual + text for visual, text in self.attended(how, retrieve)] for how in (pyramid, None))
@@ -121,12 +141,13 @@ class Metered:
         scorer = "relevance" if pyramid is None or pyramid.scorer is None else pyramid.scorer
         hiding = {i: n for i, n in firsts.items() if past[i] < n and scorer_named(scorer) != SCORERS["relevance"]}
         asks = rows - self._closing
-        flops = filling + cost.asking_flops(past, rows, tokens, firsts, scorer, hiding, asks)
+        flops = filling + cost.asking_flops(past, rows, tokens, firsts, scorer, hiding, asks, looked)
         if retrieve is not None:  # each layer with an archive makes the question's queries to search by
             flops += sum(2 * rows * self.shape.attention(layer).asking for layer in self.shape.rank_at)
+        shown = [n + rows + tokens - 1 for n in past] if seen is None else seen
         for option in options:
             words = len(self.stream.lm.prompt.words(option)) - 1
-            flops += cost.text_flops([n + rows for n in past], words) + logits_flops(self.shape, words)
+            flops += cost.text_flops(shown, words) + logits_flops(self.shape, words)
         return float(flops)
 
     def asking_tower(self) -> float | None:

@@ -6,8 +6,31 @@ Knows streams and what is said. Refuses to know items.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pdrop_video as pv
+from pdrop_video.costs.looking import Looked
+
+
+class Stepped(NamedTuple):
+    """What came of it.
+
+    Attributes
+    ----------
+    likelihoods : tuple of float
+        Of the options, in nats a token.
+    fed : int
+        Tokens of the answer.
+    looked : Looked or None
+        What they saw and scored, where they looked again.
+    seen : tuple of int
+        Columns that each layer showed the options.
+    """
+
+    likelihoods: tuple[float, ...]
+    fed: int
+    looked: Looked | None
+    seen: tuple[int, ...]
 
 
 def stepwise(
@@ -19,7 +42,7 @@ def stepwise(
     pyramid: pv.Pyramid | None = None,
     retrieve: int | None = None,
     decode: str | None = None,
-) -> tuple[tuple[float, ...], int]:
+) -> Stepped:
     """The options' likelihoods behind an answer of two steps, which is fed as decoded, token by token.
 
     Parameters
@@ -37,8 +60,7 @@ def stepwise(
 
     Returns
     -------
-    (tuple of float, int)
-        In nats a token, and how many tokens were fed.
+    Stepped
     """
     prompt = stream.lm.prompt
     said, then = says
@@ -54,6 +76,7 @@ def stepwise(
                 if following is None:
                     raise pv.ConfigError(f"an answer of {len(tokens)} tokens finds no positions; remember less.")
                 logits = following
-            return asked.likelihood(logits), len(tokens)
+            seen = tuple(layer.get_seq_length() for layer in asked.state.cache.layers)
+            return Stepped(asked.likelihood(logits), len(tokens), asked.looked, seen)
         finally:
             asked.close()

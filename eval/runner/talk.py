@@ -102,10 +102,10 @@ class Talk:
         """Put one question and note what it cost."""
         likely = self._config.answer == "likelihood"
         ask = self._in_other_words(ask)
-        with stream.clock.part("model"):
+        with stream.clock.part("model"), stream.thinned() as saved:
             turn, flops = (self._compare if likely else self._generate)(ask, at, stream)
         self._turns.append(turn)
-        self._asking_flops += flops
+        self._asking_flops += flops - saved()
         self._asking_tower += stream.asking_tower() or 0.0
         self._seen = {
             "at": self._seconds[-1],
@@ -141,7 +141,8 @@ class Talk:
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
         rows, tokens = stream.rows(ask.text, ask.answer_prefix), len(answer.token_ids) + answer.finished
-        return Turn(at, answer.text), stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve)
+        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, looked=answer.looked)
+        return Turn(at, answer.text), flops
 
     def _compare(self, ask: Ask, at: float, stream: Metered) -> tuple[Turn, float]:
         if not ask.choices:
@@ -150,15 +151,16 @@ class Talk:
             )
         begun = perf_counter()
         question, tokens = ask.cloze or ask.text, 1
+        spent: dict[str, Any] = {}
         asking: dict[str, Any] = {"pyramid": self._pyramid, "retrieve": self._config.retrieve}
         if ask.says:
-            likelihoods, tokens = stepwise(
-                stream.stream, question, ask.says, ask.choices, decode=self._config.decode, **asking
-            )
+            stepped = stepwise(stream.stream, question, ask.says, ask.choices, decode=self._config.decode, **asking)
+            likelihoods, tokens = stepped.likelihoods, 1 + stepped.fed
+            spent = {"looked": stepped.looked, "seen": stepped.seen}
         else:
             likelihoods = stream.stream.likelihood(question, ask.choices, **asking)
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods)))
         rows = stream.rows(question)
-        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, ask.choices)
+        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, ask.choices, **spent)
         return Turn(at, text, tuple(likelihoods)), flops

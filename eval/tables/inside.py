@@ -16,8 +16,10 @@ SHARES = (0.1, 0.15, 0.25, 0.5, 0.75)
 """Of the FLOPs of all visual tokens, that the rows of `depth` spend."""
 STAGE_SHARES = (0.5, 0.25, 0.15)
 """Of the FLOPs of the whole way, that the rows of `stage` spend."""
-ONE_DROP = ("contrast", "relevance", "hawk", "learnpruner")
+ONE_DROP = ("contrast", "relevance", "hawk", "coast")
 """Scorers that `stage` also tries at a single drop: the default, PyramidDrop's, and those whose papers drop once."""
+LEARNPRUNER = (3 / 8, 1 / 3)
+"""How deep LearnPruner's drop is, and what it leaves of what the reducer did."""
 
 
 def depth(way: Way) -> Rows:
@@ -56,8 +58,9 @@ def stage(way: Way) -> Rows:
 
     Whoever needs a question has it from the start (`question_aware`). Without a gate nothing costs less than the tower,
     so for less than half all stand behind the same one, as in `reduce`. Where the layers before the first boundary cost
-    too much, all boundaries stand a layer earlier. What scorers themselves compute stands in the
-    records beside what the schedule spends.
+    too much, all boundaries stand a layer earlier. Two systems stand beside them: `learnpruner`, a reducer and one
+    drop, and `adaspark`, where all tokens stay and some go without an FFN (about as many as its share of norms says).
+    What scorers and reducers themselves compute stands in the records beside what the schedule spends.
     """
     rows: Rows = {"full": {"pyramid": ALL}}
     for share in STAGE_SHARES:
@@ -76,6 +79,22 @@ def stage(way: Way) -> Rows:
                     if schedule is not None:  # the layers before the drop may cost more than that
                         pyramid = {**written(schedule), "scorer": name}
                         rows[f"{name}, one drop at {at} {share:.0%}"] = {**given, "pyramid": pyramid}
+            for name, given in _systems(way, share, encoded).items():
+                rows[f"{name} {share:.0%}"] = {**behind, **given}
+    return rows
+
+
+def _systems(way: Way, share: float, encoded: float) -> Rows:
+    """Methods between layers that are more, or other, than a scorer."""
+    rows: Rows = {}
+    depth, left = LEARNPRUNER
+    drop = one_drop(round(depth * way.decoder.layers), left)
+    keep = way.keep(share, encoded=encoded, pyramid=drop)
+    if keep is not None and keep < 1:  # else the drop alone spends less
+        pyramid = {**written(drop), "scorer": "learnpruner"}
+        rows["learnpruner"] = {"pyramid": pyramid, "reducer": f"learnpruner:keep={keep}", "question_aware": True}
+    if (active := way.active(share, encoded=encoded)) is not None:
+        rows["adaspark"] = {"pyramid": {**ALL, "inside": f"adaspark:p={active},half=ffn"}}
     return rows
 
 

@@ -2,7 +2,8 @@
 
 Knows sizes and schedules. Refuses to know tensors and to measure anything. FLOPs are those of matrix products, a
 multiply-add as two, as PyTorch's ``FlopCounterMode`` counts them; what goes row by row (norms, activations, RoPE and
-its angles, softmax, the sums and comparisons of scorers and evictors) is not counted.
+its angles, softmax, the sums and comparisons of scorers and evictors) is not counted. What a storage of 8 or 4 bits
+computes for each number read is, beside them: every token pays it for every column.
 """
 
 from __future__ import annotations

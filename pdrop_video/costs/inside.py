@@ -31,6 +31,11 @@ class InsideFlops:
     attention: float
     choosing: int
 
+    @property
+    def saved(self) -> float:
+        """What is left out, less what choosing it costs."""
+        return self.ffn + self.attention - self.choosing
+
 
 def inside_flops(shape: DecoderShape, spent: Spent) -> InsideFlops:
     """FLOPs of what was counted in a block of ``stream.loop.inner.counting()``.

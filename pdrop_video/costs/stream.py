@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..pyramid import LayerLoop, Schedule
 from ..pyramid.scorers import Scorer, scorer_named
 from .decoder import DecoderShape, decode_flops, entry_flops, layer_flops, logits_flops, ranking_flops
+from .looking import Looked, scored_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class StreamShape:
     closing : int
         The first rows of the probe, which close the video and ask nothing.
     reading : tuple of int
-        FLOPs by which each layer makes a key and a value of one column that it holds, where a storage multiplies to
-        that end (`rotatek`); all columns are counted, though the newest are there already. Nothing where left out.
+        FLOPs by which each layer makes a key and a value of one column that it holds, where a storage computes them
+        (`reading_flops`); all columns are counted, though the newest are there already. Nothing where left out.
     """
 
     decoder: DecoderShape
@@ -147,6 +148,7 @@ class StreamShape:
         scorer: str | Scorer = "relevance",
         hiding: Mapping[int, int] | None = None,
         asks: int = 0,
+        looked: Looked | None = None,
     ) -> int:
         """FLOPs of a question's prefill and of an answer decoded greedily.
 
@@ -169,6 +171,8 @@ class StreamShape:
             that follow another one are left out. None by default.
         asks : int
             How many of the rows ask then.
+        looked : Looked, optional
+            What the answer's tokens saw and scored, where they look again; see `answer_flops`.
         """
         ranked = {layer: past[layer] for layer in self.first_of(self.schedule)} if ranked is None else ranked
         total = self.text_flops(past, rows) + logits_flops(self.decoder)
@@ -176,8 +180,26 @@ class StreamShape:
         more = list((hiding or {}).items())[: 1 if scorer_named(scorer).once else None]
         total += sum(ranking_flops(self.decoder, i, rows, held, asks, scorer, remembered=True) for i, held in more)
         total += sum(self._reads(layer, held) for layer, held in ranked.items())
-        total += self.read_flops(past, max(tokens - 1, 0))
-        return total + decode_flops(self.decoder, tuple(n + rows for n in past), max(tokens - 1, 0), self.causal)
+        return total + self.answer_flops(past, rows, max(tokens - 1, 0), looked)
+
+    def answer_flops(self, past: Sequence[int], rows: int, tokens: int, looked: Looked | None = None) -> int:
+        """FLOPs of so many tokens of an answer that go through the layers one by one, behind a question of `rows`.
+
+        Each token sees the question and the answer so far, and of the memory all of `past`; or what is `looked` at,
+        whose sums over tokens stand in place of ``tokens * past`` in the layers of which it tells. One more column
+        costs a token ``2 * heads * (key + value)``, and what the storage computes to read it. What was scored comes on
+        top: `scored_flops`, and the reading of the columns that were.
+        """
+        total = self.read_flops(past, tokens)
+        total += decode_flops(self.decoder, tuple(n + rows for n in past), tokens, self.causal)
+        if looked is None:
+            return total
+        for layer, columns in looked.columns.items():
+            more = columns - tokens * past[layer]
+            each = layer_flops(self.decoder, layer, 1, 1) - layer_flops(self.decoder, layer, 1, 0)
+            total += more * each + self._reads(layer, more)
+        total += sum(self._reads(layer, of.read) for layer, of in looked.scored.items())
+        return total + scored_flops(self.decoder, looked)
 
     def first_of(self, schedule: Schedule) -> tuple[int, ...]:
         """The first layer of each stage that can rank, of stages that have one."""

@@ -139,10 +139,13 @@ class Columns:
 
     def select(self, columns: Tensor) -> Columns:
         """A copy of some columns [chosen], with room to grow in a storage of their own."""
-        room, chosen = self.room, Columns(len(columns))
+        room, chosen, count = self.room, Columns(len(columns)), len(columns)
         assert room is not None
-        keys, values = (tuple(part.index_select(-2, columns) for part in of) for of in (room.keys, room.values))
-        chosen.append(keys, values)
+        new = Room.like(room.keys, room.values, roomy(count))
+        for part, copy in zip((*room.keys, *room.values), new.parts, strict=True):
+            torch.index_select(part, -2, columns, out=copy[:, :, :count])
+        new.used = chosen.length = count
+        chosen._enter(new)
         return chosen
 
     # -- writing ----------------------------------------------------------------------------------------------------

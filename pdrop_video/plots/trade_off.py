@@ -1,4 +1,4 @@
-"""What is lost against what is spent: a point a recipe, those that nothing beats joined. Draws numbers alone."""
+"""What is lost against what is spent: a point a recipe, those that fewer FLOPs do not beat joined. Numbers alone."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Point:
 def trade_off(points: Sequence[Point]) -> Figure:
     """Loss by FLOPs, colour by bytes; the front with error bars, choices ringed and named.
 
+    The front is one of three costs. A line joins those of it that nothing of as few FLOPs beats, whatever its bytes.
+
     Parameters
     ----------
     points : sequence of Point
@@ -63,12 +65,15 @@ def trade_off(points: Sequence[Point]) -> Figure:
         [100 * point.flops for point in front],
         [point.loss for point in front],
         [point.error for point in front],
+        fmt="none",
         color=GREY,
-        linewidth=1,
+        elinewidth=1,
         capsize=2,
         zorder=1,
-        label="nothing beats these",
+        label="nothing beats these in KL, FLOPs and bytes",
     )
+    least = [point for i, point in enumerate(front) if all(point.loss < before.loss for before in front[:i])]
+    axis.step([100 * point.flops for point in least], [point.loss for point in least], GREY, where="post", linewidth=1)
     drawn = axis.scatter(
         [100 * point.flops for point in points],
         [point.loss for point in points],

@@ -95,7 +95,9 @@ def attention_weights(layer: Any, hidden: Tensor, rope: Rope | None, probe: Tens
     return rows.sum(1) / (probe >= 0).sum(1, keepdim=True).clamp(min=1)
 
 
-def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed: Tensor | None = None) -> Tensor:
+def mean_weights(
+    query: Tensor, key: Tensor, scaling: float, at: Tensor | None, allowed: Tensor | None = None
+) -> Tensor:
     """Softmax weights of queries over the columns up to their own, the mean over heads.
 
     In at least float32: a product of float16 queries and keys may leave that type's range before it is scaled, and
@@ -107,8 +109,8 @@ def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed
     key : Tensor [batch, kv_heads, columns, head_dim]
     scaling : float
         Of their products.
-    at : Tensor [batch, probes]
-        The column of each query.
+    at : Tensor [batch, probes] or None
+        The column of each query; None where all columns stand before it.
     allowed : Tensor [batch, columns], optional
         Columns that are not padding.
 
@@ -123,10 +125,13 @@ def mean_weights(query: Tensor, key: Tensor, scaling: float, at: Tensor, allowed
     with torch.autocast(query.device.type, enabled=False):  # which would multiply in sixteen bits all the same
         product = query @ key.to(kind).mT
     logits = rearrange(product, "b kv (group p) columns -> b (kv group) p columns", p=probes)
-    column = torch.arange(key.shape[-2], device=key.device)
-    visible = column <= at[..., None]  # [batch, probes, columns]
-    visible = visible if allowed is None else visible & allowed[:, None]
-    return logits.masked_fill(~visible[:, None], -torch.inf).softmax(-1).mean(1)
+    visible = None if allowed is None else allowed[:, None]  # [batch, probes or 1, columns]
+    if at is not None:
+        before = torch.arange(key.shape[-2], device=key.device) <= at[..., None]
+        visible = before if visible is None else before & visible
+    if visible is not None:
+        logits = logits.masked_fill(~visible[:, None], -torch.inf)
+    return logits.softmax(-1).mean(1)
 
 
 def attention_scores(layer: Any, hidden: Tensor, rope: Rope | None, probe: Tensor, **past: Tensor | None) -> Tensor:

@@ -142,7 +142,7 @@ class _Race:
                 living.append(tried)
                 best = min(best, tried, key=_divergence)
         living.sort(key=_divergence)
-        best_ones = [one for one in living if one.name not in controls][:FINALISTS]
+        best_ones = _distinct(one for one in living if one.name not in controls)[:FINALISTS]
         final = [one for one in living if one in best_ones or one.name in controls or one is best_random]
         done = [each for each in (self._measured(one.name, self.searched, self.held) for one in final) if each]
         if not done:
@@ -153,11 +153,20 @@ class _Race:
         return Outcome(self.budget, tuple(done), sure, tuple(one for one in living if one not in final))
 
     def _controls(self) -> dict[str, Recipe]:
-        """What there is without a search: PyramidDrop's even shape, a linear one, and tokens evenly spread."""
+        """What there is without a search, behind the first of the gates, none before all, that leaves enough for it."""
+        gates = sorted(self.maker.space.gates, key=lambda gate: gate != NONE)
+        return next((found for gate in gates if (found := self._controls_behind(gate))), {})
+
+    def _controls_behind(self, name: str) -> dict[str, Recipe]:
+        """PyramidDrop's even shape, a linear one, and tokens evenly spread."""
         maker, found = self.maker, dict[str, Recipe]()
-        memory = maker.memory(Plan(NONE, NONE, 0, "step", 0, "contrast", "pyramid", "full"), self.budget, 0)
-        left = maker.left(None, None)
-        if memory is None or left is None:
+        gate, behind = (None, "") if name == NONE else (name, f", {name}")
+        left = maker.left(gate, None)
+        if left is None:
+            return found
+        carried = max((each.carried for each in left), default=0)
+        memory = maker.memory(Plan(name, NONE, 0, "step", 0, "contrast", "pyramid", "full"), self.budget, carried)
+        if memory is None:
             return found
 
         def even(x: float) -> Pyramid:
@@ -167,11 +176,11 @@ class _Race:
         def falling(x: float) -> Pyramid:
             return as_pyramid(Pyramid(), linear(maker.layers, 1, max(x, 0.01)), maker.rank_at)
 
-        for name, make in (("paper's shape", even), ("linear", falling)):
+        for shape, make in (("paper's shape", even), ("linear", falling)):
             if (pyramid := maker.solved(left, memory, make, self.budget)) is not None:
-                found[name] = Recipe(pyramid=pyramid, memory=memory)
-        if (keep := maker.keep("even", None, self.budget)) is not None:
-            found["even"] = Recipe(None, with_keep("even", keep), Pyramid(stages=1), memory)
+                found[shape + behind] = Recipe(gate, None, pyramid, memory)
+        if (keep := maker.keep("even", gate, self.budget)) is not None:
+            found["even" + behind] = Recipe(gate, with_keep("even", keep), Pyramid(stages=1), memory)
         return found
 
     def _drawn(self, name: str, make: Callable[[], Plan]) -> bool:
@@ -188,13 +197,14 @@ class _Race:
         """Those that were in the better half on each rung's clips, and the controls, best first, judged on all."""
         living = list(self.recipes)
         for number, size in enumerate(self.rungs, 1):
-            for clip in self.searched[:size]:  # a clip after the other, so that it is decoded once
+            where = f"budget {self.budget.name}, rung {number} of {len(self.rungs)}"
+            for nth, clip in enumerate(self.searched[:size], 1):  # one after the other, so that each is decoded once
                 for name in living:
                     self.ledger.judged(self.recipes[name], clip)
+                self.how.watch(f"{where}: {len(living)} recipes on video {nth} of {size}")
             judged = [each for name in living if (each := self._measured(name, self.searched[:size])) is not None]
             judged.sort(key=_divergence)
             said = f"; the best so far {judged[0].divergence:.4f} nats ({judged[0].name})" if judged else ""
-            where = f"budget {self.budget.name}, rung {number} of {len(self.rungs)}"
             self.how.watch(f"{where}: {len(living)} recipes on {size} videos{said}")
             best = [one.name for one in judged if one.name not in controls]
             best = best if size == self.rungs[-1] else best[: ceil(len(best) / 2)]
@@ -202,7 +212,7 @@ class _Race:
         return judged
 
     def _raced(self, name: str, best: Candidate) -> Candidate | None:
-        """A recipe judged on every clip searched on; None once it is worse than the best on a rung's clips."""
+        """A recipe judged on every clip searched on; None once it is worse than the best on a rung's, or its equal."""
         for size in self.rungs:
             tried = self._measured(name, self.searched[:size])
             far = sum(best.divergences[:size]) / size
@@ -210,6 +220,9 @@ class _Race:
                 self.how.watch(f"budget {self.budget.name}, {name}: no better on {size} videos")
                 return None
         assert tried is not None
+        if tried.divergences == best.divergences:  # what was changed does nothing here, as an evictor that is not asked
+            self.how.watch(f"budget {self.budget.name}, {name}: the same answers as the best so far")
+            return None
         self.how.watch(f"budget {self.budget.name}, {name}: {tried.divergence:.4f} nats against {far:.4f}")
         return tried
 
@@ -235,3 +248,11 @@ class _Race:
 
 def _divergence(one: Candidate) -> float:
     return one.divergence
+
+
+def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Of those whose answers are the same on every clip the first."""
+    first: dict[tuple[float, ...], Candidate] = {}
+    for one in candidates:
+        first.setdefault(one.divergences, one)
+    return list(first.values())

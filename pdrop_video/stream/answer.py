@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .. import plots
+from ..costs.looking import Looked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,6 +137,8 @@ class Answer:
         One for each of `token_ids` where they were asked for, else nothing.
     question_tokens : int
         Tokens of the question as it was put: the template's, and what was told, included.
+    looked : Looked or None
+        Of an answer asked with `decode`, how much its tokens saw and scored: what its FLOPs are counted from.
     """
 
     question: str
@@ -152,6 +155,7 @@ class Answer:
     timings: Timings
     logprobs: tuple[Likely, ...] = ()
     question_tokens: int = 0
+    looked: Looked | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..costs.looking import Looked
 from ..errors import ConfigError
 from ..memory import lasting
 from ..pyramid import Schedule
@@ -80,6 +81,7 @@ class Question:
         self.scorer, self.retrieve, self.options = scorer, retrieve, options or []
         self.answer_prefix, self.looking = answer_prefix, looking
         self.gaze: Gaze | None = None
+        self.looked = None if looking is None else Looked()
         self.again: list[tuple[int, Again]] = []
         self.logprobs: list[Likely] = []
         self.fed = 0
@@ -114,7 +116,7 @@ class Question:
                 self.gaze, reserve = self.looking(cache), getattr(self.looking, "reserve", 0)
             asks = len(self.ids) - len(self.origin.answered or ())
             asked = None if self.scorer is None else Asked(self.scorer, asks, ingest.loop.decoder)
-            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve, asked)
+            passage = AskingPassage(cache, self.schedule, ahead, self.retrieve, self.gaze, reserve, asked, self.looked)
             hidden = ingest.text(state, question_rows(self.lm, ingest, state, self.ids), passage)
             self.evidence = tuple(evidence_of(each, state) for each in passage.attended)
             return ingest.logits(hidden[-1:])[0]
@@ -180,6 +182,7 @@ class Question:
             timings=Timings(state.push_seconds, first, perf_counter() - self.began - first, self.lm.number_type),
             logprobs=tuple(self.logprobs),
             question_tokens=self.tokens,
+            looked=self.looked,
         )
 
     def answered(self, max_new_tokens: int, *how: Any) -> Generator[str | Answer, None, None]:
@@ -226,7 +229,7 @@ class Question:
         with lasting():
             if not self.ingest.go_on(state, 1):
                 return None
-            passage = None if gaze is None else AnsweringPassage(state.cache, gaze)
+            passage = None if gaze is None else AnsweringPassage(state.cache, gaze, self.looked)
             logits = self.ingest.step(state, self.lm.adapter.rows([token]), passage)
             self.fed += 1
             if gaze is not None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..common.ties import comparable
+from ..costs.looking import Looked
 from ..memory import Ahead, StreamCache, TokenTable
 from ..pyramid import Rows, Schedule
 from ..pyramid.decoder import Decoder
@@ -140,8 +141,8 @@ class AskingPassage(MemoryPassage):
     retrieve : int
         How many archived steps of time each layer gets back before it ranks: those whose mean un-rotated key is most
         like the question's mean query (ReKV, arXiv 2503.00540), beside what it remembers (LiveVLM, arXiv 2505.15269).
-    gaze : Gaze, optional
-        What the answer will look at, which is told what the question left.
+    gaze, looked : Gaze, Looked, optional
+        What the answer will look at, which is told what the question left; and where its products are noted.
     reserve : int
         How many more archived steps, the next most like it, each layer gets back hidden.
     asked : Asked, optional
@@ -159,10 +160,11 @@ class AskingPassage(MemoryPassage):
         gaze: Gaze | None = None,
         reserve: int = 0,
         asked: Asked | None = None,
+        looked: Looked | None = None,
     ) -> None:
         super().__init__(cache)
         self.schedule, self.ahead, self.retrieve, self.gaze, self.reserve = schedule, ahead, retrieve, gaze, reserve
-        self.by = asked
+        self.by, self.looked = asked, looked
         self._once: tuple[Tensor, Tensor] | None = None  # numbers of tokens, ascending, and their scores
         self._first = [next((i for i in span if cache.kinds[i].ranks), None) for span in schedule.spans]
         self._attended: dict[int, Attended] = {}
@@ -221,7 +223,7 @@ class AskingPassage(MemoryPassage):
         if stay is not None:
             self.cache.layers[layer].show(stay)
         if self.gaze is not None:
-            self.gaze.asked(row, stage, stay)
+            self.gaze.asked(replace(row, looked=self.looked), stage, stay)
 
     def _bring_back(self, row: Row) -> Tensor | None:
         """The columns that the question may attend to, ascending; None for all. The others are shown no more."""
@@ -271,12 +273,13 @@ class AnsweringPassage(MemoryPassage):
     ----------
     cache : StreamCache
         Of the question's fork.
-    gaze : Gaze
+    gaze, looked : Gaze, Looked, optional
+        What it looks at, and where it is noted what is seen and scored.
     """
 
-    def __init__(self, cache: StreamCache, gaze: Gaze) -> None:
+    def __init__(self, cache: StreamCache, gaze: Gaze, looked: Looked | None = None) -> None:
         super().__init__(cache)
-        self.gaze = gaze
+        self.gaze, self.looked = gaze, looked
 
     def before(
         self,
@@ -287,5 +290,9 @@ class AnsweringPassage(MemoryPassage):
         lent: tuple[Tensor, Tensor] | None,
     ) -> None:
         """Let the answer look."""
-        if self.cache.kinds[layer].ranks:
-            self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0]))
+        if not self.cache.kinds[layer].ranks:
+            return
+        self.gaze.before(Row(layer, module, rows.hidden, rope(), None if lent is None else lent[0], self.looked))
+        if self.looked is not None:
+            held, table = self.cache.layers[layer], self.cache.tables[layer]
+            self.looked.saw(layer, held.get_seq_length() - held.length + len(table))  # no question, and no answer

@@ -87,9 +87,10 @@ def column_bytes(codec: Codec, kv_heads: int, head_dim: int, dtype: torch.dtype)
 
 
 def reading_flops(storage: Storage, kv_heads: int, *widths: int) -> int:
-    """FLOPs by which a key and a value of one column are made from what is stored: products alone.
+    """FLOPs by which a key and a value of one column are made from what is stored.
 
-    A codec that multiplies says so of one head, by a method ``flops(head_dim)``.
+    A codec that multiplies says so of one head, by a method ``flops(head_dim)``: of `rotatek` the product with its
+    directions, of 8 or 4 bits what makes each number of its code. RoPE is counted nowhere.
     """
     codecs = zip((storage(of) for of in SIDES), widths, strict=True)
     return kv_heads * sum(codec.flops(width) for codec, width in codecs if hasattr(codec, "flops"))

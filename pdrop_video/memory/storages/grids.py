@@ -77,6 +77,10 @@ class TokenGrid:
         grouped = codes.unflatten(-1, (step.shape[-1], -1)).to(exact)
         return grouped.sub_(zero[..., None]).mul_(by).flatten(-2).to(dtype)
 
+    def flops(self, head_dim: int) -> int:
+        """Of reading a state of one head: a difference and a product a number."""
+        return 2 * head_dim
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelGrid:
@@ -116,3 +120,7 @@ class ChannelGrid:
         mean, spread = learned
         exact = torch.promote_types(dtype, torch.float32)
         return self._tokens.decode(parts, (), exact).mul_(spread).add_(mean).to(dtype)
+
+    def flops(self, head_dim: int) -> int:
+        """Of reading a state of one head: as `TokenGrid`, then a product and a sum a number."""
+        return 2 * self._tokens.flops(head_dim)

@@ -35,6 +35,10 @@ class AbsMax:
         exact = torch.promote_types(dtype, torch.float32)
         return (codes.to(exact) * scale).to(dtype)
 
+    def flops(self, head_dim: int) -> int:
+        """Of reading a state of one head: a product a number."""
+        return head_dim
+
 
 @dataclass(frozen=True, slots=True)
 class PerToken:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ...common.kinds import LayerKind
 from ...common.ties import comparable
+from ...costs.looking import Looked
 from ...memory import StreamCache, TokenTable
 from ...memory.evictors.base import lexicographic
-from ...pyramid.heads import Rope, attention_of, normed, project
-from ...pyramid.rank import attention_weights, mean_weights
+from ...pyramid.heads import Rope, attention_of, every_key, held_keys, keys_in, normed, project
+from ...pyramid.rank import mean_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,8 @@ class Row:
         Theirs.
     lent : Tensor [1, kv_heads, rows, head_dim] or None
         Their keys, in a layer that uses those of another one.
+    looked : Looked, optional
+        Where it is noted what is multiplied here.
     """
 
     layer: int
@@ -44,6 +47,23 @@ class Row:
     hidden: Tensor
     rope: Rope | None
     lent: Tensor | None = None
+    looked: Looked | None = None
+
+    def seen(self, cache: StreamCache) -> Tensor | None:
+        """Keys (after RoPE) that the layer shows [1, kv_heads, columns, head_dim]; None if it holds nothing."""
+        keys = held_keys(self.module, cache, self.layer)
+        self._note(read=0 if keys is None else keys.shape[-2])
+        return keys
+
+    def held(self, cache: StreamCache) -> Tensor | None:
+        """The same of all that it holds, hidden or not."""
+        whole = cache.layers[self.layer].whole()
+        self._note(read=whole.length)
+        return keys_in(self.module, whole) if whole.length else None
+
+    def _note(self, **what: int) -> None:
+        if self.looked is not None:
+            self.looked.score(self.layer, **what)
 
     def attends_to(self, keys: Tensor, among: Tensor) -> Tensor:
         """Softmax over some of the columns alone, the mean over heads [columns]; 0 elsewhere.
@@ -54,17 +74,23 @@ class Row:
         among : Tensor [columns], bool
             Of which there is one at least.
         """
-        attention = attention_of(self.module)
-        rope = self.rope and (self.rope[0][..., -1:, :], self.rope[1][..., -1:, :])
-        query = project(attention, normed(self.module, self.hidden[:, -1:]), "q", rope)
-        last = torch.full((1, 1), keys.shape[-2], device=keys.device)
-        visible = among[None].to(keys.device)
-        return mean_weights(query, keys, attention.scaling, last, visible)[0, 0].to(among.device)
+        self._note(queries=1, pairs=keys.shape[-2])
+        query, visible = self._query(normed(self.module, self.hidden[:, -1:])), among[None].to(keys.device)
+        weights = mean_weights(query, keys, attention_of(self.module).scaling, None, visible)
+        return weights[0, 0].to(among.device)
 
     def attends_to_all(self, keys: Tensor | None, held: int) -> Tensor:
         """How much it attends to the first `held` columns, of a softmax over everything that it sees [held]."""
-        last = torch.full((1, 1), self.hidden.shape[1] - 1, device=self.hidden.device)
-        return attention_weights(self.module, self.hidden, self.rope, last, past_keys=keys, lent=self.lent)[0, :held]
+        rows = self.hidden.shape[1]
+        self._note(queries=1, keys=rows, pairs=rows + (0 if keys is None else keys.shape[-2]))
+        attention, entering = attention_of(self.module), normed(self.module, self.hidden)
+        every = every_key(attention, entering, self.rope, keys, self.lent)
+        return mean_weights(self._query(entering), every, attention.scaling, None)[0, 0, :held]
+
+    def _query(self, entering: Tensor) -> Tensor:
+        """Its queries, the last of some rows behind the layer's norm [1, heads, 1, head_dim]."""
+        rope = self.rope and (self.rope[0][..., -1:, :], self.rope[1][..., -1:, :])
+        return project(attention_of(self.module), entering[:, -1:], "q", rope)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,6 @@ from ...common.checks import real, switch, whole
 from ...common.kinds import LayerKind
 from ...common.ties import settled, unlike
 from ...memory import StreamCache, TokenTable
-from ...pyramid.heads import held_keys, keys_in
 from ...registry import Facts
 from .base import Glance, Row, narrow
 
@@ -177,7 +176,7 @@ class Shifting:
 
     def _attention(self, row: Row, group: _Group) -> Tensor:
         """What a row attends to among the kept visual columns [kept]."""
-        keys = held_keys(row.module, self.cache, row.layer)
+        keys = row.seen(self.cache)
         assert keys is not None
         return row.attends_to(keys[..., : len(group.kept), :], group.visual)
 
@@ -185,7 +184,9 @@ class Shifting:
         """Score all columns of a group, and show the best beside those that are kept."""
         table, kept, row = group.table, group.kept, group.row
         assert row is not None
-        keys = keys_in(row.module, self.cache.layers[row.layer].whole())[..., : len(table), :]
+        keys = row.held(self.cache)
+        assert keys is not None
+        keys = keys[..., : len(table), :]
         stays = torch.zeros_like(table.visual).index_fill(0, kept, True)
         weight = self.method.scores(row, keys, stays, table.visual)
         gone = table.visual.sum() - group.visual.sum()

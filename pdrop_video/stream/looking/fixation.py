@@ -16,7 +16,6 @@ from ...common.ties import comparable, settled
 from ...errors import ConfigError
 from ...memory import StreamCache, TokenTable
 from ...memory.evictors.base import lexicographic
-from ...pyramid.heads import held_keys, keys_in
 from ...registry import Facts
 from .base import Glance, Row
 
@@ -227,8 +226,7 @@ class Fixing:
         self._of[layer], self._stage[layer] = field, stage
         wanted = self.method.layers
         if wanted is None or layer in wanted:
-            held = self.cache.layers[layer].whole()
-            self._note(row, self._attended(row, keys_in(row.module, held) if held.length else None))
+            self._note(row, self._attended(row, row.held(self.cache)))
         if wanted is not None:
             self.focal = tuple(i for i in wanted if i in self._of)
             self._look = self._newest.get(layer, self._look)
@@ -241,7 +239,7 @@ class Fixing:
         held, focal = self.cache.layers[layer], self.focal is not None and layer in self.focal
         if self.focal is None or focal:
             held.show(None)
-            look = self._attended(row, held_keys(row.module, self.cache, layer))
+            look = self._attended(row, row.seen(self.cache))
             if not focal:
                 self._note(row, look)
                 return

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...common import checks
 from ...common.ties import exactly, settled, unlike
 from ...registry import Facts
-from .base import Held, lexicographic, mean_of
+from .base import Held, best_first, lexicographic, mean_of
 
 _BINS = 128
 _AROUND = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0, 1))
@@ -109,7 +109,7 @@ class _Scene:
         at = torch.searchsorted(steps, table.step).clamp(max=self.steps - 1)
         self.step, self.row, self.column = at + 1, table.row.clamp(min=0) + 1, table.column.clamp(min=0) + 1
         size = self.steps + 2, int(self.row.max()) + 2, int(self.column.max()) + 2
-        self.turn = torch.argsort(lexicographic(*table.spread()), descending=True)
+        self.turn = best_first(*table.spread())
         self.grid = torch.full(size, -1, device=device)
         here = self.pictured.nonzero()[:, 0]
         self.grid[self.step[here], self.row[here], self.column[here]] = here

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...common.ties import comparable, exactly, unlike
 from ...registry import Facts
-from .base import Held, lexicographic
+from .base import Held, best_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ class InfiniPotV:
 
         left = max(keep - int((table.chunk < 0).sum()) - int(recent.sum()), 0)
         wanted = min(int(self.temporal * left), int(older.sum()))
-        chosen = lexicographic(tar.masked_fill(~older, -torch.inf), *table.spread()).argsort(descending=True)[:wanted]
+        chosen = best_first(tar.masked_fill(~older, -torch.inf), *table.spread())[:wanted]
         priority = comparable(van, torch.ones_like(older), held.values.dtype).masked_fill(recent, 3.0)
         return priority.scatter(0, chosen, 2.0)

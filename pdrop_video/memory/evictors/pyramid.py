@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from ...registry import Facts
@@ -47,7 +48,10 @@ class Pyramid:
         """By recency, then by the floor, then by score."""
         table = held.table
         count = len(table)
-        newest = table.index.argsort().argsort() >= count - int(self.recent * keep)
+        recent = min(int(self.recent * keep), count)
+        newest = torch.zeros_like(table.visual)
+        if recent:
+            newest = table.index >= table.index.sort().values[count - recent]
         age = held.ages()
         oldest = age.masked_fill(~table.visual, 0).amax()
         period = ((oldest - age) / oldest.clamp(min=1e-6) * self.periods).long().clamp(0, self.periods - 1)
@@ -56,4 +60,4 @@ class Pyramid:
             floor = floor * 0.5 ** (age / self.half_life)
         by_score = lexicographic((~newest).long(), table.score, *table.spread())
         granted = (rank_in_group(by_score, period) < floor) & ~newest
-        return lexicographic(newest.long(), granted.long(), by_score)
+        return (2 * newest.long() + granted.long()) * (count + 1) + by_score

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...common.ties import comparable
 from ...registry import Facts
-from .base import Held, lexicographic, mean_of
+from .base import Held, best_first, mean_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class StreamMem:
         step, new = held.table.step, held.newest
         frames, group = step.unique(return_inverse=True)
         count = torch.zeros_like(frames).scatter_add(0, group, new.long())
-        order = lexicographic(-attention.masked_fill(~new, torch.inf), *held.table.spread()).argsort(descending=True)
+        order = best_first(-attention.masked_fill(~new, torch.inf), *held.table.spread())
         first = torch.full_like(frames, len(step)).scatter_reduce(
             0, group[order], torch.arange(len(order), device=order.device), "amin"
         )

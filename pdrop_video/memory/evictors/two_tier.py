@@ -12,7 +12,7 @@ from torch import Tensor
 from ...common import checks
 from ...common.ties import exactly, settled
 from ...registry import Facts
-from .base import Held, lexicographic, mean_of, rank_in_group
+from .base import Held, best_first, lexicographic, mean_of, rank_in_group
 
 _WINDOW, _BANK, _REST = 2, 1, 0
 
@@ -110,7 +110,7 @@ class TwoTierMeans(TwoTier):
         slots = (kept & (tier == _BANK) & torch.isin(table.step, table.step[goes])).nonzero()[:, 0]
         if not len(slots):
             return None
-        slots = slots[lexicographic(*(key[slots] for key in table.spread())).argsort(descending=True)]
+        slots = slots[best_first(*(key[slots] for key in table.spread()))]
         keys = F.normalize(exactly(held.keys.transpose(0, 1).flatten(1)), dim=-1)
         same = table.step[slots][:, None] == table.step
         likeness = settled(keys[slots] @ keys.mT, held.keys.dtype).masked_fill(~same, -torch.inf)

@@ -15,7 +15,7 @@ from ...common.kinds import LayerKind
 from ...common.ties import comparable, settled
 from ...errors import ConfigError
 from ...memory import StreamCache, TokenTable
-from ...memory.evictors.base import lexicographic
+from ...memory.evictors.base import best_first
 from ...registry import Facts
 from .base import Glance, Row
 
@@ -159,7 +159,7 @@ class _Field:
         keep = ceil(round(method.keep * len(visual), 9))  # 5 % of 100 are 5 in spite of rounding
         if len(visual) < method.least:
             return None
-        order = lexicographic(*(key[visual] for key in table.spread())).argsort(descending=True)
+        order = best_first(*(key[visual] for key in table.spread()))
         return cls(table, text, visual[order], keep)
 
     def best(self, weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -382,6 +382,7 @@ def test_sizes_do_not_matter_to_a_family_of_one_size() -> None:
 
 def recorded(lm: pv.VideoLM, monkeypatch: pytest.MonkeyPatch, system: str | None = None) -> tuple[int, list[Tensor]]:
     """Positions of every run of the layers while two chunks with irregular times are pushed and a question comes."""
+    lm.stream(system=system)  # the first stream of a model runs its layers once, to see what they compute
     runs: list[Tensor] = []
     run = LayerLoop.run
 

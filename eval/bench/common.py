@@ -77,6 +77,7 @@ def report(
     out: Path | None,
     as_json: bool,
     figures: Mapping[str, Any] | None = None,
+    measured: str = "random models",
 ) -> None:
     """Print a table; write ``name.csv`` and ``name.png`` where `out` is given; end with JSON where `as_json`.
 
@@ -92,8 +93,10 @@ def report(
     as_json : bool
     figures : mapping, optional
         Stands in the JSON object beside ``rows``, the table's rows.
+    measured : str
+        What was, for the table's heading.
     """
-    shown = Table(*map(str, table.columns), title=f"{name}, random models in {usual_type()}")
+    shown = Table(*map(str, table.columns), title=f"{name}, {measured} in {usual_type()}")
     for row in table.itertuples(index=False):
         shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
     Console(width=1000).print(shown)  # as wide as the table needs: a line that a terminal wraps keeps its figures

@@ -197,7 +197,8 @@ def main(
         table, figures = asyncio.run(_measured(url, process, sessions, 60 * minutes, period, asking, tokens))
     for name, value in figures.items():
         print(f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value:,}")
-    report("serve", table, lambda shown: shown.plot(x="second", y="rss_mib"), out, as_json, figures)
+    draw = lambda shown: shown.plot(x="second", y="rss_mib")  # noqa: E731
+    report("serve", table, draw, out, as_json, figures, model or "the built-in model")
 
 
 if __name__ == "__main__":

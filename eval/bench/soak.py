@@ -170,6 +170,7 @@ def main(
         out,
         as_json,
         figures,
+        family or "the built-in model",
     )
 
 

@@ -7,7 +7,7 @@ answers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,24 +16,22 @@ from torch import Tensor
 from ..costs.decoder import DecoderShape
 from ..engine import Turnstile
 from ..errors import ConfigError
-from ..memory import Ahead, Memory, Range, StreamCache, TokenTable
+from ..memory import Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
 from ..memory.storages import asks_in, storage_named
 from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
 from ..pyramid.compiled import CompiledStep
-from ..pyramid.decoder import logits_of
-from ..pyramid.rows import Passage
-from ..pyramid.steps import Step, batches, run_steps
 from .front import Front
 from .limits import Sizes, archive_of, fixed_rope, limits_of, refuse_latent, state_bytes, steps_at_once
 from .passage import MemoryPassage
-from .reach import Reach, ahead_of, text_ahead
-from .records import bound_of, chunk_table, layout_of, sound_of, stage_tables, text_tables
+from .reach import Reach, ahead_of
+from .records import bound_of, chunk_table, layout_of, sound_of, stage_tables
 from .state import StreamState
+from .text_rows import TextRows
 
 
-class Ingestor:
+class Ingestor(TextRows):
     """Runs rows through the layers into a state's cache.
 
     Parameters
@@ -72,8 +70,8 @@ class Ingestor:
         compiled: CompiledStep | None = None,
     ) -> None:
         adapter = front.adapter
-        self.model, self.adapter, self.loop, self.memory, self.prefix = model, adapter, loop, memory, prefix
-        self.front, self.turnstile, self.compiled = front, turnstile or Turnstile(), compiled
+        super().__init__(model, adapter, loop, turnstile or Turnstile(), compiled)
+        self.memory, self.prefix, self.front = memory, prefix, front
         self.stages = len(loop.schedule.layers) + 1
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
@@ -98,7 +96,6 @@ class Ingestor:
         self.reach.check_prompt()
         self.probe = torch.cat([closing, adapter.rows(probe)]) if asks else adapter.rows([])
         self.closing = len(closing)
-        self.batches = batches(loop)
 
     # -- the prompt -------------------------------------------------------------------------------------------------
 
@@ -241,96 +238,3 @@ class Ingestor:
         state.pieces += ((piece.visual_tokens + heard, glue),)
         kept = schedule.counts(piece.visual_tokens)
         state.kept = [a + b for a, b in zip(state.kept or [0] * self.stages, kept, strict=True)]
-
-    # -- text -------------------------------------------------------------------------------------------------------
-
-    def text(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
-        """Run text rows over the cache, without a note in its tables; returns what left the layers [rows, hidden]."""
-        positions, state.place = self.adapter.positions.text(len(embeds), state.place)
-        cache, passage = state.cache, passage or MemoryPassage(state.cache)
-        since = state.rows + self._unnoted(cache)
-        given: dict[str, Any] = dict(cache=cache, passage=passage, since=since)
-        with self.turnstile.packing():
-            rows = self.loop.run(embeds[None], positions.to(embeds.device), None, **given)
-        return rows.hidden[0]
-
-    def step(self, state: StreamState, embeds: Tensor, passage: Passage | None = None) -> Tensor:
-        """Run one row of text; returns the logits of the token behind it [vocabulary]."""
-        if passage is not None or not self.batches:
-            return self.logits(self.text(state, embeds, passage))[0]
-        positions, state.place = self.adapter.positions.text(1, state.place)
-        cache, since = state.cache, state.rows + self._unnoted(state.cache)
-        row = embeds[None], positions.to(embeds.device), cache, MemoryPassage(cache), since
-        step = Step(self.model, self.loop, *row)
-        if self.compiled is not None and (logits := self.compiled(step)) is not None:
-            return logits
-        with self.turnstile.packing():
-            return self.turnstile.gathered(run_steps, step)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Of the token after each row [rows, vocabulary]."""
-        with self.turnstile.packing():
-            return logits_of(self.model, self.loop.decoder.norm(hidden))
-
-    def room_for_text(self, state: StreamState, tokens: int) -> Ahead:
-        """Move positions, if need be, so that so many tokens of text stay in the window; returns where they will be.
-
-        Raises
-        ------
-        ConfigError
-            If no move makes room for them.
-        """
-        self.reach.check_question(state, tokens)
-        ahead = text_ahead(state.place, tokens)
-        state.cache.fit(ahead)
-        return ahead
-
-    def go_on(self, state: StreamState, tokens: int) -> bool:
-        """Move positions, with those of the question and its answer, to go on by so many tokens; False if none can."""
-        cache, ahead = state.cache, text_ahead(state.place, tokens)
-        if not any(cache.leaving(ahead)):
-            return True
-        self._note(state, self._unnoted(cache))
-        if self.limits.tokens is not None and cache.room(text_ahead(state.place, 0)) < tokens:
-            return False
-        cache.fit(ahead)
-        return True
-
-    def remember(self, state: StreamState, embeds: Tensor, role: Literal["turn", "note", "glue"] = "turn") -> None:
-        """Run text within the budget and put it into the tables.
-
-        A turn is a step of its own, behind which a new video begins; a note is one, too, and the video goes on; glue
-        belongs to the next step.
-
-        Raises
-        ------
-        ConfigError
-            If the budget can't hold it.
-        """
-        tokens = len(embeds)
-        self.reach.check_text(tokens)
-        state.cache.make_room([tokens] * self.loop.schedule.num_layers, text_ahead(state.place, tokens))
-        before = state.place
-        self.text(state, embeds)
-        self._note(state, tokens, self.adapter.positions.text(tokens, before)[0])
-        state.cache.slide()
-        if role != "glue":  # a step of its own, which shows nothing
-            state.steps, state.chunks = state.steps + 1, state.chunks + 1
-            # a video that follows a turn is counted anew; one that a note stands in goes on without that step
-            state.first_step = state.steps if role == "turn" else state.first_step + 1
-
-    def _unnoted(self, cache: StreamCache) -> int:
-        """Tokens of text that were run and stand in no table yet."""
-        return cache.lengths()[cache.anchor] - (len(cache.tables[cache.anchor]) if cache.tables else 0)
-
-    def _note(self, state: StreamState, tokens: int, positions: Tensor | None = None) -> None:
-        """Note in the tables the text that was run last, one position a token unless they are said."""
-        device = self.probe.device
-        index = torch.arange(state.rows, state.rows + tokens, device=device)
-        if positions is None:
-            positions = torch.arange(state.place.next - tokens, state.place.next, device="cpu").expand(
-                self.loop.axes, 1, -1
-            )
-        position = positions.reshape(-1, tokens).T.to(device)
-        state.cache.record(text_tables(index, position, state.chunks, state.steps, state.cache.shifts))
-        state.rows += tokens

@@ -10,8 +10,7 @@ Knows a decoder, and storages of a cache. Refuses to know what is remembered, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from .decoder import logits_of
 from .heads import Rope
 from .loop import LayerLoop
 from .schedule import Pyramid
-from .steps import Step, batches
+from .steps import Step, attending_by, batches
 
 _FIXED = "pdrop_video_fixed"
 Room = tuple[Tensor, Tensor]
@@ -85,7 +84,7 @@ class CompiledStep:
                 if self._graphs:  # it is there for as long as the stream is
                     torch._dynamo.mark_static_address(part)
         at = torch.tensor([[number] for *_, number in places]).to(hidden.device, non_blocking=True)
-        with torch.inference_mode(False), torch.no_grad(), _fixed(self.decoder.text.config):
+        with torch.inference_mode(False), torch.no_grad(), attending_by(self.decoder.text.config, _FIXED):
             logits: Tensor = self._compiled(hidden, ropes, group, rooms, at)
         return logits.clone() if self._graphs else logits  # a graph writes the next ones to the same place
 
@@ -154,13 +153,3 @@ def _attend(
 
 
 AttentionInterface.register(_FIXED, _attend)
-
-
-@contextmanager
-def _fixed(config: Any) -> Iterator[None]:
-    plainly = config._attn_implementation
-    vars(config)["_attn_implementation_internal"] = _FIXED
-    try:
-        yield
-    finally:
-        vars(config)["_attn_implementation_internal"] = plainly

@@ -159,16 +159,25 @@ _ATTENDING: ContextVar[_Attending] = ContextVar("attending")
 
 
 @contextmanager
-def _each(config: Any, caches: list[Any]) -> Iterator[_Attending]:
-    """While layers of a configuration run in this thread, let them attend to each one's own cache."""
+def attending_by(config: Any, name: str) -> Iterator[None]:
+    """Let layers of a configuration call the attention function of that name."""
     plainly = config._attn_implementation
-    attending = _Attending(caches, AttentionInterface()[plainly])
-    token = _ATTENDING.set(attending)
-    vars(config)["_attn_implementation_internal"] = _EACH
+    vars(config)["_attn_implementation_internal"] = name
     try:
-        yield attending
+        yield
     finally:
         vars(config)["_attn_implementation_internal"] = plainly
+
+
+@contextmanager
+def _each(config: Any, caches: list[Any]) -> Iterator[_Attending]:
+    """While layers of a configuration run in this thread, let them attend to each one's own cache."""
+    attending = _Attending(caches, AttentionInterface()[config._attn_implementation])
+    token = _ATTENDING.set(attending)
+    try:
+        with attending_by(config, _EACH):
+            yield attending
+    finally:
         _ATTENDING.reset(token)
 
 

@@ -146,6 +146,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 max_pixels=OPTIONAL,
                 split_special_tokens=NOTHING,
                 batch=COUNT,
+                compile=NOTHING,
             ),
         ),
         "open_video": (

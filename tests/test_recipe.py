@@ -270,7 +270,8 @@ def test_a_memory_in_bytes_holds_what_its_storage_lets_it() -> None:
         recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=memory), config, adapter, **sizes).decoder
         for memory in (stored, pv.Memory(tokens=100), pv.Memory(bytes=small))
     ]
-    assert flops[0] == flops[1] and flops[0] > flops[2]
+    # as many columns, each number of which is multiplied by its scale as it is read: less than a thousandth of it all
+    assert flops[1] < flops[0] < 1.001 * flops[1] and flops[2] < flops[1]
 
 
 def test_what_a_recipe_costs_by_the_sum_of_its_parts() -> None:

@@ -201,7 +201,8 @@ class TieredLayer(KeyValueLayer):
         """Note where the columns stood as they came [held, axes], and where those that settled do now."""
         if not bare_in(self.tier):
             now = now - entered[: len(now)]
-        self.place = now.to(self.device) if bare_in(self.tier) or bool(now.any()) else None
+        here = now.to(self.device) if self.is_initialized else now
+        self.place = here if bare_in(self.tier) or bool(now.any()) else None
         self._placed = None
 
     def rotate(self, turn: Callable[[Tensor, Tensor], Tensor], by: Tensor) -> None:

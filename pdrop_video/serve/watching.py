@@ -10,6 +10,7 @@ from dataclasses import replace
 from threading import Thread
 from typing import Any
 
+from ..errors import VideoError
 from ..stream import AsyncVideoStream, Pushed
 from ..video import FrameChunk
 
@@ -53,6 +54,9 @@ async def watch(
             if later:
                 chunk = _later(chunk, later)
             pushed(await stream.push(chunk), chunk.seconds[-1])
+    except VideoError as error:  # as if it had come while opening, where it is put into words for others
+        await wrap_future(lane.submit(opened.__exit__, type(error), error, error.__traceback__))
+        raise
     finally:
         if reader is not None:  # a thread that waits for the next frame is told; that may take a moment, too
             Thread(target=reader.close, daemon=True).start()

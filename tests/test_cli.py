@@ -345,7 +345,7 @@ def test_bytes_that_are_no_text(model: Path, clip: Path, tmp_path: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(Path(pv.__file__).parent.parent), "PYTHONIOENCODING": "ascii"}
 
     def by_bytes(*arguments: bytes) -> subprocess.CompletedProcess[bytes]:
-        code = b"from pdrop_video.cli.app import app; app()"
+        code = b"from pdrop_video.cli import run; run()"
         options = (b"--model", os.fsencode(model), b"--max-new-tokens", b"1")
         return subprocess.run([sys.executable, b"-c", code, *arguments, *options], capture_output=True, env=environment)
 
@@ -477,7 +477,7 @@ def test_info_failures(model: str, said: str, tmp_path: Path, monkeypatch: pytes
 
 def test_as_a_process(model: Path, clip: Path) -> None:
     """Nothing is printed but what is meant to be: no bars or warnings of other libraries, one JSON object on stdout."""
-    code = "from pdrop_video.cli.app import app; app()"
+    code = "from pdrop_video.cli import run; run()"
     command = [sys.executable, "-c", code, "ask", str(clip), QUESTION, "--model", str(model), "--max-new-tokens", "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(pv.__file__).parent.parent)}
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment)

@@ -86,7 +86,7 @@ def test_a_list_of_files_is_read_by_the_protocols_that_are_named(path: Path) -> 
 @pytest.mark.usefixtures("watchdog")
 def test_ctrl_c_ends_the_watching_and_not_the_command(path: Path) -> None:
     with serving(send(path.read_bytes(), "stall")) as server:
-        command = [sys.executable, "-c", "from pdrop_video.cli.app import app; app()", "ask", server.address, QUESTION]
+        command = [sys.executable, "-c", "from pdrop_video.cli import run; run()", "ask", server.address, QUESTION]
         process = subprocess.Popen(
             [*command, "--fps", "10", "--chunk", "2", "--timeout", "100"],
             stdout=subprocess.PIPE,
@@ -104,3 +104,29 @@ def test_ctrl_c_ends_the_watching_and_not_the_command(path: Path) -> None:
     assert process.returncode == 0, errors
     assert f"Q: {QUESTION}\nA: " in out
     assert "stopped watching" in errors
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_source_that_does_not_answer_keeps_no_command_from_ending(code: int) -> None:
+    """A thread within a read is left there, by an end that nothing is taken down for; what was printed is out."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "from pdrop_video.cli import running\n"
+        "from pdrop_video.video.ahead import Ahead\n"
+        "def items():\n"
+        "    yield 1\n"
+        "    begun.set()\n"
+        "    time.sleep(1000)\n"
+        "def app():\n"
+        "    ahead = Ahead(items(), 2)\n"
+        "    next(ahead)\n"
+        "    begun.wait()\n"
+        "    ahead.close()\n"
+        "    print('answered')\n"
+        f"    sys.exit({code})\n"
+        "begun, running.app = threading.Event(), app\n"
+        "atexit.register(print, 'taken down')\n"
+        "running.run()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout) == (code, "answered\n"), run.stderr

@@ -204,7 +204,7 @@ def test_ctrl_c_writes_what_lasts(stop: signal.Signals, tmp_path: Path) -> None:
     """Of a camera that shows nothing more: the event that began is cut, in the file and for the webhook."""
     seen, data = tmp_path / "seen.jsonl", write_video(tmp_path / "a.ts", steady(60), options={"g": "10", "bf": "0"})
     with serving(send(data.read_bytes(), "stall")) as server, listening() as (address, came):
-        command = [sys.executable, "-c", "from pdrop_video.cli.app import app; app()", "watch", server.address]
+        command = [sys.executable, "-c", "from pdrop_video.cli import run; run()", "watch", server.address]
         options = [
             "--when",
             "How many things?",

@@ -12,11 +12,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
 
 # Seconds that closing waits for the thread; one that is inside a long read ends by itself after it.
 _GRACE = 1.0
+_STOPPED: WeakSet[threading.Thread] = WeakSet()
+
+
+def late() -> list[threading.Thread]:
+    """The threads that were told to stop and are still within a read of a source that does not answer."""
+    return [thread for thread in list(_STOPPED) if thread.is_alive()]
 
 
 class Buffer(Generic[T]):
@@ -187,4 +194,5 @@ def _shut(buffer: Buffer[T], thread: threading.Thread, stop: Callable[[], None],
     buffer.stop()
     stop()
     if thread.ident is not None and thread is not threading.current_thread():
+        _STOPPED.add(thread)
         thread.join(_GRACE)

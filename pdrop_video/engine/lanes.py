@@ -64,7 +64,17 @@ class Member:
     """
 
     __slots__ = (
-        *("arrived", "asked", "begun", "gate", "group", "hurries", "leads", "outcome", "progress", "who", "work"),
+        "arrived",
+        "asked",
+        "begun",
+        "gate",
+        "group",
+        "hurries",
+        "leads",
+        "outcome",
+        "progress",
+        "who",
+        "work",
     )
 
     def __init__(self, gate: Lock, begun: int, who: object = None, hurries: bool = False) -> None:

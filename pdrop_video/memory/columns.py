@@ -139,13 +139,10 @@ class Columns:
 
     def select(self, columns: Tensor) -> Columns:
         """A copy of some columns [chosen], with room to grow in a storage of their own."""
-        room, chosen, count = self.room, Columns(len(columns)), len(columns)
-        assert room is not None
-        new = Room.like(room.keys, room.values, roomy(count))
-        for part, copy in zip((*room.keys, *room.values), new.parts, strict=True):
-            torch.index_select(part, -2, columns, out=copy[:, :, :count])
-        new.used = chosen.length = count
-        chosen._enter(new)
+        chosen = Columns(len(columns))
+        assert self.room is not None
+        chosen._enter(self.room.select(columns, roomy(len(columns))))
+        chosen.length = len(columns)
         return chosen
 
     # -- writing ----------------------------------------------------------------------------------------------------
@@ -283,13 +280,8 @@ class Columns:
         """Go to a storage of one's own with the columns `order` [kept]."""
         old = self.room
         assert old is not None
-        new = Room.like(old.keys, old.values, capacity)
-        new.used = self.length = len(order)
-        if old.entered is not None:
-            new.split(capacity)
-        for part, copy in zip(old.parts, new.parts, strict=True):
-            torch.index_select(part, -2, order, out=copy[:, :, : len(order)])
-        self._enter(new)
+        self._enter(old.select(order, capacity, entered=True))
+        self.length = len(order)
 
     def _enter(self, room: Room) -> None:
         if self.room is not None and self.room is not self._begun:

@@ -47,6 +47,16 @@ class Room:
         """All tensors that columns are in."""
         return (*self.keys, *self.values, *(self.entered or ()))
 
+    def select(self, columns: Tensor, capacity: int, *, entered: bool = False) -> Room:
+        """Storage for so many columns with a copy of some [chosen], and of their keys as they came where `entered`."""
+        new = Room.like(self.keys, self.values, capacity)
+        new.used = len(columns)
+        if entered and self.entered is not None:
+            new.split(capacity)
+        for part, copy in zip(self.parts, new.parts, strict=False):
+            torch.index_select(part, -2, columns, out=copy[:, :, : new.used])
+        return new
+
     @lasting()
     def split(self, capacity: int) -> None:
         """Hold keys as they came apart from `keys`, which are to be written anew and find so much room."""

@@ -23,11 +23,12 @@ from rich.table import Table
 from scipy import stats
 
 import pdrop_video as pv
-from eval.runner.doors import clear_errors, encodable, out_folder
-from eval.stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from eval.stats.record import read_run, writable
 from pdrop_video.common.checks import real, whole
 from pdrop_video.video.decode import counted
+
+from .runner.doors import clear_errors, encodable, out_folder
+from .stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
+from .stats.record import read_run, writable
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
 """Differences in accuracy that `--power` plans for, beside the margin."""

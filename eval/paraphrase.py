@@ -22,16 +22,17 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 import pdrop_video as pv
-from eval.runner.doors import clear_errors, encodable, out_folder
-from eval.runner.paraphrases import edit_percent, paraphraser
-from eval.stats.beyond import beyond_table, said_beyond
-from eval.stats.noise import Reading, noise_table, said
-from eval.stats.pairs import left_out, match
-from eval.stats.record import Record, read_run, writable
-from eval.synthetic.reworded import Readings, read
-from eval.synthetic.score import EVERY
 from pdrop_video.common.checks import shown, whole
 from pdrop_video.models.loading import BUILTIN
+
+from .runner.doors import clear_errors, encodable, out_folder
+from .runner.paraphrases import edit_percent, paraphraser
+from .stats.beyond import beyond_table, said_beyond
+from .stats.noise import Reading, noise_table, said
+from .stats.pairs import left_out, match
+from .stats.record import Record, read_run, writable
+from .synthetic.reworded import Readings, read
+from .synthetic.score import EVERY
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The noise floor by rewording of questions.")
 

@@ -31,12 +31,12 @@ import torch
 import typer
 
 import pdrop_video as pv
-from eval.runner.clock import Clock
-from eval.runner.metered import Metered
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.gate import GATES
 from pdrop_video.reduce import REDUCERS
 
+from ..runner.clock import Clock
+from ..runner.metered import Metered
 from .common import AsJson, Out, in_turns, random_lm, report
 
 FRAMES, SIDE = 16, 448

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 
-from eval.stats.intervals import Values, clustered_mean, holm, mcnemar
-from eval.stats.noise import Likelihoods, Reading, changed, divergences
 from pdrop_video.errors import ConfigError
+
+from .intervals import Values, clustered_mean, holm, mcnemar
+from .noise import Likelihoods, Reading, changed, divergences
 
 FLOOR = 1e-10
 """Least probability in a relative entropy, as the authors' code has it."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from scipy import optimize, stats
 
-from eval.stats.intervals import RESAMPLES, Values, mcnemar, paired_bootstrap
 from pdrop_video.errors import ConfigError
+
+from .intervals import RESAMPLES, Values, mcnemar, paired_bootstrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from eval.stats.intervals import clustered_mean, permutation_test
 from pdrop_video.errors import ConfigError
+
+from .intervals import clustered_mean, permutation_test
 
 Likelihoods = Sequence[Sequence[float]]
 """For each item the length-normalised log-likelihood of each of its options."""

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.stats.intervals import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap
-from eval.stats.margins import items_needed, non_inferiority
-from eval.stats.record import Record, Run
-from eval.stats.summary import whole_tflops
 from pdrop_video.errors import ConfigError
 from pdrop_video.video.decode import counted
+
+from .intervals import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap
+from .margins import items_needed, non_inferiority
+from .record import Record, Run
+from .summary import whole_tflops
 
 
 @dataclass(frozen=True, slots=True)

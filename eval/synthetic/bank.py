@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 
-from eval.synthetic.render import read_mp4, write_clip
-from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS, Clip, sample_clip
+from .render import read_mp4, write_clip
+from .world import COLOURS, DIRECTIONS, GLYPHS, Clip, sample_clip
 
 PIXELS = 112
 CELLS = 4

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from eval.synthetic.quiz import KINDS, questions
-from eval.synthetic.render import FPS, SIDE, write_clip
-from eval.synthetic.world import sample_clip
+from .quiz import KINDS, questions
+from .render import FPS, SIDE, write_clip
+from .world import sample_clip
 
 
 def main(

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import typer
 
-from eval.synthetic.quiz import ENDS
+from .quiz import ENDS
 
 HERE = Path(__file__).parent
 GROUPS: Mapping[str, Sequence[str]] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS, Clip, Marker, Thing, generator, place
+from .world import COLOURS, DIRECTIONS, GLYPHS, Clip, Marker, Thing, generator, place
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval.synthetic.known import FACTS, OPTIONS, PLACES, STATES
+from .known import FACTS, OPTIONS, PLACES, STATES
 
 
 class Heads(nn.Module):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.synthetic.bank import CELLS
-from eval.synthetic.quiz import CORNERS, COUNTS, corner
-from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, GLYPHS, ICONS, SHAPES, Clip
+from .bank import CELLS
+from .quiz import CORNERS, COUNTS, corner
+from .world import COLOURS, DIGITS, DIRECTIONS, GLYPHS, ICONS, SHAPES, Clip
 
 TOKENS = CELLS * CELLS
 """Visual tokens a grid."""

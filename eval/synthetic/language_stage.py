@@ -22,12 +22,12 @@ from einops import rearrange
 from torch import Tensor
 from transformers import AttentionInterface, Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.heads import FactHeads, OptionHeads, PlaceHeads, StateHeads
-from eval.synthetic.known import TOKENS, places_of
-from eval.synthetic.lessons import BLIND, BLOCKS, LONG, PREFIX, Lesson, Teacher
-from eval.synthetic.log import Log
-from eval.synthetic.optim import MasterAdamW, load_checkpoint, save_checkpoint
-from eval.synthetic.quiz import KINDS
+from .heads import FactHeads, OptionHeads, PlaceHeads, StateHeads
+from .known import TOKENS, places_of
+from .lessons import BLIND, BLOCKS, LONG, PREFIX, Lesson, Teacher
+from .log import Log
+from .optim import MasterAdamW, load_checkpoint, save_checkpoint
+from .quiz import KINDS
 
 PLACES_AFTER, KNOWN_AFTER, OPTIONS_AFTER = 2, 5, 7
 """Layers after which the heads read."""

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from eval.synthetic.bank import CELLS, NO_GLYPH, NO_MARKER
-from eval.synthetic.known import TOKENS, facts_of, states_of
-from eval.synthetic.model import video_positions
-from eval.synthetic.quiz import ENDS, KINDS, Question, question
-from eval.synthetic.tokenizer import ENDING, INSTRUCTION, LETTERS
-from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS, LAST_SHOWN, MOST_THINGS, Clip, Marker, Thing
+from .bank import CELLS, NO_GLYPH, NO_MARKER
+from .known import TOKENS, facts_of, states_of
+from .model import video_positions
+from .quiz import ENDS, KINDS, Question, question
+from .tokenizer import ENDING, INSTRUCTION, LETTERS
+from .world import COLOURS, DIRECTIONS, GLYPHS, LAST_SHOWN, MOST_THINGS, Clip, Marker, Thing
 
 PREFIX = 3
 """Text tokens before the video: start of turn, user, start of vision."""

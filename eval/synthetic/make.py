@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from eval.synthetic.hard import STEPS, Hardness, hard_clip
-from eval.synthetic.quiz import ENDS, KINDS, Question, question
-from eval.synthetic.render import FPS, write_clip
-from eval.synthetic.world import SPLITS, Clip, generator, sample_clip
+from .hard import STEPS, Hardness, hard_clip
+from .quiz import ENDS, KINDS, Question, question
+from .render import FPS, write_clip
+from .world import SPLITS, Clip, generator, sample_clip
 
 LENGTHS = {"short": (16, 59), "medium": (280, 320), "long": (1770, 1830), "very long": (7170, 7230)}
 """Seconds, both included."""

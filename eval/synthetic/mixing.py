@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.synthetic.bank import CELLS, LABELS, NO_COLOUR, NO_GLYPH, NO_MARKER, PIXELS, SECONDS, cell_of
-from eval.synthetic.world import Clip, sample_clip
+from .bank import CELLS, LABELS, NO_COLOUR, NO_GLYPH, NO_MARKER, PIXELS, SECONDS, cell_of
+from .world import Clip, sample_clip
 
 HALF = 24
 """Half the side of the square that is set down, in pixels of 112."""

@@ -10,8 +10,8 @@ from einops import rearrange
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.bank import PIXELS
-from eval.synthetic.tokenizer import save_tokenizer
+from .bank import PIXELS
+from .tokenizer import save_tokenizer
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

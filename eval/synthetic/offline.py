@@ -13,10 +13,10 @@ import typer
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.bank import clip_grids
-from eval.synthetic.model import patches, video_positions
-from eval.synthetic.quiz import KINDS, questions
-from eval.synthetic.world import sample_clip
+from .bank import clip_grids
+from .model import patches, video_positions
+from .quiz import KINDS, questions
+from .world import sample_clip
 
 
 def load(folder: Path) -> tuple[Qwen2_5_VLForConditionalGeneration, PreTrainedTokenizerFast]:

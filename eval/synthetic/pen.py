@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageDraw
 
-from eval.synthetic.outlines import Point, arc
+from .outlines import Point, arc
 
 Line = list[Point]
 

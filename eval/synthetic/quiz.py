@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eval.synthetic.phrasings import phrasings
-from eval.synthetic.world import (
+from .phrasings import phrasings
+from .world import (
     COLOURS,
     DIGITS,
     DIRECTIONS,

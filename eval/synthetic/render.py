@@ -14,11 +14,11 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eval.synthetic.fonts import FONTS, font
-from eval.synthetic.outlines import holes, outline, strokes
-from eval.synthetic.pen import Pen
-from eval.synthetic.scenes import Scene
-from eval.synthetic.world import DIGITS, Clip, Marker, Thing, generator
+from .fonts import FONTS, font
+from .outlines import holes, outline, strokes
+from .pen import Pen
+from .scenes import Scene
+from .world import DIGITS, Clip, Marker, Thing, generator
 
 SIDE = 224
 FPS = 8

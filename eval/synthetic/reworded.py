@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import pdrop_video as pv
-from eval.runner.paraphrases import edit_percent
-from eval.stats.noise import Reading
-from eval.synthetic.phrasings import phrasings
-from eval.synthetic.quiz import KINDS, Question
-from eval.synthetic.score import clips, watch
-from eval.synthetic.world import generator
+
+from ..runner.paraphrases import edit_percent
+from ..stats.noise import Reading
+from .phrasings import phrasings
+from .quiz import KINDS, Question
+from .score import clips, watch
+from .world import generator
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eval.synthetic.backgrounds import background
+from .backgrounds import background
 
 SHORTEST, LONGEST = 8, 40
 """Seconds that a scene lasts before the picture cuts to another one."""

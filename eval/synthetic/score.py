@@ -23,12 +23,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 import pdrop_video as pv
-from eval.stats.intervals import clustered_mean
-from eval.synthetic.lessons import multiple_choice
-from eval.synthetic.quiz import KINDS, Question, questions
-from eval.synthetic.render import write_clip
-from eval.synthetic.tokenizer import LETTERS
-from eval.synthetic.world import sample_clip
+
+from ..stats.intervals import clustered_mean
+from .lessons import multiple_choice
+from .quiz import KINDS, Question, questions
+from .render import write_clip
+from .tokenizer import LETTERS
+from .world import sample_clip
 
 ARCHIVE = 2**30
 """Bytes, with --retrieve."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from eval.synthetic.phrasings import phrasings
-from eval.synthetic.quiz import CORNERS, KINDS, NOTHING, SIDES
-from eval.synthetic.world import COLOURS, DIGITS, DIRECTIONS, ICONS, SHAPES, SPLITS
+from .phrasings import phrasings
+from .quiz import CORNERS, KINDS, NOTHING, SIDES
+from .world import COLOURS, DIGITS, DIRECTIONS, ICONS, SHAPES, SPLITS
 
 SPECIAL = (
     "<|endoftext|>",

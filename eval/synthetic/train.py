@@ -14,15 +14,15 @@ import torch
 import typer
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.bank import SECONDS, open_bank
-from eval.synthetic.language_stage import train_language
-from eval.synthetic.lessons import Teacher
-from eval.synthetic.log import Log
-from eval.synthetic.mixing import places
-from eval.synthetic.model import build_model, save_model
-from eval.synthetic.optim import load_checkpoint, save_checkpoint
-from eval.synthetic.tokenizer import build_tokenizer
-from eval.synthetic.vision_stage import features, train_vision
+from .bank import SECONDS, open_bank
+from .language_stage import train_language
+from .lessons import Teacher
+from .log import Log
+from .mixing import places
+from .model import build_model, save_model
+from .optim import load_checkpoint, save_checkpoint
+from .tokenizer import build_tokenizer
+from .vision_stage import features, train_vision
 
 TRAIN_SEED, DEV_SEED = 1, 900001
 

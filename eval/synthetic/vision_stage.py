@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from eval.synthetic.bank import Bank
-from eval.synthetic.log import Log
-from eval.synthetic.mixing import class_maps, mix
-from eval.synthetic.model import patches
-from eval.synthetic.optim import MasterAdamW, load_checkpoint, save_checkpoint
-from eval.synthetic.quiz import NOTHING
-from eval.synthetic.world import COLOURS, DIRECTIONS, GLYPHS
+from .bank import Bank
+from .log import Log
+from .mixing import class_maps, mix
+from .model import patches
+from .optim import MasterAdamW, load_checkpoint, save_checkpoint
+from .quiz import NOTHING
+from .world import COLOURS, DIRECTIONS, GLYPHS
 
 SHARPNESS = 10.0
 GROUPS = ("colour", "glyph", "marker")

@@ -2,7 +2,7 @@
 
 import typer
 
-from eval.tables import main
+from . import main
 
 if __name__ == "__main__":
     typer.run(main)

@@ -10,16 +10,16 @@ import typer
 from rich.console import Console
 
 import pdrop_video as pv
-from eval.compare import verdict, write
-from eval.run import driver_of
-from eval.runner.config import configured
-from eval.runner.doors import clear_errors, encodable, out_folder
-from eval.runner.equal import Way
-from eval.runner.execute import execute
-from eval.stats.pairs import category_table, match, pair_table, run_table
-from eval.stats.record import read_run
 from pdrop_video.common.checks import real, shown
 
+from ..compare import verdict, write
+from ..run import driver_of
+from ..runner.config import configured
+from ..runner.doors import clear_errors, encodable, out_folder
+from ..runner.equal import Way
+from ..runner.execute import execute
+from ..stats.pairs import category_table, match, pair_table, run_table
+from ..stats.record import read_run
 from .base import Rows, Settings
 from .front import front, reduce
 from .inside import chunks, depth, joint, stage

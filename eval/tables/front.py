@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from eval.runner.equal import Way
 from pdrop_video.gate import GATES
 from pdrop_video.reduce import REDUCERS
 from pdrop_video.registry import facts_of
 
+from ..runner.equal import Way
 from .base import ALL, LETS_ON, MARGIN, Rows, even_drops, one_drop, written
 
 

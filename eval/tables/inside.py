@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import pdrop_video as pv
-from eval.runner.equal import Way
 from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.registry import facts_of
 from pdrop_video.search.budget import Costs
 
+from ..runner.equal import Way
 from .base import ALL, LETS_ON, MARGIN, RATIOS, Rows, Settings, early_drops, even_drops, one_drop, written
 
 SHARES = (0.1, 0.15, 0.25, 0.5, 0.75)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 import pdrop_video as pv
-from eval.runner.config import STEPWISE
-from eval.runner.equal import Way
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.memory.storages import STORAGES, storage_named
 from pdrop_video.stream.limits import Sizes
 from pdrop_video.stream.looking import DECODES
 
+from ..runner.config import STEPWISE
+from ..runner.equal import Way
 from .base import ALL, RATIOS, Rows, Settings
 
 BUDGETS = (64, 128, 256, 512, 1024, 2048)

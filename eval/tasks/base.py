@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from eval.stats.record import Record, Turn
 from pdrop_video.video.subtitles import Cue
+
+from ..stats.record import Record, Turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 import pdrop_video as pv
-from eval.stats.record import Record, Turn
 from pdrop_video.common.checks import shown
 
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import video_file
 from .letters import letter

@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 import pdrop_video as pv
-from eval.stats.record import Record, Turn
 from pdrop_video.video.subtitles import Cue
 
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import required
 from .letters import letter

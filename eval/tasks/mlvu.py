@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pdrop_video as pv
-from eval.stats.record import Record, Turn
 
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .letters import letter
 from .options import letter_at, letters_for

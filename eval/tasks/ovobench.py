@@ -17,8 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import MinLen
 from pydantic import Field, model_validator
 
-from eval.stats.record import Record, Turn
-
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import load_json
 from .letters import letter

@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from eval.stats.record import Record, Turn
-
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .rows import Label, Row, Seconds, Text, load_rows, unique
 

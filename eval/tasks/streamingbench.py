@@ -13,8 +13,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from eval.stats.record import Turn
-
+from ..stats.record import Turn
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
 from .options import bare, lettered, letters_for

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from eval.stats.record import Record
+from ..stats.record import Record
 
 READINGS: Mapping[str, str] = {"": "official_score", ", strict": "score"}
 """What a figure's name ends with, and the field of a record that it is made of."""

@@ -12,9 +12,9 @@ import pandas as pd
 from pydantic import BeforeValidator, model_validator
 
 import pdrop_video as pv
-from eval.stats.record import Record, Turn
 from pdrop_video.video.subtitles import Cue, load_srt
 
+from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
 from .letters import letter

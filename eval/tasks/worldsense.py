@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from eval.stats.record import Turn
 from pdrop_video.video.subtitles import Cue, load_srt
 
+from ..stats.record import Turn
 from .base import Ask, Item, Mark, Task
 from .files import load_json, required, video_file
 from .letters import letter

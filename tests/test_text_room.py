@@ -112,7 +112,7 @@ def test_an_answer_that_moves_positions_equals_transformers(family: str) -> None
     before = list(state.cache.shifts)
     while state.cache.shifts == before:
         said.append(int(logits.argmax()))
-        following = asked.advance(said[-1])
+        following = asked.advance(torch.tensor(said[-1]))
         assert following is not None
         logits = following
     assert len(said) > 5 and all(new.text > old.text for new, old in zip(state.cache.shifts, before, strict=True))
@@ -122,7 +122,7 @@ def test_an_answer_that_moves_positions_equals_transformers(family: str) -> None
     for i, layer in enumerate(cache.layers):
         plain.update(layer.keys[:, :, :held].clone(), layer.values[:, :, :held].clone(), i)
     ids = torch.full((3, 1, 1) if stream.loop.axes == 3 else (1, 1), here)
-    got = asked.advance(7)
+    got = asked.advance(torch.tensor(7))
     with torch.no_grad():
         hidden = stream.loop.text(
             inputs_embeds=lm.adapter.embed([7])[None], position_ids=ids, past_key_values=plain

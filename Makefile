@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval lint picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,10 @@ test-quantized: .venv-quantized/ready  ## quantised checkpoints, with the real b
 	@echo "[test-quantized] pytest"
 	@.venv-quantized/bin/python -m pytest -m quantized tests/test_quantized.py
 
+test-torchcodec: .venv-torchcodec/ready  ## frames by torchcodec (Debian: apt-get install libavdevice59 and what it needs)
+	@echo "[test-torchcodec] pytest"
+	@.venv-torchcodec/bin/python -m pytest -m torchcodec tests/test_video_torchcodec.py
+
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call newest)
 	@echo "[test-range] transformers $(FLOOR), without the training code of the built-in model, which needs a newer one"
@@ -106,7 +110,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-quantized .venv-floor .venv-newest .venv-lmms-eval
+	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -139,6 +143,12 @@ newest = $(call overlay,.venv-newest) && \
 	@$(call overlay,.venv-quantized)
 	@# without its dependencies, which .venv has already
 	@.venv-quantized/bin/python -m pip --disable-pip-version-check install --quiet --no-deps bitsandbytes==0.50.2 torchao==0.18.0
+	@touch $@
+
+.venv-torchcodec/ready: .venv/ready
+	@echo "[env] .venv-torchcodec: torchcodec beside .venv"
+	@$(call overlay,.venv-torchcodec)
+	@.venv-torchcodec/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchcodec==0.13.0
 	@touch $@
 
 .venv-floor/ready: .venv/ready

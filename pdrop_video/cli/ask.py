@@ -23,6 +23,7 @@ from ..stream.looking import DECODES, decode_named
 from ..stream.terms import checked_for_asking, checked_for_looking
 from ..video import Connection
 from ..video.address import Address
+from ..video.opening import DECODERS
 from ..video.sampling import Sampling
 from ..video.subtitles import interleaved, load_srt
 from .arguments import (
@@ -75,7 +76,7 @@ def ask(
     ] = None,
     start: Start = None,
     end: End = None,
-    decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="What decodes: pyav, torchcodec (on a card), or decord.")] = "pyav",
     sound: Annotated[bool, typer.Option("--sound", help="Hear the video as well, with a model that can.")] = False,
     subtitles: Annotated[
         Path | None, typer.Option(help="An srt file; what is said is told to the model at its moments, as text.")
@@ -155,7 +156,7 @@ def ask(
             raise pv.ConfigError(f"--retrieve {retrieve} without an archive to retrieve from; give --archive BYTES.")
         looking = None if decode is None else decode_named(decode)
         patience = Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries)
-        check_choice("decoder", decoder, "pyav", "decord")
+        check_choice("decoder", decoder, *DECODERS)
         check_choice("policy", policy or "block", "block", "latest")
         Sampling.of(1.0 if fps is None else fps, chunk, start, end, frames, None)
         Address.of(video, None, protocols)

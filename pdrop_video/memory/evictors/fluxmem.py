@@ -55,6 +55,7 @@ class FluxMem:
     )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     short: int = 4
     middle: int = 32
     same: float = 0.8

@@ -20,6 +20,7 @@ class Oldest:
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By chunk, then by score."""

@@ -33,6 +33,7 @@ class StreamingVLM:
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     positions: ClassVar[str] = "compact"
     sinks: int = 512
     seconds: float = 16.0

@@ -56,6 +56,7 @@ class TwoTier:
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     uses_score: ClassVar[bool] = True
     window: float = 0.125
     n: int = 8
@@ -81,7 +82,7 @@ class TwoTier:
         shown = torch.where(counts > 0, steps, -1)
         recent = (since <= int(self.window * keep)) | (shown == shown.max())
         order = table.spread() if self.by == "place" else (table.score, *table.spread())
-        place = rank_in_group(lexicographic(table.visual.long(), *order), group)
+        place = rank_in_group(best_first(table.visual, *order), group)
         inside = recent[group] & (table.step >= 0)
         return torch.where(inside, _WINDOW, torch.where(table.visual & (place < self.n), _BANK, _REST))
 

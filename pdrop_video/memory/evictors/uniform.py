@@ -22,6 +22,7 @@ class Uniform:
     facts: ClassVar[Facts] = Facts(says="every n-th step of the whole past, evenly spaced", paper="")
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By the largest power of two that divides the step's number, the newer first; then by score."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.checks import choice, real
+from ...common.taking import rows_at
 from ...common.ties import comparable, exactly, settled
 from ...registry import Facts
 from .base import Ranking, RankingSize, standings, unit_rows
@@ -106,7 +107,7 @@ class Coast:
 def _likeness(unit: Tensor, anchor: Tensor, reference: Tensor, most: int) -> Tensor:
     """Each row's largest cosine to an anchor less its mean cosine to the references [batch, rows]."""
     at = anchor.long().argsort(dim=1, descending=True, stable=True)[:, :most]  # of the anchors, `most` in any sample
-    cosine = unit @ unit.take_along_dim(at[..., None], 1).mT  # [batch, rows, most]
+    cosine = unit @ rows_at(unit, at).mT  # [batch, rows, most]
     nearest = cosine.masked_fill(~anchor.gather(1, at)[:, None], -1).amax(-1)
     mean = (unit * reference[..., None]).sum(1, keepdim=True) / reference.sum(1)[:, None, None].clamp(min=1)
     return nearest - (unit * mean).sum(-1)

@@ -10,6 +10,7 @@ from pdrop_video.registry import named
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
+from .grounding import SETS, CharadesSTA, TimeLens
 from .longvideobench import LongVideoBench
 from .mlvu import MLVU, MLVUTest
 from .ovobench import OVOBench
@@ -42,6 +43,8 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,
+    "charades-sta": CharadesSTA,
+    **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }
 """Every benchmark and variant by its name on the command line: called with the data's folder."""
 

@@ -56,3 +56,19 @@ def video_file(folder: Path, name: str, suffixes: Iterable[str] = VIDEO_SUFFIXES
     """The video of that name (without suffix) in whatever format it came; the first suffix if there is none."""
     candidates = [folder / f"{name}{suffix}" for suffix in suffixes]
     return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def read_text(path: Path, how: str) -> str:
+    """The content of a text file.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, a folder, or not UTF-8.
+    """
+    try:
+        return required(path, how).read_text(encoding="utf-8")
+    except OSError as error:
+        raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error
+    except UnicodeDecodeError as error:
+        raise pv.ConfigError(f"{path} is no text ({error}); was the download cut short? Otherwise {how}.") from error

@@ -27,9 +27,23 @@ def longvideobench(total: int, wanted: int, duration: float) -> list[int]:
     return [int(total / wanted) * i for i in range(wanted)]
 
 
+def segments(total: int, wanted: int, duration: float) -> list[int]:
+    """MVBench: half a step behind the beginning of each of N steps, each beginning rounded to a whole frame."""
+    step = (total - 1) / wanted
+    return sorted({int(step / 2 + round(step * i)) for i in range(wanted)})
+
+
+def interior(total: int, wanted: int, duration: float) -> list[int]:
+    """Video-MME-v2: at N points between the ends, which are left out, rounded down."""
+    step = total / (wanted + 1)
+    return sorted({int(step * i) for i in range(1, wanted + 1)})
+
+
 RULES: dict[str, Callable[[int, int, float], list[int]]] = {
     "linspace": linspace,
     "middles": middles,
     "longvideobench": longvideobench,
+    "segments": segments,
+    "interior": interior,
 }
 """Rules by name: (frames there are, frames wanted, seconds) to increasing indices, each at most once."""

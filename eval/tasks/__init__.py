@@ -12,7 +12,9 @@ from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
 from .grounding import SETS, CharadesSTA, TimeLens
 from .longvideobench import LongVideoBench
+from .lvbench import LVBench
 from .mlvu import MLVU, MLVUTest
+from .mvbench import MVBench, TVBench
 from .ovobench import OVOBench
 from .rvs import RVS
 from .steps import Steps
@@ -43,6 +45,10 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,
+    "lvbench": LVBench,
+    "lvbench-reference": partial(LVBench, reference=True),
+    "mvbench": MVBench,
+    "tvbench": TVBench,
     "charades-sta": CharadesSTA,
     **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }

@@ -72,3 +72,23 @@ def read_text(path: Path, how: str) -> str:
         raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error
     except UnicodeDecodeError as error:
         raise pv.ConfigError(f"{path} is no text ({error}); was the download cut short? Otherwise {how}.") from error
+
+
+def read_lines(path: Path, how: str) -> list[Any]:
+    """The content of a file with JSON in each line; empty lines are left out.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, a folder, or has a line that is not JSON.
+    """
+    found = []
+    for number, line in enumerate(read_text(path, how).split("\n"), 1):
+        try:
+            if line.strip():
+                found.append(json.loads(line, object_pairs_hook=_object))
+        except (ValueError, RecursionError) as error:
+            raise pv.ConfigError(
+                f"{path}, line {number}, is not JSON ({error}); was the download cut short? Otherwise {how}."
+            ) from error
+    return found

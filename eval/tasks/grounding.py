@@ -82,7 +82,7 @@ class CharadesSTA(Grounding):
         """All sentences, in the order of the file."""
         how = "take charades_sta_test.txt from the repository jiyanggao/TALL and unpack Charades_v1_480.zip beside it"
         path = self.data / "charades_sta_test.txt"
-        lines = [line.strip() for line in read_text(path, how).splitlines()]
+        lines = [line.strip() for line in read_text(path, how).split("\n")]
         return [self._line(path, number, line) for number, line in enumerate(lines) if line]
 
     def _line(self, path: Path, number: int, line: str) -> Item:

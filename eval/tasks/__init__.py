@@ -20,6 +20,7 @@ from .rvs import RVS
 from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
+from .videommmu import BEFORE, VideoMMMU
 from .worldsense import WorldSense
 
 TASKS: dict[str, Callable[[Path], Task]] = {
@@ -49,6 +50,8 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "lvbench-reference": partial(LVBench, reference=True),
     "mvbench": MVBench,
     "tvbench": TVBench,
+    "videommmu": VideoMMMU,
+    "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
     "charades-sta": CharadesSTA,
     **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }

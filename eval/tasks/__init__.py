@@ -20,6 +20,7 @@ from .rvs import RVS
 from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
+from .videomme2 import VideoMME2
 from .videommmu import BEFORE, VideoMMMU
 from .worldsense import WorldSense
 
@@ -46,6 +47,9 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,
+    "videomme-v2": VideoMME2,
+    "videomme-v2-subtitles": partial(VideoMME2, subtitles=True),
+    "videomme-v2-reasoning": partial(VideoMME2, reasoning=True),
     "lvbench": LVBench,
     "lvbench-reference": partial(LVBench, reference=True),
     "mvbench": MVBench,

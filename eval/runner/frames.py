@@ -171,7 +171,7 @@ def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
         yield from reader
 
 
-def _series(viewing: Viewing) -> partial[pv.VideoReader]:
+def _series(viewing: Viewing) -> partial[pv.video.VideoReader]:
     """How a folder of numbered pictures is opened, such as 00001.jpg, 00002.jpg, ...
 
     Raises

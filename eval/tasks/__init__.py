@@ -16,6 +16,7 @@ from .lvbench import LVBench
 from .mlvu import MLVU, MLVUTest
 from .mvbench import MVBench, TVBench
 from .ovobench import OVOBench
+from .rtvbench import RTVBench
 from .rvs import RVS
 from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
@@ -56,6 +57,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "tvbench": TVBench,
     "videommmu": VideoMMMU,
     "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
+    "rtvbench": RTVBench,
     "charades-sta": CharadesSTA,
     **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }

@@ -6,6 +6,7 @@ Knows numbers of frames. Refuses to know files and times.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,11 +40,19 @@ def interior(total: int, wanted: int, duration: float) -> list[int]:
     return sorted({int(step * i) for i in range(1, wanted + 1)})
 
 
+def a_second(total: int, wanted: int, duration: float) -> list[int]:
+    """ODV-Bench: the middle one of each of N equal parts, of which there are as many as seconds, or four, at most."""
+    wanted = min(max(int(duration + 1), 4), wanted, total)
+    edges = np.linspace(0, total, wanted + 1).astype(int).tolist()
+    return [(first + behind - 1) // 2 for first, behind in pairwise(edges)]
+
+
 RULES: dict[str, Callable[[int, int, float], list[int]]] = {
     "linspace": linspace,
     "middles": middles,
     "longvideobench": longvideobench,
     "segments": segments,
     "interior": interior,
+    "a_second": a_second,
 }
 """Rules by name: (frames there are, frames wanted, seconds) to increasing indices, each at most once."""

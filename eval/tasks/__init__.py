@@ -15,6 +15,7 @@ from .longvideobench import LongVideoBench
 from .lvbench import LVBench
 from .mlvu import MLVU, MLVUTest
 from .mvbench import MVBench, TVBench
+from .odvbench import ODVBench
 from .ovobench import OVOBench
 from .rtvbench import RTVBench
 from .rvs import RVS
@@ -58,6 +59,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "videommmu": VideoMMMU,
     "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
     "rtvbench": RTVBench,
+    "odvbench": ODVBench,
     "charades-sta": CharadesSTA,
     **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }

@@ -17,6 +17,7 @@ from .mlvu import MLVU, MLVUTest
 from .mvbench import MVBench, TVBench
 from .odvbench import ODVBench
 from .ovobench import OVOBench
+from .ovosbench import OVOSBench
 from .rtvbench import RTVBench
 from .rvs import RVS
 from .steps import Steps
@@ -60,6 +61,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
     "rtvbench": RTVBench,
     "odvbench": ODVBench,
+    "ovosbench": OVOSBench,
     "charades-sta": CharadesSTA,
     **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import pdrop_video as pv
 from pdrop_video.common.checks import shown
@@ -92,3 +94,21 @@ def read_lines(path: Path, how: str) -> list[Any]:
                 f"{path}, line {number}, is not JSON ({error}); was the download cut short? Otherwise {how}."
             ) from error
     return found
+
+
+def read_table(path: Path, columns: Sequence[str], how: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, of which only the columns named are kept.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, no Parquet file, or has not all of the columns.
+    """
+    try:
+        table = pd.read_parquet(required(path, how))
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the file as it was released.")
+    return table[list(columns)].to_dict("records")

@@ -16,11 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import pandas as pd
 from pydantic import BeforeValidator, model_validator
 
-import pdrop_video as pv
-
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import read_lines, required, video_file
+from .files import read_lines, read_table, required, video_file
 from .letters import letter
 from .options import bare, letters_for
 from .rows import Label, Row, Seconds, Text, has_option, parse_rows, unique
@@ -168,17 +166,11 @@ class VideoMME2(Task):
 
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
-        path = required(self.data / "test.parquet", _HOW)
-        try:
-            table = pd.read_parquet(path)
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
-        missing = [name for name in COLUMNS if name not in table.columns]
-        if missing:
-            raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released file.")
+        path = self.data / "test.parquet"
+        table = read_table(path, COLUMNS, _HOW)
         if self.subtitles:
             required(self.data / "subtitle", "unpack the subtitles of MME-Benchmarks/Video-MME-v2 there")
-        rows = parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path)
+        rows: list[Question] = parse_rows(table, list[Question], path)
         return unique([self._item(row) for row in rows], path)
 
     def _item(self, row: Question) -> Item:

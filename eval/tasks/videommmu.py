@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import pandas as pd
 from pydantic import BeforeValidator, model_validator
-
-import pdrop_video as pv
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import required
+from .files import read_table
 from .letters import letter
 from .mmmu import exam_letter, exam_right, open_answer, open_right
 from .options import bare, letters_for
@@ -116,15 +113,7 @@ class VideoMMMU(Task):
     def _of(self, track: str) -> Iterator[Item]:
         folder = self.data / ("Adaptation" if track == BEFORE else track)
         path = min(folder.glob("*.parquet"), default=folder / "test-00000-of-00001.parquet")
-        required(path, _HOW)
-        try:
-            table = pd.read_parquet(path)
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
-        missing = [name for name in COLUMNS if name not in table.columns]
-        if missing:
-            raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released file.")
-        for row in parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path):
+        for row in parse_rows(read_table(path, COLUMNS, _HOW), list[Question], path):
             yield self._item(track, row)
 
     def _item(self, track: str, row: Question) -> Item:

@@ -161,16 +161,20 @@ def _header(config: RunConfig, header: dict[str, Any]) -> dict[str, Any]:
 
 def _check(config: RunConfig, task: Task, items: Sequence[Item]) -> None:
     """Say now what would otherwise be said once an item."""
-    if config.answer == "likelihood" and not task.ask(items[0], ()).choices:
+    unlike = [item for item in items if config.answer == "likelihood" and not task.ask(item, ()).choices]
+    if len(unlike) == len(items):
         raise pv.ConfigError(f"{config.task} asks open questions, without options to compare; use --answer generate.")
+    if unlike:
+        _warn(f"{len(unlike)} of {len(items)} questions are open, without options to compare: they will be errors.")
     paths = {item.path for item in items}
     missing = sorted(path for path in paths if not path.exists())
     if len(missing) == len(paths):
         raise pv.ConfigError(f"none of the {len(paths)} videos is there, for example {missing[0]}; see --data.")
     if missing:
-        _err.print(
-            f"{len(missing)} of {len(paths)} videos are missing, for example {missing[0]}: their items will be errors.",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+        _warn(
+            f"{len(missing)} of {len(paths)} videos are missing, for example {missing[0]}: their items will be errors."
         )
+
+
+def _warn(text: str) -> None:
+    _err.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,8 @@ class Viewing:
         Frames a chunk.
     motion : bool
         Whether chunks carry what the codec says of motion, for gates that use it.
+    pictures : float
+        Frames a second where the path is a folder of numbered pictures, the first of which is at 0 s.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class Viewing:
     rule: str
     chunk: int
     motion: bool = False
+    pictures: float = 1.0
 
 
 class Frames:
@@ -132,7 +136,9 @@ def _name(viewing: Viewing) -> str:
     except OSError:  # opening it will say what is wrong
         return "missing"
     what = (viewing.start, viewing.end, viewing.fps, viewing.frames, viewing.rule, viewing.chunk)
-    more = ("motion",) if viewing.motion else ()  # what was kept without it keeps its name
+    more: tuple[object, ...] = ("motion",) if viewing.motion else ()  # what was kept without it keeps its name
+    if viewing.path.is_dir():
+        more = (*more, viewing.pictures)
     return digest(str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what, *more)
 
 
@@ -153,20 +159,40 @@ def _unpacked(data: bytes) -> pv.FrameChunk:
 
 
 def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
+    opened = partial(pv.open_video, viewing.path, chunk=viewing.chunk, motion=viewing.motion)
+    if viewing.path.is_dir():
+        opened = _series(viewing)
     if viewing.frames is not None:
-        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=partial(chosen, viewing), motion=viewing.motion)
+        reader = opened(at=partial(chosen, viewing))
     else:
         end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
-        reader = pv.open_video(
-            viewing.path,
-            fps=viewing.fps,
-            chunk=viewing.chunk,
-            start=viewing.start,
-            end=end,
-            motion=viewing.motion,
-        )
+        reader = opened(fps=viewing.fps, start=viewing.start, end=end)
     with reader:
         yield from reader
+
+
+def _series(viewing: Viewing) -> partial[pv.video.VideoReader]:
+    """How a folder of numbered pictures is opened, such as 00001.jpg, 00002.jpg, ...
+
+    Raises
+    ------
+    VideoError
+        If there is none in it.
+    """
+    numbered = [
+        path for path in viewing.path.iterdir() if re.fullmatch(r"\d+\.(?:jpe?g|png)", path.name, re.IGNORECASE)
+    ]
+    if not numbered:
+        raise pv.VideoError(f"{viewing.path} holds no numbered pictures, such as 00001.jpg; was it unpacked whole?")
+    first = min(numbered, key=lambda path: int(path.stem))
+    options = {"framerate": f"{viewing.pictures:g}", "start_number": str(int(first.stem))}
+    return partial(
+        pv.open_video,
+        viewing.path / f"%0{len(first.stem)}d{first.suffix}",
+        chunk=viewing.chunk,
+        format="image2",
+        connection=pv.video.Connection(options=options),
+    )
 
 
 def chosen(viewing: Viewing, times: Sequence[Fraction]) -> list[Fraction]:

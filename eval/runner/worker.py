@@ -159,4 +159,6 @@ def _viewing(items: list[Item], config: RunConfig, task: Task) -> Viewing:
     ends = [item.end for item in items]
     end = None if None in ends else max(end for end in ends if end is not None)
     motion = config.recipe_object().uses_motion
-    return Viewing(items[0].path, items[0].start, end, config.fps, config.frames, task.rule, config.chunk, motion)
+    return Viewing(
+        items[0].path, items[0].start, end, config.fps, config.frames, task.rule, config.chunk, motion, task.pictures
+    )

@@ -119,12 +119,15 @@ class Task(ABC):
         The system prompt, the same for all items.
     rule : str
         Which frames "N frames" means; a name in `eval.runner.sampling.RULES`.
+    pictures : float
+        Frames a second of a video that is a folder of numbered pictures, the first of which is at 0 s.
     note : str
         A sentence for the summary: what this variant is, and what its figures can be compared with.
     """
 
     system: ClassVar[str | None] = None
     rule: ClassVar[str] = "linspace"
+    pictures: ClassVar[float] = 1.0
     note: ClassVar[str] = ""
 
     def __init__(self, data: Path) -> None:

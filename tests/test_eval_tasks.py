@@ -78,6 +78,10 @@ def always(text: str) -> Words:
     return lambda question, second: text
 
 
+def means(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: figure["mean"] for name, figure in figures.items()}
+
+
 def watched(records: dict[str, Record]) -> dict[str, tuple[int, float]]:
     return {name: (record.frames, record.at) for name, record in records.items()}
 
@@ -92,7 +96,7 @@ def test_mlvu(tmp_path: Path) -> None:
     assert (records["1_plotQA_0"].shared, records["2_needle_0"].shared) == (2, 1)
     # plotQA: Blue is B; of two candidates "Three" (B, C) officially the last counts, strictly either; all others
     # are not B
-    assert summary["figures"] == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
+    assert means(summary["figures"]) == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
     assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 8)
     assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 8)
 
@@ -145,8 +149,12 @@ def test_worldsense(tmp_path: Path) -> None:
         "dvOkwKAs_task0": "B", "dvOkwKAs_task1": "B", "aaaaaaaa_task0": "A",
     }  # fmt: skip
     assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 3)  # B, C, A
-    means = {name: figures["mean"] for name, figures in summary["categories"]["audio_class"].items()}
-    assert means == {"Event": 1.0, "Music": 0.5, "Speech": 0.5}  # a video of two classes counts in both
+    by_sound = means(summary["categories"]["audio_class"])
+    assert by_sound == {
+        "Event": 1.0,
+        "Music": 0.5,
+        "Speech": 0.5,
+    }  # a video of two classes counts in both
 
 
 def test_streamingbench_choices(tmp_path: Path) -> None:
@@ -207,7 +215,7 @@ def test_streamingbench_proactive(tmp_path: Path) -> None:
     assert [(turn.at, turn.text) for turn in first.turns] == [
         (3, "no"), (4, "no"), (5, "no"), (6, "Yes."), (6, "3"),
     ]  # fmt: skip
-    assert (first.score, second.score, summary["details"]) == (1.0, 0.0, {"time accuracy": 1.0})
+    assert (first.score, second.score, means(summary["details"])) == (1.0, 0.0, {"time accuracy": 1.0})
 
 
 def test_ovobench_asks_each_question_at_its_moment_in_one_pass(tmp_path: Path) -> None:
@@ -228,7 +236,7 @@ def test_ovobench_asks_each_question_at_its_moment_in_one_pass(tmp_path: Path) -
     assert {r.shared for r in records.values() if r.video == "MovieNet/tt01"} == {10}
     # EPM, ASI, HLD are not A; OCR, ACR, ATR are, STU, FPD, OJR are not; REC one of three, SSR and CRR all
     forward = (1 / 3 + 1 + 1) / 3
-    figures = summary["figures"]
+    figures = means(summary["figures"])
     assert [figures[name] for name in ("backward", "realtime", "forward", "total", "backward and realtime")] == (
         pytest.approx([0, 0.5, forward, (0.5 + forward) / 3, 0.25])
     )

@@ -72,7 +72,7 @@ class Talk:
         self._waiting = ask
         return ask.at
 
-    def finished(self, decode: float, shared: int) -> Record:
+    def finished(self, decode: float, shared: int, warnings: Sequence[str] = ()) -> Record:
         """The record of a finished item.
 
         Parameters
@@ -81,6 +81,8 @@ class Talk:
             Seconds spent on decoding up to here.
         shared : int
             Items in the pass.
+        warnings : sequence of str
+            What was wrong with the video so far.
         """
         assert self._response is not None
         mark = self._task.mark(self.item, self._response, self._turns)
@@ -96,6 +98,7 @@ class Talk:
             turns=self._turns,
             seconds={"decode": decode, "prefill": self._prefill, **self._asking},
             shared=shared,
+            warnings=list(warnings),
         )
 
     def _answered(self, ask: Ask, at: float, stream: Metered) -> str:

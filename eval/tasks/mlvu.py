@@ -65,6 +65,8 @@ class MLVU(Task):
         "script takes the last of them; the strict reading takes either."
     )
 
+    official: ClassVar[str | None] = "M-Avg"
+
     def items(self) -> list[Item]:
         """All multiple-choice questions of dev, file after file."""
         how = 'download the dataset "MLVU/MVLU" of the hub and give its folder MLVU, which holds json/ and video/'

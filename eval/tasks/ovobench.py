@@ -198,6 +198,8 @@ class OVOBench(Task):
         "backward and realtime only; the released scorer prints the mean over the twelve tasks."
     )
 
+    official: ClassVar[str | None] = "total"
+
     def items(self) -> list[Item]:
         """All questions and all probes of the forward tasks, in the order of the file."""
         entries: list[Choice | Repetition | Tutorial | Clue] = load_rows(self.data / FILE, list[Entry], _HOW)

@@ -59,6 +59,8 @@ class RVS(Task):
         "as the judge and 0.5 frames a second."
     )
 
+    official: ClassVar[str | None] = None
+
     def __init__(self, data: Path, part: str) -> None:
         super().__init__(data)
         self.part = part

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
+from ..stats.official import OF_ANSWERED
 from ..stats.record import Turn
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
@@ -141,6 +142,8 @@ class StreamingBench(Task):
         "The official reading is the response's first character. Questions of five to seven options are asked with all "
         "of them, where the official prompt shows the first four."
     )
+
+    official: ClassVar[str | None] = OF_ANSWERED
 
     def __init__(self, data: Path, part: str, context: float | None = 60.0) -> None:
         super().__init__(data)

@@ -71,6 +71,8 @@ class WorldSense(Task):
         "frames, or frames and subtitles. The official reading is the one without a judge model."
     )
 
+    within: ClassVar[str | None] = "duration"
+
     def __init__(self, data: Path, subtitles: bool = False) -> None:
         super().__init__(data)
         self.subtitles = subtitles

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import benchmarks
+import pandas as pd
 import pytest
 
 import pdrop_video as pv
 from eval.stats.record import Turn
 from eval.tasks import Ask, Item, Task, task_named
+from eval.tasks.streamingbench import mended
 
 # -- StreamingBench ---------------------------------------------------------------------------------------------------
 
@@ -42,15 +44,23 @@ def test_streamingbench_prompt(tmp_path: Path) -> None:
     assert task.ask(lettered, []).choices == ("DEN.", "MIA.", "BOS.", "GS.")
 
 
-def test_streamingbench_shows_all_of_five_to_seven_options(tmp_path: Path) -> None:
+def test_streamingbench_puts_cut_options_together_again(tmp_path: Path) -> None:
     task = task_named("streamingbench-omni", benchmarks.streamingbench(tmp_path))
-    seven, five = task.items()
-    text = task.ask(seven, []).text
-    assert "the seven options provided. Respond with only the letter (A, B, C, D, E, F, or G) of" in text
-    assert text.endswith("F. six\nG. seven\n\nThe best option is:")
-    text = task.ask(five, []).text
-    assert "the five options provided. Respond with only the letter (A, B, C, D, or E) of" in text
-    assert [task.mark(i, said, []).score for i, said in [(seven, "F. six"), (five, "E"), (five, "F")]] == [1, 1, 0]
+    twice, cut = task.items()
+    assert twice.options == ("A. One waits.", "B. He says, 'Go.'", "C. All run.", "D. None.")
+    assert cut.options == ("A. One waits.", "B. He says, 'I pack for my trip.'", "C. All run ", "D. None.")
+    text = task.ask(cut, []).text
+    assert "from the four options provided. Respond with only the letter (A, B, C, or D) of" in text
+    assert text.endswith("B. He says, 'I pack for my trip.'\nC. All run \nD. None.\n\nThe best option is:")
+    assert [task.mark(i, said, []).score for i, said in [(twice, "D. None."), (cut, "B"), (cut, "E")]] == [1, 1, 0]
+    # as in the released file: empty pieces, a piece that is a full stop, and what is no option at the end
+    assert mended(["A. a", "", "B. b", "C. c", "", "D. d"]) == ["A. a", "B. b", "C. c", "D. d"]
+    assert mended(["A. a", 'B. He says, "Right now', '. ".', "C. c", "D. d"])[1] == 'B. He says, "Right now. ".'
+    assert mended(["A. a", "B. b", "C. c", "D. d", "E. .", "F. Translated"]) == ["A. a", "B. b", "C. c", "D. d"]
+    path = tmp_path / "questions_omni.json"
+    path.write_text(path.read_text().replace('"C. All run "', '"Z. All run "'))
+    with pytest.raises(pv.ConfigError, match=r"questions_omni\.json .*at 1 > questions > 0 expected four options"):
+        task.items()
 
 
 @pytest.mark.parametrize(
@@ -199,11 +209,13 @@ def test_ovobench_asks_each_question_and_each_probe_at_its_moment(tmp_path: Path
 def test_ovobench_prompts(tmp_path: Path) -> None:
     task = task_named("ovobench", benchmarks.ovobench(tmp_path))
     asks = {item.id: task.ask(item, []) for item in task.items()}
-    alone = "Do not include any additional text or explanation in your response."
+    alone = "Do not include any additional text or explanation in your response.\n"
     assert asks["0"].text == (
-        "Question: What is seen (EPM)?\nOptions:\nA. a red car; B. a bus; C. a man; D. a bicycle;\n\n"
+        "\nQuestion: What is seen (EPM)?\nOptions:\nA. a red car; B. a bus; C. a man; D. a bicycle;\n\n"
         f"Respond only with the letter corresponding to your chosen option (e.g., A, B, C). \n{alone}"
     )
+    assert "\nOptions:\nA. A. Wade; B. a bus; C. a man; D. a bicycle;\n" in asks["8"].text  # a name
+    assert all(ask.text.startswith("\n") and ask.text.endswith(alone) for ask in asks.values())
     assert "How many times did they clap?\nProvide your answer as a single number (e.g., 0" in asks["9_1"].text
     assert "\npour tea\nYour task is to determine if" in asks["10_1"].text
     assert "\nWhat does he do with the paper?\nDecide whether existing visual content" in asks["11_0"].text
@@ -312,18 +324,34 @@ def test_rvs_predictions_for_a_judge(tmp_path: Path) -> None:
     assert (first.id, first.end, second.end) == ("e1_0", 4, 10)
     assert first.path == tmp_path / "ego" / "videos" / "e1.mp4"
     assert (task.ask(first, []).text, task.ask(first, []).max_new_tokens) == ("What did I pick up?", 256)
-    records = benchmarks.records_of(task, {"e1_0": "A mug.", "e1_1": ""})
+    records = benchmarks.records_of(task, {"e1_0": "A mug,\nI think.", "e1_1": ""})
     assert [(r.score, r.official_score, r.answered) for r in records] == [(None, None, True), (None, None, False)]
-    (path,) = task.outputs(records, tmp_path)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+    lines, table = task.outputs(records, tmp_path)
+    # Flash-VStream's judge opens pred.json, a line a prediction, and numbers those of a video: e1_0, e1_1
+    assert lines.name == "pred.json"
+    assert [json.loads(line) for line in lines.read_text().splitlines()] == [
         {
-            "id": "e1_0",
+            "id": "e1",
             "question": "What did I pick up?",
             "answer": "A cup.",
             "answer_type": "action",
-            "pred": "A mug.",
+            "pred": "A mug,\nI think.",
         },
-        {"id": "e1_1", "question": "Where am I?", "answer": "In a kitchen.", "answer_type": "action", "pred": ""},
+        {"id": "e1", "question": "Where am I?", "answer": "In a kitchen.", "answer_type": "action", "pred": ""},
+    ]
+    # ReKV's judge opens a CSV file with pandas, and numbers them in the same way
+    assert table.name == "results.csv"
+    assert pd.read_csv(table, keep_default_na=False).to_dict("records") == [
+        {"video_id": "e1", "question": "What did I pick up?", "answer": "A cup.", "pred_answer": "A mug,\nI think."},
+        {"video_id": "e1", "question": "Where am I?", "answer": "In a kitchen.", "pred_answer": ""},
     ]
     (movie,) = task_named("rvs-movie", tmp_path).items()
     assert movie.path == tmp_path / "movie" / "videos" / "tt01_0000_0010.mp4"
+
+
+def test_rvs_numbers_the_questions_of_a_video_wherever_they_stand(tmp_path: Path) -> None:
+    path = benchmarks.rvs(tmp_path) / "ego" / "ego4d_oe.json"
+    (video,) = json.loads(path.read_text())
+    later = {**video, "conversations": [{**video["conversations"][0], "question": "And now?", "end_time": 11.0}]}
+    path.write_text(json.dumps([video, later]))
+    assert [item.id for item in task_named("rvs-ego", tmp_path).items()] == ["e1_0", "e1_1", "e1_2"]

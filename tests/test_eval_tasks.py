@@ -20,6 +20,7 @@ from eval.runner import worker
 from eval.runner.config import RunConfig
 from eval.runner.execute import execute
 from eval.runner.metered import Metered
+from eval.runner.talk import UNSAID
 from eval.runner.worker import StreamWorker
 from eval.stats.record import Record, read_records
 
@@ -93,12 +94,28 @@ def test_mlvu(tmp_path: Path) -> None:
     benchmarks.write_videos(data / "video", *(f"{name}.mp4" for name in names))
     summary, records = ran("mlvu", data, tmp_path / "out", always("B) it is"), frames=4)
     assert {name: frames for name, (frames, _) in watched(records).items()} == dict.fromkeys(records, 4)
-    assert (records["1_plotQA_0"].shared, records["2_needle_0"].shared) == (2, 1)
-    # plotQA: Blue is B; of two candidates "Three" (B, C) officially the last counts, strictly either; all others
-    # are not B
-    assert means(summary["figures"]) == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
-    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 8)
-    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 8)
+    assert (records["1_plotQA_0"].shared, records["4_count_0"].shared, records["5_order_0"].shared) == (3, 2, 1)
+    # plotQA: Blue and "There is" are B; of two candidates "Three" (B, C) officially the last counts, strictly either;
+    # where all four are empty, officially the last; all others are not B
+    assert means(summary["figures"]) == pytest.approx({"M-Avg": 2 / 3 / 7, "M-Avg, strict": 1.5 / 7})
+    assert summary["official"]["overall"] == summary["figures"]["M-Avg"]
+    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(2 / 13)
+    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(4 / 13)
+
+
+def test_mlvu_by_likelihood_where_candidates_have_no_text(tmp_path: Path) -> None:
+    data = benchmarks.mlvu(tmp_path / "data")
+    kinds = ["3_ego/ego", "4_count/count", "5_order/order", "6_anomaly_reco/anomaly_reco"]
+    names = ["1_plotQA/1", "2_needle/1", *kinds, "7_topic_reasoning/topic_reasoning"]
+    benchmarks.write_videos(data / "video", *(f"{name}.mp4" for name in names))
+    summary, records = ran("mlvu", data, tmp_path / "out", always(""), frames=2, answer="likelihood")
+    assert summary["items"]["errors"] == 0 and summary["official"] is None
+    (archery,), (jars,) = records["1_plotQA_2"].turns, records["3_ego_1"].turns
+    assert archery.likelihoods is not None and jars.likelihoods is not None
+    assert [n for n, of in enumerate(archery.likelihoods) if of == UNSAID] == [0, 3]
+    assert jars.likelihoods[3] == UNSAID < min(jars.likelihoods[:3]) and records["3_ego_1"].response in "ABC"
+    nothing = records["7_topic_reasoning_1"]
+    assert (nothing.response, nothing.strict, nothing.score) == ("", None, 0.0)  # nothing to compare: unanswered
 
 
 def test_mlvu_test(tmp_path: Path) -> None:
@@ -182,10 +199,10 @@ def test_streamingbench_in_full_sees_everything_before_the_question(tmp_path: Pa
     path.write_text(path.read_text().replace("00:00:06", "00:01:10", 1))
     sqa = data / "questions_sqa.json"
     sqa.write_text(sqa.read_text().replace("00:00:09", "00:01:15"))
-    summary, records = ran("streamingbench-omni", data, tmp_path / "omni", always("F"))
-    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # F, and E of five
+    summary, records = ran("streamingbench-omni", data, tmp_path / "omni", always("D"))
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # D, and B
     assert watched(records) == {"omni_0_0": (61, 70.0), "omni_1_0": (7, 6.0)}
-    summary, records = ran("streamingbench-omni-full", data, tmp_path / "omni-full", always("E"))
+    summary, records = ran("streamingbench-omni-full", data, tmp_path / "omni-full", always("B"))
     assert watched(records) == {"omni_0_0": (71, 70.0), "omni_1_0": (7, 6.0)}
     assert summary["accuracy"]["official_all"]["mean"] == 0.5
 
@@ -252,7 +269,7 @@ def test_rvs(tmp_path: Path) -> None:
         "e1_0": (5, "at 4"), "e1_1": (11, "at 10"),
     }  # fmt: skip
     assert summary["accuracy"] == dict.fromkeys(summary["accuracy"])  # nothing is scored
-    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    written = (tmp_path / "out" / "pred.json").read_text().splitlines()
     assert [json.loads(line)["pred"] for line in written] == ["at 4", "at 10"]
     _, records = ran("rvs-movie", data, tmp_path / "movie", always("A man."))
     assert watched(records) == {"tt01_0000_0010_0": (7, 6.0)}

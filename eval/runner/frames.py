@@ -24,7 +24,7 @@ import pdrop_video as pv
 from pdrop_video.video import Motion, VideoReader
 
 from ..stats.record import digest
-from .sampling import RULES
+from .sampling import BY_RATE, RULES, at_rate
 
 _TOLD = tuple(field.name for field in fields(Motion))
 _INSTANT = 1e-5
@@ -211,6 +211,10 @@ def chosen(viewing: Viewing, times: Sequence[Fraction]) -> list[Fraction]:
             f"{viewing.path} has no frame between {viewing.start:g} and {float(end):g} s; its last one is at "
             f"{float(times[-1]):g} s."
         )
-    step = times[-1] / max(len(times) - 1, 1)
+    total, step = behind - first, times[-1] / max(len(times) - 1, 1)
     lasts = float(times[behind - 1] - times[first] + step)
-    return [times[first + index] for index in RULES[viewing.rule](behind - first, viewing.frames, lasts)]
+    if viewing.rule in BY_RATE and viewing.end is not None:
+        lasts = viewing.end - viewing.start
+        with pv.open_video(viewing.path) as reader:
+            total = at_rate(total, lasts, reader.info.average_rate or float(1 / step))
+    return [times[first + index] for index in RULES[viewing.rule](total, viewing.frames, lasts)]

@@ -37,7 +37,7 @@ def markdown(summary: dict[str, Any]) -> str:
 
 def tables(summary: dict[str, Any]) -> list[Titled]:
     """Title, head and rows of every table."""
-    head = ("accuracy", "95 % interval", "standard error", "questions", "videos")
+    head = ("accuracy", "95 % interval", "error", "items", "videos")
     found: list[Titled] = [("Accuracy", ("reading", *head), _accuracies(summary))]
     own, official = {**summary["figures"], **summary["details"]}, summary["official"] or {"figure": None}
     if own:
@@ -60,7 +60,7 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     said = [
         f"{items['finished']} of {items['expected']} items finished, on {items['videos']} videos; {items['errors']} "
         f"errors, {items['unanswered']} without a readable answer ({items['unanswered_official']} by the official "
-        "reading). Standard errors are clustered by video; intervals are Student's, with one degree of freedom less "
+        "reading). Errors are standard errors, clustered by video; intervals are Student's, with one degree of freedom less "
         "than videos."
     ]
     if items["damaged"]:

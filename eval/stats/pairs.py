@@ -69,7 +69,7 @@ def match(runs: Sequence[Run]) -> Matched:
     tasks = sorted({record.task for run in runs for record in run.records})
     if len(tasks) > 1:
         raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}); expected runs of one task.")
-    by_item = [{record.item: record for record in run.records} for run in runs]
+    by_item = [_by_item(name, run.records) for name, run in zip(names, runs, strict=True)]
     everything = list(dict.fromkeys(item for records in by_item for item in records))
     left_out: dict[str, dict[str, str]] = {name: {} for name in names}
     common = []
@@ -89,6 +89,24 @@ def match(runs: Sequence[Run]) -> Matched:
     first = by_item[0]
     chosen = [[records[item] for item in common] for records in by_item]
     return Matched(tasks[0], names, common, [first[item].video for item in common], chosen, left_out, _fronts(runs))
+
+
+def _by_item(name: str, records: Sequence[Record]) -> dict[str, Record]:
+    """Records by their items' names.
+
+    Raises
+    ------
+    ConfigError
+        If two have the same: the data were changed while the run went on, and one would be taken for the other.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        if found.setdefault(record.item, record) is not record:
+            raise ConfigError(
+                f"{name} has two records of item {record.item}, of different questions; expected one. The data changed "
+                "while it ran: run it anew into another --out."
+            )
+    return found
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

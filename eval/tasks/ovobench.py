@@ -17,6 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import MinLen
 from pydantic import Field, model_validator
 
+import pdrop_video as pv
+
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import load_json
@@ -36,23 +38,24 @@ _HOW = (
     'download the dataset "JoeLeelyf/OVO-Bench" of the hub, unpack its source videos into src_videos/, and put '
     "ovo_bench_new.json of the repository of the same name beside it"
 )
-_ALONE = "Do not include any additional text or explanation in your response."
+# The official templates begin and end with a line break, which stays in the prompt.
+_ALONE = "Do not include any additional text or explanation in your response.\n"
 _CHOICE = "Respond only with the letter corresponding to your chosen option (e.g., A, B, C). \n" + _ALONE
 _FORWARD = {
     "REC": (
-        "You're watching a video in which people may perform a certain type of action repetively. \nThe person "
+        "\nYou're watching a video in which people may perform a certain type of action repetively. \nThe person "
         "performing this kind of action are referred to as 'they' in the following statement.\nYou're task is to count "
         "how many times have different people in the video perform this kind of action in total.\nOne complete motion "
         "counts as one. \nNow, answer the following question: {}\nProvide your answer as a single number (e.g., 0, 1, "
         "2, 3…) indicating the total count.\n" + _ALONE
     ),
     "SSR": (
-        "You're watching a tutorial video which contain a sequential of steps. \nThe following is one step from the "
+        "\nYou're watching a tutorial video which contain a sequential of steps. \nThe following is one step from the "
         "whole procedures: \n{}\nYour task is to determine if the man or woman in the video is currently performing "
         "this step.\nAnswer only with “Yes” or “No”.\n" + _ALONE
     ),
     "CRR": (
-        "You're responsible of answering questions based on the video content. \nThe following question are relevant "
+        "\nYou're responsible of answering questions based on the video content. \nThe following question are relevant "
         "to the latest frames, i.e. the end of the video.\n{}\nDecide whether existing visual content, especially "
         "latest frames, i.e. frames that near the end of the video, provide enough information for answering the "
         "question.\nAnswer only with “Yes” or “No”.\n" + _ALONE
@@ -92,7 +95,7 @@ class Choice(Row):
     def probes(self) -> list[Probe]:
         """The question itself."""
         listed = "; ".join(lettered(self.options)) + ";"
-        text = f"Question: {self.question}\nOptions:\n{listed}\n\n{_CHOICE}"
+        text = f"\nQuestion: {self.question}\nOptions:\n{listed}\n\n{_CHOICE}"
         truth = letter_at(self.gt)
         return [Probe(str(self.id), self.realtime, self.question, text, truth, tuple(self.options))]
 
@@ -203,6 +206,13 @@ class OVOBench(Task):
     def items(self) -> list[Item]:
         """All questions and all probes of the forward tasks, in the order of the file."""
         entries: list[Choice | Repetition | Tutorial | Clue] = load_rows(self.data / FILE, list[Entry], _HOW)
+        numbered: dict[int, int] = {}
+        for place, entry in enumerate(entries):
+            if numbered.setdefault(entry.id, place) != place:
+                raise pv.ConfigError(
+                    f"{self.data / FILE} has the id {entry.id} twice, at {numbered[entry.id]} and {place} (from 0); "
+                    "expected each once. Use the file as it was released."
+                )
         items = [self._item(entry.video, entry.task, probe) for entry in entries for probe in entry.probes()]
         return unique(items, self.data / FILE)
 

@@ -188,6 +188,22 @@ def test_words_claim_no_more_than_was_shown() -> None:
     )
 
 
+def test_two_records_of_an_item_are_refused(tmp_path: Path) -> None:
+    twice = [*PRUNED, record("v1-1", 0.0, key="another", question="Which one?")]
+    runs = [read_run(written(tmp_path / name, of)) for name, of in {"full": FULL, "pruned": twice}.items()]
+    with pytest.raises(ConfigError, match="pruned has two records of item v1-1, of different questions"):
+        match(runs)
+
+
+def test_runs_without_categories_are_compared(tmp_path: Path) -> None:
+    folders = [
+        str(written(tmp_path / name, [replace(one, category={}) for one in of]))
+        for name, of in {"full": FULL, "pruned": PRUNED}.items()
+    ]
+    ran = CliRunner().invoke(app, [*folders, "--out", str(tmp_path / "tables")])
+    assert ran.exit_code == 0, ran.output
+
+
 def test_many_comparisons_are_adjusted(tmp_path: Path) -> None:
     items = [f"v{i}-1" for i in range(12)]
     runs = [

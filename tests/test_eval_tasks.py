@@ -146,6 +146,21 @@ def test_longvideobench(tmp_path: Path) -> None:
     assert said == {"va_0": "D", "va_1": "D", "vb_0": "The answer is D"}  # of three options D is none
 
 
+def test_longvideobench_tells_a_last_subtitle_that_ends_behind_the_video(tmp_path: Path) -> None:
+    data = benchmarks.longvideobench(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", "va.mp4", "vb.mp4")
+    path = data / "subtitles" / "va_en.json"
+    # from 8 to 20 s: its middle is behind the video's end at 12, and it covers the last frame, at 9 s
+    path.write_text(path.read_text().replace("[9.0, null]", "[8.0, 20.0]"))
+    _, records = ran("longvideobench-subtitles", data, tmp_path / "long", always("B"), frames=4)
+    _, bare = ran("longvideobench", data, tmp_path / "bare", always("B"), frames=4)
+    path.write_text(path.read_text().replace("[8.0, 20.0]", "[10.0, 20.0]"))  # covers none
+    _, fewer = ran("longvideobench-subtitles", data, tmp_path / "fewer", always("B"), frames=4)
+    told = {name: records[name].kept[0] - fewer[name].kept[0] for name in ("va_0", "va_1", "vb_0")}
+    assert told == {"va_0": 0, "va_1": 0, "vb_0": 0}  # the same frames
+    assert records["va_0"].flops > fewer["va_0"].flops > bare["va_0"].flops  # and one subtitle more
+
+
 def test_egoschema(tmp_path: Path) -> None:
     data = benchmarks.egoschema(tmp_path / "data")
     uids = [row["q_uid"] for row in json.loads((data / "questions.json").read_text())]

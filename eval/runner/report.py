@@ -60,8 +60,8 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     said = [
         f"{items['finished']} of {items['expected']} items finished, on {items['videos']} videos; {items['errors']} "
         f"errors, {items['unanswered']} without a readable answer ({items['unanswered_official']} by the official "
-        "reading). Errors are standard errors, clustered by video; intervals are Student's, with one degree of freedom less "
-        "than videos."
+        "reading). Errors are standard errors, clustered by video; intervals are Student's, with one degree of freedom "
+        "less than videos."
     ]
     if items["damaged"]:
         said.append(

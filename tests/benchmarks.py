@@ -60,7 +60,11 @@ def write_videos(folder: Path, *names: str, seconds: int = 12, rate: int = 4) ->
 
 
 def mlvu(data: Path) -> Path:
-    """MLVU dev: one or two questions of each task; the same video name in two folders, and a candidate given twice."""
+    """MLVU dev: some questions of each task; the same video name in two folders, and a candidate given twice.
+
+    Also what the released files have: a `question_type` that is not the file's name, an answer that is no candidate,
+    candidates without text or with spaces behind it, and a row without any text.
+    """
 
     def row(video: str, kind: str, question: str, candidates: list[str], answer: str) -> dict[str, Any]:
         return {
@@ -78,12 +82,25 @@ def mlvu(data: Path) -> Path:
         [
             row("1.mp4", "plotQA", "What colour is the car?", colours, "Blue"),
             row("1.mp4", "plotQA", "How many men are there?", ["Six", "Three", "Three", "Eight"], "Three"),
+            row("1.mp4", "plotQA", "Is there archery?", ["", "There is", "There is none", ""], "There is"),
         ],
     )
-    write_json(data / "json" / "2_needle.json", [row("1.mp4", "needle", "What colour is the hat?", colours, "Red")])
+    catching = ["Fishing", "Catching the drone", "Launching the drone", "Sunbathing"]
+    write_json(
+        data / "json" / "2_needle.json",
+        [
+            row("1.mp4", "findNeedle", "What colour is the hat?", colours, "Red"),
+            row("1.mp4", "findNeedle", "What does the man do?", catching, "Catching a flying drone quadcopter"),
+        ],
+    )
+    more = {
+        "ego": row("ego.mp4", "ego", "How many jars? ", ["2", "5", "10", ""], ""),
+        "topic_reasoning": row("topic_reasoning.mp4", "topic_reasoning", "", [""] * 4, ""),
+        "count": row("count.mp4", "count", "Where is it?", ["a", "b", "c", "on the shelve "], "on the shelve "),
+    }
     for number, kind in enumerate(["ego", "count", "order", "anomaly_reco", "topic_reasoning"], 3):
         rows = [row(f"{kind}.mp4", kind, f"What colour is {kind}?", colours, "White")]
-        write_json(data / "json" / f"{number}_{kind}.json", rows)
+        write_json(data / "json" / f"{number}_{kind}.json", [*rows, *([more[kind]] if kind in more else [])])
     return data
 
 
@@ -239,7 +256,7 @@ def _asked(kind: str, question: str, stamp: str, answer: str, options: list[str]
 
 
 def streamingbench(data: Path) -> Path:
-    """StreamingBench: bare and lettered options, up to seven of them, lists of lists, and times such as 0:00:08."""
+    """StreamingBench: bare and lettered options, four cut into five to seven, lists of lists, and times as 0:00:08."""
     plain, lettered = ["2.", "6.", "7.", "4."], ["A. DEN.", "B. MIA.", "C. BOS.", "D. GS."]
     write_json(
         data / "questions_real.json",
@@ -252,12 +269,13 @@ def streamingbench(data: Path) -> Path:
             _entry("sample_2_real.mp4", _asked("Counting", "And here?", "0:00:08", "A", plain)),
         ],
     )
-    seven = ["A. one", "B. two", "C. three", "D. four", "E. five", "F. six", "G. seven"]
+    twice = ["A. One waits.", "B. He says, 'Go.'", "C. All run.", "D. None.A. One waits.", "B. He.", "C. x", "D. y"]
+    cut = ["A. One waits.", "B. He says, 'I pack", "for my trip.'", "C. All run ", "D. None."]
     write_json(
         data / "questions_omni.json",
         [
-            _entry("sample_1_omni.mp4", _asked("Source Discrimination", "Who speaks?", "00:00:06", "F", seven)),
-            _entry("sample_2_omni.mp4", _asked("Scene Understanding", "Where?", "00:00:06", "E", seven[:5])),
+            _entry("sample_1_omni.mp4", _asked("Source Discrimination", "Who speaks?", "00:00:06", "D", twice)),
+            _entry("sample_2_omni.mp4", _asked("Scene Understanding", "Where?", "00:00:06", "B", cut)),
         ],
     )
     kind = "Related Context Understanding"
@@ -296,10 +314,15 @@ def streamingbench(data: Path) -> Path:
 
 
 def ovobench(data: Path) -> Path:
-    """OVO-Bench: one entry of each of the twelve tasks over two videos, probes with counts, steps and clues."""
+    """OVO-Bench: one entry of each of the twelve tasks over two videos, probes with counts, steps and clues.
+
+    One first option begins with "A." and is a name.
+    """
 
     def choice(number: int, task: str, video: str, realtime: float, truth: int, count: int = 4) -> dict[str, Any]:
-        options = ["a red car", "a bus", "a man", "a bicycle", "unable to answer"][:count]
+        options = ["A. Wade" if task == "OJR" else "a red car", "a bus", "a man", "a bicycle", "unable to answer"][
+            :count
+        ]
         return {
             "id": number,
             "task": task,

@@ -90,8 +90,7 @@ def report(config: RunConfig, task: Task, items: Sequence[Item], header: dict[st
     with FileLock(config.out / ".report.lock"):  # shares that end together: the last one sees everything
         everything = read_records(config.out)
         records = [everything[key] for key in _keys(config, items) if key in everything]
-        figures = task.figures(records)
-        summary = summarise(header, records, figures, len(items))
+        summary = summarise(header, records, task.formula(), len(items))
         write(config.out / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
         write(config.out / "summary.md", markdown(summary))
         task.outputs(records, config.out)

@@ -23,7 +23,10 @@ def middles(total: int, wanted: int, duration: float) -> list[int]:
 
 
 def longvideobench(total: int, wanted: int, duration: float) -> list[int]:
-    """LongVideoBench: at most one frame a second, ``int(total / n) * i`` for ``n = min(N, int(duration))``."""
+    """LongVideoBench: at most one frame a second, ``int(total / n) * i`` for ``n = min(N, int(duration))``.
+
+    The total is that of `at_rate`.
+    """
     wanted = max(min(wanted, int(duration), total), 1)
     return [int(total / wanted) * i for i in range(wanted)]
 
@@ -56,3 +59,14 @@ RULES: dict[str, Callable[[int, int, float], list[int]]] = {
     "a_second": a_second,
 }
 """Rules by name: (frames there are, frames wanted, seconds) to increasing indices, each at most once."""
+
+BY_RATE = {"longvideobench"}
+"""Rules whose total is what a part's duration has at the file's rate, whatever frames there are: see `at_rate`."""
+
+
+def at_rate(total: int, duration: float, rate: float) -> int:
+    """Frames that a duration has at a rate, rounded down, at most those that there are.
+
+    A frame that is shown in the last instant of the duration is not among them.
+    """
+    return max(min(int(duration * rate), total), 1)

@@ -5,6 +5,8 @@ Knows a task and streams. Refuses to know videos and other items.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -20,6 +22,9 @@ from .config import RunConfig
 from .metered import LastFrames, Metered
 from .paraphrases import Paraphrase, reworded
 from .steps import stepwise
+
+UNSAID = math.log(sys.float_info.min)
+"""Likelihood of an option without text, as a few have in official files: none that a number can say."""
 
 
 class Talk:
@@ -72,7 +77,7 @@ class Talk:
         self._waiting = ask
         return ask.at
 
-    def finished(self, decode: float, shared: int) -> Record:
+    def finished(self, decode: float, shared: int, warnings: Sequence[str] = ()) -> Record:
         """The record of a finished item.
 
         Parameters
@@ -81,6 +86,8 @@ class Talk:
             Seconds spent on decoding up to here.
         shared : int
             Items in the pass.
+        warnings : sequence of str
+            What was wrong with the video so far.
         """
         assert self._response is not None
         mark = self._task.mark(self.item, self._response, self._turns)
@@ -96,6 +103,7 @@ class Talk:
             turns=self._turns,
             seconds={"decode": decode, "prefill": self._prefill, **self._asking},
             shared=shared,
+            warnings=list(warnings),
         )
 
     def _answered(self, ask: Ask, at: float, stream: Metered) -> str:
@@ -151,6 +159,7 @@ class Talk:
             )
         begun = perf_counter()
         question, tokens = ask.cloze or ask.text, 1
+        said = tuple(choice for choice in ask.choices if choice.strip())
         spent: dict[str, Any] = {}
         asking: dict[str, Any] = {"pyramid": self._pyramid, "retrieve": self._config.retrieve}
         if ask.says:
@@ -158,9 +167,10 @@ class Talk:
             likelihoods, tokens = stepped.likelihoods, 1 + stepped.fed
             spent = {"looked": stepped.looked, "seen": stepped.seen}
         else:
-            likelihoods = stream.stream.likelihood(question, ask.choices, **asking)
+            found = iter(stream.stream.likelihood(question, said, **asking) if said else ())
+            likelihoods = [next(found) if choice.strip() else UNSAID for choice in ask.choices]
         self._asking["first_token"] += perf_counter() - begun
-        text = self._task.choice(self.item, int(np.argmax(likelihoods)))
+        text = self._task.choice(self.item, int(np.argmax(likelihoods))) if said else ""
         rows = stream.rows(question)
-        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, ask.choices, **spent)
+        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, said, **spent)
         return Turn(at, text, tuple(likelihoods)), flops

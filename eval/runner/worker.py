@@ -100,7 +100,7 @@ class StreamWorker:
             if later is not None:
                 run.due.append(Due(later, talk))
             else:
-                yield talk.finished(self.clock.total["decode"] - begun, len(items))
+                yield talk.finished(self.clock.total["decode"] - begun, len(items), self.frames.warnings)
 
     def _stream(self, item: Item) -> Metered | LastFrames:
         config = self.config

@@ -94,6 +94,8 @@ class Record:
         Those of the gate before it and the reducer behind it.
     shared : int
         How many items shared the pass over the video.
+    warnings : list of str
+        What was wrong with the video's file as far as it was watched, one sentence each: part of it could not be read.
     error : str or None
         Why there is no response.
     """
@@ -126,6 +128,7 @@ class Record:
     tower_flops: float | None = None
     front_flops: float = 0.0
     shared: int = 1
+    warnings: list[str] = field(default_factory=list)
     error: str | None = None
 
     @property

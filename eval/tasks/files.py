@@ -36,8 +36,9 @@ def load_json(path: Path, how: str) -> Any:
     ConfigError
         If it is missing, a folder, not JSON, or has an object that names something twice.
     """
+    required(path, how)
     try:
-        text = required(path, how).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=_object)
     except OSError as error:
         raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error

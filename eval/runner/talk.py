@@ -168,7 +168,7 @@ class Talk:
             spent = {"looked": stepped.looked, "seen": stepped.seen}
         else:
             found = iter(stream.stream.likelihood(question, said, **asking) if said else ())
-            likelihoods = [next(found) if choice.strip() else UNSAID for choice in ask.choices]
+            likelihoods = tuple(next(found) if choice.strip() else UNSAID for choice in ask.choices)
         self._asking["first_token"] += perf_counter() - begun
         text = self._task.choice(self.item, int(np.argmax(likelihoods))) if said else ""
         rows = stream.rows(question)

@@ -28,7 +28,8 @@ from pdrop_video.video.decode import counted
 
 from .runner.doors import clear_errors, encodable, out_folder
 from .stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from .stats.record import read_run, writable
+from .stats.record import writable
+from .stats.verdicts import read_judged
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
 """Differences in accuracy that `--power` plans for, beside the margin."""
@@ -60,7 +61,7 @@ def compare(
         whole("--seed", seed, 0)
         if out is not None:
             out_folder(out)
-        matched = match([read_run(folder) for folder in runs])
+        matched = match([read_judged(folder) for folder in runs])
         tables = {
             "runs": run_table(matched),
             "pairs": pair_table(matched, margin, confidence, seed),

@@ -67,6 +67,10 @@ def match(runs: Sequence[Run]) -> Matched:
     tasks = sorted({record.task for run in runs for record in run.records})
     if len(tasks) > 1:
         raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}); expected runs of one task.")
+    judges = [run.header.get("judge") for run in runs]
+    if len(set(judges)) > 1:
+        said = ", ".join(f"{name} by {judge or 'none'}" for name, judge in zip(names, judges, strict=True))
+        raise ConfigError(f"the runs were judged by different models ({said}); let eval.judge ask one for all of them.")
     by_item = [{record.item: record for record in run.records} for run in runs]
     everything = list(dict.fromkeys(item for records in by_item for item in records))
     left_out: dict[str, dict[str, str]] = {name: {} for name in names}

@@ -63,7 +63,7 @@ def match(runs: Sequence[Run]) -> Matched:
     ConfigError
         If the runs are of different tasks, disagree about an item's truth, or have no item in common.
     """
-    names = _names(runs)
+    names = run_names(runs)
     tasks = sorted({record.task for run in runs for record in run.records})
     if len(tasks) > 1:
         raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}); expected runs of one task.")
@@ -93,7 +93,7 @@ def match(runs: Sequence[Run]) -> Matched:
     return Matched(tasks[0], names, common, [first[item].video for item in common], chosen, left_out, _fronts(runs))
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[Run]) -> list[str]:
     """The folders' names, or their paths where names repeat."""
     short = [run.folder.resolve().name for run in runs]
     names = short if len(set(short)) == len(short) else [str(run.folder) for run in runs]

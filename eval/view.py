@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -184,13 +185,14 @@ def build(view: View) -> gr.Blocks:
             left = [named for _, named in view.listed(*filters)]
             return left[(left.index(name) + by) % len(left)] if name in left else next(iter(left), None)
 
-        filters = [category, standing, words]
-        for one in filters:
-            one.change(filtered, filters, item, api_name=False if one is not category else "items")
+        filters: list[Any] = [category, standing, words]
+        category.change(filtered, filters, item, api_name="items")
+        for one in (standing, words):
+            one.change(filtered, filters, item, api_visibility="private")
         for button, by in ((earlier, -1), (later, 1)):
-            button.click(lambda *given, by=by: moved(by, *given), [item, *filters], item, api_name=False)
+            button.click(partial(moved, by), [item, *filters], item, api_visibility="private")
         item.change(look, item, [said, *shown], api_name="item")
-        page.load(look, item, [said, *shown], api_name=False)
+        page.load(look, item, [said, *shown], api_visibility="private")
     return page
 
 

@@ -29,9 +29,10 @@ def moments(stream: Metered, evidence: Evidence | None = None) -> list[Moment]:
     table = stream.stream.held(-1)
     table = table.take(table.pictured.nonzero()[:, 0])
     seconds, rows, columns = (each.cpu().numpy() for each in (table.seconds, table.row, table.column))
+    chosen: list[tuple[float, int, float | None]]
     if evidence is not None:
         said = list(zip(evidence.seconds, evidence.tokens, evidence.weight, strict=True))
-        chosen = sorted(sorted(said, key=lambda one: one[2], reverse=True)[:MOST])
+        chosen = [*sorted(sorted(said, key=lambda one: one[2], reverse=True)[:MOST])]
     else:
         times, counts = np.unique(seconds, return_counts=True)
         picked = np.unique(np.linspace(0, len(times) - 1, min(MOST, len(times))).round().astype(int))

@@ -98,7 +98,8 @@ class SideBySide:
             return self.standings[-1]
         if len(rights) == 1:
             return self.standings[0 if rights[0] else 1]
-        return self.standings[[(True, True), (False, False), (True, False), (False, True)].index(tuple(rights))]
+        first, second = rights
+        return self.standings[(0 if second else 2) if first else (3 if second else 1)]
 
     @property
     def categories(self) -> list[str]:

@@ -204,7 +204,10 @@ def _say(sentence: str) -> None:
 
 def listed(tasks: Sequence[str] = tuple(SOURCES)) -> Table:
     """What there is to download, a row a benchmark."""
-    table = Table("benchmark", "data set of the hub", "size", "licence", "terms to accept")
+    table = Table()
+    table.add_column("benchmark", no_wrap=True)
+    for head in ("data set of the hub", "size", "licence", "terms to accept"):
+        table.add_column(head, overflow="fold")
     for name in tasks:
         source: Any = SOURCES[name]
         row = (name, source.repo, source.size, source.licence, "yes" if source.terms else "")

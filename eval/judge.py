@@ -263,7 +263,7 @@ def _show(said: dict[str, Any]) -> None:
         ("errors as wrong", said["accuracy_errors_wrong"], None),
     ]
     for name, values in said["categories"].items():
-        rows += [(f"{name} {value}", mean, said["category_scores"][name][value]) for value, mean in values.items()]
+        rows += [(f"{name} {value}", mean, mean["score"]) for value, mean in values.items()]
     for name, mean, score in rows:
         if mean is not None:
             error = "unknown" if mean["standard_error"] is None else f"{mean['standard_error']:.1%}"

@@ -91,8 +91,11 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     assert said["accuracy"]["mean"] == pytest.approx(3 / 5)
     assert said["accuracy_errors_wrong"]["mean"] == pytest.approx(3 / 6)
     assert said["score"] == pytest.approx(2.6)
-    assert {kind: mean["mean"] for kind, mean in said["categories"]["answer_type"].items()} == {"object": 1, "place": 0}
-    assert said["category_scores"]["answer_type"] == {"object": 4, "place": 0.5}
+    kinds = said["categories"]["answer_type"]
+    assert {kind: (mean["mean"], mean["score"]) for kind, mean in kinds.items()} == {
+        "object": (1, 4),
+        "place": (0, 0.5),
+    }
     assert said["scores"] == {"yes": {"3": 1, "4": 1, "5": 1}, "no": {"0": 1, "1": 1}}
     assert said["items"] == {"open": 6, "errors": 1, "judged": 5, "unreadable": 0, "neither_yes_nor_no": 0}
     # clustered by video: v1 {1, 0}, v2 {1, 0}, v3 {1} about .6 leave -.2, -.2, .4 -> 3/2 * .24 / 25

@@ -20,7 +20,7 @@ import pdrop_video as pv
 from pdrop_video.common.journal import read_journal
 
 from .record import Record, Run, digest, read_run
-from .summary import accuracy, by_category
+from .summary import accuracy
 
 JUDGED = "judged.json"
 """The figures of the last judge, beside a run's records."""
@@ -190,17 +190,17 @@ def judged_figures(records: Sequence[Record], verdicts: Mapping[str, Verdict]) -
         "accuracy_errors_wrong": accuracy([record for record in scored if record.score is not None]),
         "score": fmean(float(v.score or 0) for v in read) if read else None,
         "scores": spread,
-        "categories": {name: by_category(official, name) for name in names},
-        "category_scores": {name: _mean_scores(official, name) for name in names},
+        "categories": {name: _by_category(official, name) for name in names},
     }
 
 
-def _mean_scores(records: Sequence[Record], name: str) -> dict[str, float]:
-    values = sorted({str(record.category[name]) for record in records if name in record.category})
-    return {
-        value: fmean(r.details["judge_score"] for r in records if str(r.category.get(name)) == value)
-        for value in values
-    }
+def _by_category(records: Sequence[Record], name: str) -> dict[str, dict[str, Any]]:
+    """Accuracy and mean score in each value of a category."""
+    found = {}
+    for value in sorted({str(record.category[name]) for record in records if name in record.category}):
+        of = [record for record in records if str(record.category.get(name)) == value]
+        found[value] = {**(accuracy(of, official=True) or {}), "score": fmean(r.details["judge_score"] for r in of)}
+    return found
 
 
 def read_judged(folder: Path) -> Run:

@@ -372,3 +372,35 @@ def rvs(data: Path) -> Path:
     write_json(data / "ego" / "ego4d_oe.json", [ego])
     write_json(data / "movie" / "movienet_oe.json", [video("movie", "tt01_0000_0010", ("Who enters?", "A man.", 6.0))])
     return data
+
+
+def omnipro(data: Path) -> Path:
+    """OmniPro: an alert, a count that grows, a place, states and a narration over two videos of twelve seconds."""
+
+    def sample(number: int, task: str, video: str, begun: str, *due: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": f"{task}_{number}",
+            "task": task,
+            "video_id": video,
+            "video_path": f"data/raw_videos/{video}.mp4",
+            "duration": 12.0,
+            "question": f'Tell me "now" ({task}).',
+            "question_time": begun,
+            "audio_dependency": "none",
+            "ground_truth": list(due),
+        }
+
+    def at(second: int, **more: Any) -> dict[str, Any]:
+        return {"trigger_time": f"00:{second:02d}", "response": "It happens.", **more}
+
+    write_json(
+        data / "benchmark.json",
+        [
+            sample(0, "instant_event_alert", "one", "00:00", at(4), at(10)),
+            sample(1, "cumulative_counting", "one", "00:02", at(5, count=1), at(9, count=2)),
+            sample(2, "explicit_target_grounding", "two", "00:00", at(6, position="top-left")),
+            sample(3, "realtime_state_monitor", "two", "00:00", at(3, state_from="Off", state_to="On")),
+            sample(4, "event_narration", "two", "00:00", at(3), at(8)),
+        ],
+    )
+    return data

@@ -12,6 +12,7 @@ from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
 from .longvideobench import LongVideoBench
 from .mlvu import MLVU, MLVUTest
+from .omnipro import OmniPro
 from .ovobench import OVOBench
 from .rvs import RVS
 from .steps import Steps
@@ -39,6 +40,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "streamingbench-sqa-full": partial(StreamingBenchSQA, context=None),
     "streamingbench-proactive": StreamingBenchProactive,
     "ovobench": OVOBench,
+    "omnipro": OmniPro,
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,

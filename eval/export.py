@@ -211,7 +211,9 @@ def card(run: Finished, path: Path) -> None:
     """
     new = eval_results(run)
     names = {(result.dataset_type, result.dataset_name, result.metric_type) for result in new}
-    name, others, there = run.header["model"], [], {}
+    name: str = run.header["model"]
+    others: list[EvalResult] = []
+    there: dict[str, Any] = {}
     if path.exists():
         try:
             there = metadata_load(path) or {}

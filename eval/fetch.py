@@ -30,7 +30,7 @@ from pdrop_video.video.decode import counted
 from .runner.doors import clear_errors, encodable, out_folder
 from .stats.record import writable
 from .tasks import TASKS, task_named
-from .tasks.sources import NOT_STATED, SOURCES, Source, source_of
+from .tasks.sources import BY_HAND, NOT_STATED, SOURCES, Source, source_of
 from .tasks.unpack import unpack
 
 Given = TypeVar("Given")
@@ -140,8 +140,6 @@ def fetched(task: str, data: Path, agreed: Callable[[], bool]) -> bool:
     for rule in source.unpack:
         if written := unpack(data, rule):
             _say(f"unpacked {counted(written, 'file')} of {rule.archives} into {data / rule.into}")
-    if source.by_hand:
-        _say(source.by_hand)
     _say(_checked(task, data / source.folder))
     return True
 
@@ -224,6 +222,8 @@ def main(
     with clear_errors():
         if task is None:
             _out.print(listed())
+            for name, how in BY_HAND.items():
+                _say(f"{name} is on no hub: {how}.")
             return
         encodable("TASK", task)
         source_of(task)

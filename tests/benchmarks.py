@@ -404,3 +404,31 @@ def omnipro(data: Path) -> Path:
         ],
     )
     return data
+
+
+def ipibench(data: Path) -> Path:
+    """IPIBench's tasks of one answer: one sample or two of each, ten seconds from the third second of a video."""
+
+    def sample(name: int, moment: int, text: str = "", **more: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "video_st": 3,
+            "video_ed": 13,
+            "question": [{"text": f"Answer <attention> once it happens ({name})."}],
+            "answer": [{"trigger_time": moment, "text": text}],
+            **more,
+        }
+
+    files = {
+        "IRP/RAP": [sample(0, 8), sample(1, 4)],
+        "IRP/RTP": [sample(0, 12)],
+        "PM/PT": [
+            sample(0, 8, "to the left", ego_spatial=True),
+            sample(1, 8, exo_spatial=True, preposition="on", answer_list=["tables", "desk"]),
+        ],
+        "PM/PU": [sample(0, 8, number="3", answer_list=["3", "three"]), sample(1, 8, color="red")],
+        "PM/RP": [sample(0, 8, "open")],
+    }
+    for name, rows in files.items():
+        write_json(data / "Benchmark" / f"{name}.json", rows)
+    return data

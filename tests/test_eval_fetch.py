@@ -19,7 +19,7 @@ from videomme import make_videomme
 import eval.fetch
 from eval.fetch import main
 from eval.tasks import TASKS, task_named
-from eval.tasks.sources import MADE, SOURCES, source_of
+from eval.tasks.sources import BY_HAND, MADE, SOURCES, source_of
 from eval.tasks.unpack import Unpack, by_name, unpack
 from pdrop_video import ConfigError
 
@@ -212,11 +212,14 @@ def test_every_task_has_a_source() -> None:
         if name in MADE:
             with pytest.raises(ConfigError, match=r"its data are made by python -m eval\.synthetic\.make --steps"):
                 source_of(name)
+        elif name.startswith(tuple(BY_HAND)):
+            with pytest.raises(ConfigError, match=f"{name} is on no hub: "):
+                source_of(name)
         else:
             assert "/" in source_of(name).repo
     assert source_of("videomme-subtitles") is SOURCES["videomme"]
     assert source_of("streamingbench-sqa-full") is SOURCES["streamingbench-sqa"]
     assert source_of("mlvu-test") is not source_of("mlvu")
     done = run()
-    assert done.exit_code == 0 and all(name in done.output for name in SOURCES)
+    assert done.exit_code == 0 and all(name in done.output for name in (*SOURCES, *BY_HAND))
     assert "there is no download for 'nothing'" in words(run("nothing"))

@@ -10,6 +10,7 @@ from pdrop_video.registry import named
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
+from .ipibench import GROUPS, IPIBench
 from .longvideobench import LongVideoBench
 from .mlvu import MLVU, MLVUTest
 from .omnipro import OmniPro
@@ -41,6 +42,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "streamingbench-proactive": StreamingBenchProactive,
     "ovobench": OVOBench,
     "omnipro": OmniPro,
+    **{f"ipibench-{part}": partial(IPIBench, part=part) for part in GROUPS},
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,

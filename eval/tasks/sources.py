@@ -5,12 +5,16 @@ Pages change: `eval.fetch` asks the hub again before it begins. Refuses to know 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import pdrop_video as pv
 
 from .unpack import Unpack, by_name
+
+Given = TypeVar("Given")
 
 NOT_STATED = "not stated"
 _RAW = "https://raw.githubusercontent.com"
@@ -36,8 +40,6 @@ class Source:
         The part of the download that `--data` is given.
     terms : bool
         Whether its page asks to accept terms first, which takes an account.
-    by_hand : str
-        What is left to do, if anything.
     """
 
     repo: str
@@ -48,7 +50,6 @@ class Source:
     unpack: tuple[Unpack, ...] = (Unpack("**/*.zip", "videos", by_name),)
     folder: str = "."
     terms: bool = False
-    by_hand: str = ""
 
 
 def _sample(stem: str, path: PurePosixPath) -> PurePosixPath | None:
@@ -76,7 +77,11 @@ SOURCES: dict[str, Source] = {
         ("videomme/*", "subtitle.zip", "videos_chunked_*.zip"),
         unpack=(Unpack("videos_chunked_*.zip", "data", by_name), Unpack("subtitle.zip", "subtitle", by_name)),
     ),
-    "videomme-v2": Source("MME-Benchmarks/Video-MME-v2", _VIDEOMME),
+    "videomme-v2": Source(
+        "MME-Benchmarks/Video-MME-v2",
+        _VIDEOMME,
+        unpack=(Unpack("videos/*.zip", "video", by_name), Unpack("subtitle*.zip", "subtitle", by_name)),
+    ),
     "mlvu": Source("MLVU/MVLU", "CC BY-NC-SA 4.0, research only", unpack=(), folder="MLVU", terms=True),
     "mlvu-test": Source("MLVU/MLVU_Test", "CC BY-NC-SA 4.0, research only"),
     "longvideobench": Source(
@@ -117,11 +122,10 @@ SOURCES: dict[str, Source] = {
         (Unpack("src_videos.tar.part*", joined=True),),
     ),
     "rvs": Source("Becomebright/RVS", "CC BY-NC 4.0", files=("ego/*", "movie/*"), unpack=()),
-    "lvbench": Source("zai-org/LVBench", by_hand="Its videos are on YouTube: get them by the names in its meta file."),
+    "lvbench": Source("zai-org/LVBench", unpack=(Unpack("**/*.zip", "all_videos", by_name),)),
     "mvbench": Source("OpenGVLab/MVBench", "MIT", unpack=(Unpack("video/*.zip", "video"),), terms=True),
     "tvbench": Source("FunAILab/TVBench", unpack=(Unpack("video/*.zip", "video"),)),
-    "videommmu": Source("lmms-lab/VideoMMMU"),
-    "charades-sta": Source("lmms-eval/charades_sta"),
+    "videommmu": Source("lmms-lab/VideoMMMU", unpack=(Unpack("*.zip"),)),
     "timelens": Source("TencentARC/TimeLens-Bench", unpack=(Unpack("video_shards/**/*.tar.gz", "videos"),)),
     "rtvbench": Source("xunsh/RTV-Bench"),
     "omnipro": Source("RuixiangZhao/OmniPro", "MIT", unpack=()),
@@ -131,18 +135,38 @@ MADE = {"videomme-steps": "python -m eval.synthetic.make --steps"}
 """Tasks whose data this project makes itself."""
 
 
+BY_HAND = {
+    "charades-sta": (
+        "take charades_sta_test.txt from the repository jiyanggao/TALL and Charades_v1_480.zip from the page of "
+        "Charades; size and licence stand there"
+    ),
+    "ipibench": (
+        "its repository lijinzhao30/IPIBench has the scripts, and does not say where Benchmark/ and Image/ are; ask "
+        "its authors"
+    ),
+}
+"""What is on no hub, and how to get it."""
+
+
+def _of(task: str, table: Mapping[str, Given]) -> Given | None:
+    """What a table has of a task, or of the benchmark whose variant it is."""
+    parts = task.split("-")
+    names = ["-".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((table[name] for name in names if name in table), None)
+
+
 def source_of(task: str) -> Source:
     """Where a task's files come from: by its own name, or by the benchmark whose variant it is.
 
     Raises
     ------
     ConfigError
-        If nothing is known of it.
+        If they are made here or got by hand, or nothing is known of them; the message says which.
     """
     if task in MADE:
         raise pv.ConfigError(f"there is nothing to download for {task}: its data are made by {MADE[task]}.")
-    parts = task.split("-")
-    for count in range(len(parts), 0, -1):
-        if (found := SOURCES.get("-".join(parts[:count]))) is not None:
-            return found
+    if (how := _of(task, BY_HAND)) is not None:
+        raise pv.ConfigError(f"{task} is on no hub: {how}.")
+    if (found := _of(task, SOURCES)) is not None:
+        return found
     raise pv.ConfigError(f"there is no download for {task!r}; there are those for {', '.join(SOURCES)}.")

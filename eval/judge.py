@@ -1,7 +1,7 @@
 """Let another model judge a run's open answers: `python -m eval.judge RUN --judge URL --judge-model M`.
 
 A step of its own, behind the answers: it needs no GPU and no data, can be done again with another judge, and is paid
-for by the answer. Knows how a judge is asked; how its replies are read and counted is in `eval.stats.verdicts`.
+for by the answer. Knows how a judge is asked; how its replies are read and counted is in `eval.stats`.
 """
 
 from __future__ import annotations
@@ -32,30 +32,13 @@ from pdrop_video.video.decode import counted
 from .runner.doors import clear_errors, encodable
 from .runner.execute import write
 from .runner.progress import LINES
-from .stats.record import Record, digest, read_run
-from .stats.verdicts import JUDGED, Verdict, judged_figures, open_items, read_reply, read_verdicts, verdict_key
+from .stats.open_answers import judging_answers
+from .stats.pauc import SPOKEN, judging_spoken
+from .stats.record import digest, read_run
+from .stats.verdicts import JUDGED, Case, Judging, Verdict, read_verdicts
 
 _out, _err = Console(), Console(stderr=True)
 
-# Word for word those of the benchmark's own script: another wording is another judge.
-SYSTEM = (
-    "You are an intelligent chatbot designed for evaluating the correctness of generative outputs for question-answer "
-    "pairs. Your task is to compare the predicted answer with the correct answer and determine if they match "
-    "meaningfully. Here's how you can accomplish the task:------##INSTRUCTIONS: "
-    "- Focus on the meaningful match between the predicted answer and the correct answer.\n"
-    "- Consider synonyms or paraphrases as valid matches.\n"
-    "- Evaluate the correctness of the prediction compared to the answer."
-)
-USER = (
-    "Please evaluate the following video-based question-answer pair:\n\n"
-    "Question: {question}\nCorrect Answer: {answer}\nPredicted Answer: {prediction}\n\n"
-    "Provide your evaluation only as a yes/no and score where the score is an integer value between 0 and 5, with 5 "
-    "indicating the highest meaningful match. Please generate the response in the form of a Python dictionary string "
-    "with keys 'pred' and 'score', where value of 'pred' is  a string of 'yes' or 'no' and value of 'score' is in "
-    "INTEGER, not STRING.DO NOT PROVIDE ANY OTHER OUTPUT TEXT OR EXPLANATION. Only provide the Python dictionary "
-    "string. For example, your response should look like this: {{'pred': 'yes', 'score': 4.8}}."
-)
-TEMPERATURE = 0.002
 READINGS = 3
 """So often a judge is asked before its reply is given up as unreadable."""
 PATIENCE = 60.0
@@ -79,8 +62,8 @@ class Judge:
         As "http://localhost:8000/v1".
     model : str
     key : str or None
-    temperature : float or None
-        None sends none, for models that refuse it.
+    no_temperature : bool
+        Sends none, for models that refuse it.
     retries : int
         Further tries where the server can't be reached or is busy.
     timeout : float
@@ -92,28 +75,27 @@ class Judge:
     address: str
     model: str
     key: str | None = None
-    temperature: float | None = TEMPERATURE
+    no_temperature: bool = False
     retries: int = 5
     timeout: float = 120.0
     over: Event = field(default_factory=Event)
 
-    def __call__(self, record: Record) -> Verdict:
+    def __call__(self, case: Case) -> Verdict:
         """Judge one answer; a reply that can't be read is asked for again before it is given up."""
         text = ""
         for _ in range(READINGS):
-            text = self._reply(record)
-            if (reply := read_reply(text)) is not None:
-                return Verdict(verdict_key(record), record.item, reply.match, reply.score, text)
-        return Verdict(verdict_key(record), record.item, None, None, text)
+            text = self._reply(case)
+            if (reply := case.read(text)) is not None:
+                return Verdict(case.key, case.item, reply.match, reply.score, text)
+        return Verdict(case.key, case.item, None, None, text)
 
-    def _reply(self, record: Record) -> str:
-        user = USER.format(question=record.question, answer=record.answer, prediction=record.response)
+    def _reply(self, case: Case) -> str:
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}],
+            "messages": [{"role": "system", "content": case.system}, {"role": "user", "content": case.user}],
         }
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
+        if not self.no_temperature:
+            body["temperature"] = case.temperature
         answer = self._post(json.dumps(body).encode())
         try:
             text = answer["choices"][0]["message"]["content"]
@@ -175,11 +157,11 @@ def _asked(retry_after: str | None, pause: float) -> float:
         return pause
 
 
-def verdicts_of(judge: Judge, records: Sequence[Record], parallel: int) -> Iterator[Verdict]:
+def verdicts_of(judge: Judge, cases: Sequence[Case], parallel: int) -> Iterator[Verdict]:
     """Verdicts as they come; as many are asked for at once as `parallel` says."""
     pool = ThreadPoolExecutor(parallel)
     try:
-        for done in as_completed([pool.submit(judge, record) for record in records]):
+        for done in as_completed([pool.submit(judge, case) for case in cases]):
             yield done.result()
     finally:
         judge.over.set()
@@ -197,7 +179,7 @@ def main(
     retries: Annotated[int, typer.Option(min=0, max=100, help="Further tries where the server is busy or away.")] = 5,
     timeout: Annotated[float, typer.Option(help="Seconds for one reply.")] = 120.0,
     no_temperature: Annotated[
-        bool, typer.Option("--no-temperature", help=f"Do not send temperature {TEMPERATURE}, where a model refuses it.")
+        bool, typer.Option("--no-temperature", help="Send no temperature, where a model refuses the official one.")
     ] = False,
 ) -> None:
     """Let a model judge a run's open answers; killed and started again, it goes on."""
@@ -205,9 +187,7 @@ def main(
         for name, value in {"RUN": run, "--judge": judge, "--judge-model": judge_model, "--key-env": key_env}.items():
             encodable(name, value)
         real("--timeout", timeout, 0, 86_400, above=True)
-        temperature = None if no_temperature else TEMPERATURE
-        key = os.environ.get(key_env)
-        asked = Judge(address_of(judge), judge_model, key, temperature, retries, timeout)
+        asked = Judge(address_of(judge), judge_model, os.environ.get(key_env), no_temperature, retries, timeout)
         _show(judged(run, asked, parallel))
         _out.print(f"written to {run / JUDGED}", soft_wrap=True, highlight=False, markup=False)
 
@@ -225,38 +205,50 @@ def judged(folder: Path, judge: Judge, parallel: int = 4) -> dict[str, Any]:
     Verdicts are kept beside the records, one line each, in a file of the judge's own: another model, wording or
     temperature begins another. A reply that could not be read is asked for again.
     """
-    records = open_items(read_run(folder))
-    path = folder / f"verdicts-{digest(judge.model, judge.temperature, SYSTEM, USER)}.jsonl"
+    judging = judging_of(folder)
+    path = folder / f"verdicts-{digest(judge.model, judge.no_temperature, judging.rules)}.jsonl"
     try:
         with FileLock(folder / ".judge.lock", timeout=0):
             known = read_verdicts(path)
-            answered = [record for record in records if record.response is not None]
-            left = [r for r in answered if (v := known.get(verdict_key(r))) is None or not v.read]
+            left = [case for case in judging.cases if (v := known.get(case.key)) is None or not v.read]
             if known:
-                _err.print(
-                    f"{len(answered) - len(left)} of {len(answered)} answers were judged earlier", highlight=False
-                )
+                done = len(judging.cases) - len(left)
+                _err.print(f"{done} of {len(judging.cases)} answers were judged earlier", highlight=False)
             every = max(len(left) // LINES, 1)
             with Journal(path) as journal:
                 for number, verdict in enumerate(verdicts_of(judge, left, parallel), 1):
                     journal.append(verdict.to_json())
                     if number % every == 0 or number == len(left):
                         _err.print(f"judged {number} of {len(left)}", highlight=False)
-            said = {
-                "judge": judge.model,
-                "temperature": judge.temperature,
-                "verdicts": path.name,
-                **judged_figures(records, read_verdicts(path)),
-            }
+            said = {"judge": judge.model, "verdicts": path.name, **judging.figures(read_verdicts(path))}
             write(folder / JUDGED, json.dumps(said, ensure_ascii=False, indent=1) + "\n")
     except Timeout as error:
         raise pv.ConfigError(f"another process is judging {folder}; wait for it.") from error
     return said
 
 
+def judging_of(folder: Path) -> Judging:
+    """What there is to judge in a run's folder, and by which rules."""
+    run = read_run(folder)
+    spoken = folder / SPOKEN
+    return judging_spoken(spoken) if spoken.is_file() else judging_answers(run)
+
+
 def _show(said: dict[str, Any]) -> None:
     """Print the figures and what a reader must know of them."""
     items = said["items"]
+    if "pauc" in said:
+        table = Table("PAUC", *(f"omega {omega}" for omega in said["pauc"]), title=escape(said["judge"]))
+        table.add_row("all turns", *(f"{value:.1%}" for value in said["pauc"].values()))
+        _out.print(table)
+        _out.print(
+            f"{items['judged']} of {counted(items['open'], 'utterance')} judged, {items['unreadable']} without a "
+            f"verdict that could be read; {counted(items['turns'], 'turn')} due in {counted(items['items'], 'item')}. "
+            "Silence is worth 25 %.",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return
     table = Table("answers", "accuracy", "standard error", "score, 0 to 5", "questions", title=escape(said["judge"]))
     rows = [
         ("all judged (official)", said["accuracy"], said["score"]),

@@ -432,3 +432,40 @@ def ipibench(data: Path) -> Path:
     for name, rows in files.items():
         write_json(data / "Benchmark" / f"{name}.json", rows)
     return data
+
+
+def proactivevideoqa(data: Path) -> Path:
+    """ProactiveVideoQA: a web video of two answers, and a TV clip with subtitles and two questions."""
+
+    def due(content: str, begin: float, end: float) -> dict[str, Any]:
+        return {
+            "role": "assistant",
+            "content": content,
+            "related_timespan": [begin, end - 1],
+            "reply_timespan": [begin, end],
+        }
+
+    def line(content: str, time: float) -> dict[str, Any]:
+        return {"role": "user", "content": content, "time": time}
+
+    web = {
+        "video": "a.1.mp4",
+        "question_id": "a.1.mp4",
+        "conversation": [line("What is happening?", 0)],
+        "answer": [due("A cup falls.", 2.0, 6.0), due("A man comes.", 6.5, 8.5)],
+        "duration": 12.3,
+    }
+    subtitles = [line("Subtitle: (Kutner:)Too bad.", 2.2), line("Subtitle: No.", 5.1)]
+    tv = [
+        {
+            "video": "house=1.mp4",
+            "question_id": f"house=1.mp4%Q{number}",
+            "conversation": [line(f"Who speaks ({number})?", 0), *subtitles],
+            "answer": [due("Kutner.", 2.0, 5.0)],
+            "duration": 12.0,
+        }
+        for number in (1, 2)
+    ]
+    write_json(data / "WEB" / "anno.json", [web])
+    write_json(data / "TV" / "anno.json", tv)
+    return data

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from eval.compare import compare
 from eval.drivers.jobs import failed
 from eval.judge import Judge, judged, main
+from eval.stats.open_answers import read_reply
 from eval.stats.record import Record, read_run
-from eval.stats.verdicts import read_judged, read_reply
+from eval.stats.verdicts import read_judged
 from eval.tasks import task_named
 from pdrop_video import ConfigError, PDropError
 from pdrop_video.common.journal import Journal

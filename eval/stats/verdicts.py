@@ -1,26 +1,20 @@
-"""What a judge said of open answers, how its replies are read, and the figures that they come to.
+"""What a judge is asked about a run, what it said, and the scores that records get by it.
 
-The rules are those of the script that VStream-QA was released with (arXiv 2406.08085). Knows records. Refuses to know
-how a judge is asked.
+Knows records. Refuses to know how a judge is reached, and by which benchmark's rules it judges.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import pdrop_video as pv
 from pdrop_video.common.journal import read_journal
 
 from .record import Record, Run, digest, read_run
-from .summary import accuracy
 
 JUDGED = "judged.json"
 """The figures of the last judge, beside a run's records."""
@@ -71,52 +65,45 @@ class Reply(NamedTuple):
     score: int
 
 
-def read_reply(text: str) -> Reply | None:
-    """The dictionary in a judge's reply, wherever it stands; None where there is no such dictionary.
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question to a judge.
 
-    As in the official script it is Python (JSON is read as well), the score is cut to a whole number, and both keys
-    must be there. A score that is not from 0 to 5 is none.
-
-    Examples
-    --------
-    >>> read_reply("{'pred': 'yes', 'score': 4.8}")
-    Reply(match='yes', score=4)
-    >>> read_reply("I cannot say.") is None
-    True
+    Attributes
+    ----------
+    key, item : str
+        Of its verdict.
+    system, user : str
+        What the judge is told.
+    read : callable
+        Reads its reply; None for one that can't be read.
+    temperature : float
     """
-    found = re.search(r"\{[^{}]*\}", text)
-    if found is None:
-        return None
-    try:
-        entry = ast.literal_eval(found.group())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        try:
-            entry = json.loads(found.group())
-        except ValueError:
-            return None
-    try:
-        match, score = entry["pred"], int(entry["score"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return Reply(match, score) if isinstance(match, str) and 0 <= score <= 5 else None
+
+    key: str
+    item: str
+    system: str
+    user: str
+    read: Callable[[str], Reply | None]
+    temperature: float
 
 
-def open_items(run: Run) -> list[Record]:
-    """The records that only a judge can score: open questions whose truth is known.
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What there is to judge in a run.
 
-    Raises
-    ------
-    ConfigError
-        If there are none.
+    Attributes
+    ----------
+    cases : list of Case
+    rules : str
+        The digest of what judges are told: other rules are another judge.
+    figures : callable
+        What the verdicts, by their keys, come to, JSON-ready.
     """
-    found = [record for record in run.records if not record.options and isinstance(record.answer, str)]
-    found = [record for record in found if record.score is None or record.error is not None]
-    if not any(record.response is not None for record in found):
-        raise pv.ConfigError(
-            f"{run.folder} has no open answer to judge: the {len(run.records)} records of {run.header.get('task')} are "
-            "scored by the benchmark's own rule or have no answer; expected a run of rvs-ego or rvs-movie."
-        )
-    return found
+
+    cases: list[Case]
+    rules: str
+    figures: Callable[[Mapping[str, Verdict]], dict[str, Any]]
 
 
 def verdict_key(record: Record) -> str:
@@ -159,50 +146,6 @@ def _scored(record: Record, verdict: Verdict | None) -> Record:
     return replace(record, score=score, official_score=score, details=details)
 
 
-def judged_figures(records: Sequence[Record], verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-    """What the verdicts come to, JSON-ready.
-
-    Parameters
-    ----------
-    records : sequence of Record
-        As `open_items` gave them.
-    verdicts : mapping
-        By `verdict_key`.
-    """
-    scored = with_verdicts(records, verdicts)
-    said = [verdicts[key] for record in records if (key := verdict_key(record)) in verdicts]
-    read = [verdict for verdict in said if verdict.read]
-    official = [record for record in scored if record.official_score is not None]
-    spread = {
-        name: {str(score): count for score, count in sorted(Counter(v.score for v in of).items())}
-        for name, of in (("yes", [v for v in read if v.right]), ("no", [v for v in read if not v.right]))
-    }
-    names = dict.fromkeys(name for record in official for name in record.category)
-    return {
-        "items": {
-            "open": len(records),
-            "errors": sum(record.error is not None for record in records),
-            "judged": len(read),
-            "unreadable": len(said) - len(read),
-            "neither_yes_nor_no": sum(not v.right and "no" not in (v.match or "").lower() for v in read),
-        },
-        "accuracy": accuracy(official, official=True),
-        "accuracy_errors_wrong": accuracy([record for record in scored if record.score is not None]),
-        "score": fmean(float(v.score or 0) for v in read) if read else None,
-        "scores": spread,
-        "categories": {name: _by_category(official, name) for name in names},
-    }
-
-
-def _by_category(records: Sequence[Record], name: str) -> dict[str, dict[str, Any]]:
-    """Accuracy and mean score in each value of a category."""
-    found = {}
-    for value in sorted({str(record.category[name]) for record in records if name in record.category}):
-        of = [record for record in records if str(record.category.get(name)) == value]
-        found[value] = {**(accuracy(of, official=True) or {}), "score": fmean(r.details["judge_score"] for r in of)}
-    return found
-
-
 def read_judged(folder: Path) -> Run:
     """As `read_run`, with the scores of the last judge where one was asked.
 
@@ -214,8 +157,14 @@ def read_judged(folder: Path) -> Run:
         return run
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        judge, file = said["judge"], folder / said["verdicts"]
+        judge, file, scores = said["judge"], folder / said["verdicts"], said.get("item_scores")
     except (ValueError, TypeError, KeyError) as error:
         raise pv.ConfigError(f"{path} is damaged; remove it and judge the run again.") from error
-    records = with_verdicts(run.records, read_verdicts(file))
+    if scores is None:
+        records = with_verdicts(run.records, read_verdicts(file))
+    else:  # of items with several verdicts
+        records = [
+            replace(r, score=scores[r.item], official_score=scores[r.item]) if r.item in scores else r
+            for r in run.records
+        ]
     return Run(folder, {**run.header, "judge": judge}, records)

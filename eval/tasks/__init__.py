@@ -15,6 +15,7 @@ from .longvideobench import LongVideoBench
 from .mlvu import MLVU, MLVUTest
 from .omnipro import OmniPro
 from .ovobench import OVOBench
+from .proactivevideoqa import PARTS, ProactiveVideoQA
 from .rvs import RVS
 from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
@@ -43,6 +44,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "ovobench": OVOBench,
     "omnipro": OmniPro,
     **{f"ipibench-{part}": partial(IPIBench, part=part) for part in GROUPS},
+    **{f"proactivevideoqa-{part}": partial(ProactiveVideoQA, part=part) for part in PARTS},
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,

@@ -136,6 +136,7 @@ MADE = {"videomme-steps": "python -m eval.synthetic.make --steps"}
 
 
 BY_HAND = {
+    "proactivevideoqa": "its repository yellow-binary-tree/ProactiveVideoQA says how to get EGO, TV, VAD and WEB",
     "charades-sta": (
         "take charades_sta_test.txt from the repository jiyanggao/TALL and Charades_v1_480.zip from the page of "
         "Charades; size and licence stand there"

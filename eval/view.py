@@ -7,14 +7,17 @@ run remembered them; filters by category and by who was right. Knows gradio. Wha
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image
 from rich.console import Console
 
 import pdrop_video as pv
@@ -39,6 +42,9 @@ CSS = """
 .pv-answers h3, .pv-item h3 { margin: 0 0 .4rem; }
 .pv-answers blockquote, .pv-item blockquote { margin: .3rem 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .pv-item ol { list-style: none; padding: 0; }
+.pv-frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .6rem; }
+.pv-frames figure { margin: 0; }
+.pv-frames img { width: 100%; border-radius: .3rem; }
 .pv-item li { white-space: pre-wrap; }
 """
 
@@ -124,6 +130,23 @@ class View:
         most = "that it attended to most" if any(moment.weight is not None for moment in record.moments) else "it had"
         return found, f"Moments {most}, in the deepest stage; places that it had forgotten are dark."
 
+    def pictures(self, name: str, run: int) -> str:
+        """The same as HTML."""
+        drawn, words = self.frames(name, run)
+        figures = "".join(
+            f'<figure><img alt="{escape(caption)}" src="data:image/webp;base64,{_webp(picture)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for picture, caption in drawn
+        )
+        title = f"What {escape(self.runs.names[run])} remembered"
+        return f'<h3>{title}</h3><div class="pv-frames">{figures}</div><p>{escape(words)}</p>'
+
+
+def _webp(picture: Any) -> str:
+    made = BytesIO()
+    Image.fromarray(picture).save(made, "WEBP", quality=80)
+    return b64encode(made.getvalue()).decode()
+
 
 def _truth(record: Record, index: int) -> str:
     """A mark behind the right option, where a letter, an index or the option itself says which it is."""
@@ -156,18 +179,12 @@ def build(view: View) -> gr.Blocks:
             standing = gr.Dropdown([ALL, *view.runs.standings], value=ALL, label="Who was right", elem_id="standing")
             words = gr.Textbox(label="Words in name, question or answer", elem_id="words")
         begin = view.listed(ALL, ALL, "")
-        with gr.Row(equal_height=True):
+        with gr.Row():
             item = gr.Dropdown(begin, value=begin[0][1], label=_count(begin), elem_id="item", scale=8)
             earlier, later = gr.Button("Previous", scale=1), gr.Button("Next", scale=1, elem_id="next")
         said = gr.HTML(elem_id="said")
-        shown: list[Any] = []
         with gr.Row():
-            for name in names:
-                with gr.Column():
-                    shown.append(
-                        gr.Gallery(label=f"What {name} remembered", columns=4, height="auto", interactive=False)
-                    )
-                    shown.append(gr.Markdown())
+            shown = [gr.HTML(elem_id=f"frames-{run}") for run in range(len(names))]
 
         def filtered(category: str, standing: str, words: str) -> Any:
             left = view.listed(category, standing, words)
@@ -175,9 +192,9 @@ def build(view: View) -> gr.Blocks:
 
         def look(name: str | None) -> list[Any]:
             if not name:
-                return ["<p>No item is left by these filters.</p>", *([[], ""] * len(names))]
+                return ["<p>No item is left by these filters.</p>", *([""] * len(names))]
             try:
-                return [view.said(name), *(part for run in range(len(names)) for part in view.frames(name, run))]
+                return [view.said(name), *(view.pictures(name, run) for run in range(len(names)))]
             except pv.PDropError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 

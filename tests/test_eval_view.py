@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gradio_client import Client
+from PIL import Image
 from test_compare import FULL, PRUNED, record, written
 from videomme import make_videomme
 
@@ -175,11 +179,15 @@ def test_over_http(page: tuple[Client, View]) -> None:
     client, view = page
     said, *shown = client.predict("002-2", api_name="/item")
     assert said == view.said("002-2")
-    pictures, words, more_pictures, more_words = shown
-    for run, (gallery, text) in enumerate(((pictures, words), (more_pictures, more_words))):
+    assert shown == [view.pictures("002-2", run) for run in (0, 1)]
+    for run, html in enumerate(shown):
         drawn, told = view.frames("002-2", run)
-        assert [entry["caption"] for entry in gallery] == [caption for _, caption in drawn]
-        assert text == told
+        assert re.findall("<figcaption>(.*?)</figcaption>", html) == [caption for _, caption in drawn]
+        assert html.endswith(f"<p>{told}</p>")
+        sent = [base64.b64decode(data) for data in re.findall('base64,([^"]+)', html)]
+        for data, (picture, _) in zip(sent, drawn, strict=True):
+            seen = np.asarray(Image.open(BytesIO(data)).convert("RGB"), float)
+            assert np.abs(seen - picture).mean() < 12  # the same picture, in few bytes
     for standing in view.runs.standings:
         left = client.predict("all", standing, "", api_name="/items")
         assert [tuple(choice) for choice in left["choices"]] == view.listed("all", standing, "")

@@ -30,7 +30,8 @@ from pdrop_video.video.decode import counted
 from .runner.doors import clear_errors, encodable, out_folder
 from .stats.official import official_table
 from .stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from .stats.record import Run, read_run, writable
+from .stats.record import Run, writable
+from .stats.verdicts import read_judged
 from .tasks import TASKS, task_named
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
@@ -61,7 +62,7 @@ def compare(
         real("--confidence", confidence, 0.51, 0.999)
         if out is not None:
             out_folder(out)
-        done = [read_run(folder) for folder in runs]
+        done = [read_judged(folder) for folder in runs]
         matched = match(done)
         tables = {
             "runs": run_table(matched),

@@ -395,3 +395,100 @@ def rvs(data: Path) -> Path:
     write_json(data / "ego" / "ego4d_oe.json", [ego])
     write_json(data / "movie" / "movienet_oe.json", [video("movie", "tt01_0000_0010", ("Who enters?", "A man.", 6.0))])
     return data
+
+
+def omnipro(data: Path) -> Path:
+    """OmniPro: an alert, a count that grows, a place, states and a narration over two videos of twelve seconds."""
+
+    def sample(number: int, task: str, video: str, begun: str, *due: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": f"{task}_{number}",
+            "task": task,
+            "video_id": video,
+            "video_path": f"data/raw_videos/{video}.mp4",
+            "duration": 12.0,
+            "question": f'Tell me "now" ({task}).',
+            "question_time": begun,
+            "audio_dependency": "none",
+            "ground_truth": list(due),
+        }
+
+    def at(second: int, **more: Any) -> dict[str, Any]:
+        return {"trigger_time": f"00:{second:02d}", "response": "It happens.", **more}
+
+    write_json(
+        data / "benchmark.json",
+        [
+            sample(0, "instant_event_alert", "one", "00:00", at(4), at(10)),
+            sample(1, "cumulative_counting", "one", "00:02", at(5, count=1), at(9, count=2)),
+            sample(2, "explicit_target_grounding", "two", "00:00", at(6, position="top-left")),
+            sample(3, "realtime_state_monitor", "two", "00:00", at(3, state_from="Off", state_to="On")),
+            sample(4, "event_narration", "two", "00:00", at(3), at(8)),
+        ],
+    )
+    return data
+
+
+def ipibench(data: Path) -> Path:
+    """IPIBench's tasks of one answer: one sample or two of each, ten seconds from the third second of a video."""
+
+    def sample(name: int, moment: int, text: str = "", **more: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "video_st": 3,
+            "video_ed": 13,
+            "question": [{"text": f"Answer <attention> once it happens ({name})."}],
+            "answer": [{"trigger_time": moment, "text": text}],
+            **more,
+        }
+
+    files = {
+        "IRP/RAP": [sample(0, 8), sample(1, 4)],
+        "IRP/RTP": [sample(0, 12)],
+        "PM/PT": [
+            sample(0, 8, "to the left", ego_spatial=True),
+            sample(1, 8, exo_spatial=True, preposition="on", answer_list=["tables", "desk"]),
+        ],
+        "PM/PU": [sample(0, 8, number="3", answer_list=["3", "three"]), sample(1, 8, color="red")],
+        "PM/RP": [sample(0, 8, "open")],
+    }
+    for name, rows in files.items():
+        write_json(data / "Benchmark" / f"{name}.json", rows)
+    return data
+
+
+def proactivevideoqa(data: Path) -> Path:
+    """ProactiveVideoQA: a web video of two answers, and a TV clip with subtitles and two questions."""
+
+    def due(content: str, begin: float, end: float) -> dict[str, Any]:
+        return {
+            "role": "assistant",
+            "content": content,
+            "related_timespan": [begin, end - 1],
+            "reply_timespan": [begin, end],
+        }
+
+    def line(content: str, time: float) -> dict[str, Any]:
+        return {"role": "user", "content": content, "time": time}
+
+    web = {
+        "video": "a.1.mp4",
+        "question_id": "a.1.mp4",
+        "conversation": [line("What is happening?", 0)],
+        "answer": [due("A cup falls.", 2.0, 6.0), due("A man comes.", 6.5, 8.5)],
+        "duration": 12.3,
+    }
+    subtitles = [line("Subtitle: (Kutner:)Too bad.", 2.2), line("Subtitle: No.", 5.1)]
+    tv = [
+        {
+            "video": "house=1.mp4",
+            "question_id": f"house=1.mp4%Q{number}",
+            "conversation": [line(f"Who speaks ({number})?", 0), *subtitles],
+            "answer": [due("Kutner.", 2.0, 5.0)],
+            "duration": 12.0,
+        }
+        for number in (1, 2)
+    ]
+    write_json(data / "WEB" / "anno.json", [web])
+    write_json(data / "TV" / "anno.json", tv)
+    return data

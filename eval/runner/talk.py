@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 import pdrop_video as pv
+from pdrop_video.stream.answer import Evidence
 
 from ..stats.record import Record, Turn
 from ..tasks import Ask, Item, Task
 from .config import RunConfig
+from .kept import moments
 from .metered import LastFrames, Metered
 from .paraphrases import Paraphrase, reworded
 from .steps import stepwise
@@ -63,6 +65,7 @@ class Talk:
         self._asking_flops = 0.0
         self._asking_tower = 0.0
         self._seen: dict[str, Any] = {}
+        self._evidence: Evidence | None = None
         self._prefill = 0.0
 
     def go(self, at: float, stream: Metered | LastFrames) -> float | None:
@@ -125,6 +128,7 @@ class Talk:
             "flops": stream.flops + self._asking_flops,
             "tower_flops": None if stream.tower is None else stream.tower + self._asking_tower,
             "front_flops": stream.front,
+            "moments": moments(stream, self._evidence),
         }
         self._prefill = stream.prefill
         return turn.text
@@ -148,6 +152,7 @@ class Talk:
         )
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
+        self._evidence = answer.evidence[-1]
         rows, tokens = stream.rows(ask.text, ask.answer_prefix), len(answer.token_ids) + answer.finished
         flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, looked=answer.looked)
         return Turn(at, answer.text), flops

@@ -65,10 +65,14 @@ def match(runs: Sequence[Run]) -> Matched:
     ConfigError
         If the runs are of different tasks, disagree about an item's truth, or have no item in common.
     """
-    names = _names(runs)
+    names = run_names(runs)
     tasks = sorted({record.task for run in runs for record in run.records})
     if len(tasks) > 1:
         raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}); expected runs of one task.")
+    judges = [run.header.get("judge") for run in runs]
+    if len(set(judges)) > 1:
+        said = ", ".join(f"{name} by {judge or 'none'}" for name, judge in zip(names, judges, strict=True))
+        raise ConfigError(f"the runs were judged by different models ({said}); let eval.judge ask one for all of them.")
     by_item = [_by_item(name, run.records) for name, run in zip(names, runs, strict=True)]
     everything = list(dict.fromkeys(item for records in by_item for item in records))
     left_out: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -109,7 +113,7 @@ def _by_item(name: str, records: Sequence[Record]) -> dict[str, Record]:
     return found
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[Run]) -> list[str]:
     """The folders' names, or their paths where names repeat."""
     short = [run.folder.resolve().name for run in runs]
     names = short if len(set(short)) == len(short) else [str(run.folder) for run in runs]

@@ -11,13 +11,16 @@ from pdrop_video.registry import named
 from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
 from .grounding import SETS, CharadesSTA, TimeLens
+from .ipibench import GROUPS, IPIBench
 from .longvideobench import LongVideoBench
 from .lvbench import LVBench
 from .mlvu import MLVU, MLVUTest
 from .mvbench import MVBench, TVBench
 from .odvbench import ODVBench
+from .omnipro import OmniPro
 from .ovobench import OVOBench
 from .ovosbench import OVOSBench
+from .proactivevideoqa import PARTS, ProactiveVideoQA
 from .rtvbench import RTVBench
 from .rvs import RVS
 from .steps import Steps
@@ -47,6 +50,9 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "streamingbench-sqa-full": partial(StreamingBenchSQA, context=None),
     "streamingbench-proactive": StreamingBenchProactive,
     "ovobench": OVOBench,
+    "omnipro": OmniPro,
+    **{f"ipibench-{part}": partial(IPIBench, part=part) for part in GROUPS},
+    **{f"proactivevideoqa-{part}": partial(ProactiveVideoQA, part=part) for part in PARTS},
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,

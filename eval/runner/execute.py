@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 import pdrop_video as pv
+from pdrop_video.cli.fetching import announced
 from pdrop_video.common.journal import Journal
 
 from ..drivers import Place
@@ -74,6 +75,8 @@ def execute(
         if left:
             _check(config, task, [item for job in left for item in job.items])
             known = [earlier[key] for key in _keys(config, [i for job in jobs for i in job.items]) if key in earlier]
+            if make is None:  # said and fetched once, before workers want it all at the same time
+                announced(config.model, revision=config.revision).fetch()
             todo = sum(len(job.items) for job in left)
             records = driver(left, make or partial(_worker, config, place.local))
             counted = shown(records, todo, known, f"{config.task} {place}", _err)

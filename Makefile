@@ -8,27 +8,33 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCHVISION := 0.28.0
 FLOOR := 5.16.0
-CLIP ?= demos/clips/clip.mp4
-QUESTIONS ?= "What colour is shown first in the video?" "Name the one of these that appears: 4, key, car or cross." \
+MODEL ?=
+EXAMPLE := demos/clips/clip.mp4
+CLIP ?= $(EXAMPLE)
+ABOUT_EXAMPLE := "What colour is shown first in the video?" "Name the one of these that appears: 4, key, car or cross." \
 	"Tell me which colour the circle has." "How many things are shown in the clip?" \
 	"In which direction is the marker going?"
+QUESTIONS ?= $(if $(filter $(EXAMPLE),$(CLIP)),$(ABOUT_EXAMPLE),"What happens in this video?")
+# one question needs no quotes of its own: QUESTIONS="Who is there?", or QUESTIONS='"Who is there?" "What do they do?"'
+ASKED = $(if $(filter "% '%,$(firstword $(QUESTIONS))),$(QUESTIONS),"$(QUESTIONS)")
+WITH_MODEL = $(if $(MODEL),--model "$(MODEL)" --or-built-in)
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome || echo chromium)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval test-pythons release-check lint picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-ask: .venv/ready  ## watch a clip with the built-in model and answer questions about it
-	@echo "[ask] the built-in model watches $(CLIP)"
-	@$(BIN)/pdrop-video ask $(CLIP) $(QUESTIONS)
+ask: .venv/ready  ## ask a model about a clip: make ask MODEL=NAME CLIP=mine.mp4 QUESTIONS="What happens?"
+	@echo "[ask] $(or $(MODEL),the built-in model) watches $(CLIP)"
+	@$(BIN)/pdrop-video ask "$(CLIP)" $(ASKED) $(WITH_MODEL)
 
-demo: .venv/ready  ## the page on which people ask a video; options: make demo DEMO="--model NAME"
-	@echo "[demo] the page"
-	@$(BIN)/python -m demos.app $(DEMO)
+demo: .venv/ready  ## the page on which people ask a video: make demo MODEL=NAME; options: DEMO="--port 8080"
+	@echo "[demo] the page, with $(or $(MODEL),the built-in model)"
+	@$(BIN)/pdrop-video demo $(WITH_MODEL) $(DEMO)
 
 screenshots: .venv/ready  ## the pictures of the page in docs/, taken from the running page in Chromium
 	@$(BIN)/python -m demos.screenshots --chromium $(CHROMIUM)
@@ -93,6 +99,23 @@ test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, 
 	@echo "[test] pytest -m lmms_eval"
 	@HF_HOME=$(CURDIR)/.venv-lmms-eval/cache HF_HUB_OFFLINE=1 .venv-lmms-eval/bin/python -m pytest -m lmms_eval tests/test_lmms_eval.py
 
+test-pythons: .venv/ready  ## the tests on each Python from 3.10 to 3.13 that is at hand; make test-pythons PYTHON_TESTS=tests/test_cli.py
+	@TORCH="$(TORCH)" PARALLEL="$(PARALLEL)" .ci/pythons $(PYTHON_TESTS)
+
+# Nothing is pinned but torch: what is installed is what somebody gets who installs the wheel today.
+release-check: .venv/ready  ## build sdist and wheel, install the wheel into an empty environment, and use it there
+	@rm -rf dist .venv-release
+	@echo "[release 1/4] sdist and wheel"
+	@$(BIN)/python -m build --outdir dist . >/dev/null && $(BIN)/python -m twine check --strict dist/*
+	@echo "[release 2/4] $(TORCH) in .venv-release"
+	@$(PYTHON) -m venv .venv-release
+	@.venv-release/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	@echo "[release 3/4] the wheel, with what the page, the benchmarks and the server need"
+	@.venv-release/bin/python -m pip --disable-pip-version-check install --quiet \
+		"$$(ls dist/*.whl)[demo,eval,serve]"
+	@echo "[release 4/4] pytest -m release"
+	@$(BIN)/python -m pytest -m release tests/test_release.py
+
 lint: .venv/ready  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
@@ -110,7 +133,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval
+	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval .venv-release .venv-python-*
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 import typer
 
 import pdrop_video as pv
-from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype
+from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype, OrBuiltIn
 from pdrop_video.cli.console import clear_errors
+from pdrop_video.cli.fetching import announced
 from pdrop_video.common import checks
 
 CLIPS = Path(__file__).parent / "clips"
@@ -28,6 +29,7 @@ def main(
     model: Annotated[
         list[str] | None, typer.Option(help="Folder or hub name; may be repeated. Left out: the built-in model.")
     ] = None,
+    or_built_in: OrBuiltIn = False,
     videos: Annotated[
         list[Path] | None,
         typer.Option(
@@ -70,6 +72,8 @@ def main(
         import gradio  # noqa: F401 - to say what is missing before anything else does
     except ImportError as error:
         raise SystemExit("The page needs gradio, which is missing: pip install 'pdrop-video[demo]'.") from error
+    with clear_errors():
+        models = [announced(name, or_built_in).fetch() for name in model or (None,)]
     with tempfile.TemporaryDirectory(prefix="pdrop-video-") as uploads:
         # gradio reads where uploads go from the environment, and from nowhere else
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -84,7 +88,7 @@ def main(
         from .uploads import Uploads
 
         sessions = Sessions(
-            {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in model or (None,)},
+            {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in models},
             seats=seats,
             most=most,
             each=most_each,
@@ -111,7 +115,7 @@ def main(
             examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
             questions=questions(),
             answers_at_once=seats,
-            built_in=not model,
+            built_in=None in models,
         ).queue(default_concurrency_limit=seats)
 
         @asynccontextmanager

@@ -37,7 +37,7 @@ from .stream import (
 )
 from .video import FrameChunk, open_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",

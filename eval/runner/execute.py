@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 import pdrop_video as pv
+from pdrop_video.cli.fetching import announced
 from pdrop_video.common.journal import Journal
 
 from ..drivers import Place
@@ -67,6 +68,7 @@ def execute(
     if not items:
         raise pv.ConfigError(f"{config.data} has no question of {config.task}; was its download cut short?")
     with _alone(config.out, f"{place.index}of{place.count}"):
+        coming = announced(config.model if make is None else None, revision=config.revision)
         header = _header(config, header_of(config, task.note))
         jobs = jobs_of(items, place.shard)
         earlier = read_records(config.out)
@@ -74,6 +76,7 @@ def execute(
         if left:
             _check(config, task, [item for job in left for item in job.items])
             known = [earlier[key] for key in _keys(config, [i for job in jobs for i in job.items]) if key in earlier]
+            coming.fetch()  # once, before workers want it all at the same time
             todo = sum(len(job.items) for job in left)
             records = driver(left, make or partial(_worker, config, place.local))
             counted = shown(records, todo, known, f"{config.task} {place}", _err)

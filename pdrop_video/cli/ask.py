@@ -34,6 +34,7 @@ from .arguments import (
     Fps,
     Gate,
     Model,
+    OrBuiltIn,
     Policy,
     Protocols,
     Ratios,
@@ -44,6 +45,7 @@ from .arguments import (
     Timeout,
 )
 from .console import ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
+from .fetching import announced
 from .options import check_choice, check_questions, pyramid_of, recipe_of
 
 EXAMPLES = """
@@ -69,6 +71,7 @@ def ask(
     video: Annotated[str, typer.Argument(help="A video file, or an address: http, https, rtsp, rtmp, tcp or udp.")],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
     model: Model = None,
+    or_built_in: OrBuiltIn = False,
     fps: Fps = None,
     chunk: Chunk = 8,
     frames: Annotated[
@@ -165,7 +168,8 @@ def ask(
         cues = [] if subtitles is None else load_srt(subtitles)
         if cues and sound:
             raise pv.ConfigError("--subtitles and --sound were both given; the model hears what is said, or reads it.")
-        config, adapter = describe(model)
+        coming = announced(model, or_built_in)
+        config, adapter = describe(coming.model)
         if sound and not isinstance(adapter, Hearing):
             raise pv.ConfigError(
                 f"--sound: models of type {config.model_type!r} have no ears; leave it out, give what is said "
@@ -177,7 +181,7 @@ def ask(
         if looking is not None:
             hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
             checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
-        lm = pv.load(model, device=device, dtype=dtype, attn=attn)
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened, standing_question=questions[0] if standing else None)

@@ -70,6 +70,12 @@ class LRCP:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens that the leading principal directions explain least; others merge into the most alike",
         paper="LRCP, arXiv 2605.15621",
+        formula=(
+            "score = |c - c V V'|^2, c = x - mean, V = the first rank principal directions; the int(tokens *\n"
+            "    keep) highest stay\n"
+            "merged: (own + its members) / (1 + their number), each member joining the kept token of highest\n"
+            "    cos"
+        ),
         ours=True,
         carries="a mean and 4 * rank directions",
     )

@@ -49,6 +49,11 @@ class Quota:
     facts: ClassVar[Facts] = Facts(
         says="what is long, loses much in four bits, and is attended to by text and by other visual tokens",
         paper="QUOTA, arXiv 2604.17320",
+        formula=(
+            "score = magnitude * |h| + residual * |h - four bits of h| + inter * (attention from text) + intra\n"
+            "    * (attention from visual rows)\n"
+            "each signal is cut off at its 10th and 90th percentile and scaled to [0, 1]"
+        ),
         needs_question=True,
         ours=True,
     )

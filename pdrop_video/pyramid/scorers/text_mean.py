@@ -30,6 +30,7 @@ class TextMean:
     facts: ClassVar[Facts] = Facts(
         says="what all rows of the question, or of the template, attend to on average in the next layer",
         paper="LearnPruner, arXiv 2604.23950",
+        formula="score = mean over rows of text, and over heads, of softmax(q k' / sqrt(d)) at the next layer",
         needs_question=True,
     )
     uses_probe: ClassVar[bool] = True

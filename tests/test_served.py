@@ -101,9 +101,13 @@ def test_the_file_says_of_this_version_what_the_catalogue_says() -> None:
     assert served.own()[tf.__version__] == told[tf.__version__], "run `make families`"
 
 
-def test_the_readmes_table_is_what_the_file_says() -> None:
-    page, told = served.PAGE.read_text(encoding="utf-8"), served.told()
-    assert served.written(page, told) == page and served.as_text(told) == served.FILE.read_text(encoding="utf-8")
+def test_the_tables_are_what_the_file_says() -> None:
+    told = served.told()
+    for path, table in served.pages(told).items():
+        page = path.read_text(encoding="utf-8")
+        assert page.count(served.BEGIN) == page.count(served.END) == 1
+        assert served.written(page, table) == page, f"run `make families`: it writes {path.name}"
+    assert served.as_text(told) == served.FILE.read_text(encoding="utf-8")
     assert list(told) == sorted(told, key=lambda version: [*map(int, version.split("."))]) and len(told) == 3
 
 

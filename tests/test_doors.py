@@ -29,7 +29,7 @@ NAMES = (
         "VideoLM.bounded",
         "VideoLM.chat",
         "VideoStream.push",
-        "VideoStream.tell",
+        "VideoStream.add_text",
         "VideoStream.feed",
         "VideoStream.held",
     ),
@@ -279,7 +279,7 @@ def doors(folder: Path) -> dict[str, Door]:
             dict(frames=FRAMES, seconds=[2.0, 3.0]),
             dict(frames=NOTHING, seconds=NOTHING, sound=OPTIONAL, rate=OPTIONAL),
         ),
-        "VideoStream.tell": (lambda **given: stream().tell(**given), {}, dict(text=TEXT)),
+        "VideoStream.add_text": (lambda **given: stream().tell(**given), {}, dict(text=TEXT)),
         "VideoStream.feed": (
             lambda **given: stream().feed(**given).close(),
             {},
@@ -424,11 +424,11 @@ UNLISTED = {
         "Feed",
         "Answer",
         "Evidence",
-        "Fed",
-        "Likely",
+        "FeedStats",
         "Pushed",
         "Status",
         "Timings",
+        "TokenLogprob",
         "Trace",
         "Event",
         "Note",
@@ -438,7 +438,8 @@ UNLISTED = {
     # awaited, they hand all on to the plain stream
     "AsyncAnswer",
     "AsyncVideoStream",
-    *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "add_turn", "likelihood", "save")),
+    *(f"AsyncVideoStream.{name}" for name in ("push", "add_text", "tell", "ask", "add_turn", "likelihood", "save")),
+    "VideoStream.tell",  # an old name
     *("AsyncVideoStream.watch_for", "AsyncVideoStream.summarise", "AsyncWatch"),
     *("VideoLM.async_stream", "VideoLM.async_resume", "VideoLM.async_chat"),
     # called by the library itself

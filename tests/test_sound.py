@@ -359,7 +359,7 @@ def test_what_can_not_hear_says_so() -> None:
     hearing = lm.stream()
     hearing.push(video(4), times, **given)
     with pytest.raises(pv.ConfigError, match="can't be told in the middle"):
-        hearing.tell("what is red ?")
+        hearing.add_text("what is red ?")
     with pytest.raises(pv.FrameError, match="goes on where it ended"):
         hearing.push(video(4), [100 + each for each in times], **given)
     with pytest.raises(pv.FrameError, match="within 2 s of sound"):

@@ -30,9 +30,12 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for path in reached():
         (staged / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, staged / path)
-    for name, text in api_pages().items():
-        (staged / "docs" / "api").mkdir(exist_ok=True)
+    (staged / "docs" / "api").mkdir()
+    pages = api_pages()
+    for name, text in pages.items():
         (staged / "docs" / "api" / f"{name}.md").write_text(text, encoding="utf-8")
+    assert config.nav is not None
+    next(part for part in config.nav if "API" in part)["API"] = [{name: f"docs/api/{name}.md"} for name in pages]
     config.docs_dir = str(staged)
     return config
 

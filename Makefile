@@ -17,7 +17,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval lint picture docs methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -99,10 +99,14 @@ lint: .venv/ready  ## ruff, mypy and the import contracts
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py
 
-methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
+docs: .venv-docs/ready  ## the site of README.md and docs/, with the API, into .site/; a link that leads nowhere ends it
+	@echo "[docs] mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+methods: .venv/ready  ## the tables and formulas of methods, written into README.md and docs/ from what the methods say of themselves
 	@$(BIN)/python tests/methods.py
 
-families: .venv-floor/ready .venv/ready  ## the table of model types, written into the README: what three versions of transformers say
+families: .venv-floor/ready .venv/ready  ## the tables of model types, in README.md and docs/: what three versions of transformers say
 	@$(call newest)
 	@$(BIN)/python tests/served.py .venv-floor/bin/python .venv/bin/python .venv-newest/bin/python
 
@@ -110,7 +114,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval
+	rm -rf .site .venv-docs .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -136,6 +140,12 @@ newest = $(call overlay,.venv-newest) && \
 	@# without its dependencies: they are a torch of another build, gigabytes of it, and what .venv has already
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchvision==$(TORCHVISION)
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet num2words==0.5.14
+	@touch $@
+
+.venv-docs/ready: pyproject.toml .ci/constraints.txt .venv/ready
+	@echo "[env] .venv-docs: mkdocs-material and mkdocstrings beside .venv"
+	@$(call overlay,.venv-docs)
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --constraint .ci/constraints.txt --editable ".[docs]"
 	@touch $@
 
 .venv-quantized/ready: .venv/ready

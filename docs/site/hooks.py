@@ -54,7 +54,7 @@ def on_post_build(**_: Any) -> None:
 def reached() -> set[Path]:
     """README.md, what docs/ holds, and every file that these link to, and so on, from the repository's root."""
     found: set[Path] = set()
-    todo = [ROOT / "README.md", *(ROOT / "docs").glob("*.*")]
+    todo = [ROOT / "README.md", ROOT / "docs" / "site" / "site.css", *(ROOT / "docs").glob("*.*")]
     while todo:
         path = todo.pop()
         if path.relative_to(ROOT) in found:

@@ -14,7 +14,7 @@ import pdrop_video as pv
 
 def warned(use: Callable[[], Any], old: str, new: str) -> Any:
     """What comes of using an old name, which warns once."""
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match="is an old name") as caught:
         found = use()
     assert [str(each.message) for each in caught] == [f"{old} is an old name; write {new}."]
     return found
@@ -50,9 +50,7 @@ def test_text_into_a_stream() -> None:
     assert want == told(
         lambda stream: warned(lambda: stream.tell("red blue"), "VideoStream.tell", "VideoStream.add_text")
     )
-    warned(
-        lambda: asyncio.run(awaited(lm.stream())), "AsyncVideoStream.tell", "AsyncVideoStream.add_text"
-    )
+    warned(lambda: asyncio.run(awaited(lm.stream())), "AsyncVideoStream.tell", "AsyncVideoStream.add_text")
 
 
 def test_what_became_of_a_feeds_frames() -> None:

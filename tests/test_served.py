@@ -59,9 +59,9 @@ def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
             assert listed[kind].layers == tuple(layers.split())
             if kind not in ADAPTERS and not set(listed[kind].layers) <= KINDS:
                 assert listed[kind].served is None
-    assert not listed["qwen2_vl"].audio and "ears" not in listed["qwen2_vl"].reason
+    assert not listed["qwen2_vl"].audio and "sound" not in listed["qwen2_vl"].reason
     for kind in {"gemma4", "muse_spark", "nemotron_h_omni", "dots3_note"} & listed.keys():
-        assert not listed[kind].audio and listed[kind].reason.endswith("its ears are not served")
+        assert not listed[kind].audio and listed[kind].reason.endswith("its sound input is not served")
     assert "qwen2_5_omni_thinker" not in listed or listed["qwen2_5_omni_thinker"].audio
     assert "glm5_next" not in listed or listed["glm5_next"].positions == "none"
     assert listed["qwen2_vl"].positions == "M-RoPE" and listed["internvl"].positions == "RoPE"

@@ -82,7 +82,7 @@ class AOT:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the vision tower attends to, with what transport brings them of the others",
+        says="visual tokens that the vision tower attends to, the others merged into them by optimal transport",
         paper="AOT, arXiv 2603.01400",
         formula=(
             "T = Sinkhorn's transport plan, costs 1 - cos(x, y) + spatial * distance(x, y), entropy weight eps\n"

@@ -79,7 +79,7 @@ class Random(Even):
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="any tokens, by lot (a control)",
+        says="tokens at random (a control)",
         paper="",
         formula="a hash of each token's step, row and column; int(tokens * keep) of a chunk stay",
     )

@@ -58,7 +58,7 @@ class DeSAP:
 
     needs: ClassVar[tuple[str, ...]] = ("attended", "class_attention")
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the vision tower's own text half finds the question in, or [CLS] looks at",
+        says="visual tokens that match the question in the tower's own text encoder, or that [CLS] attends to",
         paper="DeSAP, arXiv 2604.11240",
         formula=(
             "relevance = max over the question's words w of cos(projected attention output, w)\n"

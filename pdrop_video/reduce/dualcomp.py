@@ -76,7 +76,7 @@ class DualComp:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="clusters of alike neighbours as one token each, and paths between what stands out",
+        says="clusters of similar neighbours as one token each, and paths between tokens that stand out",
         paper="DualComp, arXiv 2604.11122",
         formula=(
             "clusters: a token joins its left or upper neighbour of highest cos, if cos > tau; those of largest\n"

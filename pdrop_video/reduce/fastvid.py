@@ -78,7 +78,7 @@ class FastVID:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is salient in each step, and peaks of density as means over segments of like steps",
+        says="salient tokens of each step, and density peaks as means over segments of similar steps",
         paper="FastVID, arXiv 2503.11187",
         formula=(
             "a segment ends where cos(mean of a step, mean of the next) < threshold\n"

@@ -84,7 +84,7 @@ class ForestPrune:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens nearest to the root of the tree that their likes form over time",
+        says="visual tokens nearest to the root of the tree that similar tokens form over time",
         paper="ForestPrune, arXiv 2603.22911",
         formula=(
             "parent of x = the most similar earlier token with cos >= tau_s and distance <= 1 - tau_p; without\n"

@@ -71,7 +71,7 @@ class HoliTom:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="runs of like visual tokens merged over time, then peaks of density and what is salient",
+        says="runs of similar visual tokens merged over time, then density peaks and salient tokens",
         paper="HoliTom, arXiv 2505.21334",
         formula=(
             "runs of steps maximise the number of tokens merged, where all of a place's neighbours in time have\n"

@@ -56,7 +56,7 @@ class LearnPruner:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the leading directions explain least, and a tenth unlike all that were taken before",
+        says="visual tokens that the principal directions explain least, and a tenth least similar to those",
         paper="LearnPruner, arXiv 2604.23950",
         formula=(
             "score = |c - c V V'|, c = x - mean, V = the first rank principal directions\n"

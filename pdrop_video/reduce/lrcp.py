@@ -68,7 +68,7 @@ class LRCP:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the leading principal directions explain least; others merge into the most alike",
+        says="visual tokens that the principal directions explain least; others merge into the most similar",
         paper="LRCP, arXiv 2605.15621",
         formula=(
             "score = |c - c V V'|^2, c = x - mean, V = the first rank principal directions; the int(tokens *\n"

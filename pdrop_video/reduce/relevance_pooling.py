@@ -53,7 +53,7 @@ class RelevancePooling:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="frames that the question is about whole, of the others means of four visual tokens",
+        says="all tokens of frames that the question is about, and means of four tokens of other frames",
         paper="VideoRouter, arXiv 2605.05848",
         formula=(
             "relevance(frame) = mean (or max) over its tokens x of max over words w of cos(x, w)\n"

@@ -65,7 +65,7 @@ class SelectRescore:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="cells of space and time that the others are most like, whose own votes then no longer count",
+        says="blocks of space and time that others attend to most, chosen in rounds without the votes of those chosen",
         paper="Geo3DPruner, arXiv 2604.18260",
         formula=(
             "A = softmax(cos(x, y) / temperature) over the chunk's tokens\n"

@@ -49,7 +49,7 @@ class FluxMem:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole, then what changes between steps, then anchors of what is alike in a step",
+        says="the last steps whole, then tokens that change between steps, then one for each group of similar ones",
         paper="FluxMem, arXiv 2603.02096",
         formula=(
             "the last `short` steps stay whole\n"

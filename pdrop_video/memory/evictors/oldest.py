@@ -16,7 +16,7 @@ class Oldest:
     """The newest chunks stay; the oldest one that does not fit whole keeps its best-scored tokens."""
 
     facts: ClassVar[Facts] = Facts(
-        says="the newest chunks; of the oldest that does not fit whole, what scored best",
+        says="the newest chunks; of the oldest one, which does not fit whole, the best scores",
         paper="",
         formula="order: newer chunk first, then higher score",
     )
@@ -55,7 +55,7 @@ class Random:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="any tokens, by a lot that each draws once",
+        says="tokens at random, each drawn once (a control)",
         paper="",
         formula="order: a hash of the token's number and the seed",
     )

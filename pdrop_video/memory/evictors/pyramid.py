@@ -32,7 +32,7 @@ class Pyramid:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the recent past whole; of the older past what scored best, with a floor for every period of it",
+        says="the recent past whole; of the older past the best scores, and some of every period of it",
         paper="",
         formula=(
             "stay: the newest share `recent` of the budget\n"

@@ -23,7 +23,7 @@ class StreamMem:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the answer's turn attends to, and a prototype of every new frame",
+        says="tokens that the answer's turn attends to, and a prototype of every new frame",
         paper="StreamMem, arXiv 2508.15717",
         formula=(
             "score = attention of the answer's turn (or of the standing question) over old and new tokens\n"

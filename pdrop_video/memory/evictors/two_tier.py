@@ -50,7 +50,7 @@ class TwoTier:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; of each older step its n best columns, chosen when it leaves them",
+        says="the last steps whole; of each older step its n best tokens, chosen when it leaves them",
         paper="POINTS-Long, arXiv 2604.11627",
         formula=(
             "stay: whole steps, the newest, up to the share `window` of the budget; n tokens of each older\n"
@@ -102,7 +102,7 @@ class TwoTierMeans(TwoTier):
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; each older step as n means of what is alike in it",
+        says="the last steps whole; each older step as n means of similar tokens",
         paper="POINTS-Long, arXiv 2604.11627",
         formula=(
             "as two_tier; the n tokens become (own + sum c x) / (1 + sum c) over the tokens x that join them, c\n"

@@ -64,7 +64,7 @@ class AdaSpark:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="all; but only a cube's strongest get an FFN, and rows attend to few cubes (unproven without training)",
+        says="all tokens; of each block only the strongest get an FFN, and attention goes to few (unproven untrained)",
         paper="AdaSpark, arXiv 2604.08077",
         formula=(
             "FFN: y = x + FFN(x) for a cube's active tokens, y = x + (mean of FFN over the active ones) for its\n"

@@ -48,7 +48,7 @@ class Coast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the question attends to most, what is most like that, and a little of what is least like it",
+        says="tokens that the question attends to most, those most similar to them, and a few of the least similar",
         paper="COAST, arXiv 2605.09429",
         formula=(
             "of a budget K: int(anchors * K) tokens of highest attention from the last row of text\n"

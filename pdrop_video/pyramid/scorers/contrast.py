@@ -36,7 +36,7 @@ class Contrast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what differs most from what its place usually shows",
+        says="tokens that differ most from what their place usually shows",
         paper="",
         formula=(
             "usual[p] = sum over the tokens seen at place p of h / |h|, faded by decay for each step of time of\n"

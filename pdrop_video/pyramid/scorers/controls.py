@@ -27,7 +27,7 @@ class Random:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="any tokens, by lot (a control)",
+        says="tokens at random (a control)",
         paper="",
         formula="score = a hash of the token's step, row and column, in [0, 1)",
     )
@@ -79,7 +79,7 @@ class Shuffled:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="tokens by the scores of contrast, dealt out by lot (a control)",
+        says="tokens by the scores of contrast, given to others at random (a control)",
         paper="",
         formula="score = the score of `contrast` that another visual token got, drawn at random",
         carries="what is usual at each place: (1 + places) x hidden, before the first boundary",

@@ -37,7 +37,7 @@ class EventFusion:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is relevant to the question and had events, by the mean of both ranks",
+        says="tokens that are relevant to the question and had events, by the mean of both ranks",
         paper="EventPrune, arXiv 2605.19506",
         formula=(
             "score = weight * R(relevance) + (1 - weight) * R(events) over tokens with more than `least` events\n"

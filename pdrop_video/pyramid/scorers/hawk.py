@@ -62,7 +62,7 @@ class Hawk:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what has most in common with the question in layer 0, without positions, by weighted heads",
+        says="tokens whose keys fit the question's queries best in layer 0, without positions, by weighted heads",
         paper="HAWK, arXiv 2604.07812",
         formula=(
             "c[h] = mean over rows of text of q[h] . k[h] in layer 0, without RoPE and without softmax\n"

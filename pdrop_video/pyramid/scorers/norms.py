@@ -25,7 +25,7 @@ class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what has the largest values in the next layer",
+        says="tokens with the largest values in the next layer",
         paper="InfiniPot-V, arXiv 2506.15745",
         formula="score = mean over heads of |v| at the next layer",
         ours=True,
@@ -48,7 +48,7 @@ class KeyNorm:
     """Small keys stay: tokens with small keys draw attention in trained models."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what has the smallest keys in the next layer",
+        says="tokens with the smallest keys in the next layer",
         paper="",
         formula="score = - mean over heads of |k| at the next layer",
         ours=True,

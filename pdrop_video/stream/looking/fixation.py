@@ -68,7 +68,7 @@ class Fixation:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="in most layers a twentieth of what is remembered, which a few that see it all choose for every token",
+        says="in most layers a twentieth of what is remembered, chosen for each token by a few layers that see all",
         paper="FastOCR, arXiv 2605.17447",
         formula=(
             "in most layers an answer's token sees the ceil(keep * N) visual tokens to which the nearest focal\n"

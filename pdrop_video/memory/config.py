@@ -23,7 +23,7 @@ class Memory:
     ----------
     tokens : int or None
         Most tokens that any decoder layer holds while frames are pushed: text prefix, remembered visual tokens, and
-        the chunk and probe in flight. None keeps everything. Questions and answers live on a fork and come on top.
+        the chunk and probe in flight. None keeps everything. Questions and answers run on a fork and come on top.
     bytes : int, optional
         The same bound as bytes of keys and values, as they are stored, over all layers, in place of `tokens`.
     shape : {"flat", "pyramid"}

@@ -60,7 +60,7 @@ def test_the_readmes_stream_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_make_ask_prints_is_what_the_readme_shows() -> None:
     """Every line that it shows, in that order; docs/start.md shows all of them, but for times."""
-    asked = re.search(r"^QUESTIONS \?= (.+?)\n(?=\S)", MAKEFILE, re.MULTILINE | re.DOTALL)
+    asked = re.search(r"^(?:ABOUT_EXAMPLE :|QUESTIONS \?)= (.+?)\n(?=\S)", MAKEFILE, re.MULTILINE | re.DOTALL)
     assert asked is not None
     questions = shlex.split(asked[1].replace("\\\n", " "))
     done = CliRunner().invoke(app, ["ask", str(CLIP), *questions])

@@ -15,7 +15,6 @@ from typing import Any
 import methods
 import pytest
 import typer
-import yaml
 from typer.testing import CliRunner
 
 import pdrop_video as pv
@@ -213,14 +212,3 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if ":" not in target and not target.startswith("#"):
             assert (page.parent / target.partition("#")[0]).exists(), target
-
-
-def test_every_page_is_in_the_sites_navigation() -> None:
-    def listed(part: Any) -> list[str]:
-        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-        return [part] if isinstance(part, str) else [name for each in inner for name in listed(each)]
-
-    config = yaml.safe_load((ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8"))
-    pages = {page.relative_to(ROOT).as_posix() for page in PAGES} | {"CHANGELOG.md", "LOG.md"}
-    assert sorted(listed(config["nav"])) == sorted(pages)
-    assert config["theme"]["font"] is False

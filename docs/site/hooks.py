@@ -1,7 +1,8 @@
 """Puts the pages of the site together: README.md, docs/ and all that they link to, as the repository is laid out.
 
 So a link is written once, works where the repository is shown, and is checked when the site is built. The pages of the
-API are made here: one for each package, of what its `__all__` says, and of the methods that docs/formulas.md names.
+API are made here: one for each package, of what its `__all__` says, and of the methods that docs/formulas.md names. A
+page of docs/ that mkdocs.yml does not name stands under "Reference".
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     pages = api_pages()
     for name, text in pages.items():
         (staged / "docs" / "api" / f"{name}.md").write_text(text, encoding="utf-8")
-    assert config.nav is not None
-    next(part for part in config.nav if "API" in part)["API"] = [{name: f"docs/api/{name}.md"} for name in pages]
+    parts = {title: inner for part in config.nav or [] for title, inner in part.items()}
+    parts["API"] += [{name: f"docs/api/{name}.md"} for name in pages]
+    named = set(re.findall(r"docs/\w+\.md", str(config.nav)))
+    written = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+    parts["Reference"] += [page for page in written if page not in named]  # by their own titles
     config.docs_dir = str(staged)
     return config
 

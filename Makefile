@@ -102,7 +102,7 @@ picture: .venv/ready  ## the way of one frame, drawn from the code's imports int
 .PHONY: docs
 docs: .venv-docs/ready  ## the site of README.md and docs/, with the API, into .site/; a link that leads nowhere ends it
 	@echo "[docs] mkdocs build --strict"
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 methods: .venv/ready  ## the tables and formulas of methods, written into README.md and docs/ from what the methods say of themselves
 	@$(BIN)/python tests/methods.py

@@ -122,10 +122,15 @@ lint: .venv/ready  ## ruff, mypy and the import contracts
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py
 
-methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
+.PHONY: docs
+docs: .venv-docs/ready  ## the site of README.md and docs/, with the API, into .site/; a link that leads nowhere ends it
+	@echo "[docs] mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+methods: .venv/ready  ## the tables and formulas of methods, written into README.md and docs/ from what the methods say of themselves
 	@$(BIN)/python tests/methods.py
 
-families: .venv-floor/ready .venv/ready  ## the table of model types, written into the README: what three versions of transformers say
+families: .venv-floor/ready .venv/ready  ## the tables of model types, in README.md and docs/: what three versions of transformers say
 	@$(call newest)
 	@$(BIN)/python tests/served.py .venv-floor/bin/python .venv/bin/python .venv-newest/bin/python
 
@@ -159,6 +164,12 @@ newest = $(call overlay,.venv-newest) && \
 	@# without its dependencies: they are a torch of another build, gigabytes of it, and what .venv has already
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchvision==$(TORCHVISION)
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet num2words==0.5.14
+	@touch $@
+
+.venv-docs/ready: pyproject.toml .ci/constraints.txt .venv/ready
+	@echo "[env] .venv-docs: mkdocs-material and mkdocstrings beside .venv"
+	@$(call overlay,.venv-docs)
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --constraint .ci/constraints.txt --editable ".[docs]"
 	@touch $@
 
 .venv-quantized/ready: .venv/ready

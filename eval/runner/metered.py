@@ -90,7 +90,7 @@ class Metered:
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
         with self.clock.part("model"):
-            self.stream.tell(text)
+            self.stream.add_text(text)
 
     def fork(self) -> Metered:
         """The same past, another future."""

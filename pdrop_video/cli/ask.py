@@ -205,7 +205,7 @@ def ask(
                 watched = reader if as_json else progress(reader, lm)
                 for part in interleaved(watched, cues) if cues else watched:
                     if isinstance(part, str):
-                        stream.tell(part)
+                        stream.add_text(part)
                         continue
                     stream.push(part)
                     if save_plots is not None:

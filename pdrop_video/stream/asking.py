@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..memory import lasting
 from ..pyramid import Schedule
 from ..pyramid.scorers import Asker
-from .answer import Again, Answer, Likely, Timings
+from .answer import Again, Answer, Timings, TokenLogprob
 from .decode import Ending, generate, likely
 from .evidence import again_of, evidence_of
 from .ingest import Ingestor
@@ -83,7 +83,7 @@ class Question:
         self.gaze: Gaze | None = None
         self.looked = None if looking is None else Looked()
         self.again: list[tuple[int, Again]] = []
-        self.logprobs: list[Likely] = []
+        self.logprobs: list[TokenLogprob] = []
         self.fed = 0
         self.ids = question_ids(lm, origin, text, answer_prefix) if ids is None else ids
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)

@@ -8,7 +8,7 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from .answer import Likely
+from .answer import TokenLogprob
 from .sampling import Choice, read_later
 from .shared import SharedModel
 
@@ -66,12 +66,12 @@ def generate(
         logits = following
 
 
-def likely(token: int, logits: Tensor, top: int) -> Likely:
+def likely(token: int, logits: Tensor, top: int) -> TokenLogprob:
     """How likely a token was, and the `top` likeliest ones, by logits [vocabulary] as the model gave them."""
     chances = logits.float().log_softmax(-1)
     best = torch.topk(chances, min(top, len(chances)))
     listed = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    return Likely(token, float(chances[token]), listed)
+    return TokenLogprob(token, float(chances[token]), listed)
 
 
 class Ending:

@@ -107,7 +107,7 @@ class Evictor(Protocol):
 
 @runtime_checkable
 class Merger(Protocol):
-    """An evictor that lets what goes live on, merged into a few of the columns that stay."""
+    """An evictor that merges what goes into a few of the columns that stay."""
 
     def merge(self, held: Held, stay: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Columns [slots] among `stay` [kept], and their new keys and values, each [kv_heads, slots, head_dim]."""

@@ -32,8 +32,13 @@ class Pyramid:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the recent past whole; of the older past what scored best, with a floor for every period of it",
+        says="the recent past whole; of the older past the best scores, and some of every period of it",
         paper="",
+        formula=(
+            "stay: the newest share `recent` of the budget\n"
+            "then the best scores of each of `periods` equal periods, up to floor * budget / periods of each\n"
+            "then the best scores of all"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = True

@@ -50,8 +50,13 @@ class TwoTier:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; of each older step its n best columns, chosen when it leaves them",
+        says="the last steps whole; of each older step its n best tokens, chosen when it leaves them",
         paper="POINTS-Long, arXiv 2604.11627",
+        formula=(
+            "stay: whole steps, the newest, up to the share `window` of the budget; n tokens of each older\n"
+            "    step, by score\n"
+            "what does not fit: the oldest step's lowest scores go first"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = True
@@ -97,8 +102,12 @@ class TwoTierMeans(TwoTier):
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; each older step as n means of what is alike in it",
+        says="the last steps whole; each older step as n means of similar tokens",
         paper="POINTS-Long, arXiv 2604.11627",
+        formula=(
+            "as two_tier; the n tokens become (own + sum c x) / (1 + sum c) over the tokens x that join them, c\n"
+            "    = max(cos of keys, 0)"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = False

@@ -19,7 +19,11 @@ class Uniform:
     not have stayed at any smaller budget either.
     """
 
-    facts: ClassVar[Facts] = Facts(says="every n-th step of the whole past, evenly spaced", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="every n-th step of the whole past, evenly spaced",
+        paper="",
+        formula="order: steps whose number is divisible by a larger power of two first, then newer ones",
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
     distinct: ClassVar[bool] = True

@@ -24,6 +24,11 @@ class Joint:
     facts: ClassVar[Facts] = Facts(
         says="of each frame tokens in proportion to its summed score, and one at least",
         paper="",
+        formula=(
+            "a frame's r-th best token (from 0) has its turn at (r + 1/2) / (sum of the frame's scores); the\n"
+            "    earliest turns stay\n"
+            "the first `floor` tokens of each frame come before all others"
+        ),
         ours=True,
     )
     floor: int = 1

@@ -16,7 +16,11 @@ from .base import Frames
 class Uniform:
     """Equal shares; what a frame with few rows can't use goes to the others, a remainder to the best-scored rows."""
 
-    facts: ClassVar[Facts] = Facts(says="equally many tokens of every frame", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="equally many tokens of every frame",
+        paper="",
+        formula="every frame's best token first, then every frame's second best, and so on",
+    )
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
         """Priorities: every frame's best row first, then every frame's second, each time from the highest score."""

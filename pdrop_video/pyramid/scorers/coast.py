@@ -48,8 +48,14 @@ class Coast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the question attends to most, what is most like that, and a little of what is least like it",
+        says="tokens that the question attends to most, those most similar to them, and a few of the least similar",
         paper="COAST, arXiv 2605.09429",
+        formula=(
+            "of a budget K: int(anchors * K) tokens of highest attention from the last row of text\n"
+            "then tokens of largest (max cos to an anchor) - (mean cos to the references), and a few of the\n"
+            "    smallest\n"
+            "references: the tenth of the tokens that no row of text attends to"
+        ),
         needs_question=True,
         ours=True,
     )

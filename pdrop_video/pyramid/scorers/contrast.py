@@ -36,8 +36,14 @@ class Contrast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what differs most from what its place usually shows",
+        says="tokens that differ most from what their place usually shows",
         paper="",
+        formula=(
+            "usual[p] = sum over the tokens seen at place p of h / |h|, faded by decay for each step of time of\n"
+            "    later chunks\n"
+            "score = 1 - cos(h[t, p], usual[p])\n"
+            "where a place was seen once: (1 - cos(h, mean of its own frame)) / 1024"
+        ),
         ours=True,
         carries="what is usual at each place: (1 + places) x hidden, before the first boundary",
     )

@@ -62,8 +62,12 @@ class Hawk:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what has most in common with the question in layer 0, without positions, by weighted heads",
+        says="tokens whose keys fit the question's queries best in layer 0, without positions, by weighted heads",
         paper="HAWK, arXiv 2604.07812",
+        formula=(
+            "c[h] = mean over rows of text of q[h] . k[h] in layer 0, without RoPE and without softmax\n"
+            "score = sum over heads of weight[h] * c[h] / |c[h]|, |c[h]| taken over the visual tokens"
+        ),
         needs_question=True,
         ours=True,
     )

@@ -28,8 +28,9 @@ class Novelty:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what differs most from the token before it at the same place",
+        says="tokens that differ most from the token before at the same place",
         paper="",
+        formula="score = 1 - cos(h[t, p], the latest earlier h at place p); `first` where there is none",
         ours=True,
         carries="the latest row at each place: (1 + places) x hidden, before each boundary",
     )

@@ -138,6 +138,14 @@ def test_readings(said: str, official: str, strict: str | None, tmp_path: Path) 
     assert mark.official == (official if len(official) == 1 else None)
 
 
+def test_two_candidates_of_the_same_text(tmp_path: Path) -> None:
+    path = made(tmp_path, TVBENCH) / "json" / "action_count.json"
+    benchmarks.write_json(path, [{"video": "v", "question": "?", "candidates": ["3", "4", "4"], "answer": "4"}])
+    task = task_named("tvbench", tmp_path)
+    marks = [task.mark(task.items()[0], said, []) for said in "ABC"]
+    assert [(mark.official_score, mark.score) for mark in marks] == [(0, 0), (0, 1), (1, 1)]
+
+
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +156,7 @@ def test_the_frames_of_n_segments() -> None:
 
 
 def test_a_folder_of_pictures_is_watched(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "clip", 30)
+    folder = pictures(tmp_path / "100% clip", 30)
 
     def seen(**more: Any) -> list[tuple[int, float]]:
         viewing = {"start": 0.0, "end": None, "fps": None, "frames": None, "rule": "linspace", "pictures": 3.0, **more}

@@ -172,14 +172,14 @@ def figures_of(task: str, data: Path, said: Mapping[str, str]) -> dict[str, floa
 def test_tracks_leave_out_empty_answers(tmp_path: Path) -> None:
     data = videommmu(tmp_path)
     names = [item.id for item in task_named("videommmu", data).items()]
-    said = dict(zip(names, ["B", "C", "A", "", "B", "A", "1250.5"], strict=True))
+    said = dict(zip(names, ["B", "A", "B", "", "B", "A", "1250.5"], strict=True))
     figures = figures_of("videommmu", data, said)
-    # perception both; comprehension none of one; adaptation two of three
+    # perception one of two; comprehension the one that was answered; adaptation two of three
     assert {name: figures[name] for name in ("Perception", "Comprehension", "Adaptation")} == {
-        "Perception": 1.0, "Comprehension": 0.0, "Adaptation": 2 / 3,
+        "Perception": 0.5, "Comprehension": 1.0, "Adaptation": 2 / 3,
     }  # fmt: skip
-    assert figures["Overall"] == pytest.approx((1 + 0 + 2 / 3) / 3)
-    assert figures["Comprehension, strict"] == 0.0 and "Δknowledge" not in figures
+    assert figures["Overall"] == pytest.approx((0.5 + 1 + 2 / 3) / 3)
+    assert figures["Comprehension, strict"] == 0.5 and "Δknowledge" not in figures
     assert "Overall" not in figures_of("videommmu", data, dict(list(said.items())[:4]))
 
 

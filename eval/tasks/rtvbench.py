@@ -107,6 +107,7 @@ def passed(records: Iterable[Record], reading: str) -> list[tuple[Record, float]
 class RTVBench(Task):
     """RTV-Bench as released: ``QA.json`` and ``videos/{field}/{video}``. A question sees the video up to its time."""
 
+    official: ClassVar[str | None] = "accuracy"
     note: ClassVar[str] = (
         "The score counts the last questions of groups, and those only where the first ones are right; accuracies are "
         "over all questions."

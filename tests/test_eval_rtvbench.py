@@ -78,6 +78,9 @@ def test_items_and_prompt(tmp_path: Path) -> None:
         "field": "sports_cam",
     }  # fmt: skip
     assert last.options == ("the only one",)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "SportsCam_010.mp4").touch()  # as archives without folders leave it
+    assert task.items()[0].path == tmp_path / "videos" / "SportsCam_010.mp4"
     assert task.ask(first, []).text == (
         "Question: Does this shot show the referee?\nOptions:\nA. Yes\nB. No\nC. I don't know\n"
         "Answer with the option's letter from the given choices directly and only give the best option."

@@ -126,7 +126,7 @@ class RTVBench(Task):
         return Item(
             id=row.questionID,
             video=f"{row.field}/{Path(row.video).stem}",
-            path=self.data / "videos" / row.field / row.video,
+            path=self._path(row.field, row.video),
             question=row.question,
             options=tuple(row.options[name] for name in sorted(row.options)),
             answer=row.answer,
@@ -141,6 +141,10 @@ class RTVBench(Task):
             start=row.start_time,
             end=row.end_time,
         )
+
+    def _path(self, field: str, video: str) -> Path:
+        places = [self.data / "videos" / field / video, self.data / "videos" / video]  # names are unique
+        return next((place for place in places if place.exists()), places[0])
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt."""

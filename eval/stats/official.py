@@ -9,7 +9,7 @@ with an error of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,11 +43,14 @@ class Formula:
         The benchmark's own aggregates.
     within : str or None
         A category within each of whose values the other categories are official figures too.
+    signed : collection of str
+        Figures that may be below 0.
     """
 
     figure: str | None
     figures: Figures
     within: str | None = None
+    signed: Collection[str] = ()
 
     def counts(self, record: Record) -> bool:
         """Whether a record is in the denominators."""

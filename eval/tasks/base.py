@@ -127,6 +127,8 @@ class Task(ABC):
     official : str or None
         What the benchmark calls its result: `OF_ALL` or `OF_ANSWERED`, the mean over all questions or over those that
         the official reading could read, or the name of one of `figures`; None where it has no such figure.
+    signed : tuple of str
+        Figures that may be below 0.
     within : str or None
         A category within whose values the benchmark gives the other categories once more.
     """
@@ -136,6 +138,7 @@ class Task(ABC):
     pictures: ClassVar[float] = 1.0
     note: ClassVar[str] = ""
     official: ClassVar[str | None] = OF_ALL
+    signed: ClassVar[tuple[str, ...]] = ()
     within: ClassVar[str | None] = None
 
     def __init__(self, data: Path) -> None:
@@ -189,7 +192,7 @@ class Task(ABC):
 
     def formula(self) -> Formula:
         """What the benchmark calls its result, for `eval.stats`."""
-        return Formula(self.official, self.figures, self.within)
+        return Formula(self.official, self.figures, self.within, self.signed)
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
         """Write result or submission files in the benchmark's official form; returns what was written."""

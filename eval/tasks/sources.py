@@ -127,7 +127,12 @@ SOURCES: dict[str, Source] = {
     "tvbench": Source("FunAILab/TVBench", unpack=(Unpack("video/*.zip", "video"),)),
     "videommmu": Source("lmms-lab/VideoMMMU", unpack=(Unpack("*.zip"),)),
     "timelens": Source("TencentARC/TimeLens-Bench", unpack=(Unpack("video_shards/**/*.tar.gz", "videos"),)),
-    "rtvbench": Source("xunsh/RTV-Bench"),
+    "rtvbench": Source("RTVBench/RTV-Bench"),
+    "odvbench": Source(
+        "MCG-NJU/ODV-Bench",
+        size="about 14 GB",
+        unpack=tuple(Unpack(f"{name}.zip", name) for name in ("TS_Retrieval", "TOI_Recognition", "TR_Analysis")),
+    ),
     "omnipro": Source("RuixiangZhao/OmniPro", "MIT", unpack=()),
 }
 """By the benchmark's name: its variants, `videomme-subtitles` and the like, share it."""
@@ -140,6 +145,10 @@ BY_HAND = {
     "charades-sta": (
         "take charades_sta_test.txt from the repository jiyanggao/TALL and Charades_v1_480.zip from the page of "
         "Charades; size and licence stand there"
+    ),
+    "ovosbench": (
+        "the data set JoeLeelyf/OVO-S-Bench of ModelScope has ovo_s_bench.parquet and videos/; annotations are CC BY "
+        "4.0, videos keep the licences of their sources"
     ),
     "ipibench": (
         "its repository lijinzhao30/IPIBench has the scripts, and does not say where Benchmark/ and Image/ are; ask "

@@ -92,6 +92,7 @@ def test_each_task_names_a_figure_that_it_has(tmp_path: Path) -> None:
     own = {"mlvu": "M-Avg", "mlvu-test": "M-Avg", "ovobench": "total", "videommmu-knowledge": "Δknowledge"}
     own |= {"mvbench": "Avg", "lvbench": "Overall", "videommmu": "Overall", "odvbench": "Overall"}
     own |= {"videomme-v2": "total", "rtvbench": "accuracy", "charades-sta": "mIoU", "timelens-charades": "mIoU"}
+    own |= {"omnipro": "overall time F1"}
     for name in TASKS:
         figure = task_named(name, tmp_path).formula().figure
         assert figure == own.get(name, figure) and figure in (None, OF_ALL, OF_ANSWERED, *own.values())

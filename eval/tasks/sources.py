@@ -137,11 +137,7 @@ SOURCES: dict[str, Source] = {
         more=((f"{_RAW}/LJungang/RTV-Bench/main/QA.json", "QA.json"),),
         unpack=(Unpack("**/*.zip", "videos"),),
     ),
-    "odvbench": Source(
-        "MCG-NJU/ODV-Bench",
-        size="about 14 GB",
-        unpack=tuple(Unpack(f"{name}.zip", name) for name in ("TS_Retrieval", "TOI_Recognition", "TR_Analysis")),
-    ),
+    "odvbench": Source("MCG-NJU/ODV-Bench", size="about 14 GB", unpack=(Unpack("*.zip", ".", _in_its_folder),)),
     "omnipro": Source("RuixiangZhao/OmniPro", "MIT", unpack=()),
 }
 """By the benchmark's name: its variants, `videomme-subtitles` and the like, share it."""

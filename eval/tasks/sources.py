@@ -144,9 +144,7 @@ SOURCES: dict[str, Source] = {
 MADE = {"videomme-steps": "python -m eval.synthetic.make --steps"}
 """Tasks whose data this project makes itself."""
 
-
 BY_HAND = {
-    "ovosbench": "download the data set JoeLeelyf/OVO-S-Bench of ModelScope, ovo_s_bench.parquet and videos/",
     "proactivevideoqa": "its repository yellow-binary-tree/ProactiveVideoQA says how to get EGO, TV, VAD and WEB",
     "charades-sta": (
         "take charades_sta_test.txt from the repository jiyanggao/TALL and Charades_v1_480.zip from the page of "

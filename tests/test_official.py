@@ -82,6 +82,8 @@ def test_only_answered_questions_count_where_the_benchmark_says_so() -> None:
     every = summarise(header, unread, Formula(OF_ALL, none), 12)["official"]
     assert (every["overall"]["mean"], every["overall"]["items"]) == (pytest.approx(6 / 12), 12)
     assert set(every["categories"]) == {"duration", "topic"}
+    no_means = summarise(header, unread, Formula(OF_ALL, none, tables=False), 12)["official"]
+    assert (no_means["overall"], no_means["categories"]) == (every["overall"], {})
     by_likelihood = {"configuration": {"answer": "likelihood"}}
     assert summarise(by_likelihood, unread, Formula(OF_ALL, none), 12)["official"] is None
     other_words = {**header, "paraphrase": "please"}

@@ -114,11 +114,12 @@ def _official(records: Sequence[Record], formula: Formula, known: Figures) -> Fi
     """What the benchmark itself would print; None where it has no official figure."""
     if formula.figure is None:
         return None
+    counted = [r for r in records if formula.counts(r)] if formula.tables else []
     return {
         "figure": formula.figure,
         "counts": "answered questions" if formula.figure == OF_ANSWERED else "all questions",
         "overall": known.get(formula.figure),
-        "categories": by_category([r for r in records if formula.counts(r)], official=True, within=formula.within),
+        "categories": by_category(counted, official=True, within=formula.within),
     }
 
 

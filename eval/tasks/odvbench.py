@@ -73,6 +73,7 @@ class ODVBench(Task):
 
     rule: ClassVar[str] = "a_second"
     official: ClassVar[str | None] = "Overall"
+    tables: ClassVar[bool] = False
     note: ClassVar[str] = (
         "Officially empty answers are left out of every mean. Published figures come from 1 frame a second."
     )

@@ -138,6 +138,7 @@ class OmniPro(Task):
         "time F1 of a sample. Nothing is heard here, and most samples need sound."
     )
     official: ClassVar[str | None] = "overall time F1"
+    tables: ClassVar[bool] = False
 
     def items(self) -> list[Item]:
         """All samples, in the order of the file."""

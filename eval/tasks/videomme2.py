@@ -155,6 +155,7 @@ class VideoMME2(Task):
 
     rule: ClassVar[str] = "interior"
     official: ClassVar[str | None] = "total"
+    tables: ClassVar[bool] = False
     signed: ClassVar[tuple[str, ...]] = ("relevance, linear",)
     note: ClassVar[str] = (
         "The official figure is the total over groups. In the official reading an answer without a letter counts as "

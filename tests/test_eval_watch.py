@@ -22,7 +22,7 @@ class Notes:
         assert [int(f[0, 0, 0]) for f in frames.frames] == [int(s) for s in frames.seconds]
         self.past = (*self.past, tuple(int(second) for second in frames.seconds))
 
-    def tell(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         self.past = (*self.past, text)
 
     def fork(self) -> Notes:

@@ -169,7 +169,7 @@ def test_what_a_run_records(family: str) -> None:
     with counting() as watched:
         for first, last in ((0, 3), (3, 21)):
             metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
-            metered.tell("red blue .")
+            metered.add_text("red blue .")
         metered.push(pv.FrameChunk(pictures[:2], (11.0, 11.5)))
     assert watched.total == metered.flops + metered.tower
     assert [visual + text for visual, text in metered.attended()] == list(stream.cache_tokens)

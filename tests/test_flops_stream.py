@@ -179,8 +179,8 @@ def test_what_a_run_records(family: str) -> None:
             metered.push(pv.FrameChunk(pictures[first:last], tuple(i / 2 for i in range(first, last))))
             if first == 3:
                 stream._note(pv.Note(0, 11, "red ."), 4)
-                metered.tell("red blue .")
-                metered.tell("seven")
+                metered.add_text("red blue .")
+                metered.add_text("seven")
                 assert len(stream._state.pieces) > 1 and stream.status.skipped
     assert metered.tower and metered.front
     assert watched.total == metered.flops + metered.tower

@@ -87,7 +87,7 @@ class Metered:
             with inner.counting() as spent:
                 yield lambda: inside_flops(self.shape, spent).saved
 
-    def tell(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """Let text enter at this moment."""
         with self.clock.part("model"):
             self.stream.add_text(text)
@@ -256,7 +256,7 @@ class LastFrames:
         newest = range(max(len(frames) - self._frames, 0), len(frames))
         self._last.extend(frames.part(i, i + 1).clone() for i in newest)  # not the whole chunk with them
 
-    def tell(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """Forget it: this baseline sees frames only."""
 
     def fork(self) -> LastFrames:

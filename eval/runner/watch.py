@@ -26,7 +26,7 @@ class Watcher(Protocol):
     def push(self, frames: pv.FrameChunk) -> Any:
         """Watch frames."""
 
-    def tell(self, text: str) -> Any:
+    def add_text(self, text: str) -> Any:
         """Let text enter at this moment."""
 
     def fork(self) -> Any:

@@ -81,6 +81,7 @@ class Actions:
         if path is None:
             with self.beginning(name, visitor) as session:
                 session.begin(settings, source.name, opened, live=source.live)
+            session.source = text
             return session
         over, preview = ExitStack(), None
         over.callback(self.uploads.hold(path))
@@ -94,7 +95,7 @@ class Actions:
         except BaseException:
             over.close()
             raise
-        session.preview = preview
+        session.preview, session.source = preview, text
         return session
 
     def _check(self, path: Path, settings: Settings) -> None:
@@ -199,13 +200,19 @@ class Actions:
         try:
             session = self.sessions.get(name)
         except SessionError:
-            yield [*self.same(), gr.skip(), gr.skip()]  # a visitor may have been faster, and dropped a file already
+            yield [
+                *self.same(),
+                gr.skip(),
+                gr.skip(),
+                gr.skip(),
+            ]  # a visitor may have been faster, and dropped a file already
             return
         self.sessions.show(visitor.page, name)
-        yield [*self.panel(session), views.chat(session.chat), session.preview]
+        yield [*self.panel(session), views.chat(session.chat), session.preview, gr.Button(interactive=session.answers)]
         for turn in session.chat[-1:]:
             for _ in () if turn.done else session.follow(turn):
-                yield [*self.same(), views.chat(session.chat), gr.skip()]
+                stop = gr.Button(interactive=session.answers)
+                yield [*self.same(), views.chat(session.chat), gr.skip(), stop]
 
     @plainly
     def draw(self, name: str, seconds: float) -> list[Any]:
@@ -230,11 +237,11 @@ class Actions:
     # -- asking -----------------------------------------------------------------------------------------------------
 
     def ask(self, name: str, question: str) -> Iterator[list[Any]]:
-        """A question: chat and the emptied box, again and again while the answer grows."""
+        """A question: chat, the emptied box and what stops the answer, again and again while it grows."""
         session, turn = self._asked(name, question)
-        yield [views.chat(session.chat), ""]
+        yield [views.chat(session.chat), "", gr.Button(interactive=True)]
         for _ in session.follow(turn):
-            yield [views.chat(session.chat), gr.skip()]
+            yield [views.chat(session.chat), gr.skip(), gr.Button(interactive=session.answers)]
 
     @plainly
     def _asked(self, name: str, question: str) -> tuple[Session, Turn]:
@@ -261,9 +268,9 @@ class Actions:
         """Watch no further."""
         self._quietly(name, Session.stop_watching)
 
-    def forget_standing(self, name: str) -> list[Any]:
-        """Ask no standing question any more: panel."""
-        self._quietly(name, Session.forget_standing)
+    def forget_standing(self, name: str, key: str | None = None) -> list[Any]:
+        """Ask no standing question any more, or not one of them: panel."""
+        self._quietly(name, lambda session: session.forget_standing(key))
         return self.tick(name) if name else self.panel(None)
 
     def clear_chat(self, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # a start takes some twenty seconds, most of them for what is imported from here on
+    print("[1/4] Reading the code; PyTorch takes some seconds.", flush=True)
+
 import typer
 
 import pdrop_video as pv
@@ -20,8 +22,7 @@ from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype
 from pdrop_video.cli.console import clear_errors
 from pdrop_video.common import checks
 
-CLIPS = Path(__file__).parent / "clips"
-BUILT_IN = "built-in"
+from .gallery import BUILT_IN, CLIPS
 
 
 def main(
@@ -66,6 +67,7 @@ def main(
         checks.real("--max-minutes", max_minutes, 0, above=True)
         for name in model or ():
             checks.path("--model", name)
+    typer.echo("[2/4] Reading gradio, which draws the page.")
     try:
         import gradio  # noqa: F401 - to say what is missing before anything else does
     except ImportError as error:
@@ -79,7 +81,7 @@ def main(
         from .actions import Actions
         from .door import Door
         from .intake import Intake
-        from .page import CSS, HEAD, QUIET, THEME, build
+        from .page import CSS, HEAD, SCRIPT, THEME, build
         from .sessions import Sessions
         from .uploads import Uploads
 
@@ -101,18 +103,13 @@ def main(
             files=most,
         )
         sessions.sweep_for_ever(stored.sweep)
+        typer.echo(f"[3/4] Loading the model: {next(iter(sessions.models))}.")
         with clear_errors():
             sessions.model("")  # before the first visitor, so that a wrong name is found now
         folders = (Path(uploads), CLIPS, *(videos or ()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
         actions = Actions(sessions, guard, stored)
-        page = build(
-            actions,
-            examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
-            questions=questions(),
-            answers_at_once=seats,
-            built_in=not model,
-        ).queue(default_concurrency_limit=seats)
+        page = build(actions, answers_at_once=seats).queue(default_concurrency_limit=seats)
 
         @asynccontextmanager
         async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -121,6 +118,7 @@ def main(
             app.middleware_stack = Door(intake, actions.shown, host, page.root_path)
             yield
 
+        typer.echo("[4/4] Building the page and starting its server.")
         # whoever stops a service sends this; it must not leave the uploads behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _, address, _ = page.launch(
@@ -129,7 +127,7 @@ def main(
             max_file_size=max_megabytes * 2**20,
             theme=THEME,
             css=CSS,
-            js=QUIET,
+            js=SCRIPT,
             head=HEAD,
             share=False,
             ssr_mode=False,
@@ -155,11 +153,6 @@ def _check_place(host: str, port: int | None) -> None:
     except (OSError, UnicodeError) as error:
         at = host if port is None else f"{host}, port {port}"
         raise pv.ConfigError(f"the page can't listen at {at}: {error}; choose another --host or --port.") from error
-
-
-def questions() -> list[str]:
-    """Questions that fit the example clip."""
-    return [item["question"] for item in json.loads((CLIPS / "clip.json").read_text(encoding="utf-8"))["questions"]]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python -m demos.screenshots --chromium /usr/bin/chromium --folder docs
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
@@ -99,7 +98,7 @@ def _use(page: Any) -> None:
     for number, question in enumerate(_QUESTIONS):
         page.locator("#question textarea").fill(question)
         page.locator("#ask").click()
-        page.locator("#chat .bot.message").nth(number).get_by_text(re.compile(r"\w")).first.wait_for()
+        page.locator("#chat .bot.message").nth(number).locator(".pv-at").first.wait_for()
         page.wait_for_timeout(1500)
 
 

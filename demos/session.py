@@ -57,6 +57,10 @@ class Session:
         What is being watched, as the visitor wrote it.
     chat : list of Turn
     standing : list of Standing
+    source : str or None
+        What was opened, as `Actions.begin` opens it again; None for a camera of the browser, and for pushed frames.
+    live : bool
+        Whether it has no end.
     preview : str or None
         Name under which browsers find the file being watched, if they can play it.
     camera : BrowserCamera or None
@@ -70,6 +74,8 @@ class Session:
     def __init__(self, name: str, host: Host, client: str = "") -> None:
         self.name, self.client, self.title = name, client, ""
         self.preview: str | None = None
+        self.source: str | None = None
+        self.live = False
         self.seen = host.clock()
         self.left: float | None = None
         self.chat: list[Turn] = []
@@ -118,7 +124,7 @@ class Session:
             item.begin(stream)
         self.clear()
         self.standing.extend(standing)
-        self.settings, self.title, self._after = settings, title, after
+        self.settings, self.title, self.live, self._after = settings, title, live, after
         self._stream = stream
         if source is None:
             return
@@ -147,11 +153,11 @@ class Session:
                 self._stream.look()
         self.standing.append(standing)
 
-    def forget_standing(self) -> None:
-        """Look out for nothing any more."""
-        for standing in self.standing:
+    def forget_standing(self, key: str | None = None) -> None:
+        """Look out for nothing any more, or not for one thing."""
+        for standing in [each for each in self.standing if key in (None, each.key)]:
             standing.cancel()
-        self.standing.clear()
+            self.standing.remove(standing)
 
     def push(self, chunk: pv.FrameChunk) -> pv.Pushed:
         """Push frames by hand."""
@@ -181,7 +187,12 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
-        return self.progress.running or any(not turn.done for turn in self.chat)
+        return self.progress.running or self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether an answer is being written."""
+        return any(not turn.done for turn in self.chat)
 
     def stop_watching(self) -> None:
         """Watch no further; what was watched can be asked about."""
@@ -198,7 +209,7 @@ class Session:
             raise SessionError(f"An answer has at most {_LONGEST} tokens here; {longest} are asked for.")
         stream, watcher = self.stream, self._watcher
         stream.lm.bounded("the question", question)
-        if any(not turn.done for turn in self.chat):
+        if self.answers:
             raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
         pyramid = self.settings.asking()
         turn = Turn(question.strip())
@@ -275,7 +286,8 @@ class Session:
         self.stop_answer()
         if self._stream is not None:
             self._stream.close()  # whatever runs on it ends at its next turn
-        self._stream = self._watcher = self.camera = self.preview = None
+        self._stream = self._watcher = self.camera = self.preview = self.source = None
+        self.live = False
         self.chat, self.standing, self.title, self._unwatched = [], [], "", Progress()
         after, self._after = self._after, lambda: None
         after()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,12 +27,14 @@ def opener(source: Source, settings: Settings, fps: float) -> Callable[[], Opene
     fps : float
         The model's own rate, where the settings name none.
     """
+    rate = settings.fps or fps
+    chunk = min(settings.chunk, math.ceil(rate)) if source.live else settings.chunk  # nobody waits longer than a second
 
     def read(target: str) -> Any:
         return pv.open_video(
             target,
-            settings.fps or fps,
-            settings.chunk,
+            rate,
+            chunk,
             ahead=_AHEAD,
             policy="latest" if source.live else "block",
             protocols=source.protocols,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 
 import pdrop_video as pv
@@ -24,6 +25,8 @@ class Standing:
 
     Attributes
     ----------
+    key : str
+        Tells it from others that ask the same.
     options : tuple of str
         What may be answered; the first is waited for.
     events : deque of Event
@@ -33,6 +36,7 @@ class Standing:
     def __init__(self, question: str, wanted: str = "") -> None:
         if not question.strip():
             raise pv.ConfigError("The question is empty; write what to look out for.")
+        self.key = secrets.token_hex(4)
         self.question, self.wanted = question.strip(), wanted.strip() or "yes"
         given = tuple(each for part in self.wanted.split(",") if (each := part.strip()))
         alone = given[0].lower() if len(given) == 1 else ""

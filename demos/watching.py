@@ -13,6 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import pdrop_video as pv
 from pdrop_video.plots import Album
 from pdrop_video.video import VideoInfo
@@ -135,6 +138,8 @@ class Watcher:
         self._progress = Progress("opening")
         self._changing = threading.Lock()
         self.album = Album()
+        self.newest: tuple[NDArray[np.uint8], float] | None = None
+        """The last picture that was watched, and its time."""
         self.watched = threading.Event()
         """Set once there is something to ask about, or there will be nothing."""
         self._stream, self._source, self._seat = stream, source, seat
@@ -197,6 +202,7 @@ class Watcher:
         for chunk in self._until_stopped(reader):
             self._stream.push(chunk)
             self.album.add(self._stream, chunk)
+            self.newest = chunk.frames[-1].cpu().numpy(), chunk.seconds[-1]
             self._note(chunk, reader, time.monotonic() - began)
             self.watched.set()
             if self._limit is not None and chunk.seconds[-1] >= self._limit:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from told import told
 
 import pdrop_video as pv
 from demos import views
@@ -152,12 +153,12 @@ def test_the_form_offers_what_settings_take_and_begins_with_the_usual() -> None:
 
 
 def test_an_answer_without_a_word_says_so() -> None:
-    answer = Mock(spec=pv.Answer)
-    said = [
-        views.chat([Turn("?", text, done, answer=(done and answer) or None)])[1]["content"]
+    answer = Mock(spec=pv.Answer, evidence=(), seconds=(0.0, 2.0))
+    answers = [
+        told(views.chat([Turn("?", text, done, answer=(done and answer) or None)])[1]["content"])
         for text, done in (("", False), (" ", True), ("2", True))
     ]
-    assert said == ["…", "(The model ended its answer without a word.)", "2"]
+    assert answers == ["…", "(The model ended its answer without a word.)", "2"]
 
 
 def test_text_of_strangers_stays_text() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import steady, write_video
+from told import told
 
 import pdrop_video as pv
 from demos import views
@@ -159,7 +160,7 @@ def test_a_reload_in_the_middle_of_an_answer_shows_it_grow_to_its_end(tmp_path: 
     shown = actions.restore(session.name, Visitor("after"))
 
     def answer() -> str:
-        return str(next(shown)[4][1]["content"])
+        return told(next(shown)[4][1]["content"])
 
     assert answer() == "a red"
     session._grow(turn, "a red circle")

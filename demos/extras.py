@@ -1,0 +1,50 @@
+"""Actions besides those of watching and asking: what follows from them, and what is done with what is there.
+
+Knows the page's actions, and not how the page is laid out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .actions import Actions
+from .around import around
+from .gallery import BUILT_IN, gallery
+from .plainly import plainly
+from .session import Session, SessionError
+from .settings import Settings
+from .visitor import Visitor
+
+
+class Extras:
+    """More of the page's actions.
+
+    Parameters
+    ----------
+    actions : Actions
+    """
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions, self._sessions = actions, actions.sessions
+        self.clips = gallery()
+
+    def around(self, name: str) -> list[Any]:
+        """What follows from the progress, see `around.around`."""
+        session = self._session(name)
+        built_in = session is not None and (session.settings.model or next(iter(self._sessions.models))) == BUILT_IN
+        return around(session, self.clips, built_in)
+
+    @plainly
+    def again(self, name: str, *values: Any, visitor: Visitor) -> list[Any]:
+        """The same source is to be watched with other settings: panel, chat and preview."""
+        session = self._sessions.get(name)
+        if session.source is None:
+            raise SessionError("Only a file, a video on the web or a network stream can be watched again.")
+        session = self._actions.begin(name, session.source, Settings(*values), live=session.live, visitor=visitor)
+        return [*self._actions.panel(session), [], session.preview]
+
+    def _session(self, name: str) -> Session | None:
+        try:
+            return self._sessions.get(name)
+        except SessionError:
+            return None

@@ -1,0 +1,30 @@
+() => {
+    // what a browser can't play gradio calls an error; the page's own panel says what is wrong, if anything is
+    document.addEventListener("error", event => {
+        if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
+    }, true);
+
+    // a button that names a moment shows it: in the player, if there is one
+    document.addEventListener("click", event => {
+        const chip = event.target.closest("[data-at]");
+        const player = document.querySelector("#video video");
+        if (!chip || !player) return;
+        document.querySelector("#watch [role=tab]")?.click();
+        player.pause();
+        player.currentTime = Number(chip.dataset.at);
+        player.scrollIntoView({ block: "nearest" });
+    });
+
+    // gradio reads a message's marks aloud, too
+    const said = new MutationObserver(() => {
+        for (const message of document.querySelectorAll('#chat [aria-label*="<"]'))
+            message.setAttribute("aria-label", message.innerText.replaceAll("<", "‹"));
+    });
+    said.observe(document.body, { subtree: true, childList: true, attributeFilter: ["aria-label"] });
+
+    // on a phone the answers lie above the pinned question, out of sight at first
+    document.addEventListener("click", event => {
+        if (event.target.closest("#ask, [data-ask]") && window.innerWidth <= 768)
+            document.querySelector("#chat")?.scrollIntoView({ block: "end" });
+    });
+}

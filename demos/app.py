@@ -22,8 +22,6 @@ from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype
 from pdrop_video.cli.console import clear_errors
 from pdrop_video.common import checks
 
-from .gallery import BUILT_IN, CLIPS
-
 
 def main(
     model: Annotated[
@@ -80,6 +78,7 @@ def main(
 
         from .actions import Actions
         from .door import Door
+        from .gallery import BUILT_IN, gallery
         from .intake import Intake
         from .page import CSS, HEAD, SCRIPT, THEME, build
         from .sessions import Sessions
@@ -106,7 +105,7 @@ def main(
         typer.echo(f"[3/4] Loading the model: {next(iter(sessions.models))}.")
         with clear_errors():
             sessions.model("")  # before the first visitor, so that a wrong name is found now
-        folders = (Path(uploads), CLIPS, *(videos or ()))
+        folders = (Path(uploads), *(clip.path.parent for clip in gallery()), *(videos or ()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
         actions = Actions(sessions, guard, stored)
         page = build(actions, answers_at_once=seats).queue(default_concurrency_limit=seats)

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from .gallery import Clip, suggestions
+from .remembered import timeline
 from .session import Session
 from .standing import Standing
 from .times import chip
@@ -16,7 +17,7 @@ from .views import data
 
 
 def around(session: Session | None, clips: Sequence[Clip], built_in: bool) -> list[Any]:
-    """Last picture of a stream, alerts, the buttons that stop, start over and watch again, and suggestions.
+    """Last picture of a stream, time line, alerts, the buttons that stop, start over and watch again, and suggestions.
 
     Parameters
     ----------
@@ -30,6 +31,7 @@ def around(session: Session | None, clips: Sequence[Clip], built_in: bool) -> li
     source = None if session is None else session.source
     return [
         "" if session is None else last_picture(session),
+        "" if session is None else timeline(session),
         "" if session is None else alerts(session.standing),
         gr.Button(interactive=running),
         gr.Button(interactive=opened or bool(session and session.standing)),

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pdrop_video as pv
+from pdrop_video.common import checks
+
 from .actions import Actions
 from .around import around
 from .gallery import BUILT_IN, gallery
 from .plainly import plainly
+from .remembered import seen
 from .session import Session, SessionError
 from .settings import Settings
 from .visitor import Visitor
@@ -42,6 +46,14 @@ class Extras:
             raise SessionError("Only a file, a video on the web or a network stream can be watched again.")
         session = self._actions.begin(name, session.source, Settings(*values), live=session.live, visitor=visitor)
         return [*self._actions.panel(session), [], session.preview]
+
+    def seen(self, name: str, seconds: object) -> str:
+        """What is kept of a moment, for the player to show: see `remembered.seen`."""
+        session = self._session(name)
+        try:
+            return "" if session is None else seen(session, checks.real("the moment", seconds, 0))
+        except pv.PDropError:  # it was cleared meanwhile, or is no moment at all
+            return ""
 
     def _session(self, name: str) -> Session | None:
         try:

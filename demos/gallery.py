@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import gradio
+
 BUILT_IN = "built-in"
 CLIPS = Path(__file__).parent / "clips"
 _MOST = 6
@@ -39,8 +41,11 @@ class Clip:
 
 
 def gallery() -> tuple[Clip, ...]:
-    """All clips."""
-    return (Clip("Example: things appear one by one", CLIPS / "clip.mp4", _questions("clip")),)
+    """All clips: two synthetic ones, and a real one that gradio's package holds, under the Apache License 2.0."""
+    clips = Clip("Example: things", CLIPS / "clip.mp4", _questions("clip"))
+    numbers = Clip("Example: numbers", CLIPS / "numbers.mp4", _questions("numbers"))
+    earth = Clip("Real: the Earth", Path(gradio.__file__).parent / "media_assets" / "videos" / "world.mp4")
+    return tuple(clip for clip in (clips, numbers, earth) if clip.path.is_file())
 
 
 def _questions(name: str) -> tuple[str, ...]:

@@ -110,6 +110,8 @@ class Layout:
     def _under(self) -> None:
         """What stands under the player."""
         self.progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
+        self.timeline = gr.HTML("", elem_id="timeline")
+        self.seen = gr.HTML("", elem_id="seen", js_on_load=_SCRIPTS["seen"])
         self.alert = gr.HTML("", elem_id="alert")
         with gr.Row():
             self.stop_watching = gr.Button(
@@ -201,4 +203,4 @@ class Layout:
     @property
     def around(self) -> list[Any]:
         """What follows from the progress."""
-        return [self.last, self.alert, self.stop_watching, self.clear, self.again, self.suggested]
+        return [self.last, self.timeline, self.alert, self.stop_watching, self.clear, self.again, self.suggested]

@@ -87,17 +87,25 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         def remove(event: gr.EventData, name: str) -> list[Any]:
             return actions.forget_standing(name, event._data["key"])
 
+        def show(event: gr.EventData, name: str) -> str:
+            return extras.seen(name, event._data["seconds"])
+
         def keep(event: Any) -> None:
             """Let the browser's tab remember its session, for a reload."""
             event.then(None, name, None, js=_KEEP, api_visibility="private")
 
+        def begin(event: Any) -> None:
+            """Something else is watched: keep it, and show no moment of what was watched before."""
+            keep(event)
+            event.then(None, None, at.seen, js="() => ['']", api_visibility="private")
+
         for trigger in (at.video.upload, at.video.stop_recording):
-            keep(on(trigger, seen(actions.file), [name, at.video, *settings], begun))
+            begin(on(trigger, seen(actions.file), [name, at.video, *settings], begun))
         for button, clip in zip(at.clips, extras.clips, strict=True):
-            keep(on(button.click, seen(_always(actions.address, str(clip.path))), [name, *settings], begun))
-        keep(on(at.address.submit, seen(actions.address), [name, at.address, *settings], begun))
-        keep(on(at.live.submit, seen(actions.stream), [name, at.live, *settings], begun))
-        keep(on(at.again.click, seen(extras.again), [name, *settings], begun))
+            begin(on(button.click, seen(_always(actions.address, str(clip.path))), [name, *settings], begun))
+        begin(on(at.address.submit, seen(actions.address), [name, at.address, *settings], begun))
+        begin(on(at.live.submit, seen(actions.stream), [name, at.live, *settings], begun))
+        begin(on(at.again.click, seen(extras.again), [name, *settings], begun))
 
         keep(on(at.camera.stream, seen(actions.picture), [name, at.camera, *settings], begun, stream_every=0.5))
         told = [*at.panel, at.tell_me, at.wanted]
@@ -108,6 +116,7 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         on(at.soon.tick, seen(actions.tick), name, at.panel, queue=False)
         for part in (at.progress, at.standing):
             on(part.change, extras.around, name, at.around, queue=False)
+        on(at.seen.click, show, name, at.seen, queue=False)
         drawn = [name, at.moment], at.pictures
         on(at.later.tick, actions.draw, *drawn)
         on(at.moment.release, actions.draw, *drawn)
@@ -134,7 +143,7 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         on(at.stop_answer.click, actions.stop_answer, name, None, queue=False)
         on(at.stop_watching.click, actions.stop_watching, name, None, queue=False)
         on(at.chat.clear, actions.clear_chat, name, None, queue=False)
-        keep(on(at.clear.click, actions.clear, name, [*begun, *at.pictures], queue=False))
+        begin(on(at.clear.click, actions.clear, name, [*begun, *at.pictures], queue=False))
 
         on(at.preset.input, chosen, [at.preset, settings[0]], settings, queue=False)
         on(at.reset.click, _usual, settings[0], [at.preset, *settings], queue=False)

@@ -18,7 +18,7 @@ from PIL import Image
 import pdrop_video as pv
 from demos import client
 from demos.actions import Actions
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.page import build
 from demos.sessions import Sessions
 from demos.settings import Settings

@@ -18,7 +18,7 @@ from told import told
 import pdrop_video as pv
 from demos import views
 from demos.actions import Actions
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.camera import BrowserCamera
 from demos.session import SessionError, Turn
 from demos.sessions import Sessions

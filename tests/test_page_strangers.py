@@ -15,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from media import steady, write_video
 
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.screenshots import serving
 
 SETTINGS = ["built-in", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", ""]  # the first that programs may give

@@ -4,15 +4,29 @@
         if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
     }, true);
 
-    // a button that names a moment shows it: in the player, if there is one
+    // a button that names a moment shows it: in the player, if there is one, with what is kept of it
     document.addEventListener("click", event => {
         const chip = event.target.closest("[data-at]");
+        if (!chip) return;
         const player = document.querySelector("#video video");
-        if (!chip || !player) return;
-        document.querySelector("#watch [role=tab]")?.click();
-        player.pause();
-        player.currentTime = Number(chip.dataset.at);
-        player.scrollIntoView({ block: "nearest" });
+        if (player) {
+            document.querySelector("#watch [role=tab]")?.click();
+            player.pause();
+            player.currentTime = Number(chip.dataset.at);
+            player.scrollIntoView({ block: "nearest" });
+        }
+        window.pvShow?.(Number(chip.dataset.at));
+    });
+
+    // of the time line one part can be reached by Tab, and the others by the arrows
+    document.addEventListener("keydown", event => {
+        const way = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+        const next = way && event.target.closest?.(".pv-stretch")?.[way];
+        if (!next) return;
+        event.preventDefault();
+        event.target.tabIndex = -1;
+        next.tabIndex = 0;
+        next.focus();
     });
 
     // gradio reads a message's marks aloud, too

@@ -63,7 +63,8 @@ class Page(gr.Blocks):
         try:
             traverse(inputs, _no_download, is_file_obj)
             return await super().preprocess_data(block_fn, inputs, *arguments, **named)
-        except gr.Error:
+        except gr.Error as error:
+            error.print_exception = False  # a number out of its bounds, of which gradio would log a traceback
             raise
         except InvalidPathError as error:
             raise _error(_NO_UPLOAD) from error

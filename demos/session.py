@@ -116,7 +116,9 @@ class Session:
             Called once, when there is no more use for the source.
         """
         if settings.memory > self._host.largest:
-            raise SessionError(f"The memory has at most {self._host.largest:,} tokens a layer on this server.")
+            raise SessionError(
+                f"memory is {settings.memory:,}; expected {self._host.largest:,} tokens a layer at most on this server."
+            )
         stream = settings.open(self._host.model(settings.model))  # what is wrong with them changes nothing here
         standing = [item.again() for item in self.standing]
         for item in standing:

@@ -195,12 +195,11 @@ def _wait(now: Progress) -> str:
 
 
 def _facts(now: Progress) -> list[str]:
-    bound = "" if now.bound is None else f" of {now.bound / 1e6:.1f}"
     facts = {
         "Frames": f"{now.frames:,}",
         **({"Left out": f"{now.skipped:,}"} if now.skipped else {}),
         "Remembered": f"{now.kept[-1]:,} of {now.entered:,} pieces",
-        "Memory": f"{now.cache_bytes / 1e6:.2f}{bound} MB",
+        "Memory": _megabytes(now.cache_bytes, now.bound),
         "Speed": f"{now.speed:.1f} × real time",
     }
     if now.dropped:
@@ -209,6 +208,11 @@ def _facts(now: Progress) -> list[str]:
         f'<div title="{escape(_HELP[name])}"><dt>{name}</dt><dd>{escape(value)}</dd></div>'
         for name, value in facts.items()
     ]
+
+
+def _megabytes(held: int, bound: int | None) -> str:
+    """Both in one unit and with the same decimals, so that a bound looks smaller than what is held only if it is."""
+    return " of ".join(f"{number / 1e6:,.2f}" for number in (held, bound) if number is not None) + " MB"
 
 
 def _empty(sentence: str) -> str:

@@ -37,7 +37,7 @@ def main(
     port: Annotated[
         int | None, typer.Option(help="Left out: the first free one from 7860 on.", min=1, max=65535)
     ] = None,
-    seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
+    seats: Annotated[int, typer.Option(help="Sessions that watch at a time; others wait in a line.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
     most_each: Annotated[
         int | None,
@@ -47,6 +47,9 @@ def main(
     leave_seconds: Annotated[float, typer.Option(help="A session whose page was left is closed after so long.")] = 45,
     max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a layer may be set to remember.", min=1)] = 32_768,
+    remember_megabytes: Annotated[
+        int, typer.Option(help="Most that sessions remember together which watch no more; the oldest go.", min=1)
+    ] = 4000,
     max_megabytes: Annotated[int, typer.Option(help="Largest file to upload.", min=1)] = 1024,
     most_megabytes: Annotated[
         int | None,
@@ -93,6 +96,7 @@ def main(
             grace=leave_seconds,
             longest=60 * max_minutes,
             largest=max_tokens,
+            remember=remember_megabytes * 10**6,
         )
         stored = Uploads(
             Path(uploads),

@@ -133,7 +133,7 @@ class Session:
         self._watcher = Watcher(
             stream,
             source,
-            seat=lambda tell, stopped: self._host.wait_for_seat(self.name, tell, stopped),
+            seat=self._host.seat,
             limit=None if live else self._host.longest,
             chunk=settings.chunk,
         )

@@ -118,8 +118,8 @@ class Watcher:
     source : callable
         Opens the source.
     seat : callable
-        Waits for this session's turn to watch; gets a function that is told the place in the line, and one that says
-        whether to give up.
+        Waits for this session's turn to watch, and holds it for a block; gets a function that is told the place in the
+        line, and an event that says whether to give up.
     limit : float or None
         Most seconds of video to watch; None for a live source.
     chunk : int
@@ -131,7 +131,7 @@ class Watcher:
         stream: pv.VideoStream,
         source: Callable[[], Opened],
         *,
-        seat: Callable[[Callable[[int], None], threading.Event], None],
+        seat: Callable[[Callable[[int], None], threading.Event], AbstractContextManager[None]],
         limit: float | None,
         chunk: int,
     ) -> None:
@@ -177,13 +177,13 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            self._seat(self._queued, self._stopped)
-            if not self._stopped.is_set():
-                self._set(state="opening", place=0)
-                with self._source() as self._reader:
-                    if not self._stopped.is_set():  # by somebody who found no reader to close yet
-                        self._watch(self._reader)
-                        self._set(**_said(self._reader))
+            with self._seat(self._queued, self._stopped):
+                if not self._stopped.is_set():
+                    self._set(state="opening", place=0)
+                    with self._source() as self._reader:
+                        if not self._stopped.is_set():  # by somebody who found no reader to close yet
+                            self._watch(self._reader)
+                            self._set(**_said(self._reader))
             self._set(state="done")
         except pv.PDropError as error:  # a reader that was closed under way says so by one, and is no failure
             self._set(state="failed", message=str(error))

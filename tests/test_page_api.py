@@ -137,7 +137,8 @@ def test_a_source_that_is_none_is_one_sentence(served: str, source: Any, told: s
     [
         (0, 5, "model is '5'; expected text"), (0, "other", "no model 'other'"), (1, None, "fps is None"),
         (1, "x", "fps is 'x'"), (2, 0, "chunk is 0"), (3, 5, "ratios is '5'"), (3, "a", "ratios are 'a'"),
-        (4, 32_769, "memory is 32,769; expected 32,768 tokens a layer at most"), (4, 10**7, "expected 32,768 tokens a layer"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
+        (4, 32_769, "memory is 32,769; expected 32,768 tokens a layer at most"), 
+        (4, 10**7, "expected 32,768 tokens a layer"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
         (6, 5, "probe is '5'"), (6, "x" * 2001, "2,001 characters"), (7, {"a": 1}, "ask_ratios is"),
         (7, "2", "expected a share in (0, 1]"), (7, "0.2, 0.5", "ratios are '0.2, 0.5', which rise"),
         (9, 5, "gate is '5'; expected text"), (9, "statik", "no gate 'statik'; choose one of codec"),

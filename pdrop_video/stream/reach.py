@@ -66,8 +66,8 @@ class Reach:
         if tokens > self.room:
             raise ConfigError(
                 f"{self.memory.said} can't hold {tokens:,} tokens of {what} beside {self.text:,} of prompt and probe, "
-                f"with a model that was trained on {self.trained:,} positions: there is room for {self.room:,}; give more, "
-                "or keep less text."
+                f"with a model that was trained on {self.trained:,} positions: there is room for {self.room:,}; give "
+                "more, or keep less text."
             )
 
     def check_question(self, state: StreamState, tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Who computes at a time, and the line in front of them. Knows no sessions: a seat is taken for a while, by a thread."""
+"""Who watches at a time, and the line in front of them. Knows no sessions: a seat is taken for a while, by a thread."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import threading
 import weakref
 from dataclasses import asdict, astuple
 from functools import cache, partial
@@ -109,7 +108,7 @@ def test_a_session_nobody_looks_at_is_closed_and_its_memory_freed() -> None:
     gc.collect()
     assert held() is None
     for look in (all_.get, all_.check):
-        with pytest.raises(SessionError, match="closed, as nobody used it for 1.66667 minutes; open the video again"):
+        with pytest.raises(SessionError, match=r"closed, as nobody used it for 1\.66667 minutes; open the video again"):
             look(first.name)
     clock.now = 190
     all_.check(second.name)  # which is no use of it

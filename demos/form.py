@@ -92,7 +92,6 @@ def fields(models: list[str]) -> list[Any]:
             "",
             label="Question known beforehand",
             info="Keeps what matters to this question while watching; empty if you don't know it yet.",
-            max_length=500,
         ),
         gr.Dropdown(
             _choices(_ANSWERING),

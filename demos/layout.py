@@ -10,7 +10,7 @@ import gradio as gr
 
 from . import views
 from .form import fields
-from .gallery import Clip
+from .gallery import BUILT_IN, Clip
 from .presets import PRESETS, USUAL
 from .watching import Progress
 
@@ -25,7 +25,7 @@ left out before it, or merged into others. A picture that was left out, since no
 and shows what is kept of the one that stands for it.
 """
 _SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "scripts").glob("*.js")}
-_ADDRESS = {"max_length": 2000, "lines": 1, "max_lines": 1}
+_ADDRESS = {"lines": 1, "max_lines": 1}
 
 
 class Layout:
@@ -42,6 +42,7 @@ class Layout:
         gr.Markdown(_INTRO, elem_id="intro")
         self.name = gr.Textbox(visible=False)
         self.soon, self.later = gr.Timer(0.5, active=False), gr.Timer(3.0, active=False)
+        self.pulse = gr.Timer(10.0)
         with gr.Row(elem_id="columns"):
             with gr.Column(elem_id="watch"):
                 with gr.Tabs(selected="video") as self.tabs:
@@ -52,7 +53,7 @@ class Layout:
             with gr.Column(elem_id="talk"):
                 self._talk()
             with gr.Column(elem_id="more"):
-                self._standing()
+                self._standing("Is a fish shown?" if BUILT_IN in models else "Is a dog in the picture?")
                 self._settings(models)
 
     def _video(self, clips: Sequence[Clip]) -> None:
@@ -61,6 +62,7 @@ class Layout:
                 self.clips = [
                     gr.Button(clip.label, size="sm", min_width=80, elem_classes="pv-example") for clip in clips
                 ]
+                gr.Button("Another file", size="sm", min_width=80, elem_id="another")
             self.address = gr.Textbox(
                 label="A file in the server's folder, or a video on the web",
                 placeholder="Or a path or address: https://...",
@@ -101,9 +103,7 @@ class Layout:
     def _pictures(self) -> None:
         with gr.Tab("Pictures", id="pictures"):
             gr.Markdown(_PICTURES)
-            self.moment = gr.Slider(
-                0, 1, value=0, step=0.1, label="Moment, in seconds", interactive=False, elem_id="moment"
-            )
+            self.moment = gr.Slider(0, 1, value=0, label="Moment, in seconds", interactive=False, elem_id="moment")
             self.frames = gr.HTML(views.overlays(None, 0), label="Frames", elem_id="frames")
             self.charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
 
@@ -118,6 +118,7 @@ class Layout:
                 "Stop watching", size="sm", min_width=100, elem_id="stop-watching", interactive=False
             )
             self.clear = gr.Button("Start over", size="sm", min_width=100, elem_id="clear", interactive=False)
+            self.let_go = gr.Button("Let the camera go", visible="hidden", elem_id="let-go")
         gr.HTML(views.explained())
 
     def _talk(self) -> None:
@@ -137,7 +138,6 @@ class Layout:
                 self.question = gr.Textbox(
                     label="Your question",
                     placeholder="Ask about the video",
-                    max_length=2000,
                     lines=1,
                     max_lines=4,
                     container=False,
@@ -150,21 +150,19 @@ class Layout:
                     "Stop", size="md", min_width=64, scale=0, elem_id="stop-answer", interactive=False
                 )
 
-    def _standing(self) -> None:
+    def _standing(self, for_example: str) -> None:
         with gr.Accordion("Tell me when", open=False, elem_id="tell"):
             with gr.Row():
                 self.tell_me = gr.Textbox(
                     label="Tell me when",
-                    placeholder="Is a dog in the picture?",
+                    placeholder=for_example,
                     info="Asked again about every second of the video.",
-                    max_length=500,
                     elem_id="tell-me",
                 )
                 self.wanted = gr.Textbox(
                     label="is answered with",
                     placeholder="yes",
                     info="The answer to wait for; empty for yes. Behind commas: what else it may be.",
-                    max_length=200,
                     elem_id="wanted",
                 )
             with gr.Row():

@@ -18,7 +18,8 @@ from .visitor import Visitor
 
 _HERE = Path(__file__).parent
 CSS = (_HERE / "style.css").read_text(encoding="utf-8")
-SCRIPT = (_HERE / "scripts" / "page.js").read_text(encoding="utf-8")
+_SCRIPTS = [(_HERE / "scripts" / f"{name}.js").read_text(encoding="utf-8").strip() for name in ("page", "visit")]
+SCRIPT = f"() => {{ {' '.join(f'({script})();' for script in _SCRIPTS)} }}"
 THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
     # as the theme has them they are too pale to be read easily
     background_fill_primary="*neutral_50",  # as it was: it does not outlive `set`
@@ -38,12 +39,26 @@ _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
 HEAD = """
+<meta http-equiv="Content-Security-Policy" content="connect-src 'self' blob: data:">
 <style>
 footer .divider { display: none !important; } /* a dot that gradio leaves beside a single link */
 @media (max-width: 768px) { html { scroll-padding-bottom: 160px; } } /* what is scrolled to lies above the question */
+#pv-notice {
+  position: fixed; z-index: 1000; inset: 0 0 auto; padding: 10px 16px; background: #8a1f11; color: #fff;
+  text-align: center; font-family: system-ui, sans-serif;
+}
+#pv-notice:empty { display: none; }
+.pv-lost #progress { opacity: 0.5; }
 </style>
 """
-"""What the page's own style does not reach."""
+"""Gradio's player would fetch a program for trimming from elsewhere. Below it, what the page's style does not reach."""
+_CAMERA_OFF = """() => {
+    if (document.querySelector("#video [data-testid='webcam-video']"))
+        document.querySelector("#video [aria-label='Upload file']").click();
+    return [{ __type__: "update", interactive: false }];
+}"""
+"""A camera is let go when its part of the page is: a recorder's, and the one that is watched."""
+_CAMERA_AGAIN = "() => [{ __type__: 'update', interactive: true }]"
 
 
 def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
@@ -113,7 +128,13 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         on(at.forget.click, actions.forget_standing, name, at.panel, queue=False)
         on(at.standing.click, remove, name, at.panel, queue=False)
 
+        gone = [at.address.submit, at.live.submit, at.again.click, at.stop_watching.click, at.clear.click]
+        gone += [at.let_go.click, at.video.upload, at.video.stop_recording, *(button.click for button in at.clips)]
+        off = gr.on(gone, None, None, at.camera, js=_CAMERA_OFF, api_visibility="private")
+        off.then(None, None, at.camera, js=_CAMERA_AGAIN, api_visibility="private")
+
         on(at.soon.tick, seen(actions.tick), name, at.panel, queue=False)
+        on(at.pulse.tick, actions.pulse, name, at.panel, queue=False)
         for part in (at.progress, at.standing):
             on(part.change, extras.around, name, at.around, queue=False)
         on(at.seen.click, show, name, at.seen, queue=False)
@@ -129,6 +150,8 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
             (at.question.submit, actions.ask, [name, at.question]),
             (at.suggested.click, suggested, [name]),
         ):
+            if act is not suggested:  # whose question is known to its event alone
+                trigger = on(trigger, actions.askable, inputs, None, queue=False, trigger_mode="multiple").success
             asked = on(
                 trigger,
                 act,
@@ -138,12 +161,13 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
                 show_progress_on=at.chat,
                 concurrency_limit=answers_at_once,
                 concurrency_id="answers",
+                trigger_mode="multiple",
             )
             on(asked.then, actions.draw, *drawn)
         on(at.stop_answer.click, actions.stop_answer, name, None, queue=False)
-        on(at.stop_watching.click, actions.stop_watching, name, None, queue=False)
+        on(at.stop_watching.click, seen(actions.stop_watching), name, None, queue=False)
         on(at.chat.clear, actions.clear_chat, name, None, queue=False)
-        begin(on(at.clear.click, actions.clear, name, [*begun, *at.pictures], queue=False))
+        begin(on(at.clear.click, seen(actions.clear), name, [*begun, *at.pictures], queue=False))
 
         on(at.preset.input, chosen, [at.preset, settings[0]], settings, queue=False)
         on(at.reset.click, _usual, settings[0], [at.preset, *settings], queue=False)

@@ -197,7 +197,8 @@ class Session:
         return any(not turn.done for turn in self.chat)
 
     def stop_watching(self) -> None:
-        """Watch no further; what was watched can be asked about."""
+        """Watch no further; what was watched can be asked about. A camera that is started again begins anew."""
+        self.camera = None
         if self._watcher is not None:
             self._watcher.stop()
 
@@ -205,14 +206,10 @@ class Session:
 
     def ask(self, question: str, longest: int = 128) -> Turn:
         """Begin an answer, in a thread of its own; `follow` shows it grow."""
-        if not checked("question", question).strip():
-            raise SessionError("The question is empty; write one.")
         if isinstance(longest, int) and longest > _LONGEST:
             raise SessionError(f"An answer has at most {_LONGEST} tokens here; {longest} are asked for.")
+        self.refuse_question(question)
         stream, watcher = self.stream, self._watcher
-        stream.lm.bounded("the question", question)
-        if self.answers:
-            raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
         pyramid = self.settings.asking()
         turn = Turn(question.strip())
         self.chat.append(turn)
@@ -220,6 +217,14 @@ class Session:
         arguments = (turn, stream, watcher, pyramid, longest, self._stop_answer)
         threading.Thread(target=self._answer, args=arguments, name="answer", daemon=True).start()
         return turn
+
+    def refuse_question(self, question: str) -> None:
+        """Raise if a question can't be asked, or not now."""
+        if not checked("question", question).strip():
+            raise SessionError("The question is empty; write one.")
+        self.stream.lm.bounded("the question", question)
+        if self.answers:
+            raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
 
     def follow(self, turn: Turn) -> Iterator[Turn]:
         """The turn each time it has grown, until it is done."""

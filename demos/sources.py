@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pdrop_video as pv
@@ -11,7 +12,7 @@ from pdrop_video.guard import Source, reading
 from pdrop_video.video import Connection
 
 from .settings import Settings
-from .watching import Opened
+from .watching import Opened, refuse_large
 
 _AHEAD = 2
 """Chunks decoded ahead of the model; it also lets a reader that waits for its source be closed by another thread."""
@@ -46,3 +47,21 @@ def opener(source: Source, settings: Settings, fps: float) -> Callable[[], Opene
         return read(source.target) if source.route is None else reading(source, read)
 
     return opened
+
+
+def check(path: Path, limit: float, chunk: int) -> None:
+    """Say at once, and not when its turn has come, what is wrong with a file.
+
+    Parameters
+    ----------
+    path : Path
+    limit : float
+        Most seconds that it may last.
+    chunk : int
+        Frames at a time.
+    """
+    try:
+        with pv.open_video(path, ahead=0) as reader:
+            refuse_large(reader.info, limit, chunk)
+    except pv.VideoError as error:  # where the server keeps its files is nobody's business
+        raise pv.VideoError(str(error).replace(str(path), path.name)) from error

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.register_assert_rewrite("visits")
+
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other cost more than they save
 with suppress(ModuleNotFoundError):
     try:
@@ -55,6 +57,7 @@ def served() -> Iterator[str]:
 def visit(browser: Any, served: str) -> Iterator[Any]:
     """Opens a page, as another visitor each time; all are closed after the test, and take no time from the next."""
     from playwright.sync_api import expect
+    from visits import CAMERAS
 
     from demos.screenshots import PATIENCE
 
@@ -63,6 +66,7 @@ def visit(browser: Any, served: str) -> Iterator[Any]:
 
     def visited(address: str = served, **how: Any) -> Any:
         contexts.append(browser.new_context(permissions=["camera", "microphone"], **how))
+        contexts[-1].add_init_script(CAMERAS)
         page = contexts[-1].new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(address)

@@ -61,6 +61,7 @@ class Tab:
         self.functions = {
             (target[1], config_label(config, target[0])): each["id"]
             for each in config["dependencies"]
+            if each["backend_fn"]  # and not in the browser alone
             for target in each["targets"]
         }
 

@@ -13,16 +13,6 @@ _FINEST = 1000
 """Steps that a second may have."""
 
 
-class Moments(gr.Slider):
-    """A slider that takes what lies outside of its bounds for the nearest bound: those move with every new picture."""
-
-    is_template = True  # in the browser it is a plain one
-
-    def preprocess(self, payload: float) -> float:
-        """Seconds, of whatever was sent."""
-        return float(min(max(payload, self.minimum), self.maximum))
-
-
 def moments(times: Sequence[float], seconds: float) -> dict[str, Any]:
     """What changes about the slider. Its value does not, unless the pictures end before it.
 

@@ -151,7 +151,7 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
             (at.suggested.click, suggested, [name]),
         ):
             if act is not suggested:  # whose question is known to its event alone
-                trigger = on(trigger, actions.askable, inputs, None, queue=False, trigger_mode="multiple").success
+                trigger = on(trigger, actions.askable, inputs, None, trigger_mode="multiple").success
             asked = on(
                 trigger,
                 act,

@@ -27,13 +27,15 @@ _WINDOWS = {"wide": (1280, 900), "phone": (390, 844)}
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[str]:
+def serving(*options: str, port: int = 0) -> Iterator[str]:
     """A page of its own with the built-in model, in another process.
 
     Parameters
     ----------
     *options : str
         For `demos.app`.
+    port : int
+        Where to listen; 0 for any that is free.
 
     Yields
     ------
@@ -41,7 +43,8 @@ def serving(*options: str) -> Iterator[str]:
         The page's address.
     """
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}/"
     server = subprocess.Popen([sys.executable, "-m", "demos.app", "--port", str(port), *options])

@@ -9,7 +9,7 @@ import pytest
 import servers
 from media import numbered, steady, write_video
 from playwright.sync_api import expect
-from visits import FIRST, LAST, Visit, answered, ask, finished, frames, unfold, upload
+from visits import FIRST, LAST, Visit, answered, ask, finished, frames, record, unfold, upload
 
 from demos.screenshots import serving
 
@@ -183,24 +183,29 @@ def test_a_live_source_stalls_comes_back_and_is_asked_meanwhile(visit: Visit, tm
         expect(page.locator("#chat .pv-said").nth(1)).to_have_text(re.compile(r"^\s*\w+\s*$"))
 
 
-def test_who_leaves_makes_room_and_who_reloads_does_not(visit: Visit) -> None:
-    with serving("--seats", "1", "--leave-seconds", "30") as address:
-        first, leaving, last = (visit(address) for _ in range(3))
-        for page, number in ((first, 0), (leaving, 1), (last, 2)):
+def test_who_has_watched_blocks_nobody_and_who_leaves_the_line_makes_room(visit: Visit) -> None:
+    """A webcam holds the only seat until it is stopped; who looks at what was watched holds none, and is answered."""
+    with serving("--seats", "1", "--leave-seconds", "20") as address:
+        looking, recording, leaving, last = (visit(address) for _ in range(4))
+        upload(looking)
+        finished(looking)
+        record(recording)
+        for page, number in ((leaving, 1), (last, 2)):
             upload(page)
-            if page is first:
-                finished(page)
-            else:
-                expect(page.locator("#progress")).to_contain_text(f"you are number {number} in the line")
-        first.reload()
-        finished(first)
-        leaving.close()  # after the reload: once this one is gone, who reloaded would be, too
+            expect(page.locator("#progress")).to_contain_text(f"you are number {number} in the line")
+        looking.reload()
+        finished(looking)
+        ask(looking, FIRST[0])
+        answered(looking, 0, FIRST[1])
+        leaving.close()
         expect(last.locator("#progress")).to_contain_text("you are number 1 in the line")
-        ask(first, FIRST[0])
-        answered(first, 0, FIRST[1])
-        expect(last.locator("#progress")).to_contain_text("you are number 1 in the line")
-        first.close()
+        expect(looking.locator("#progress [data-state]")).to_have_attribute(
+            "data-state", "done"
+        )  # its reload took less
+        recording.locator("#stop-watching").click()
         finished(last)
+        ask(looking, LAST[0])
+        answered(looking, 1, LAST[1])
 
 
 def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:

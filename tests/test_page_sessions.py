@@ -17,8 +17,8 @@ from told import told
 import pdrop_video as pv
 from demos import views
 from demos.actions import Actions
-from demos.gallery import CLIPS
 from demos.camera import BrowserCamera
+from demos.gallery import CLIPS
 from demos.session import SessionError, Turn
 from demos.sessions import Sessions
 from demos.settings import Settings

@@ -5,6 +5,8 @@ Knows the page's actions, and not how the page is laid out.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pdrop_video as pv
@@ -12,11 +14,14 @@ from pdrop_video.common import checks
 
 from .actions import Actions
 from .around import around
+from .comparing import compare
+from .export import as_json, markdown, stem
 from .gallery import BUILT_IN, gallery
-from .plainly import plainly
+from .plainly import plain, plainly
 from .remembered import seen
 from .session import Session, SessionError
-from .settings import Settings
+from .settings import Settings, checked
+from .sources import opener
 from .visitor import Visitor
 
 
@@ -54,6 +59,31 @@ class Extras:
             return "" if session is None else seen(session, checks.real("the moment", seconds, 0))
         except pv.PDropError:  # it was cleared meanwhile, or is no moment at all
             return ""
+
+    def compare(self, name: str, question: str) -> Iterator[str]:
+        """One question, two recipes: how far it is, then both answers. See `comparing.compare`."""
+        yield from plain(compare(*self._compared(name, question)))
+
+    @plainly
+    def _compared(self, name: str, question: str) -> tuple[Session, str, Callable[[Settings], Any]]:
+        if not name:
+            raise SessionError("Choose a video first; then compare.")
+        session = self._sessions.get(name)
+
+        def opened(settings: Settings) -> Any:
+            source = self._actions.guard.source(session.source or "")
+            return opener(source, settings, self._sessions.model(settings.model).adapter.fps)
+
+        return session, checked("question", question), opened
+
+    @plainly
+    def export(self, name: str, kind: str) -> str:
+        """A conversation as a file: its name and its text, as JSON for the page's script."""
+        session = self._session(name)
+        if session is None or not session.chat:
+            raise SessionError("There is no conversation yet; ask something first.")
+        text = markdown(session) if kind == "md" else as_json(session)
+        return json.dumps({"name": f"{stem(session.title)}.{kind}", "text": text})
 
     def _session(self, name: str) -> Session | None:
         try:

@@ -24,8 +24,12 @@ layers only what mattered. Dark places are forgotten by that stage, or never cam
 left out before it, or merged into others. A picture that was left out, since nothing had changed, is framed by stripes
 and shows what is kept of the one that stands for it.
 """
+_COMPARE = """
+One question, two recipes: the same video is watched once more, without dropping anything (or with the usual dropping,
+where nothing was dropped), and both are asked.
+"""
 _SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "scripts").glob("*.js")}
-_ADDRESS = {"lines": 1, "max_lines": 1}
+_ADDRESS: dict[str, Any] = {"lines": 1, "max_lines": 1}
 
 
 class Layout:
@@ -49,6 +53,7 @@ class Layout:
                     self._video(clips)
                     self._live()
                     self._pictures()
+                    self._compare()
                 self._under()
             with gr.Column(elem_id="talk"):
                 self._talk()
@@ -107,6 +112,24 @@ class Layout:
             self.frames = gr.HTML(views.overlays(None, 0), label="Frames", elem_id="frames")
             self.charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
 
+    def _compare(self) -> None:
+        with gr.Tab("Compare", id="compare"):
+            gr.Markdown(_COMPARE)
+            with gr.Row(elem_classes="pv-ask-row"):
+                self.compare_question = gr.Textbox(
+                    label="Question to compare",
+                    placeholder="Ask both",
+                    container=False,
+                    scale=1,
+                    min_width=120,
+                    elem_id="compare-question",
+                    **_ADDRESS,
+                )
+                self.compare = gr.Button(
+                    "Compare", variant="primary", size="md", min_width=90, scale=0, elem_id="compare"
+                )
+            self.compared = gr.HTML("", elem_id="compared")
+
     def _under(self) -> None:
         """What stands under the player."""
         self.progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
@@ -132,6 +155,12 @@ class Layout:
             buttons=[],
             elem_id="chat",
         )
+        with gr.Row(elem_id="exports"):
+            self.exports = {
+                kind: gr.Button(said, size="sm", min_width=80, elem_id=f"save-{kind}")
+                for kind, said in (("md", "Save as Markdown"), ("json", "Save as JSON, with evidence"))
+            }
+            self.exported = gr.Textbox(visible=False)
         with gr.Column(elem_id="ask-bar"):
             self.suggested = gr.HTML("", elem_id="suggested", js_on_load=_SCRIPTS["suggested"])
             with gr.Row():

@@ -38,6 +38,7 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
+_SAVE = "(file) => { pvSave(JSON.parse(file)); return []; }"
 HEAD = """
 <meta http-equiv="Content-Security-Policy" content="connect-src 'self' blob: data:">
 <style>
@@ -168,6 +169,20 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         on(at.stop_watching.click, seen(actions.stop_watching), name, None, queue=False)
         on(at.chat.clear, actions.clear_chat, name, None, queue=False)
         begin(on(at.clear.click, seen(actions.clear), name, [*begun, *at.pictures], queue=False))
+
+        for trigger in (at.compare.click, at.compare_question.submit):
+            on(
+                trigger,
+                extras.compare,
+                [name, at.compare_question],
+                at.compared,
+                show_progress="minimal",
+                concurrency_limit=1,
+                concurrency_id="compare",
+            )
+        for kind, button in at.exports.items():
+            exported = on(button.click, _always(extras.export, kind), name, at.exported)
+            exported.success(None, at.exported, None, js=_SAVE, api_visibility="private")
 
         on(at.preset.input, chosen, [at.preset, settings[0]], settings, queue=False)
         on(at.reset.click, _usual, settings[0], [at.preset, *settings], queue=False)

@@ -6,7 +6,7 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,6 +19,7 @@ from .intake import Load
 
 log = logging.getLogger(__name__)
 Call = TypeVar("Call", bound=Callable[..., Any])
+Shown = TypeVar("Shown")
 
 _OURS = "Something went wrong on the server; its log says what."
 _VALUES = "What was sent cannot be read; 'Use via API' on the page lists the values that are expected."
@@ -33,11 +34,21 @@ def plainly(action: Call) -> Call:
         try:
             return action(*values, **named)
         except pv.PDropError as error:
-            raise gr.Error(
-                html.escape(str(error), quote=False), title="That did not work", print_exception=False
-            ) from error
+            raise _refused(error) from error
 
     return acting  # type: ignore[return-value]
+
+
+def plain(steps: Iterator[Shown]) -> Iterator[Shown]:
+    """The same for what comes bit by bit."""
+    try:
+        yield from steps
+    except pv.PDropError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: pv.PDropError) -> gr.Error:
+    return gr.Error(html.escape(str(error), quote=False), title="That did not work", print_exception=False)
 
 
 class Page(gr.Blocks):

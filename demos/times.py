@@ -39,7 +39,8 @@ def rested(answer: pv.Answer) -> tuple[float, ...]:
     for stage in answer.evidence:
         for seconds, weight in zip(stage.seconds, stage.weight, strict=True):
             weights[seconds] += weight
-    strongest, chosen = max(weights.values(), default=0.0), []
+    chosen: list[float] = []
+    strongest = max(weights.values(), default=0.0)
     for seconds in sorted(weights, key=lambda each: (-weights[each], each)):
         if len(chosen) == _MOST or weights[seconds] < _LEAST * strongest or not strongest:
             break

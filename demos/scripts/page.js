@@ -18,6 +18,15 @@
         window.pvShow?.(Number(chip.dataset.at));
     });
 
+    // a text from the server becomes a file of the visitor's
+    window.pvSave = ({ name, text }) => {
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+        link.download = name;
+        link.click();
+        URL.revokeObjectURL(link.href);
+    };
+
     // of the time line one part can be reached by Tab, and the others by the arrows
     document.addEventListener("keydown", event => {
         const way = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];

@@ -33,7 +33,7 @@ def test_every_picture_can_be_chosen_and_those_evenly_spaced_have_a_place_of_the
 ) -> None:
     told = moments(times, times[0])
     assert "value" not in told, "it is not written back"
-    places = int(round((told["maximum"] - told["minimum"]) / told["step"])) + 1
+    places = round((told["maximum"] - told["minimum"]) / told["step"]) + 1
     offered = [told["minimum"] + number * told["step"] for number in range(places)]
     nearest = {min(times, key=lambda time, at=at: abs(time - at)) for at in offered}
     assert nearest == {*times}

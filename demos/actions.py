@@ -22,12 +22,13 @@ from . import views
 from .camera import BrowserCamera, LetGo
 from .moments import moments
 from .plainly import plainly
-from .session import Session, SessionError, Turn
+from .session import Session, SessionError
 from .sessions import Sessions
 from .settings import Settings, checked
 from .shown import KINDS, Shown
 from .sources import check, opener
 from .standing import Standing
+from .turn import Turn
 from .uploads import Uploads
 from .visitor import Visitor
 from .watching import Progress

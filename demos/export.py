@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .session import Session, Turn
+from .session import Session
 from .times import clock, rested
+from .turn import Turn
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|~])")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pdrop_video as pv
@@ -19,6 +20,7 @@ from .export import as_json, markdown, stem
 from .gallery import BUILT_IN, gallery
 from .plainly import plain, plainly
 from .remembered import seen
+from .saving import reopened, store
 from .session import Session, SessionError
 from .settings import Settings, checked
 from .sources import opener
@@ -84,6 +86,27 @@ class Extras:
             raise SessionError("There is no conversation yet; ask something first.")
         text = markdown(session) if kind == "md" else as_json(session)
         return json.dumps({"name": f"{stem(session.title)}.{kind}", "text": text})
+
+    @plainly
+    def save(self, name: str, visitor: Visitor) -> str:
+        """The stream as a file: where it is and what it is called, as JSON for the page's script."""
+        session = self._sessions.get(name) if name else None
+        if session is None or not session.progress.frames:
+            raise SessionError("Nothing was watched yet; choose a video first.")
+        path = store(session.stream, self._actions.uploads, visitor.client, stem(session.title))
+        return json.dumps({"name": path.name, "path": str(path)})
+
+    @plainly
+    def reopen(self, name: str, path: str, model: str, visitor: Visitor) -> list[Any]:
+        """A stream that was saved is to be asked again: panel, chat and no preview."""
+        release = self._actions.uploads.hold(Path(path))
+        try:
+            stream = reopened(Path(path), self._sessions.model(model), self._sessions.largest)
+        finally:
+            release()
+        with self._actions.beginning(name, visitor) as session:
+            session.begin(Settings(model=model), Path(path).stem, None, again=stream)
+        return [*self._actions.panel(session), [], None]
 
     def _session(self, name: str) -> Session | None:
         try:

@@ -24,6 +24,10 @@ layers only what mattered. Dark places are forgotten by that stage, or never cam
 left out before it, or merged into others. A picture that was left out, since nothing had changed, is framed by stripes
 and shows what is kept of the one that stands for it.
 """
+_SAVING = """
+The conversation is saved as Markdown, or as JSON with all that its answers rested on; the stream as a file that holds
+what the model remembers, and none of the pictures. A page with the same model opens it again.
+"""
 _COMPARE = """
 One question, two recipes: the same video is watched once more, without dropping anything (or with the usual dropping,
 where nothing was dropped), and both are asked.
@@ -59,6 +63,7 @@ class Layout:
                 self._talk()
             with gr.Column(elem_id="more"):
                 self._standing("Is a fish shown?" if BUILT_IN in models else "Is a dog in the picture?")
+                self._saving()
                 self._settings(models)
 
     def _video(self, clips: Sequence[Clip]) -> None:
@@ -155,12 +160,6 @@ class Layout:
             buttons=[],
             elem_id="chat",
         )
-        with gr.Row(elem_id="exports"):
-            self.exports = {
-                kind: gr.Button(said, size="sm", min_width=80, elem_id=f"save-{kind}")
-                for kind, said in (("md", "Save as Markdown"), ("json", "Save as JSON, with evidence"))
-            }
-            self.exported = gr.Textbox(visible=False)
         with gr.Column(elem_id="ask-bar"):
             self.suggested = gr.HTML("", elem_id="suggested", js_on_load=_SCRIPTS["suggested"])
             with gr.Row():
@@ -198,6 +197,18 @@ class Layout:
                 self.look_out = gr.Button("Look out for it", size="sm", min_width=100, elem_id="look-out")
                 self.forget = gr.Button("Remove all", size="sm", min_width=100)
             self.standing = gr.HTML(views.standing([]), elem_id="standing", js_on_load=_SCRIPTS["standing"])
+
+    def _saving(self) -> None:
+        with gr.Accordion("Save and open", open=False, elem_id="saving"):
+            gr.Markdown(_SAVING)
+            with gr.Row():
+                self.exports = {
+                    kind: gr.Button(said, size="sm", min_width=100, elem_id=f"save-{kind}")
+                    for kind, said in (("md", "Conversation, to read"), ("json", "Conversation, with evidence"))
+                }
+                self.save = gr.Button("Stream", size="sm", min_width=100, elem_id="save-stream")
+                self.reopen = gr.UploadButton("Open a stream", size="sm", min_width=100, elem_id="reopen")
+            self.exported, self.stored = gr.Textbox(visible=False), gr.Textbox(visible=False)
 
     def _settings(self, models: list[str]) -> None:
         with gr.Accordion("Settings, for the next video", open=False, elem_id="settings"):

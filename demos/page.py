@@ -184,6 +184,10 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
             exported = on(button.click, _always(extras.export, kind), name, at.exported)
             exported.success(None, at.exported, None, js=_SAVE, api_visibility="private")
 
+        stored = on(at.save.click, seen(extras.save), name, at.stored)
+        stored.success(None, at.stored, None, js=_SAVE, api_visibility="private")
+        begin(on(at.reopen.upload, seen(extras.reopen), [name, at.reopen, settings[0]], begun))
+
         on(at.preset.input, chosen, [at.preset, settings[0]], settings, queue=False)
         on(at.reset.click, _usual, settings[0], [at.preset, *settings], queue=False)
         endpoints(actions)

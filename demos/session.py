@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pdrop_video as pv
 
@@ -13,6 +12,7 @@ from .camera import BrowserCamera
 from .host import Host
 from .settings import Settings, checked
 from .standing import Standing
+from .turn import Turn
 from .watching import Opened, Progress, Watcher, remembered
 
 log = logging.getLogger(__name__)
@@ -23,27 +23,6 @@ _LONGEST = 2048
 
 class SessionError(pv.PDropError):
     """There is no such session, or no room for another, or it is busy."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """A question of the chat and what was answered so far.
-
-    Attributes
-    ----------
-    question, text : str
-    done : bool
-    error : str
-        Why there is no answer, one sentence.
-    answer : Answer or None
-        The whole of it, once it is done.
-    """
-
-    question: str
-    text: str = ""
-    done: bool = False
-    error: str = ""
-    answer: pv.Answer | None = None
 
 
 class Session:
@@ -100,6 +79,7 @@ class Session:
         *,
         live: bool = False,
         after: Callable[[], None] = lambda: None,
+        again: pv.VideoStream | None = None,
     ) -> None:
         """Start over with another source; without one, frames are to be pushed. Standing questions are kept.
 
@@ -114,12 +94,16 @@ class Session:
             Whether it has no end.
         after : callable
             Called once, when there is no more use for the source.
+        again : VideoStream or None
+            One that was saved, to go on with.
         """
         if settings.memory > self._host.largest:
             raise SessionError(
                 f"memory is {settings.memory:,}; expected {self._host.largest:,} tokens a layer at most on this server."
             )
-        stream = settings.open(self._host.model(settings.model))  # what is wrong with them changes nothing here
+        stream = again or settings.open(
+            self._host.model(settings.model)
+        )  # what is wrong with them changes nothing here
         standing = [item.again() for item in self.standing]
         for item in standing:
             stream.lm.bounded("the question", item.question)
@@ -128,6 +112,9 @@ class Session:
         self.standing.extend(standing)
         self.settings, self.title, self.live, self._after = settings, title, live, after
         self._stream = stream
+        if again is not None:
+            status = again.status
+            self._unwatched = Progress("done", frames=status.frames, seconds=status.seconds, **remembered(again))
         if source is None:
             return
         self._watcher = Watcher(

@@ -15,9 +15,10 @@ from PIL import Image
 import pdrop_video as pv
 from pdrop_video import plots
 
-from .session import Session, Turn
+from .session import Session
 from .standing import Standing
 from .times import chip, clock, rested
+from .turn import Turn
 from .watching import Progress
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from visits import FIRST, Visit, answered, ask, example
+from visits import FIRST, Visit, answered, ask, example, unfold
 
 pytestmark = pytest.mark.browser
 
@@ -36,6 +36,7 @@ def test_two_recipes_stand_side_by_side(visit: Visit) -> None:
 def test_a_conversation_is_saved_as_a_file(visit: Visit) -> None:
     page = visit()
     example(page)
+    unfold(page, "saving")
     page.locator("#save-md").click()
     expect(page.get_by_text("There is no conversation yet; ask something first.")).to_be_visible()
     ask(page, FIRST[0])
@@ -49,3 +50,19 @@ def test_a_conversation_is_saved_as_a_file(visit: Visit) -> None:
     assert f"**{FIRST[0]}**\n\n{FIRST[1]}\n" in files["md"]
     (turn,) = json.loads(files["json"])["turns"]
     assert turn["answer"]["text"].strip() == FIRST[1] and turn["answer"]["evidence"][0]["weight"]
+
+
+def test_a_stream_is_taken_away_and_opened_again_in_another_page(visit: Visit) -> None:
+    page, other = visit(), visit()
+    example(page)
+    unfold(page, "saving")
+    with page.expect_download() as coming:
+        page.locator("#save-stream").click()
+    assert coming.value.suggested_filename == "clip.pdrop"
+    path = Path(coming.value.path()).rename(Path(coming.value.path()).with_name("mine.pdrop"))
+    unfold(other, "saving")
+    other.locator("#saving input[type=file]").set_input_files(path)
+    expect(other.locator("#progress")).to_contain_text("Watched mine: 11.5 s")
+    ask(other, FIRST[0])
+    answered(other, 0, FIRST[1])
+    expect(other.locator("#again")).to_be_disabled()

@@ -17,9 +17,9 @@ import pdrop_video as pv
 from demos import views
 from demos.camera import BrowserCamera
 from demos.form import fields
-from demos.session import Turn
 from demos.settings import Settings
 from demos.standing import Standing
+from demos.turn import Turn
 from demos.watching import Progress
 from pdrop_video.gate import GATES
 from pdrop_video.guard import Guard, Refused, counted_by

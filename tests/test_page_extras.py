@@ -19,13 +19,16 @@ from demos.export import markdown
 from demos.extras import Extras
 from demos.gallery import CLIPS, gallery, suggestions
 from demos.presets import PRESETS, chosen
-from demos.session import Session, Turn
+from demos.session import Session
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.sources import opener
 from demos.times import clock, rested
+from demos.turn import Turn
 from demos.uploads import Uploads
+from demos.visitor import Visitor
 from pdrop_video.guard import Guard, Source
+from pdrop_video.stream import saved
 
 built_in = cache(pv.load)
 CLIP = CLIPS / "clip.mp4"
@@ -112,6 +115,54 @@ def test_a_conversation_is_exported_to_read_and_with_its_evidence(tmp_path: Path
     assert text.splitlines()[:6] == ["# clip.mp4", "", f"**{QUESTION}**", "", "green", ""]
     assert f"looked most at {clock(rested(answer)[0])}; watched up to 11.5 s" in text
     assert r"**\<b\>\*Is\* this a \`mark\`?\</b\> \# no**" in text and r"It \[failed\]." in text
+    session.clear()
+
+
+def test_a_stream_is_saved_and_opened_again_as_it_was(tmp_path: Path) -> None:
+    extras, session = watched(tmp_path)
+    uploads = extras._actions.uploads
+    before = session.stream.ask(QUESTION)
+    told = json.loads(extras.save(session.name, Visitor(client="c")))
+    path = Path(told["path"])
+    assert told["name"] == path.name == "clip.pdrop"
+    assert extras._actions.shown.find(str(path)) == path, "its visitor may take it"
+    session.clear()
+    name, shown, *_ = extras.reopen("", str(path), "built-in", Visitor(client="c"))
+    again = extras._sessions.get(name)
+    assert "Watched clip: 11.5 s" in shown
+    for _ in again.follow(turn := again.ask(QUESTION)):
+        pass
+    assert turn.answer is not None
+    assert (turn.answer.text, turn.answer.evidence) == (before.text, before.evidence)
+    assert not path.exists() and extras._actions.shown.find(str(path)) is None, "it was read, and is gone"
+    assert uploads.bytes.taken == 0
+    again.clear()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "why"),
+    [
+        ("memory", {"tokens": 1_000_000}, "expected 32,768 tokens"),
+        ("memory", {"tokens": None}, "expected 32,768 tokens"),
+        ("memory", {"archive_folder": "/tmp", "archive": 1}, "has an archive"),
+        ("lookout", {"watches": [{}] * 6}, "more than this page offers"),
+    ],
+)
+def test_a_stranger_s_stream_asks_for_no_more_than_a_visitor_may(
+    part: str, change: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    extras, session = watched(tmp_path)
+    path = Path(json.loads(extras.save(session.name, Visitor()))["path"])
+    header, tensors = saved.read(path)
+    saved.write(path, tensors, header | {part: header[part] | change})
+    with pytest.raises(gr.Error, match=why) as refused:
+        extras.reopen("", str(path), "built-in", Visitor())
+    assert str(tmp_path) not in str(refused.value)
+    assert len(extras._sessions.names) == 1, "no session came of it"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"no stream")
+    with pytest.raises(gr.Error, match=r"clip\.pdrop"):
+        extras.reopen("", str(path), "built-in", Visitor())
     session.clear()
 
 

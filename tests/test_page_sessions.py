@@ -19,10 +19,11 @@ from demos import views
 from demos.actions import Actions
 from demos.camera import BrowserCamera
 from demos.gallery import CLIPS
-from demos.session import SessionError, Turn
+from demos.session import SessionError
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
+from demos.turn import Turn
 from demos.uploads import Uploads
 from demos.visitor import Visitor
 from pdrop_video.guard import Guard

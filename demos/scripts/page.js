@@ -18,13 +18,13 @@
         window.pvShow?.(Number(chip.dataset.at));
     });
 
-    // a text from the server becomes a file of the visitor's
-    window.pvSave = ({ name, text }) => {
+    // a text, or a file of the server, becomes a file of the visitor's
+    window.pvSave = ({ name, text, path }) => {
         const link = document.createElement("a");
-        link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+        link.href = path ? `gradio_api/file=${path}` : URL.createObjectURL(new Blob([text]));
         link.download = name;
         link.click();
-        URL.revokeObjectURL(link.href);
+        setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
     };
 
     // of the time line one part can be reached by Tab, and the others by the arrows

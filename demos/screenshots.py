@@ -91,7 +91,7 @@ def main(
                     page.get_by_role("tab", name="Pictures").click()
                     page.locator("#frames img").first.wait_for()
                     page.locator(".pv-charts", has_text=_QUESTIONS[-1]).locator("img").wait_for()
-                    _keep(page, folder / "demo_pictures.webp")
+                    _keep(page, folder / "demo_pictures.webp", whole=True)
                 context.close()
 
 
@@ -103,10 +103,13 @@ def _use(page: Any) -> None:
         page.locator("#ask").click()
         page.locator("#chat .bot.message").nth(number).locator(".pv-at").first.wait_for()
         page.wait_for_timeout(1500)
+    page.locator("#chat .pv-at").first.click()  # what the first answer rested on, over the player
+    page.locator(".pv-mask").wait_for()
+    page.wait_for_timeout(500)
 
 
-def _keep(page: Any, path: Path) -> None:
-    drawn = Image.open(BytesIO(page.screenshot(full_page=True)))
+def _keep(page: Any, path: Path, whole: bool = False) -> None:
+    drawn = Image.open(BytesIO(page.screenshot(full_page=whole)))
     drawn.save(path, "WEBP", quality=80, method=6)
     typer.echo(f"wrote {path}: {drawn.width} x {drawn.height}, {path.stat().st_size / 1000:.0f} kB")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pdrop_video as pv
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.camera import BrowserCamera
 from demos.seats import Seats
 from demos.session import Session, SessionError

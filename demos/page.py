@@ -40,7 +40,6 @@ _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [nam
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
 _SAVE = "(file) => { pvSave(JSON.parse(file)); return []; }"
 HEAD = """
-<meta http-equiv="Content-Security-Policy" content="connect-src 'self' blob: data:">
 <style>
 footer .divider { display: none !important; } /* a dot that gradio leaves beside a single link */
 @media (max-width: 768px) { html { scroll-padding-bottom: 160px; } } /* what is scrolled to lies above the question */
@@ -52,7 +51,7 @@ footer .divider { display: none !important; } /* a dot that gradio leaves beside
 .pv-lost #progress { opacity: 0.5; }
 </style>
 """
-"""Gradio's player would fetch a program for trimming from elsewhere. Below it, what the page's style does not reach."""
+"""What the page's own style does not reach."""
 _CAMERA_OFF = """() => {
     if (document.querySelector("#video [data-testid='webcam-video']"))
         document.querySelector("#video [aria-label='Upload file']").click();

@@ -84,7 +84,7 @@ def test_a_picker_that_comes_to_nothing_leaves_the_video_as_it_is(visit: Visit) 
 
 
 def test_the_player_cuts_nothing_and_asks_nobody_else(visit: Visit) -> None:
-    """What gradio's player trims is not what was watched; the program for it would come from another server."""
+    """What gradio's player trims is not what was watched, and its program for it comes from another server."""
     page, asked = visit(), set()
     page.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
     example(page)

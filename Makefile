@@ -8,27 +8,33 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCHVISION := 0.28.0
 FLOOR := 5.16.0
-CLIP ?= demos/clips/clip.mp4
-QUESTIONS ?= "What colour is shown first in the video?" "Name the one of these that appears: 4, key, car or cross." \
+MODEL ?=
+EXAMPLE := demos/clips/clip.mp4
+CLIP ?= $(EXAMPLE)
+ABOUT_EXAMPLE := "What colour is shown first in the video?" "Name the one of these that appears: 4, key, car or cross." \
 	"Tell me which colour the circle has." "How many things are shown in the clip?" \
 	"In which direction is the marker going?"
+QUESTIONS ?= $(if $(filter $(EXAMPLE),$(CLIP)),$(ABOUT_EXAMPLE),"What happens in this video?")
+# one question needs no quotes of its own: QUESTIONS="Who is there?", or QUESTIONS='"Who is there?" "What do they do?"'
+ASKED = $(if $(filter "% '%,$(firstword $(QUESTIONS))),$(QUESTIONS),"$(QUESTIONS)")
+WITH_MODEL = $(if $(MODEL),--model "$(MODEL)" --or-built-in)
 CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome || echo chromium)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-range test-lmms-eval lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval test-pythons release-check lint picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-ask: .venv/ready  ## watch a clip with the built-in model and answer questions about it
-	@echo "[ask] the built-in model watches $(CLIP)"
-	@$(BIN)/pdrop-video ask $(CLIP) $(QUESTIONS)
+ask: .venv/ready  ## ask a model about a clip: make ask MODEL=NAME CLIP=mine.mp4 QUESTIONS="What happens?"
+	@echo "[ask] $(or $(MODEL),the built-in model) watches $(CLIP)"
+	@$(BIN)/pdrop-video ask "$(CLIP)" $(ASKED) $(WITH_MODEL)
 
-demo: .venv/ready  ## the page on which people ask a video; options: make demo DEMO="--model NAME"
-	@echo "[demo] the page"
-	@$(BIN)/python -m demos.app $(DEMO)
+demo: .venv/ready  ## the page on which people ask a video: make demo MODEL=NAME; options: DEMO="--port 8080"
+	@echo "[demo] the page, with $(or $(MODEL),the built-in model)"
+	@$(BIN)/pdrop-video demo $(WITH_MODEL) $(DEMO)
 
 screenshots: .venv/ready  ## the pictures of the page in docs/, taken from the running page in Chromium
 	@$(BIN)/python -m demos.screenshots --chromium $(CHROMIUM)
@@ -78,6 +84,10 @@ test-quantized: .venv-quantized/ready  ## quantised checkpoints, with the real b
 	@echo "[test-quantized] pytest"
 	@.venv-quantized/bin/python -m pytest -m quantized tests/test_quantized.py
 
+test-torchcodec: .venv-torchcodec/ready  ## frames by torchcodec (Debian: apt-get install libavdevice59 and what it needs)
+	@echo "[test-torchcodec] pytest"
+	@.venv-torchcodec/bin/python -m pytest -m torchcodec tests/test_video_torchcodec.py
+
 test-range: .venv-floor/ready .venv/ready  ## the tests on the oldest supported and the newest transformers
 	@$(call newest)
 	@echo "[test-range] transformers $(FLOOR), without the training code of the built-in model, which needs a newer one"
@@ -89,16 +99,38 @@ test-lmms-eval: .venv-lmms-eval/ready  ## the plugin inside the real lmms-eval, 
 	@echo "[test] pytest -m lmms_eval"
 	@HF_HOME=$(CURDIR)/.venv-lmms-eval/cache HF_HUB_OFFLINE=1 .venv-lmms-eval/bin/python -m pytest -m lmms_eval tests/test_lmms_eval.py
 
+test-pythons: .venv/ready  ## the tests on each Python from 3.10 to 3.13 that is at hand; make test-pythons PYTHON_TESTS=tests/test_cli.py
+	@TORCH="$(TORCH)" PARALLEL="$(PARALLEL)" .ci/pythons $(PYTHON_TESTS)
+
+# Nothing is pinned but torch: what is installed is what somebody gets who installs the wheel today.
+release-check: .venv/ready  ## build sdist and wheel, install the wheel into an empty environment, and use it there
+	@rm -rf dist .venv-release
+	@echo "[release 1/4] sdist and wheel"
+	@$(BIN)/python -m build --outdir dist . >/dev/null && $(BIN)/python -m twine check --strict dist/*
+	@echo "[release 2/4] $(TORCH) in .venv-release"
+	@$(PYTHON) -m venv .venv-release
+	@.venv-release/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	@echo "[release 3/4] the wheel, with what the page, the benchmarks and the server need"
+	@.venv-release/bin/python -m pip --disable-pip-version-check install --quiet \
+		"$$(ls dist/*.whl)[demo,eval,serve]"
+	@echo "[release 4/4] pytest -m release"
+	@$(BIN)/python -m pytest -m release tests/test_release.py
+
 lint: .venv/ready  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py
 
-methods: .venv/ready  ## the table of methods, written into the README from what the methods say of themselves
+.PHONY: docs
+docs: .venv-docs/ready  ## the site of README.md and docs/, with the API, into .site/; a link that leads nowhere ends it
+	@echo "[docs] mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+methods: .venv/ready  ## the tables and formulas of methods, written into README.md and docs/ from what the methods say of themselves
 	@$(BIN)/python tests/methods.py
 
-families: .venv-floor/ready .venv/ready  ## the table of model types, written into the README: what three versions of transformers say
+families: .venv-floor/ready .venv/ready  ## the tables of model types, in README.md and docs/: what three versions of transformers say
 	@$(call newest)
 	@$(BIN)/python tests/served.py .venv-floor/bin/python .venv/bin/python .venv-newest/bin/python
 
@@ -106,7 +138,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-quantized .venv-floor .venv-newest .venv-lmms-eval
+	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval .venv-release .venv-python-*
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"
@@ -134,11 +166,23 @@ newest = $(call overlay,.venv-newest) && \
 	@.venv-processors/bin/python -m pip --disable-pip-version-check install --quiet num2words==0.5.14
 	@touch $@
 
+.venv-docs/ready: pyproject.toml .ci/constraints.txt .venv/ready
+	@echo "[env] .venv-docs: mkdocs-material and mkdocstrings beside .venv"
+	@$(call overlay,.venv-docs)
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install --quiet --constraint .ci/constraints.txt --editable ".[docs]"
+	@touch $@
+
 .venv-quantized/ready: .venv/ready
 	@echo "[env] .venv-quantized: bitsandbytes and torchao beside .venv"
 	@$(call overlay,.venv-quantized)
 	@# without its dependencies, which .venv has already
 	@.venv-quantized/bin/python -m pip --disable-pip-version-check install --quiet --no-deps bitsandbytes==0.50.2 torchao==0.18.0
+	@touch $@
+
+.venv-torchcodec/ready: .venv/ready
+	@echo "[env] .venv-torchcodec: torchcodec beside .venv"
+	@$(call overlay,.venv-torchcodec)
+	@.venv-torchcodec/bin/python -m pip --disable-pip-version-check install --quiet --no-deps torchcodec==0.13.0
 	@touch $@
 
 .venv-floor/ready: .venv/ready

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 if __name__ == "__main__":  # a start takes some twenty seconds, most of them for what is imported from here on
-    print("[1/4] Reading the code; PyTorch takes some seconds.", flush=True)
+    print("Reading the code; PyTorch takes some seconds.", flush=True)
 
 import typer
 
 import pdrop_video as pv
-from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype
+from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype, OrBuiltIn
 from pdrop_video.cli.console import clear_errors
+from pdrop_video.cli.fetching import announced
 from pdrop_video.common import checks
 
 
@@ -27,6 +28,7 @@ def main(
     model: Annotated[
         list[str] | None, typer.Option(help="Folder or hub name; may be repeated. Left out: the built-in model.")
     ] = None,
+    or_built_in: OrBuiltIn = False,
     videos: Annotated[
         list[Path] | None,
         typer.Option(
@@ -68,11 +70,13 @@ def main(
         checks.real("--max-minutes", max_minutes, 0, above=True)
         for name in model or ():
             checks.path("--model", name)
-    typer.echo("[2/4] Reading gradio, which draws the page.")
+    typer.echo("[1/3] Reading gradio, which draws the page.")
     try:
         import gradio  # noqa: F401 - to say what is missing before anything else does
     except ImportError as error:
         raise SystemExit("The page needs gradio, which is missing: pip install 'pdrop-video[demo]'.") from error
+    with clear_errors():
+        models = [announced(name, or_built_in).fetch() for name in model or (None,)]
     with tempfile.TemporaryDirectory(prefix="pdrop-video-") as uploads:
         # gradio reads where uploads go from the environment, and from nowhere else
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -88,7 +92,7 @@ def main(
         from .uploads import Uploads
 
         sessions = Sessions(
-            {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in model or (None,)},
+            {name or BUILT_IN: partial(pv.load, name, device=device, dtype=dtype) for name in models},
             seats=seats,
             most=most,
             each=most_each,
@@ -106,7 +110,7 @@ def main(
             files=most,
         )
         sessions.sweep_for_ever(stored.sweep)
-        typer.echo(f"[3/4] Loading the model: {next(iter(sessions.models))}.")
+        typer.echo(f"[2/3] Loading the model: {next(iter(sessions.models))}.")
         with clear_errors():
             sessions.model("")  # before the first visitor, so that a wrong name is found now
         folders = (Path(uploads), *(clip.path.parent for clip in gallery()), *(videos or ()))
@@ -121,7 +125,7 @@ def main(
             app.middleware_stack = Door(intake, actions.shown, host, page.root_path)
             yield
 
-        typer.echo("[4/4] Building the page and starting its server.")
+        typer.echo("[3/3] Building the page and starting its server.")
         # whoever stops a service sends this; it must not leave the uploads behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _, address, _ = page.launch(

@@ -8,6 +8,7 @@ and JSON, with a chart of accuracy against FLOPs. Knows how tables are shown and
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,17 +24,20 @@ from rich.table import Table
 from scipy import stats
 
 import pdrop_video as pv
-from pdrop_video.common.checks import real, whole
+from pdrop_video.common.checks import real
 from pdrop_video.video.decode import counted
 
 from .runner.doors import clear_errors, encodable, out_folder
+from .stats.official import official_table
 from .stats.pairs import Matched, category_table, left_out, match, pair_table, power_table, run_table
-from .stats.record import read_run, writable
+from .stats.record import Run, writable
+from .stats.verdicts import read_judged
+from .tasks import TASKS, task_named
 
 POINTS = (0.01, 0.02, 0.03, 0.05)
 """Differences in accuracy that `--power` plans for, beside the margin."""
 
-_SHARES = {"accuracy", "accuracy_of_answered", "standard_error", "official", "discordance", "margin"}
+_SHARES = {"accuracy", "accuracy_of_answered", "standard_error", "official_reading", "figure", "discordance", "margin"}
 _SIGNED = {"difference", "difference_error", "low", "high", "bound"}
 
 
@@ -46,7 +50,6 @@ def compare(
     out: Annotated[Path | None, typer.Option(help="Folder for CSV, Markdown, JSON and the chart.")] = None,
     power: Annotated[bool, typer.Option("--power", help="Also say how many items would show a difference.")] = False,
     confidence: Annotated[float, typer.Option(min=0.51, max=0.999, help="Level of intervals and bounds.")] = 0.95,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on the last line.")] = False,
 ) -> None:
     """Compare runs of one task, item by item, against the first run named."""
@@ -57,15 +60,18 @@ def compare(
         if margin is not None:
             real("--margin", margin, 0, 1, above=True)
         real("--confidence", confidence, 0.51, 0.999)
-        whole("--seed", seed, 0)
         if out is not None:
             out_folder(out)
-        matched = match([read_run(folder) for folder in runs])
+        done = [read_judged(folder) for folder in runs]
+        matched = match(done)
         tables = {
             "runs": run_table(matched),
-            "pairs": pair_table(matched, margin, confidence, seed),
+            "pairs": pair_table(matched, margin, confidence),
             "categories": category_table(matched),
         }
+        official = official_of(matched, done, confidence)
+        if official is not None:
+            tables["official"] = official
         if power:
             wanted = sorted({*POINTS, *([] if margin is None else [margin])})
             tables["power"] = power_table(tables["pairs"], wanted)
@@ -91,6 +97,21 @@ def compare(
         console.print(f"written to {escape(str(out))}", highlight=False)
     if as_json:
         print(json.dumps(figures), flush=True)
+
+
+def official_of(matched: Matched, runs: Sequence[Run], confidence: float) -> pd.DataFrame | None:
+    """The benchmark's official figures side by side; None where the runs, or the benchmark, have none."""
+    headers = [run.header for run in runs]
+    as_published = all(
+        header.get("configuration", {}).get("answer", "generate") == "generate" and not header.get("paraphrase")
+        for header in headers
+    )
+    if matched.task not in TASKS or not as_published:
+        return None
+    formula = task_named(matched.task, Path(headers[0].get("data", "."))).formula()
+    if formula.figure is None:
+        return None
+    return official_table(matched.names, matched.records, formula, confidence)
 
 
 def verdict(row: dict[str, Any], confidence: float) -> str:
@@ -122,14 +143,39 @@ def shown(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables as people read them: runs beside each other, shares in per cent, errors behind a sign."""
     pretty = {"runs": _formatted(tables["runs"]).set_index("run").T.reset_index(names="")}
     pretty["pairs"] = _formatted(tables["pairs"]).set_index("run").T.reset_index(names="")
-    for field, table in tables["categories"].groupby("category", sort=False):
+    categories = tables["categories"]
+    for field, table in () if categories.empty else categories.groupby("category", sort=False):
         reference = table["run"].iloc[0]
         cells = table.assign(cell=[_accuracy(row, row.run == reference) for row in table.itertuples()])
         wide = cells.pivot_table(index=["value", "items"], columns="run", values="cell", aggfunc="first", sort=False)
         pretty[str(field)] = wide.reset_index().rename(columns={"value": str(field)})
+    if "official" in tables:
+        table = tables["official"][~tables["official"].category.str.contains(", ")]  # within durations: in the files
+        for field, of in table.groupby("category", sort=False):
+            pretty[f"official: {field}"] = _official(of, str(field))
     if "power" in tables:
         pretty["power"] = _formatted(tables["power"])
     return pretty
+
+
+def _official(table: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Official figures of one kind: the reference's with its error, then differences with their intervals."""
+    reference, marks = table["run"].iloc[0], {True: " (the official figure)", False: ""}
+    cells = table.assign(
+        cell=[
+            f"{100 * row.figure:.1f}{_plus_minus(row.standard_error)}"
+            if row.run == reference
+            else f"{100 * row.figure:.1f} ({100 * row.difference:+.1f}{_from_to(row)})"
+            for row in table.itertuples()
+        ],
+        value=[row.value + marks[bool(row.is_official)] for row in table.itertuples()],
+    )
+    wide = cells.pivot_table(index="value", columns="run", values="cell", aggfunc="first", sort=False)
+    return wide.reset_index().rename(columns={"value": field})
+
+
+def _from_to(row: Any) -> str:
+    return "" if pd.isna(row.low) else f", {100 * row.low:+.1f} to {100 * row.high:+.1f}"
 
 
 def _accuracy(row: Any, is_reference: bool) -> str:
@@ -190,7 +236,8 @@ def write(
         parts.append(f"## {name}\n\n{table.to_markdown(index=False, disable_numparse=True)}")
     notes = (
         "± is one standard error, clustered by video. Behind the reference's column, brackets hold the paired "
-        "difference. Categories are not tested: among many rows some differ by chance."
+        "difference. Intervals are Student's, with one degree of freedom less than videos, and no narrower than "
+        "Tango's of independent items. Categories are not tested: among many rows some differ by chance."
     )
     (out / "compare.md").write_text("\n\n".join([*parts, notes]) + "\n", encoding="utf-8")
     chart(tables["runs"], matched.task, confidence, out / "compare.png")
@@ -206,9 +253,8 @@ def chart(table: pd.DataFrame, task: str, confidence: float, path: Path) -> None
     columns = -(-len(table) // _NAMES)  # of names, each as wide as the longest
     wide = max(7.0, 4 + columns * (0.5 + 0.065 * int(table.run.str.len().max())))
     figure, axes = plt.subplots(figsize=(wide, 4.5), layout="constrained")
-    z = stats.norm.ppf((1 + confidence) / 2)
     for row, marker in zip(table.itertuples(), cycle("osD^vP*X<")):  # 9 marks on 10 colours: 90 runs differ
-        error = 100 * z * row.standard_error
+        error = 100 * row.standard_error * stats.t.ppf((1 + confidence) / 2, max(row.videos - 1, 1))
         axes.errorbar(
             row.tflops, 100 * row.accuracy, yerr=error, fmt=marker, markersize=7, capsize=3, linewidth=1, label=row.run
         )

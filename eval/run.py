@@ -28,7 +28,10 @@ from .runner.report import show
 from .stats.record import Record
 from .tasks import TASKS
 
-_out = Console()
+_out, _err = Console(), Console(stderr=True)
+
+WITH_ERRORS = 3
+"""Exit code of a run that is finished and written, with errors on record."""
 
 
 def main(
@@ -138,6 +141,15 @@ def main(
         summary = execute(settings, place, driver_of(settings, workers, options))
         show(summary, _out)
         _out.print(f"written to {settings.out}", soft_wrap=True, highlight=False)
+        items = summary["items"]
+        if items["errors"] and items["finished"] == items["expected"]:  # torchrun ends shares beside one that failed
+            _err.print(
+                f"[red]{items['errors']} of {items['finished']} items ended in an error[/red] and count as wrong; "
+                "their records say why, and the same command with --retry does them again.",
+                soft_wrap=True,
+                highlight=False,
+            )
+            raise typer.Exit(WITH_ERRORS)
 
 
 def driver_of(config: RunConfig, workers: int, options: RayOptions | None) -> Driver:

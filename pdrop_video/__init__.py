@@ -9,6 +9,9 @@
 ...     print(stream.ask("Who scored first?"))
 """
 
+from typing import TYPE_CHECKING, Any
+
+from .common.renamed import renamed as _renamed
 from .errors import ConfigError, FrameError, ModelError, PDropError, StreamError, VideoError
 from .memory import Memory
 from .pyramid import Pyramid, Trace, pyramid_drop
@@ -20,9 +23,8 @@ from .stream import (
     AsyncWatch,
     Event,
     Evidence,
-    Fed,
     Feed,
-    Likely,
+    FeedStats,
     Note,
     Pushed,
     Recipe,
@@ -30,6 +32,7 @@ from .stream import (
     Status,
     Summary,
     Timings,
+    TokenLogprob,
     VideoLM,
     VideoStream,
     Watch,
@@ -37,7 +40,7 @@ from .stream import (
 )
 from .video import FrameChunk, open_video
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",
@@ -48,11 +51,10 @@ __all__ = [
     "ConfigError",
     "Event",
     "Evidence",
-    "Fed",
     "Feed",
+    "FeedStats",
     "FrameChunk",
     "FrameError",
-    "Likely",
     "Memory",
     "ModelError",
     "Note",
@@ -65,6 +67,7 @@ __all__ = [
     "StreamError",
     "Summary",
     "Timings",
+    "TokenLogprob",
     "Trace",
     "VideoError",
     "VideoLM",
@@ -74,3 +77,13 @@ __all__ = [
     "open_video",
     "pyramid_drop",
 ]
+
+if not TYPE_CHECKING:  # a checker shall know the names that are there, and no others
+    _OLD = {"Fed": "FeedStats", "Likely": "TokenLogprob"}
+
+    def __getattr__(name: str) -> Any:
+        """What an old name stands for."""
+        if name not in _OLD:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        _renamed(f"pdrop_video.{name}", f"pdrop_video.{_OLD[name]}")
+        return globals()[_OLD[name]]

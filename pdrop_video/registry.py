@@ -36,6 +36,8 @@ class Facts:
         Whether the idea, or how it is applied here, is ours and not the paper's.
     carries : str
         What a stream carries from chunk to chunk for it, and its bound; empty for nothing.
+    formula : str
+        What it computes, in plain text, a line for each rule: its heart, not every case.
     """
 
     says: str
@@ -44,6 +46,7 @@ class Facts:
     needs_question: bool = False
     ours: bool = False
     carries: str = ""
+    formula: str = ""
 
 
 def named(kind: str, registry: Mapping[str, Method], method: str | Method) -> Method:

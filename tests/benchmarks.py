@@ -60,7 +60,11 @@ def write_videos(folder: Path, *names: str, seconds: int = 12, rate: int = 4) ->
 
 
 def mlvu(data: Path) -> Path:
-    """MLVU dev: one or two questions of each task; the same video name in two folders, and a candidate given twice."""
+    """MLVU dev: some questions of each task; the same video name in two folders, and a candidate given twice.
+
+    Also what the released files have: a `question_type` that is not the file's name, an answer that is no candidate,
+    candidates without text or with spaces behind it, and a row without any text.
+    """
 
     def row(video: str, kind: str, question: str, candidates: list[str], answer: str) -> dict[str, Any]:
         return {
@@ -78,12 +82,25 @@ def mlvu(data: Path) -> Path:
         [
             row("1.mp4", "plotQA", "What colour is the car?", colours, "Blue"),
             row("1.mp4", "plotQA", "How many men are there?", ["Six", "Three", "Three", "Eight"], "Three"),
+            row("1.mp4", "plotQA", "Is there archery?", ["", "There is", "There is none", ""], "There is"),
         ],
     )
-    write_json(data / "json" / "2_needle.json", [row("1.mp4", "needle", "What colour is the hat?", colours, "Red")])
+    catching = ["Fishing", "Catching the drone", "Launching the drone", "Sunbathing"]
+    write_json(
+        data / "json" / "2_needle.json",
+        [
+            row("1.mp4", "findNeedle", "What colour is the hat?", colours, "Red"),
+            row("1.mp4", "findNeedle", "What does the man do?", catching, "Catching a flying drone quadcopter"),
+        ],
+    )
+    more = {
+        "ego": row("ego.mp4", "ego", "How many jars? ", ["2", "5", "10", ""], ""),
+        "topic_reasoning": row("topic_reasoning.mp4", "topic_reasoning", "", [""] * 4, ""),
+        "count": row("count.mp4", "count", "Where is it?", ["a", "b", "c", "on the shelve "], "on the shelve "),
+    }
     for number, kind in enumerate(["ego", "count", "order", "anomaly_reco", "topic_reasoning"], 3):
         rows = [row(f"{kind}.mp4", kind, f"What colour is {kind}?", colours, "White")]
-        write_json(data / "json" / f"{number}_{kind}.json", rows)
+        write_json(data / "json" / f"{number}_{kind}.json", [*rows, *([more[kind]] if kind in more else [])])
     return data
 
 
@@ -239,7 +256,7 @@ def _asked(kind: str, question: str, stamp: str, answer: str, options: list[str]
 
 
 def streamingbench(data: Path) -> Path:
-    """StreamingBench: bare and lettered options, up to seven of them, lists of lists, and times such as 0:00:08."""
+    """StreamingBench: bare and lettered options, four cut into five to seven, lists of lists, and times as 0:00:08."""
     plain, lettered = ["2.", "6.", "7.", "4."], ["A. DEN.", "B. MIA.", "C. BOS.", "D. GS."]
     write_json(
         data / "questions_real.json",
@@ -252,12 +269,13 @@ def streamingbench(data: Path) -> Path:
             _entry("sample_2_real.mp4", _asked("Counting", "And here?", "0:00:08", "A", plain)),
         ],
     )
-    seven = ["A. one", "B. two", "C. three", "D. four", "E. five", "F. six", "G. seven"]
+    twice = ["A. One waits.", "B. He says, 'Go.'", "C. All run.", "D. None.A. One waits.", "B. He.", "C. x", "D. y"]
+    cut = ["A. One waits.", "B. He says, 'I pack", "for my trip.'", "C. All run ", "D. None."]
     write_json(
         data / "questions_omni.json",
         [
-            _entry("sample_1_omni.mp4", _asked("Source Discrimination", "Who speaks?", "00:00:06", "F", seven)),
-            _entry("sample_2_omni.mp4", _asked("Scene Understanding", "Where?", "00:00:06", "E", seven[:5])),
+            _entry("sample_1_omni.mp4", _asked("Source Discrimination", "Who speaks?", "00:00:06", "D", twice)),
+            _entry("sample_2_omni.mp4", _asked("Scene Understanding", "Where?", "00:00:06", "B", cut)),
         ],
     )
     kind = "Related Context Understanding"
@@ -296,10 +314,15 @@ def streamingbench(data: Path) -> Path:
 
 
 def ovobench(data: Path) -> Path:
-    """OVO-Bench: one entry of each of the twelve tasks over two videos, probes with counts, steps and clues."""
+    """OVO-Bench: one entry of each of the twelve tasks over two videos, probes with counts, steps and clues.
+
+    One first option begins with "A." and is a name.
+    """
 
     def choice(number: int, task: str, video: str, realtime: float, truth: int, count: int = 4) -> dict[str, Any]:
-        options = ["a red car", "a bus", "a man", "a bicycle", "unable to answer"][:count]
+        options = ["A. Wade" if task == "OJR" else "a red car", "a bus", "a man", "a bicycle", "unable to answer"][
+            :count
+        ]
         return {
             "id": number,
             "task": task,
@@ -371,4 +394,101 @@ def rvs(data: Path) -> Path:
     ego = video("ego", "e1", ("What did I pick up?", "A cup.", 4.0), ("Where am I?", "In a kitchen.", 10.0))
     write_json(data / "ego" / "ego4d_oe.json", [ego])
     write_json(data / "movie" / "movienet_oe.json", [video("movie", "tt01_0000_0010", ("Who enters?", "A man.", 6.0))])
+    return data
+
+
+def omnipro(data: Path) -> Path:
+    """OmniPro: an alert, a count that grows, a place, states and a narration over two videos of twelve seconds."""
+
+    def sample(number: int, task: str, video: str, begun: str, *due: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": f"{task}_{number}",
+            "task": task,
+            "video_id": video,
+            "video_path": f"data/raw_videos/{video}.mp4",
+            "duration": 12.0,
+            "question": f'Tell me "now" ({task}).',
+            "question_time": begun,
+            "audio_dependency": "none",
+            "ground_truth": list(due),
+        }
+
+    def at(second: int, **more: Any) -> dict[str, Any]:
+        return {"trigger_time": f"00:{second:02d}", "response": "It happens.", **more}
+
+    write_json(
+        data / "benchmark.json",
+        [
+            sample(0, "instant_event_alert", "one", "00:00", at(4), at(10)),
+            sample(1, "cumulative_counting", "one", "00:02", at(5, count=1), at(9, count=2)),
+            sample(2, "explicit_target_grounding", "two", "00:00", at(6, position="top-left")),
+            sample(3, "realtime_state_monitor", "two", "00:00", at(3, state_from="Off", state_to="On")),
+            sample(4, "event_narration", "two", "00:00", at(3), at(8)),
+        ],
+    )
+    return data
+
+
+def ipibench(data: Path) -> Path:
+    """IPIBench's tasks of one answer: one sample or two of each, ten seconds from the third second of a video."""
+
+    def sample(name: int, moment: int, text: str = "", **more: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "video_st": 3,
+            "video_ed": 13,
+            "question": [{"text": f"Answer <attention> once it happens ({name})."}],
+            "answer": [{"trigger_time": moment, "text": text}],
+            **more,
+        }
+
+    files = {
+        "IRP/RAP": [sample(0, 8), sample(1, 4)],
+        "IRP/RTP": [sample(0, 12)],
+        "PM/PT": [
+            sample(0, 8, "to the left", ego_spatial=True),
+            sample(1, 8, exo_spatial=True, preposition="on", answer_list=["tables", "desk"]),
+        ],
+        "PM/PU": [sample(0, 8, number="3", answer_list=["3", "three"]), sample(1, 8, color="red")],
+        "PM/RP": [sample(0, 8, "open")],
+    }
+    for name, rows in files.items():
+        write_json(data / "Benchmark" / f"{name}.json", rows)
+    return data
+
+
+def proactivevideoqa(data: Path) -> Path:
+    """ProactiveVideoQA: a web video of two answers, and a TV clip with subtitles and two questions."""
+
+    def due(content: str, begin: float, end: float) -> dict[str, Any]:
+        return {
+            "role": "assistant",
+            "content": content,
+            "related_timespan": [begin, end - 1],
+            "reply_timespan": [begin, end],
+        }
+
+    def line(content: str, time: float) -> dict[str, Any]:
+        return {"role": "user", "content": content, "time": time}
+
+    web = {
+        "video": "a.1.mp4",
+        "question_id": "a.1.mp4",
+        "conversation": [line("What is happening?", 0)],
+        "answer": [due("A cup falls.", 2.0, 6.0), due("A man comes.", 6.5, 8.5)],
+        "duration": 12.3,
+    }
+    subtitles = [line("Subtitle: (Kutner:)Too bad.", 2.2), line("Subtitle: No.", 5.1)]
+    tv = [
+        {
+            "video": "house=1.mp4",
+            "question_id": f"house=1.mp4%Q{number}",
+            "conversation": [line(f"Who speaks ({number})?", 0), *subtitles],
+            "answer": [due("Kutner.", 2.0, 5.0)],
+            "duration": 12.0,
+        }
+        for number in (1, 2)
+    ]
+    write_json(data / "WEB" / "anno.json", [web])
+    write_json(data / "TV" / "anno.json", tv)
     return data

@@ -85,7 +85,7 @@ def picture(imports: dict[str, set[str]]) -> str:
     return "\n".join(
         [
             "flowchart BT",
-            '    subgraph ground ["what every room may import"]',
+            '    subgraph ground ["what every package may import"]',
             *(f"        {room}" for room in ground),
             "    end",
             f"    ground ~~~ {way[0]}",
@@ -101,7 +101,7 @@ def picture(imports: dict[str, set[str]]) -> str:
 def table(package: str, imports: dict[str, set[str]]) -> str:
     """What each room says of itself, in the order of the way, then what is above it and what it stands on."""
     way, ground, others = sides(imports)
-    lines = ["| room | what it is |", "|---|---|"]
+    lines = ["| package | what it is |", "|---|---|"]
     for room in (*way, *others, *ground):
         module = import_module(f"{package}.{room}")
         name = f"{room}/" if hasattr(module, "__path__") else f"{room}.py"

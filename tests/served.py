@@ -1,7 +1,7 @@
-"""The README's table of model types: what `pdrop-video families` says in the oldest, the pinned and the newest version.
+"""The tables of model types: what `pdrop-video families` says in the oldest, the pinned and the newest version.
 
-One process knows one transformers, so what each version says stands in `served.json`, and the table is made of that.
-`make families` writes both anew.
+One process knows one transformers, so what each version says stands in `served.json`, and the tables are made of that:
+one row for each kind of adapter in the README, one for each type in docs/models.md. `make families` writes all anew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import transformers
 
 from pdrop_video.models.families import Family, catalogue, markdown
 
-PAGE, FILE = Path(__file__).parent.parent / "README.md", Path(__file__).parent / "served.json"
+ROOT = Path(__file__).parent.parent
+README, PAGE, FILE = ROOT / "README.md", ROOT / "docs" / "models.md", ROOT / "tests" / "served.json"
 BEGIN, END = "<!-- families -->\n", "<!-- /families -->\n"
 Rows = dict[str, dict[str, Any]]
 """What is known of each model type."""
@@ -43,20 +44,35 @@ def as_text(versions: dict[str, Rows]) -> str:
     return "{\n" + ",\n".join(named) + "\n}\n"
 
 
-def table(page: str) -> str:
-    """What stands between the marks."""
-    return page.partition(BEGIN)[2].partition(END)[0]
+def short(versions: dict[str, Rows]) -> str:
+    """A row for each kind of adapter, as the newest version that has a type says it."""
+    newest: Rows = {kind: row for rows in versions.values() for kind, row in rows.items()}
+    lines = ["| adapter | model types |", "|---|---|"]
+    for title, served in (("its own", "own"), ("derived", "derived"), ("not served", None)):
+        kinds = ", ".join(f"`{kind}`" for kind, row in sorted(newest.items()) if row["served"] == served)
+        lines.append(f"| {title} | {kinds} |")
+    return "\n".join(lines) + "\n"
 
 
-def written(page: str, versions: dict[str, Rows]) -> str:
-    """The page with the table of these versions."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+def whole(versions: dict[str, Rows]) -> str:
+    """A row for each type."""
     listed = {
         version: [Family(kind, **row | {"layers": tuple(row["layers"])}) for kind, row in rows.items()]
         for version, rows in versions.items()
     }
-    return f"{before}{BEGIN}\n{markdown(listed)}\n{END}{after}"
+    return markdown(listed)
+
+
+def pages(versions: dict[str, Rows]) -> dict[Path, str]:
+    """What stands between the marks of each page."""
+    return {README: short(versions), PAGE: whole(versions)}
+
+
+def written(page: str, table: str) -> str:
+    """The page with this table."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
 def main(pythons: list[str]) -> None:
@@ -71,7 +87,8 @@ def main(pythons: list[str]) -> None:
             sys.exit(f"{python} has no answer:\n{done.stderr}")
         versions |= json.loads(done.stdout.splitlines()[-1])
     FILE.write_text(as_text(versions), encoding="utf-8")
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), told()), encoding="utf-8")
+    for path, table in pages(told()).items():
+        path.write_text(written(path.read_text(encoding="utf-8"), table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 # What a server does with one connection: send bytes, wait, close.
 Script = Callable[[socket.socket, threading.Event], None]
@@ -106,6 +109,47 @@ def web(folder: Path) -> Iterator[str]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+@dataclass
+class Posted:
+    """A server of JSON; `asked` has what came: path, headers and body of each request, in order."""
+
+    address: str = ""
+    asked: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
+
+
+@contextmanager
+def answering(answer: Callable[[Any], tuple[int, dict[str, str], Any]]) -> Iterator[Posted]:
+    """Serve POST requests: `answer` gets the parsed body and gives status, headers and what is sent as JSON."""
+    said, lock = Posted(), threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                said.asked.append((self.path, dict(self.headers), body))
+                status, headers, content = answer(body)
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    said.address = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield said
     finally:
         server.shutdown()
         server.server_close()

@@ -91,9 +91,9 @@ def test_what_is_awaited_is_what_the_plain_stream_gives(lm: pv.VideoLM, tmp_path
             await stream.save(tmp_path / "a.pdrop")
             resumed = await lm.async_resume(tmp_path / "a.pdrop")
             twin = plain.fork()
-            twin.tell("now something else"), push(twin, 3)
+            twin.add_text("now something else"), push(twin, 3)
             for each in (fork, resumed):
-                await each.tell("now something else")
+                await each.add_text("now something else")
                 await push_async(each, 3)
                 same(each.stream, twin)
             assert stream.status.frames == 12 and fork.status.frames == 16

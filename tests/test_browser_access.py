@@ -9,13 +9,12 @@ from playwright.sync_api import Page, expect
 from visits import FIRST, Visit, answered, ask, example, unfold
 
 pytestmark = pytest.mark.browser
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 
 def faults(page: Page) -> list[str]:
     """What axe-core finds wrong, each with the part that it is about."""
-    page.evaluate(AXE)
+    page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text("utf-8"))
     found = page.evaluate("rules => axe.run(document, {runOnly: rules})", [*RULES])
     assert len(found["passes"]) > 20, "the rules were applied"
     return [

@@ -105,7 +105,8 @@ def test_pair_by_hand(matched) -> None:
     assert row["standard_error"] == pytest.approx((1.5 * 0.56 / 25) ** 0.5)
     assert (row["only_reference"], row["only_run"], row["p_mcnemar"]) == (2, 1, 1.0)
     assert row["discordance"] == pytest.approx(0.6)
-    assert row["low"] == -0.5 and row["high"] == 0.0  # all draws from v1, the worst; v2 or v3 alone give 0
+    reach = 4.302652729911275 * row["standard_error"]  # Student's with two degrees of freedom
+    assert (row["low"], row["high"]) == pytest.approx((-0.2 - reach, -0.2 + reach))
     assert row["bound"] < -0.5 and not row["non_inferior"]
     assert "margin" not in pair_table(matched, margin=None)
 
@@ -185,6 +186,22 @@ def test_words_claim_no_more_than_was_shown() -> None:
     assert "no difference is claimed" in verdict(
         ROW | {"low": float("nan"), "high": float("nan"), "p_holm": 0.01}, 0.95
     )
+
+
+def test_two_records_of_an_item_are_refused(tmp_path: Path) -> None:
+    twice = [*PRUNED, record("v1-1", 0.0, key="another", question="Which one?")]
+    runs = [read_run(written(tmp_path / name, of)) for name, of in {"full": FULL, "pruned": twice}.items()]
+    with pytest.raises(ConfigError, match="pruned has two records of item v1-1, of different questions"):
+        match(runs)
+
+
+def test_runs_without_categories_are_compared(tmp_path: Path) -> None:
+    folders = [
+        str(written(tmp_path / name, [replace(one, category={}) for one in of]))
+        for name, of in {"full": FULL, "pruned": PRUNED}.items()
+    ]
+    ran = CliRunner().invoke(app, [*folders, "--out", str(tmp_path / "tables")])
+    assert ran.exit_code == 0, ran.output
 
 
 def test_many_comparisons_are_adjusted(tmp_path: Path) -> None:

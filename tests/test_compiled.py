@@ -50,7 +50,7 @@ def logits_of(stream: pv.VideoStream, tokens: int, pyramid: pv.Pyramid | None = 
         asked = stream._asked("what is shown first ?", "", pyramid)
         found = [asked.prefill()]
         for _ in range(tokens):
-            logits = asked.advance(int(found[-1].argmax()))
+            logits = asked.advance(found[-1].argmax())
             assert logits is not None
             found.append(logits)
         asked.close()

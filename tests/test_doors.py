@@ -25,14 +25,8 @@ CLIP = Path(__file__).parent.parent / "demos" / "clips" / "clip.mp4"
 NAMES = (
     *("load", "open_video", "pyramid_drop", "Memory", "Pyramid", "Pyramid.for_average", "Pyramid.load", "Pyramid.save"),
     *("Pyramid.resolve", "FrameChunk", "FrameChunk.of", "FrameChunk.checked", "VideoLM.stream", "VideoLM.resume"),
-    *(
-        "VideoLM.bounded",
-        "VideoLM.chat",
-        "VideoStream.push",
-        "VideoStream.tell",
-        "VideoStream.feed",
-        "VideoStream.held",
-    ),
+    *("VideoLM.bounded", "VideoLM.chat", "VideoStream.push", "VideoStream.add_text"),
+    *("VideoStream.feed", "VideoStream.held"),
     *("VideoStream.ask", "VideoStream.likelihood", "VideoStream.next_logits", "VideoStream.answer_logits"),
     *("VideoStream.add_turn", "VideoStream.save", "VideoStream.watch_for", "VideoStream.summarise", "Feed.put"),
     "Sampling",
@@ -279,7 +273,7 @@ def doors(folder: Path) -> dict[str, Door]:
             dict(frames=FRAMES, seconds=[2.0, 3.0]),
             dict(frames=NOTHING, seconds=NOTHING, sound=OPTIONAL, rate=OPTIONAL),
         ),
-        "VideoStream.tell": (lambda **given: stream().tell(**given), {}, dict(text=TEXT)),
+        "VideoStream.add_text": (lambda **given: stream().add_text(**given), {}, dict(text=TEXT)),
         "VideoStream.feed": (
             lambda **given: stream().feed(**given).close(),
             {},
@@ -424,11 +418,11 @@ UNLISTED = {
         "Feed",
         "Answer",
         "Evidence",
-        "Fed",
-        "Likely",
+        "FeedStats",
         "Pushed",
         "Status",
         "Timings",
+        "TokenLogprob",
         "Trace",
         "Event",
         "Note",
@@ -438,7 +432,8 @@ UNLISTED = {
     # awaited, they hand all on to the plain stream
     "AsyncAnswer",
     "AsyncVideoStream",
-    *(f"AsyncVideoStream.{name}" for name in ("push", "tell", "ask", "add_turn", "likelihood", "save")),
+    *(f"AsyncVideoStream.{name}" for name in ("push", "add_text", "tell", "ask", "add_turn", "likelihood", "save")),
+    "VideoStream.tell",  # an old name
     *("AsyncVideoStream.watch_for", "AsyncVideoStream.summarise", "AsyncWatch"),
     *("VideoLM.async_stream", "VideoLM.async_resume", "VideoLM.async_chat"),
     # called by the library itself
@@ -524,7 +519,7 @@ def test_what_was_refused_has_changed_nothing(tmp_path: Path) -> None:
     """A stream that said no a hundred times goes on as if nobody had asked."""
     alone, asked = stream(), stream()
     listed = doors(tmp_path)
-    for method in ("push", "tell", "feed", "held", "ask", "likelihood", "next_logits", "save"):
+    for method in ("push", "add_text", "feed", "held", "ask", "likelihood", "next_logits", "save"):
         _, given, arguments = listed[f"VideoStream.{method}"]
         for argument, meant in arguments.items():
             for wrong, value in WRONG.items():

@@ -83,7 +83,6 @@ def test_eval_run(arguments: list[str], said: str, data: Path, tmp_path: Path) -
         (["--margin", "0"], "--margin is 0"),
         (["--margin", "nan"], "--margin is nan"),
         (["--margin", "3"], "--margin is 3"),
-        (["--seed", "-1"], "--seed is -1"),
         (["--out", "FILE"], "can't be written"),
         (["--out", UNREADABLE], "--out is"),
         ([UNREADABLE], "each of RUN is"),

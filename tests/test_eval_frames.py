@@ -8,11 +8,11 @@ from pathlib import Path
 import diskcache
 import pytest
 import torch
-from media import number_of, steady, write_video
+from media import cut, number_of, spoil, steady, write_video
 
 import pdrop_video as pv
 from eval.runner.frames import Frames, Viewing
-from eval.runner.sampling import RULES
+from eval.runner.sampling import RULES, at_rate
 from pdrop_video.video import track
 
 TOTAL, RATE = 50, 10
@@ -61,6 +61,48 @@ def test_n_frames_of_a_part(clip: Path) -> None:
     assert numbers(list(Frames()(viewing(clip, frames=3, start=1.0, end=2.0)))) == [10, 15, 20]
     with pytest.raises(pv.VideoError, match="no frame between 7 and 9 s"):
         list(Frames()(viewing(clip, frames=3, start=7.0, end=9.0)))
+
+
+@pytest.mark.parametrize(
+    ("rate", "frames", "duration", "wanted", "expected"),
+    [
+        # total = int(duration * rate), n = min(N, int(duration)), int(total / n) * i
+        (10, 50, 5.0, 4, [0, 12, 24, 36]),
+        (10, 60, 5.0, 4, [0, 12, 24, 36]),  # of a longer file; the frame at 5.0 s itself does not count
+        (10, 60, 4.0, 64, [0, 10, 20, 30]),  # four seconds: four frames, of 40 and not of 41
+        (15, 60, 3.95, 64, [0, 19, 38]),  # 59 frames, three seconds
+        (15, 40, 3.95, 64, [0, 13, 26]),  # fewer than that are there
+    ],
+)
+def test_longvideobench_counts_the_frames_of_a_duration(
+    rate: int, frames: int, duration: float, wanted: int, expected: list[int], tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "clip.mp4", steady(frames, rate), rate=rate)
+    chunks = list(Frames()(viewing(path, frames=wanted, end=duration, rule="longvideobench")))
+    assert numbers(chunks) == expected
+
+
+def test_frames_of_a_duration() -> None:
+    assert [at_rate(1000, 15.0, rate) for rate in (30000 / 1001, 24000 / 1001, 25.0)] == [449, 359, 375]
+    assert (at_rate(7, 15.0, 25.0), at_rate(7, 0.01, 25.0)) == (7, 1)
+
+
+def warned(frames: Frames, wanted: Viewing) -> tuple[int, list[str]]:
+    return len(numbers(list(frames(wanted)))), frames.warnings
+
+
+def test_what_could_not_be_read_is_said_from_the_file_and_from_the_disk(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", steady(100, 10), rate=10, options={"g": "5"})
+    spoilt = spoil(whole, tmp_path / "spoilt.mp4", range(25, 75))
+    short = cut(whole, tmp_path / "short.mp4", 0.6)
+    for frames in (Frames(), Frames(tmp_path / "kept"), Frames(tmp_path / "kept")):
+        assert warned(frames, viewing(spoilt, fps=5.0))[1][0] == "could not be decoded: 50 packets"
+        assert "could not be decoded: 50 packets" in warned(frames, viewing(spoilt, frames=16))[1]
+        got, said = warned(frames, viewing(short, fps=1.0, end=9.0))
+        assert got < 8 and said[-1].endswith(" s, in a part up to 9 s") and said[-1].startswith("no frame behind ")
+        assert any("cut short" in sentence for sentence in warned(frames, viewing(short, fps=1.0))[1])
+        assert warned(frames, viewing(whole, fps=1.0, end=9.0)) == (10, [])
+        assert warned(frames, viewing(whole, fps=1.0, end=50.0)) == (10, [])  # the video has no more
 
 
 def test_the_packets_are_read_once(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

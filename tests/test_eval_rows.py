@@ -19,6 +19,8 @@ from eval.tasks import task_named
 Make = Callable[[Path], Path]
 NOTHING = (None, "", "  ", float("nan"), "\ud800", True, [], {})
 NO_OPTIONS = (None, [], ["one"], ["a", ""], ["a", None], ["a", float("nan")], "ab", ["x"] * 27)
+NO_TEXT = (None, float("nan"), "\ud800", True, [], {})
+NO_LIST = (None, [], ["one"], ["a", None], ["a", float("nan")], "ab", ["x"] * 27)
 NO_SECONDS = (None, "3", -1, float("nan"), float("inf"), True, [1])
 NO_CLOCK = (None, 3, "", "-1", "00:-1", "nan", "1:2:3:4", "inf", "1e3", "00:00:xx")
 NO_LETTER = (None, "E", "", "AB", 1, float("nan"))
@@ -27,11 +29,11 @@ FILES: dict[str, tuple[Make, str, list[Any], dict[str, tuple[Any, ...]]]] = {
     # the task: who makes its files, the file, the way to its first row, and what must not stand in a field of it
     "mlvu": (
         benchmarks.mlvu, "json/4_count.json", [0],
-        {"video": NOTHING, "question": NOTHING, "candidates": NO_OPTIONS, "answer": ("Pink", None, "")},
+        {"video": NOTHING, "question": NO_TEXT, "candidates": NO_LIST, "answer": NO_TEXT},
     ),
     "mlvu-test": (
         benchmarks.mlvu_test, "test_question.json", [0],
-        {"question": NOTHING, "candidates": NO_OPTIONS, "question_id": ("AR_1", "")},
+        {"question": NO_TEXT, "candidates": NO_LIST, "question_id": ("AR_1", "")},
     ),
     "longvideobench": (
         benchmarks.longvideobench, "lvb_val.json", [0],
@@ -60,7 +62,7 @@ FILES: dict[str, tuple[Make, str, list[Any], dict[str, tuple[Any, ...]]]] = {
     ),
     "ovobench": (
         benchmarks.ovobench, "ovo_bench_new.json", [0],
-        {"question": NOTHING, "options": NO_OPTIONS, "gt": (*NO_COUNT, 4), "realtime": NO_SECONDS, "id": (1, "0", -1)},
+        {"question": NOTHING, "options": NO_OPTIONS, "gt": (*NO_COUNT, 4), "realtime": NO_SECONDS, "id": ("0", -1)},
     ),
     "rvs-ego": (
         benchmarks.rvs, "ego/ego4d_oe.json", [0, "conversations", 0],
@@ -137,8 +139,34 @@ def test_egoschema_answers_are_numbers_of_options(answer: Any, tmp_path: Path) -
 def test_a_video_that_stands_twice(tmp_path: Path) -> None:
     path = benchmarks.rvs(tmp_path) / "ego" / "ego4d_oe.json"
     path.write_text(json.dumps(json.loads(path.read_text()) * 2))
-    with pytest.raises(pv.ConfigError, match=r"ego4d_oe\.json has the question 'e1_0' twice, as its questions 0 and 2"):
+    with pytest.raises(
+        pv.ConfigError, match=r"ego4d_oe\.json has the same entry twice, as its videos 0 and 1 \(from 0\)"
+    ):
         task_named("rvs-ego", tmp_path).items()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "file", "kind"),
+    [
+        ("mlvu", benchmarks.mlvu, "json/3_ego.json", "rows 0 and 2"),
+        ("streamingbench-real", benchmarks.streamingbench, "questions_real.json", "entries 0 and 2"),
+        ("streamingbench-sqa", benchmarks.streamingbench, "questions_sqa.json", "entries 0 and 4"),
+        ("streamingbench-proactive", benchmarks.streamingbench, "questions_proactive.json", "entries 0 and 2"),
+        ("ovobench", benchmarks.ovobench, "ovo_bench_new.json", "entries 0 and 12"),
+    ],
+)
+def test_an_entry_that_stands_twice(name: str, make: Make, file: str, kind: str, tmp_path: Path) -> None:
+    path = make(tmp_path) / file
+    path.write_text(json.dumps(json.loads(path.read_text()) * 2))
+    with pytest.raises(pv.ConfigError, match=rf"{path} has the same entry twice, as its {kind}"):
+        task_named(name, tmp_path).items()
+
+
+def test_a_file_that_is_not_there_is_called_missing_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(pv.ConfigError) as missing:
+        task_named("egoschema", tmp_path).items()
+    assert str(missing.value).startswith(f"there is no {tmp_path}/questions.json; get ")
+    assert "JSON" not in str(missing.value).replace("questions.json", "").replace("subset_answers.json", "")
 
 
 def test_video_mme_rows(tmp_path: Path) -> None:

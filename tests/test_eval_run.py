@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from media import packets, spoil
 from stub import result
+from typer.testing import CliRunner
 from videomme import make_videomme
 
 import pdrop_video as pv
+from eval import run
 from eval.drivers.jobs import serial
 from eval.runner.config import configured
 from eval.runner.execute import execute
@@ -171,6 +176,35 @@ def test_an_item_s_error_is_recorded_and_tried_again_when_asked(data: Path, tmp_
     assert {n: r.response for n, r in again.items()} == {
         n: r.response for n, r in executed(data, tmp_path / "fresh").items()
     }
+
+
+def test_a_damaged_video_is_marked_in_its_records_and_in_the_summary(data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "videomme").symlink_to(data / "videomme")
+    shutil.copytree(data / "data", bad / "data")
+    path = bad / "data" / "video0001.mp4"
+    spoil(data / "data" / "video0001.mp4", path, range(len(packets(path)) // 2, len(packets(path)) - 2))
+    records = executed(bad, tmp_path / "out", frames=None, fps=4)
+    marked = {name: record.warnings for name, record in records.items() if record.warnings}
+    assert set(marked) == {"002-1", "002-2", "002-3"}
+    assert all("could not be decoded: " in said[0] for said in marked.values())
+    assert all(record.error is None for record in records.values())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["items"]["damaged"], summary["items"]["errors"]) == (3, 0)
+    assert "3 items were asked about a video that could not be read whole" in (tmp_path / "out/summary.md").read_text()
+
+
+def test_errors_on_record_have_an_exit_code_of_their_own(data: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(run.main)
+    more = ["--out", str(tmp_path / "out"), "--frames", "4", "--max-new-tokens", "2"]
+    done = CliRunner().invoke(app, ["videomme", "--data", str(broken(data, tmp_path / "bad")), *more])
+    assert done.exit_code == 3, done.output
+    assert "6 of 12 items ended in an error and count as wrong" in done.stderr
+    assert (tmp_path / "out" / "summary.json").exists()
+    done = CliRunner().invoke(app, ["videomme", "--data", str(data), *more, "--retry"])
+    assert done.exit_code == 0 and "ended in an error" not in done.stderr
 
 
 def test_strict_makes_an_error_fatal(data: Path, tmp_path: Path) -> None:

@@ -6,80 +6,26 @@ So each question comes at its moment with the frames that it may see, and the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import benchmarks
 import pytest
+from scripted import always, one_model, ran, watched
 
-import pdrop_video as pv
-from eval.runner import worker
-from eval.runner.config import RunConfig
-from eval.runner.execute import execute
-from eval.runner.metered import Metered
-from eval.runner.worker import StreamWorker
-from eval.stats.record import Record, read_records
-
-Words = Callable[[str, float], str]
-"""From a question's text and the last second watched to the answer."""
-
-
-@dataclass
-class Scripted:
-    """A stream that watches and remembers as it does, but says what it is told."""
-
-    stream: pv.VideoStream
-    words: Words
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def fork(self) -> Scripted:
-        return Scripted(self.stream.fork(), self.words)
-
-    def ask(self, question: str, max_new_tokens: int, **more: Any) -> pv.Answer:
-        answer = self.stream.ask(question, 1, **more)
-        return replace(answer, text=self.words(question, answer.seconds[1]))
+from eval.runner.talk import UNSAID
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_model() -> Iterator[None]:
     """Loaded once for all runs of this file."""
-    lm = pv.load(device="cpu")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "load_model", lambda config, index: lm)
+    with one_model():
         yield
 
 
-class ScriptedWorker(StreamWorker):
-    """The runner's own worker with scripted streams."""
-
-    def __init__(self, words: Words, config: RunConfig, index: int = 0) -> None:
-        self._words = words
-        super().__init__(config, index)
-
-    def _open(self, *arguments: Any) -> Metered:
-        metered = super()._open(*arguments)
-        return replace(metered, stream=Scripted(metered.stream, self._words))  # type: ignore[arg-type]
-
-
-def ran(task: str, data: Path, out: Path, words: Words, **more: Any) -> tuple[dict[str, Any], dict[str, Record]]:
-    """The summary of a run at one frame a second, and its records by item."""
-    sampling = {} if "frames" in more else {"fps": 1.0}
-    config = RunConfig(task=task, data=data, out=out, strict=True, device="cpu", **sampling, **more)
-    summary = execute(config, make=partial(ScriptedWorker, words, config))
-    return summary, {record.item: record for record in read_records(out).values()}
-
-
-def always(text: str) -> Words:
-    return lambda question, second: text
-
-
-def watched(records: dict[str, Record]) -> dict[str, tuple[int, float]]:
-    return {name: (record.frames, record.at) for name, record in records.items()}
+def means(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: figure["mean"] for name, figure in figures.items()}
 
 
 def test_mlvu(tmp_path: Path) -> None:
@@ -89,12 +35,28 @@ def test_mlvu(tmp_path: Path) -> None:
     benchmarks.write_videos(data / "video", *(f"{name}.mp4" for name in names))
     summary, records = ran("mlvu", data, tmp_path / "out", always("B) it is"), frames=4)
     assert {name: frames for name, (frames, _) in watched(records).items()} == dict.fromkeys(records, 4)
-    assert (records["1_plotQA_0"].shared, records["2_needle_0"].shared) == (2, 1)
-    # plotQA: Blue is B; of two candidates "Three" (B, C) officially the last counts, strictly either; all others
-    # are not B
-    assert summary["figures"] == pytest.approx({"M-Avg": 0.5 / 7, "M-Avg, strict": 1 / 7})
-    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(1 / 8)
-    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 8)
+    assert (records["1_plotQA_0"].shared, records["4_count_0"].shared, records["5_order_0"].shared) == (3, 2, 1)
+    # plotQA: Blue and "There is" are B; of two candidates "Three" (B, C) officially the last counts, strictly either;
+    # where all four are empty, officially the last; all others are not B
+    assert means(summary["figures"]) == pytest.approx({"M-Avg": 2 / 3 / 7, "M-Avg, strict": 1.5 / 7})
+    assert summary["official"]["overall"] == summary["figures"]["M-Avg"]
+    assert summary["accuracy"]["official_all"]["mean"] == pytest.approx(2 / 13)
+    assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(4 / 13)
+
+
+def test_mlvu_by_likelihood_where_candidates_have_no_text(tmp_path: Path) -> None:
+    data = benchmarks.mlvu(tmp_path / "data")
+    kinds = ["3_ego/ego", "4_count/count", "5_order/order", "6_anomaly_reco/anomaly_reco"]
+    names = ["1_plotQA/1", "2_needle/1", *kinds, "7_topic_reasoning/topic_reasoning"]
+    benchmarks.write_videos(data / "video", *(f"{name}.mp4" for name in names))
+    summary, records = ran("mlvu", data, tmp_path / "out", always(""), frames=2, answer="likelihood")
+    assert summary["items"]["errors"] == 0 and summary["official"] is None
+    (archery,), (jars,) = records["1_plotQA_2"].turns, records["3_ego_1"].turns
+    assert archery.likelihoods is not None and jars.likelihoods is not None
+    assert [n for n, of in enumerate(archery.likelihoods) if of == UNSAID] == [0, 3]
+    assert jars.likelihoods[3] == UNSAID < min(jars.likelihoods[:3]) and records["3_ego_1"].response in "ABC"
+    nothing = records["7_topic_reasoning_1"]
+    assert (nothing.response, nothing.strict, nothing.score) == ("", None, 0.0)  # nothing to compare: unanswered
 
 
 def test_mlvu_test(tmp_path: Path) -> None:
@@ -125,6 +87,21 @@ def test_longvideobench(tmp_path: Path) -> None:
     assert said == {"va_0": "D", "va_1": "D", "vb_0": "The answer is D"}  # of three options D is none
 
 
+def test_longvideobench_tells_a_last_subtitle_that_ends_behind_the_video(tmp_path: Path) -> None:
+    data = benchmarks.longvideobench(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", "va.mp4", "vb.mp4")
+    path = data / "subtitles" / "va_en.json"
+    # from 8 to 20 s: its middle is behind the video's end at 12, and it covers the last frame, at 9 s
+    path.write_text(path.read_text().replace("[9.0, null]", "[8.0, 20.0]"))
+    _, records = ran("longvideobench-subtitles", data, tmp_path / "long", always("B"), frames=4)
+    _, bare = ran("longvideobench", data, tmp_path / "bare", always("B"), frames=4)
+    path.write_text(path.read_text().replace("[8.0, 20.0]", "[10.0, 20.0]"))  # covers none
+    _, fewer = ran("longvideobench-subtitles", data, tmp_path / "fewer", always("B"), frames=4)
+    told = {name: records[name].kept[0] - fewer[name].kept[0] for name in ("va_0", "va_1", "vb_0")}
+    assert told == {"va_0": 0, "va_1": 0, "vb_0": 0}  # the same frames
+    assert records["va_0"].flops > fewer["va_0"].flops > bare["va_0"].flops  # and one subtitle more
+
+
 def test_egoschema(tmp_path: Path) -> None:
     data = benchmarks.egoschema(tmp_path / "data")
     uids = [row["q_uid"] for row in json.loads((data / "questions.json").read_text())]
@@ -145,8 +122,12 @@ def test_worldsense(tmp_path: Path) -> None:
         "dvOkwKAs_task0": "B", "dvOkwKAs_task1": "B", "aaaaaaaa_task0": "A",
     }  # fmt: skip
     assert summary["accuracy"]["strict_all"]["mean"] == pytest.approx(2 / 3)  # B, C, A
-    means = {name: figures["mean"] for name, figures in summary["categories"]["audio_class"].items()}
-    assert means == {"Event": 1.0, "Music": 0.5, "Speech": 0.5}  # a video of two classes counts in both
+    by_sound = means(summary["categories"]["audio_class"])
+    assert by_sound == {
+        "Event": 1.0,
+        "Music": 0.5,
+        "Speech": 0.5,
+    }  # a video of two classes counts in both
 
 
 def test_streamingbench_choices(tmp_path: Path) -> None:
@@ -174,10 +155,10 @@ def test_streamingbench_in_full_sees_everything_before_the_question(tmp_path: Pa
     path.write_text(path.read_text().replace("00:00:06", "00:01:10", 1))
     sqa = data / "questions_sqa.json"
     sqa.write_text(sqa.read_text().replace("00:00:09", "00:01:15"))
-    summary, records = ran("streamingbench-omni", data, tmp_path / "omni", always("F"))
-    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # F, and E of five
+    summary, records = ran("streamingbench-omni", data, tmp_path / "omni", always("D"))
+    assert summary["accuracy"]["strict_all"]["mean"] == 0.5  # D, and B
     assert watched(records) == {"omni_0_0": (61, 70.0), "omni_1_0": (7, 6.0)}
-    summary, records = ran("streamingbench-omni-full", data, tmp_path / "omni-full", always("E"))
+    summary, records = ran("streamingbench-omni-full", data, tmp_path / "omni-full", always("B"))
     assert watched(records) == {"omni_0_0": (71, 70.0), "omni_1_0": (7, 6.0)}
     assert summary["accuracy"]["official_all"]["mean"] == 0.5
 
@@ -207,7 +188,7 @@ def test_streamingbench_proactive(tmp_path: Path) -> None:
     assert [(turn.at, turn.text) for turn in first.turns] == [
         (3, "no"), (4, "no"), (5, "no"), (6, "Yes."), (6, "3"),
     ]  # fmt: skip
-    assert (first.score, second.score, summary["details"]) == (1.0, 0.0, {"time accuracy": 1.0})
+    assert (first.score, second.score, means(summary["details"])) == (1.0, 0.0, {"time accuracy": 1.0})
 
 
 def test_ovobench_asks_each_question_at_its_moment_in_one_pass(tmp_path: Path) -> None:
@@ -228,7 +209,7 @@ def test_ovobench_asks_each_question_at_its_moment_in_one_pass(tmp_path: Path) -
     assert {r.shared for r in records.values() if r.video == "MovieNet/tt01"} == {10}
     # EPM, ASI, HLD are not A; OCR, ACR, ATR are, STU, FPD, OJR are not; REC one of three, SSR and CRR all
     forward = (1 / 3 + 1 + 1) / 3
-    figures = summary["figures"]
+    figures = means(summary["figures"])
     assert [figures[name] for name in ("backward", "realtime", "forward", "total", "backward and realtime")] == (
         pytest.approx([0, 0.5, forward, (0.5 + forward) / 3, 0.25])
     )
@@ -244,7 +225,7 @@ def test_rvs(tmp_path: Path) -> None:
         "e1_0": (5, "at 4"), "e1_1": (11, "at 10"),
     }  # fmt: skip
     assert summary["accuracy"] == dict.fromkeys(summary["accuracy"])  # nothing is scored
-    written = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    written = (tmp_path / "out" / "pred.json").read_text().splitlines()
     assert [json.loads(line)["pred"] for line in written] == ["at 4", "at 10"]
     _, records = ran("rvs-movie", data, tmp_path / "movie", always("A man."))
     assert watched(records) == {"tt01_0000_0010_0": (7, 6.0)}

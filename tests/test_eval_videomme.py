@@ -25,9 +25,13 @@ from pdrop_video.video.subtitles import Cue, load_srt
 
 
 def scored_officially(path: Path, durations: tuple[str, ...] = ("short", "medium", "long")) -> dict[str, Any]:
-    """What the official scorer makes of a result file, failing where it fails; its rules written out plainly."""
+    """What the official scorer makes of a result file, failing where it fails; its rules written out plainly.
+
+    It prints each category once over all videos and once within each duration.
+    """
     results = json.loads(path.read_text(encoding="utf-8"))
-    answered = {name: 0 for name in (*durations, *DOMAINS, *SUB_CATEGORIES, *TASK_TYPES)}
+    names = (*DOMAINS, *SUB_CATEGORIES, *TASK_TYPES)
+    answered = {name: 0 for name in (*durations, *names, *(f"{d}, {name}" for d in durations for name in names))}
     right = dict(answered)
     for duration in durations:
         videos = [video for video in results if video["duration"] == duration]
@@ -41,9 +45,9 @@ def scored_officially(path: Path, durations: tuple[str, ...] = ("short", "medium
                     said = said.replace(prefix, "")
                 said = said.replace("Answer:", "").replace("Option:", "")
                 letters = re.findall("[ABCD]", said)
-                names = (duration, video["domain"], video["sub_category"], question["task_type"])
+                names = (video["domain"], video["sub_category"], question["task_type"])
                 if letters:
-                    for name in names:
+                    for name in (duration, *names, *(f"{duration}, {name}" for name in names)):
                         answered[name] += 1  # KeyError for an unknown name
                         right[name] += letters[0] == question["answer"]
     return {
@@ -62,8 +66,16 @@ def test_the_official_scorer_accepts_a_full_sized_run_and_agrees(tmp_path: Path)
     assert official["answered"] == accuracy["items"] == 2700 - summary["items"]["unanswered_official"] < 2700
     assert official["overall"] == pytest.approx(accuracy["mean"], abs=1e-12)
     assert summary["items"]["errors"] > 100  # these have an empty response, which is what the scorer can take
-    for field in ("duration", "domain", "sub_category", "task_type"):
-        assert set(summary["categories"][field]) <= set(official)
+    printed = summary["official"]
+    assert (printed["figure"], printed["counts"]) == ("official_answered", "answered questions")
+    assert printed["overall"] == accuracy
+    found = {name: of["mean"] for values in printed["categories"].values() for name, of in values.items()}
+    assert found == pytest.approx({name: of for name, of in official.items() if name not in ("overall", "answered")})
+    assert len(found) == 3 + 4 * (6 + 6 + 6)  # each domain, kind and task, and each within the three durations
+    said = (tmp_path / "out" / "summary.md").read_text()
+    assert said.count("(the official figure)") == 1
+    assert "| official reading, answered ones (the official figure) |" in said
+    assert "## By duration, official reading, answered questions" in said
 
 
 @pytest.fixture

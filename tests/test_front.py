@@ -519,7 +519,7 @@ def test_text_and_turns_between_still_pictures() -> None:
     lm = build("qwen2_5_vl")
     stream = lm.stream(pv.Pyramid(stages=1), gate="static")
     stream.push(video(1).expand(4, -1, -1, -1), [0, 1, 2, 3])
-    stream.tell("red blue")
+    stream.add_text("red blue")
     rows = stream._state.rows
     pushed = stream.push(video(1).expand(2, -1, -1, -1), [4, 5])
     assert pushed.skipped == 2 and pushed.visual_tokens == 0 and stream._state.rows == rows

@@ -168,7 +168,7 @@ def shown(case: Case) -> list[tuple[Tensor, list[float]]]:
 def between(case: Case, at: int) -> Callable[[pv.VideoStream], object] | None:
     """What is done to a stream between two pushes."""
     return {
-        0: lambda stream: stream.tell("red blue seven"),
+        0: lambda stream: stream.add_text("red blue seven"),
         1 + case.number % 2: lambda stream: stream.ask("how many red ?", 2, keep=True),
     }.get(at)
 

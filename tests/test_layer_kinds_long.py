@@ -94,7 +94,7 @@ def test_turns_and_told_text_equal_what_each_layer_saw(family: str, monkeypatch:
     stream = lm.stream(pyramid, pv.Memory(tokens=size_of(lm, 5)))
     stream.push(video(2 * step), [0.5 * i for i in range(2 * step)])
     stream.ask("how many ?", max_new_tokens=3, keep=True)
-    stream.tell("seven blue")
+    stream.add_text("seven blue")
     for n in (10, 20):
         stream.push(video(step, seed=n), [n + 0.5 * i for i in range(step)])
     own, ends = [each for each in entered if each[0] is stream._state.cache], list(record.ends)

@@ -101,7 +101,7 @@ def history(lm: pv.VideoLM, evictor: str, modes: Iterator[type], path: Path, *, 
             answer = does(stream.ask, QUESTION, 3, keep=i == 3, retrieve=2, pyramid=pv.Pyramid(stages=2))
             said.append((answer.token_ids, answer.evidence))
         if i == 6:
-            does(stream.tell, "red")
+            does(stream.add_text, "red")
             said.append(does(stream.likelihood, QUESTION, ["red", "blue seven"]))
         said.append(remembered(stream))
         assert not any(tensor.is_inference() for tensor in kept(stream))

@@ -53,7 +53,7 @@ def test_a_note_stands_between_the_frames_as_a_step_of_its_own(family: str, monk
     for rows in (plain.rows, plain.ids, plain.features, plain.tokens):
         del rows[both[0] :]
     plain.place = both[1]
-    stream.tell("seven")
+    stream.add_text("seven")
     stream.push(*parts[2])
     for told in (str(note), "seven"):
         plain.text(lm.prompt.between(told), closing=True)
@@ -138,7 +138,7 @@ def test_what_is_only_in_a_note_is_still_attended_to(monkeypatch: pytest.MonkeyP
                     if how == "note":
                         summary.cancel()
                     else:
-                        stream.tell(text)
+                        stream.add_text(text)
             assert stream.held().seconds[stream.held().visual].min() > 4
             logits[how, text] = next_logits(stream)
     assert (logits["note", "red"] - logits["note", "blue"]).abs().max() > 1e-6

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -217,6 +219,17 @@ def test_nothing_to_stop_is_nothing_to_press(tmp_path: Path) -> None:
     states = [each["interactive"] for each in _buttons(around(None, (), True))]
     assert states == [False, False, False]
     session.clear()
+
+
+def test_a_start_says_what_it_does_before_it_takes_time(tmp_path: Path) -> None:
+    """As soon as it begins, and again before the page's own library; here there is no such model, and it ends."""
+    command = [sys.executable, "-m", "demos.app", "--model", str(tmp_path / "none")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode
+    assert run.stdout.splitlines()[:2] == [
+        "Reading the code; PyTorch takes some seconds.",
+        "[1/3] Reading gradio, which draws the page.",
+    ]
 
 
 def _buttons(updates: list[object]) -> list[dict[str, object]]:

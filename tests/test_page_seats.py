@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import pdrop_video as pv
-from demos.gallery import CLIPS
 from demos.camera import BrowserCamera
+from demos.gallery import CLIPS
 from demos.seats import Seats
 from demos.session import Session, SessionError
 from demos.sessions import Sessions

@@ -237,10 +237,14 @@ def test_facts_are_not_asked_of_a_method_of_ones_own() -> None:
     assert isinstance(facts_of(SCORERS["contrast"]), Facts) and isinstance(facts_of(ALLOCATORS["joint"]), Facts)
 
 
-def test_the_readme_has_the_catalogue() -> None:
-    """`pdrop-video methods --markdown` is what stands there."""
-    page = methods.PAGE.read_text(encoding="utf-8")
-    assert methods.written(page) == page and markdown(catalogue()) in page
+def test_the_pages_have_the_catalogue() -> None:
+    """`pdrop-video methods --markdown` is what stands in docs/methods.md."""
+    tables = methods.pages()
+    for path, table in tables.items():
+        page = path.read_text(encoding="utf-8")
+        assert page.count(methods.BEGIN) == page.count(methods.END) == 1
+        assert methods.written(page, table) == page, f"run `make methods`: it writes {path.name}"
+    assert markdown(catalogue()) in tables.values()
 
 
 # -- what a recipe costs -----------------------------------------------------------------------------------------------

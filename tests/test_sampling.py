@@ -13,8 +13,10 @@ from families import build, video
 from test_session import same
 
 import pdrop_video as pv
+from pdrop_video.stream import decode
+from pdrop_video.stream.asking import Question
 from pdrop_video.stream.decode import Ending
-from pdrop_video.stream.sampling import Sampling
+from pdrop_video.stream.sampling import Sampling, likeliest
 
 QUESTION = "what is shown first ?"
 build_once = functools.cache(build)
@@ -133,3 +135,49 @@ def test_a_turn_of_somebody_elses_is_the_one_that_was_kept(stream: pv.VideoStrea
         each.push(video(4, seed=1), [4.0, 5.0, 6.0, 7.0])
     same(kept, given)
     assert kept.ask("and now ?", 4).token_ids == given.ask("and now ?", 4).token_ids
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(2.0, 0.9, seed=4)])
+def test_tokens_fed_before_the_host_knows_them_are_the_same(
+    sampling: Sampling | None, stream: pv.VideoStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a card: whether an answer runs out of tokens, reaches a stop, ends itself, or is kept and gone on from."""
+    lm = stream.lm
+    plain = stream.ask(QUESTION, 12, sampling=sampling)
+    word = plain.text.split()[3]
+    ends = plain.token_ids[5]
+
+    def answers() -> tuple[list[pv.Answer], pv.VideoStream]:
+        got = [stream.ask(QUESTION, 12, sampling=sampling, logprobs=2)]
+        got.append(stream.ask(QUESTION, 12, sampling=sampling, stop=[word]))
+        with monkeypatch.context() as patched:
+            patched.setattr(lm.model.generation_config, "eos_token_id", ends)
+            got.append(stream.ask(QUESTION, 12, sampling=sampling))
+        fork = stream.fork()
+        got.append(fork.ask(QUESTION, 6, sampling=sampling, keep=True))
+        got.append(fork.ask("and then ?", 6, sampling=sampling))
+        return [replace(each, timings=plain.timings) for each in got], fork
+
+    want, went_on = answers()
+    assert [len(each.token_ids) for each in want][:1] == [12] and want[2].finished
+    assert len(want[2].token_ids) == plain.token_ids.index(ends)
+    monkeypatch.setattr(Question, "ahead", True)
+    got, fork = answers()
+    assert got == want
+    same(fork, went_on)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_who_computes_ahead_is_read_after_the_next_token_began(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tokens; the last is fed to nobody."""
+    lm, did = build_once("qwen2_5_vl"), []
+
+    def advance(token: torch.Tensor) -> torch.Tensor:
+        did.append(f"feed {int(token)}")
+        return torch.eye(192)[int(token) + 1]
+
+    monkeypatch.setattr(decode, "read_later", lambda token: lambda: did.append(f"read {int(token)}") or int(token))
+    tokens = [token for token, *_ in decode.generate(lm, torch.eye(192)[40], advance, 3, likeliest, ahead)]
+    assert tokens == [40, 41, 42]
+    first = ["feed 40", "read 40", "feed 41", "read 41"] if ahead else ["read 40", "feed 40", "read 41", "feed 41"]
+    assert did == [*first, "read 42"]

@@ -36,7 +36,7 @@ def watched(memory: pv.Memory, **how: Any) -> pv.VideoStream:
     stream.push(video(6), [0.5 * i for i in range(6)])
     stream.ask("what is shown ?", 3, keep=True)
     stream.push(video(3, seed=1), [6, 7, 8])
-    stream.tell("red blue")
+    stream.add_text("red blue")
     return stream
 
 

@@ -59,9 +59,9 @@ def test_kinds_of_layers(listed: dict[str, families.Family]) -> None:
             assert listed[kind].layers == tuple(layers.split())
             if kind not in ADAPTERS and not set(listed[kind].layers) <= KINDS:
                 assert listed[kind].served is None
-    assert not listed["qwen2_vl"].audio and "ears" not in listed["qwen2_vl"].reason
+    assert not listed["qwen2_vl"].audio and "sound" not in listed["qwen2_vl"].reason
     for kind in {"gemma4", "muse_spark", "nemotron_h_omni", "dots3_note"} & listed.keys():
-        assert not listed[kind].audio and listed[kind].reason.endswith("its ears are not served")
+        assert not listed[kind].audio and listed[kind].reason.endswith("its sound input is not served")
     assert "qwen2_5_omni_thinker" not in listed or listed["qwen2_5_omni_thinker"].audio
     assert "glm5_next" not in listed or listed["glm5_next"].positions == "none"
     assert listed["qwen2_vl"].positions == "M-RoPE" and listed["internvl"].positions == "RoPE"
@@ -101,9 +101,13 @@ def test_the_file_says_of_this_version_what_the_catalogue_says() -> None:
     assert served.own()[tf.__version__] == told[tf.__version__], "run `make families`"
 
 
-def test_the_readmes_table_is_what_the_file_says() -> None:
-    page, told = served.PAGE.read_text(encoding="utf-8"), served.told()
-    assert served.written(page, told) == page and served.as_text(told) == served.FILE.read_text(encoding="utf-8")
+def test_the_tables_are_what_the_file_says() -> None:
+    told = served.told()
+    for path, table in served.pages(told).items():
+        page = path.read_text(encoding="utf-8")
+        assert page.count(served.BEGIN) == page.count(served.END) == 1
+        assert served.written(page, table) == page, f"run `make families`: it writes {path.name}"
+    assert served.as_text(told) == served.FILE.read_text(encoding="utf-8")
     assert list(told) == sorted(told, key=lambda version: [*map(int, version.split("."))]) and len(told) == 3
 
 

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from eval.stats.intervals import (
-    clustered_mean,
-    design_effect,
-    holm,
-    mcnemar,
-    paired_bootstrap,
-    permutation_test,
-)
-from eval.stats.margins import items_needed, non_inferiority, tango_bound
+from eval.stats.bounds import mean_interval, paired_interval, t_interval, tango_bound, wilson
+from eval.stats.intervals import clustered_mean, design_effect, holm, mcnemar, permutation_test
+from eval.stats.margins import items_needed, non_inferiority
 from pdrop_video import ConfigError
 
 
@@ -57,7 +51,7 @@ def test_copies_of_an_item_add_no_information() -> None:
 def test_one_video_says_nothing_of_the_spread() -> None:
     assert math.isnan(clustered_mean([1, 0, 1], "aaa").standard_error)
     first, second = [True, True], [True, False]
-    assert math.isnan(paired_bootstrap(first, second, "aa").low)
+    assert math.isnan(paired_interval(first, second, "aa").low) and math.isnan(mean_interval([1, 0], "aa").high)
     found = non_inferiority(first, second, "aa", 0.9)
     assert math.isnan(found.bound) and not found.shown
 
@@ -76,30 +70,83 @@ def test_mcnemar_without_discordant_items() -> None:
     assert mcnemar([True, False], [True, False]).p_value == 1.0
 
 
-def test_bootstrap_of_two_videos_by_enumeration() -> None:
-    # video a: differences +1, 0; video b: -1. Draws aa, ab, ba, bb give means 1/2, 0, 0, -1 with chances 1/4, 1/2, 1/4
-    first, second = [False, True, True], [True, True, False]
-    wide = paired_bootstrap(first, second, "aab", confidence=0.9)
-    assert (wide.low, wide.high) == (-1.0, 0.5)
-    narrow = paired_bootstrap(first, second, "aab", confidence=0.4)
-    assert (narrow.low, narrow.high) == (0.0, 0.0)
+def test_an_interval_is_student_s_by_videos() -> None:
+    # differences +1, 0 | -1, -1 | 0, 0: mean -1/6, sums of residuals 4/3, -5/3, 1/3 -> 3/2 * 42/9 / 36
+    first, second = [False, True, True, True, True, True], [True, True, False, False, True, True]
+    error = math.sqrt(1.5 * (16 + 25 + 1) / 9) / 6
+    found = paired_interval(first, second, "aabbcc", confidence=0.5)
+    reach = 0.816496580927726 * error  # of two degrees of freedom
+    assert (found.low, found.high) == pytest.approx((-1 / 6 - reach, -1 / 6 + reach))
+    assert paired_interval(first, second, "aabbcc").high == 1.0  # no difference is larger
+    assert t_interval(0.0, 1.0, 1001).high == pytest.approx(1.9623, abs=1e-4)
 
 
-def test_bootstrap_agrees_with_the_clustered_standard_error() -> None:
+def test_an_interval_of_many_videos_is_the_normal_one() -> None:
     first, second, clusters = drawn(1, videos=300, each=3)
     difference = clustered_mean(np.subtract(second, first, dtype=float), clusters)
-    found = paired_bootstrap(first, second, clusters)
+    found = paired_interval(first, second, clusters)
     z = scipy_stats.norm.ppf(0.975)
-    assert found.low == pytest.approx(difference.value - z * difference.standard_error, abs=0.004)
-    assert found.high == pytest.approx(difference.value + z * difference.standard_error, abs=0.004)
-    assert found == paired_bootstrap(first, second, clusters)  # seeded
+    assert found.low == pytest.approx(difference.value - z * difference.standard_error, abs=0.001)
+    assert found.high == pytest.approx(difference.value + z * difference.standard_error, abs=0.001)
 
 
-def test_bootstrap_draws_whole_videos() -> None:
+def test_an_interval_counts_whole_videos() -> None:
     first, second, clusters = drawn(2, videos=60, each=2)
-    once = paired_bootstrap(first, second, clusters)
-    copied = paired_bootstrap(first * 4, second * 4, clusters * 4)
+    difference = clustered_mean(np.subtract(second, first, dtype=float), clusters)
+    once = t_interval(difference.value, difference.standard_error, 60)
+    copied = paired_interval(first * 4, second * 4, clusters * 4)  # of 480 items, which Tango's takes as independent
     assert (copied.low, copied.high) == pytest.approx((once.low, once.high), abs=1e-12)
+
+
+def test_few_videos_that_show_no_spread_prove_little() -> None:
+    same = paired_interval([1, 0, 1], [1, 0, 1], "abc")
+    assert same.low == pytest.approx(tango_bound(0, 0, 3, 0.975)) and same.high == -same.low
+    right = mean_interval([1, 1, 1], "abc")
+    z2 = scipy_stats.norm.ppf(0.975) ** 2
+    assert (right.low, right.high) == pytest.approx((3 / (3 + z2), 1.0))  # Wilson's where all are right
+    assert wilson(0.0, 3)[1] == pytest.approx(1 - right.low)
+    half = mean_interval([0.5, 0.5, 0.5], "abc")
+    assert (half.low, half.high) == (0.5, 0.5)  # no share of right answers: nothing but the spread is known
+    graded = paired_interval([0.5, 0.5, 0.5], [0.6, 0.6, 0.7], "abc")
+    assert graded.low == pytest.approx(0.4 / 3 - 4.302652729911275 * 0.1 / 3)
+
+
+def hard(rng: np.random.Generator, videos: int, each: int) -> tuple[list[float], list[float], float]:
+    """Runs that hardly differ, but on some videos: most videos have no answer that changed. And the true difference."""
+    base = np.repeat(rng.beta(2, 1, videos), each)
+    first = rng.random(videos * each) < base
+    changed = rng.random(videos * each) < np.repeat(rng.beta(0.5, 4, videos), each)
+    return list(first * 1.0), list((first ^ changed) * 1.0), 0.5 / 4.5 * (1 - 2 * 2 / 3)
+
+
+def easy(rng: np.random.Generator, videos: int, each: int) -> tuple[list[float], list[float], float]:
+    """Runs that differ on every video."""
+    share = np.repeat(rng.random(videos), each)
+    return list((rng.random(videos * each) < share) * 1.0), list((rng.random(videos * each) < share * 0.9) * 1.0), -0.05
+
+
+@pytest.mark.parametrize("drawn_by", [easy, hard])
+@pytest.mark.parametrize("videos", [5, 10, 30])
+def test_intervals_hold_as_often_as_they_say(drawn_by, videos: int) -> None:
+    """Of 600 seeded draws .95 hold, less four standard errors of such a count: .914."""
+    rng, held, held_one_sided = np.random.default_rng(videos), 0, 0
+    for _ in range(600):
+        first, second, true = drawn_by(rng, videos, 3)
+        clusters = np.arange(videos * 3) // 3
+        found = paired_interval(first, second, clusters)
+        held += found.low <= true <= found.high
+        held_one_sided += paired_interval(first, second, clusters, 0.9).low <= true
+    assert held / 600 > 0.914 and held_one_sided / 600 > 0.914
+
+
+@pytest.mark.parametrize("videos", [5, 10, 30])
+def test_an_accuracy_s_interval_holds_as_often_as_it_says(videos: int) -> None:
+    rng, held = np.random.default_rng(videos), 0
+    for _ in range(600):
+        scores, _, _ = hard(rng, videos, 3)
+        found = mean_interval(scores, np.arange(videos * 3) // 3)
+        held += found.low <= 2 / 3 <= found.high
+    assert held / 600 > 0.914
 
 
 @pytest.mark.parametrize("items", [5, 60, 2700])

@@ -47,7 +47,7 @@ def questions(lm: pv.VideoLM, **memory: Any) -> list[Question]:
 def step_of(question: Question, token: int) -> Step:
     turnstile, question.ingest.turnstile = question.ingest.turnstile, Catching()
     try:
-        question.advance(token)
+        question.advance(torch.tensor(token))
         assert isinstance(question.ingest.turnstile, Catching)
         return question.ingest.turnstile.steps[0]
     finally:
@@ -65,7 +65,7 @@ def test_each_gets_what_it_gets_alone(family: str, storage: str) -> None:
     alone, together = questions(lm, storage=storage), questions(lm, storage=storage)
     assert all(batches(each.ingest.loop) for each in together)
     for tokens in ((7, 8, 9), (5, 5, 5), (11, 3, 4)):
-        wanted = [each.advance(token) for each, token in zip(alone, tokens, strict=True)]
+        wanted = [each.advance(torch.tensor(token)) for each, token in zip(alone, tokens, strict=True)]
         got = run_steps([step_of(each, token) for each, token in zip(together, tokens, strict=True)])
         for mine, theirs in zip(got, wanted, strict=True):
             assert theirs is not None
@@ -79,7 +79,7 @@ def test_a_failure_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second stream's cache fails in layer 3: nobody's has grown, and each goes on alone."""
     lm = build("qwen2_5_vl")
     alone, together = questions(lm), questions(lm)
-    wanted = [each.advance(7) for each in alone]
+    wanted = [each.advance(torch.tensor(7)) for each in alone]
     asked, before = [step_of(each, 7) for each in together], [held(each) for each in together]
     cache = asked[1].cache
     real = cache.update

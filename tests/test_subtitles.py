@@ -33,14 +33,14 @@ def test_cues_stand_in_front_of_the_frame_that_follows_their_middle() -> None:
 def test_the_command_tells_what_a_program_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.srt").write_text(SRT)
     told: list[tuple[float, str]] = []
-    tell = pv.VideoStream.tell
+    add_text = pv.VideoStream.add_text
 
     def noting(stream: pv.VideoStream, text: str) -> None:
         assert stream.span is not None
         told.append((stream.span[1], text))
-        tell(stream, text)
+        add_text(stream, text)
 
-    monkeypatch.setattr(pv.VideoStream, "tell", noting)
+    monkeypatch.setattr(pv.VideoStream, "add_text", noting)
     how = ["ask", str(CLIP), "What is shown first?", "--subtitles", str(tmp_path / "a.srt"), "--fps", "2", "--json"]
     done = CliRunner().invoke(app, how)
     assert done.exit_code == 0, done.output

@@ -112,7 +112,7 @@ def test_an_answer_that_moves_positions_equals_transformers(family: str) -> None
     before = list(state.cache.shifts)
     while state.cache.shifts == before:
         said.append(int(logits.argmax()))
-        following = asked.advance(said[-1])
+        following = asked.advance(torch.tensor(said[-1]))
         assert following is not None
         logits = following
     assert len(said) > 5 and all(new.text > old.text for new, old in zip(state.cache.shifts, before, strict=True))
@@ -122,7 +122,7 @@ def test_an_answer_that_moves_positions_equals_transformers(family: str) -> None
     for i, layer in enumerate(cache.layers):
         plain.update(layer.keys[:, :, :held].clone(), layer.values[:, :, :held].clone(), i)
     ids = torch.full((3, 1, 1) if stream.loop.axes == 3 else (1, 1), here)
-    got = asked.advance(7)
+    got = asked.advance(torch.tensor(7))
     with torch.no_grad():
         hidden = stream.loop.text(
             inputs_embeds=lm.adapter.embed([7])[None], position_ids=ids, past_key_values=plain
@@ -277,20 +277,20 @@ def test_text_that_no_push_could_take_in_is_not_told(family: str, tmp_path: Any)
     stream = watched(lm, pv.Memory(tokens=200), 2)
     room = 200 - stream._ingest.reach.text
     with pytest.raises(pv.ConfigError, match=f"text told since the last frame .* room for {room};"):
-        stream.tell("red " * 200)
+        stream.add_text("red " * 200)
     assert stream._state.told == ()
     each = closing + len(prompt.between("red blue red"))
     for _ in range(room // each):
-        stream.tell("red blue red")
+        stream.add_text("red blue red")
     with pytest.raises(pv.ConfigError, match="text told since the last frame"):
-        stream.tell("red blue red")
+        stream.add_text("red blue red")
     assert len(stream._state.told) == room // each
     stream.save(tmp_path / "a.pdrop")
     resumed = lm.resume(tmp_path / "a.pdrop")
     for each_stream in (stream, resumed):
         for i in range(2, 5):
             push(each_stream, i)
-            each_stream.tell("blue")
+            each_stream.add_text("blue")
         assert max(each_stream.cache_tokens) <= 200
     assert torch.equal(stream.next_logits(QUESTION), resumed.next_logits(QUESTION))
 
@@ -300,8 +300,8 @@ def test_told_text_of_exactly_the_room_goes_in() -> None:
     stream = watched(lm, pv.Memory(tokens=200), 2)
     room, glue = stream._ingest.reach.room, len(lm.prompt.between("red")) - 1
     with pytest.raises(pv.ConfigError, match="told"):
-        stream.tell("red " * (room - glue + 1))
-    stream.tell("red " * (room - glue))
+        stream.add_text("red " * (room - glue + 1))
+    stream.add_text("red " * (room - glue))
     push(stream, 2)
     assert max(stream.cache_tokens) <= 200
 
@@ -339,7 +339,7 @@ def test_a_turn_whose_opening_does_not_fit_is_refused(monkeypatch: pytest.Monkey
 def test_what_is_no_text_is_refused_at_every_door(bad: Any) -> None:
     lm = build("qwen2_5_vl")
     stream = watched(lm, pv.Memory(tokens=200), 1)
-    told = {"tell": stream.tell, "bounded": lambda text: lm.bounded("the question", text)}
+    told = {"tell": stream.add_text, "bounded": lambda text: lm.bounded("the question", text)}
     if bad is not None:
         told |= {n: lambda text, n=n: lm.stream(**{n: text}) for n in ("system", "standing_question")}
     for name, call in (doors(stream) | told).items():

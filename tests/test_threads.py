@@ -160,17 +160,17 @@ def test_close_frees_a_producer_that_waits_for_room(lm: pv.VideoLM) -> None:
             for number in range(100):
                 feed.put(video(4), [4.0 * number + i for i in range(4)])
                 until(lambda: feed._line._running)  # the first is taken out of the queue before the next is put
-        told.append(feed.fed)
+        told.append(feed.stats)
 
     producer, closer = threading.Thread(target=produce), threading.Thread(target=stream.close)
     with lm.turnstile:
         producer.start()
-        until(lambda: feed.fed.blocked)  # one is being pushed, one waits in the queue, one has no room
+        until(lambda: feed.stats.blocked)  # one is being pushed, one waits in the queue, one has no room
         closer.start()
         until(lambda: stream.closed)
     producer.join(), closer.join(), feed.close()
-    assert told[0].put == 8 and feed.fed.blocked == 1
-    assert (feed.fed.watched, feed.fed.dropped, feed.fed.failed, feed.fed.waiting) == (0, 8, 0, 0)
+    assert told[0].put == 8 and feed.stats.blocked == 1
+    assert (feed.stats.watched, feed.stats.dropped, feed.stats.failed, feed.stats.waiting) == (0, 8, 0, 0)
     assert not feed._thread.is_alive() and not hasattr(stream, "_current") and stream not in lm.streams
     for use in (lambda: push(stream, 0), lambda: stream.ask(QUESTION), stream.fork, lambda: stream.status):
         with pytest.raises(pv.StreamError, match="closed"):
@@ -195,8 +195,8 @@ def test_drop_oldest_drops_and_counts(lm: pv.VideoLM) -> None:
         until(lambda: feed._line._running)
         for number in range(1, 10):
             feed.put(video(4, seed=number), [4.0 * number + i for i in range(4)])
-        assert feed.fed == pv.Fed(put=40, watched=0, dropped=28, failed=0, waiting=12, blocked=0)
-    assert feed.fed == pv.Fed(put=40, watched=12, dropped=28, failed=0, waiting=0, blocked=0)
+        assert feed.stats == pv.FeedStats(put=40, watched=0, dropped=28, failed=0, waiting=12, blocked=0)
+    assert feed.stats == pv.FeedStats(put=40, watched=12, dropped=28, failed=0, waiting=0, blocked=0)
     [push(alone, number) for number in (0, 8, 9)]
     same(stream, alone)
 
@@ -206,11 +206,11 @@ def test_a_feed_hands_on_errors_and_goes_on(lm: pv.VideoLM) -> None:
     with stream.feed() as feed:
         for number in (0, 0, 1):
             feed.put(video(4, seed=number), [4.0 * number + i for i in range(4)])
-            until(lambda: not feed.fed.waiting)
-            if feed.fed.failed and number == 0:
+            until(lambda: not feed.stats.waiting)
+            if feed.stats.failed and number == 0:
                 with pytest.raises(pv.FrameError, match="times go back"):
                     feed.flush()
-    assert feed.fed == pv.Fed(put=12, watched=8, dropped=0, failed=4, waiting=0, blocked=0)
+    assert feed.stats == pv.FeedStats(put=12, watched=8, dropped=0, failed=4, waiting=0, blocked=0)
     [push(alone, number) for number in range(2)]
     same(stream, alone)
 

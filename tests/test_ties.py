@@ -142,7 +142,7 @@ def kept_of(loop: LayerLoop, hidden: Tensor, places: Tensor, since: int, usual: 
         usual,
     )
     with torch.no_grad():
-        loop._drop(rows, 1, [len(hidden) * 2 // 5], [TEXT], torch.tensor([[len(hidden)]]), None, None, None, None)
+        loop._drop(rows, 1, [len(hidden) * 2 // 5], [TEXT], torch.tensor([[len(hidden)]]), None, None, None, None, {})
     return rows.origin[0].tolist()
 
 

@@ -46,7 +46,7 @@ def everything(
     for i, pictures in enumerate(PICTURES[:3]):
         stream.push(pictures, [10.25 * i + j for j in range(4)])
     answer = stream.ask("what is shown ?", 3, keep=True, pyramid=pv.Pyramid(stages=3), retrieve=2, decode=decode)
-    stream.tell("red")
+    stream.add_text("red")
     stream.push(PICTURES[3][:3], [100, 100.1, 100.2])
     stream.push(PICTURES[4], [5000, 5001, 5002, 5003])
     found = [stream.next_logits("what ?", retrieve=2), *stream.held(2).columns()]

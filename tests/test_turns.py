@@ -159,9 +159,9 @@ def test_told_text_stands_between_the_frames(family: str) -> None:
     stream, plain = lm.stream(*EVERYTHING), Plain(lm)
     parts = [(video(step), [0.0 + i for i in range(step)]), (video(step, seed=1), [5.0 + i for i in range(step)])]
     stream.push(*parts[0])
-    stream.tell("red blue")
+    stream.add_text("red blue")
     stream.push(*parts[1])
-    stream.tell("seven")
+    stream.add_text("seven")
     plain.watch(*parts[0], 0)
     plain.text(lm.prompt.between("red blue"), closing=True)
     plain.watch(*parts[1], 1)
@@ -258,7 +258,7 @@ def test_turns_and_told_text_are_saved(family: str, tmp_path: Any) -> None:
     stream.ask(QUESTION, max_new_tokens=3, keep=True)
     for told in (False, True):
         if told:
-            stream.tell("seven")
+            stream.add_text("seven")
         stream.save(tmp_path / "a.pdrop")
         resumed = lm.resume(tmp_path / "a.pdrop")
         assert torch.equal(next_logits(stream), next_logits(resumed))
@@ -311,4 +311,4 @@ def test_an_answer_is_begun_for_the_model() -> None:
 def test_nothing_to_tell_is_refused(text: Any) -> None:
     stream = build("qwen2_5_vl").stream()
     with pytest.raises(pv.ConfigError, match="expected some text"):
-        stream.tell(text)
+        stream.add_text(text)

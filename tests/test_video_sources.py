@@ -518,4 +518,4 @@ def test_a_feed_is_of_no_use_in_a_fork_and_of_full_use_outside() -> None:
         assert forked(work) == 0
         feed.put(frames, [2, 3])
         feed.flush()
-        assert feed.fed.watched == 4
+        assert feed.stats.watched == 4

@@ -52,7 +52,7 @@ class Answering:
     def token(self) -> None:
         """The next token, in a turn of its own."""
         with self.stream._access.turn():
-            logits = self.question.advance(int(self.logits.argmax()))
+            logits = self.question.advance(self.logits.argmax())
             assert logits is not None, "no position is left"
             self.logits = logits
 

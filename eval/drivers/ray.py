@@ -17,7 +17,8 @@ import pdrop_video as pv
 from ..stats.record import Record
 from .jobs import Job, MakeWorker, after_death
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(pv.__file__).resolve().parents[1]
+"""What has to be on a path for this code to be imported: the checkout, or where the wheel was installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any, options: RayOptions) -> None:
-    here = {"PYTHONPATH": str(ROOT)}  # this checkout is what the replicas import
+    here = {"PYTHONPATH": str(ROOT)}  # what the replicas import is what this process runs
     try:
         ray.init(
             address=options.address,

@@ -240,7 +240,7 @@ def configured(file: Path | None, given: dict[str, Any]) -> RunConfig:
             f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ').rstrip('.')}"
             for e in error.errors()
         )
-        raise pv.ConfigError(f"the settings are wrong: {said}. See python -m eval.run --help.") from error
+        raise pv.ConfigError(f"the settings are wrong: {said}. See pdrop-video eval run --help.") from error
 
 
 def _text(file: Path) -> str:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 import pdrop_video as pv
+from pdrop_video.cli.fetching import announced
 from pdrop_video.common.journal import Journal
 
 from ..drivers import Place
@@ -67,6 +68,7 @@ def execute(
     if not items:
         raise pv.ConfigError(f"{config.data} has no question of {config.task}; was its download cut short?")
     with _alone(config.out, f"{place.index}of{place.count}"):
+        coming = announced(config.model if make is None else None, revision=config.revision)
         header = _header(config, header_of(config, task.note))
         jobs = jobs_of(items, place.shard)
         earlier = read_records(config.out)
@@ -74,6 +76,7 @@ def execute(
         if left:
             _check(config, task, [item for job in left for item in job.items])
             known = [earlier[key] for key in _keys(config, [i for job in jobs for i in job.items]) if key in earlier]
+            coming.fetch()  # once, before workers want it all at the same time
             todo = sum(len(job.items) for job in left)
             records = driver(left, make or partial(_worker, config, place.local))
             counted = shown(records, todo, known, f"{config.task} {place}", _err)
@@ -90,8 +93,7 @@ def report(config: RunConfig, task: Task, items: Sequence[Item], header: dict[st
     with FileLock(config.out / ".report.lock"):  # shares that end together: the last one sees everything
         everything = read_records(config.out)
         records = [everything[key] for key in _keys(config, items) if key in everything]
-        figures = task.figures(records)
-        summary = summarise(header, records, figures, len(items))
+        summary = summarise(header, records, task.formula(), len(items))
         write(config.out / "summary.json", json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
         write(config.out / "summary.md", markdown(summary))
         task.outputs(records, config.out)
@@ -161,16 +163,20 @@ def _header(config: RunConfig, header: dict[str, Any]) -> dict[str, Any]:
 
 def _check(config: RunConfig, task: Task, items: Sequence[Item]) -> None:
     """Say now what would otherwise be said once an item."""
-    if config.answer == "likelihood" and not task.ask(items[0], ()).choices:
+    unlike = [item for item in items if config.answer == "likelihood" and not task.ask(item, ()).choices]
+    if len(unlike) == len(items):
         raise pv.ConfigError(f"{config.task} asks open questions, without options to compare; use --answer generate.")
+    if unlike:
+        _warn(f"{len(unlike)} of {len(items)} questions are open, without options to compare: they will be errors.")
     paths = {item.path for item in items}
     missing = sorted(path for path in paths if not path.exists())
     if len(missing) == len(paths):
         raise pv.ConfigError(f"none of the {len(paths)} videos is there, for example {missing[0]}; see --data.")
     if missing:
-        _err.print(
-            f"{len(missing)} of {len(paths)} videos are missing, for example {missing[0]}: their items will be errors.",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
+        _warn(
+            f"{len(missing)} of {len(paths)} videos are missing, for example {missing[0]}: their items will be errors."
         )
+
+
+def _warn(text: str) -> None:
+    _err.print(text, soft_wrap=True, highlight=False, markup=False)

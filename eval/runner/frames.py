@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,10 @@ import numpy as np
 import torch
 
 import pdrop_video as pv
-from pdrop_video.video import Motion
+from pdrop_video.video import Motion, VideoReader
 
 from ..stats.record import digest
-from .sampling import RULES
+from .sampling import BY_RATE, RULES, at_rate
 
 _TOLD = tuple(field.name for field in fields(Motion))
 _INSTANT = 1e-5
@@ -48,6 +49,8 @@ class Viewing:
         Frames a chunk.
     motion : bool
         Whether chunks carry what the codec says of motion, for gates that use it.
+    pictures : float
+        Frames a second where the path is a folder of numbered pictures, the first of which is at 0 s.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class Viewing:
     rule: str
     chunk: int
     motion: bool = False
+    pictures: float = 1.0
 
 
 class Frames:
@@ -70,6 +74,11 @@ class Frames:
     gigabytes : float
         Size of the folder at most; what was used least recently goes first.
 
+    Attributes
+    ----------
+    warnings : list of str
+        What was wrong with the file of the latest viewing so far, one sentence each; empty if nothing was.
+
     Raises
     ------
     ConfigError
@@ -78,6 +87,7 @@ class Frames:
 
     def __init__(self, folder: Path | None = None, gigabytes: float = 50.0) -> None:
         self._cache: diskcache.Cache | None = None
+        self.warnings: list[str] = []
         if folder is not None:
             limit = int(gigabytes * 2**30)
             try:
@@ -95,16 +105,19 @@ class Frames:
         VideoError
             If the video can't be read.
         """
+        self.warnings = []
         if self._cache is None:
-            yield from _decoded(viewing)
+            yield from self._decoded(viewing)
             return
         name, done = _name(viewing), 0
-        count = int(self._cache.get(name) or 0)
+        count, final = json.loads(self._cache.get(name) or "[0, []]")
         for chunk in self._kept(name, count):
             yield chunk
             done += 1
         if done < count or not count:
-            yield from islice(self._keeping(name, _decoded(viewing)), done, None)
+            yield from islice(self._keeping(name, self._decoded(viewing)), done, None)
+        else:
+            self.warnings = final
 
     def _kept(self, name: str, count: int) -> Iterator[pv.FrameChunk]:
         """The chunks of a whole viewing, read one by one, up to the first that is not there any more."""
@@ -113,16 +126,67 @@ class Frames:
             data = self._cache.get(f"{name}/{number}")
             if data is None:
                 return
-            yield _unpacked(data)
+            chunk, self.warnings = _unpacked(data)
+            yield chunk
 
     def _keeping(self, name: str, chunks: Iterator[pv.FrameChunk]) -> Iterator[pv.FrameChunk]:
         assert self._cache is not None
         count = 0
         for chunk in chunks:
-            self._cache.set(f"{name}/{count}", _packed(chunk))
+            self._cache.set(f"{name}/{count}", _packed(chunk, self.warnings))
             count += 1
             yield chunk
-        self._cache.set(name, str(count))  # last: a viewing that was broken off has no count
+        self._cache.set(name, json.dumps([count, self.warnings]))  # last: a viewing that was broken off has no count
+
+    def _decoded(self, viewing: Viewing) -> Iterator[pv.FrameChunk]:
+        with _opened(viewing) as reader:
+            last = 0.0
+            for chunk in reader:
+                self.warnings, last = reader.warnings, chunk.seconds[-1]
+                yield chunk
+            self.warnings = [*reader.warnings, *_missing(viewing, reader.info.duration, last)]
+
+
+def _opened(viewing: Viewing) -> VideoReader:
+    opened = partial(pv.open_video, viewing.path, chunk=viewing.chunk, motion=viewing.motion)
+    if viewing.path.is_dir():
+        opened = _series(viewing)
+    if viewing.frames is not None:
+        return opened(at=partial(chosen, viewing))
+    end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
+    return opened(fps=viewing.fps, start=viewing.start, end=end)
+
+
+def _series(viewing: Viewing) -> partial[pv.video.VideoReader]:
+    """How a folder of numbered pictures is opened, such as 00001.jpg, 00002.jpg, ...
+
+    Raises
+    ------
+    VideoError
+        If there is none in it.
+    """
+    numbered = [
+        path for path in viewing.path.iterdir() if re.fullmatch(r"\d+\.(?:jpe?g|png)", path.name, re.IGNORECASE)
+    ]
+    if not numbered:
+        raise pv.VideoError(f"{viewing.path} holds no numbered pictures, such as 00001.jpg; was it unpacked whole?")
+    first = min(numbered, key=lambda path: int(path.stem))
+    options = {"framerate": f"{viewing.pictures:g}", "start_number": str(int(first.stem))}
+    return partial(
+        pv.open_video,
+        viewing.path / f"%0{len(first.stem)}d{first.suffix}",
+        chunk=viewing.chunk,
+        format="image2",
+        connection=pv.video.Connection(options=options),
+    )
+
+
+def _missing(viewing: Viewing, duration: float | None, last: float) -> list[str]:
+    """A sentence where a part that ends before the video does has no frames near its end."""
+    if viewing.fps is None or viewing.end is None or duration is None:
+        return []
+    end = min(viewing.end, duration)
+    return [f"no frame behind {last:g} s, in a part up to {end:g} s"] if end - last > 1 / viewing.fps + 1 else []
 
 
 def _name(viewing: Viewing) -> str:
@@ -132,41 +196,29 @@ def _name(viewing: Viewing) -> str:
     except OSError:  # opening it will say what is wrong
         return "missing"
     what = (viewing.start, viewing.end, viewing.fps, viewing.frames, viewing.rule, viewing.chunk)
-    more = ("motion",) if viewing.motion else ()  # what was kept without it keeps its name
-    return digest(str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what, *more)
+    more: tuple[object, ...] = ("motion",) if viewing.motion else ()
+    if viewing.path.is_dir():
+        more = (*more, viewing.pictures)
+    return digest("with warnings", str(viewing.path.absolute()), stat.st_size, stat.st_mtime_ns, *what, *more)
 
 
-def _packed(chunk: pv.FrameChunk) -> bytes:
+def _packed(chunk: pv.FrameChunk, warnings: Sequence[str]) -> bytes:
     buffer = io.BytesIO()
-    header = json.dumps({"seconds": chunk.seconds, "source": chunk.source, "lost": chunk.lost}).encode()
-    told = {} if chunk.motion is None else {name: getattr(chunk.motion, name).numpy() for name in _TOLD}
-    np.savez(buffer, frames=chunk.frames.numpy(), header=np.frombuffer(header, np.uint8), **told)
+    told = {"seconds": chunk.seconds, "source": chunk.source, "lost": chunk.lost, "warnings": warnings}
+    header = json.dumps(told).encode()
+    motion = {} if chunk.motion is None else {name: getattr(chunk.motion, name).numpy() for name in _TOLD}
+    np.savez(buffer, frames=chunk.frames.numpy(), header=np.frombuffer(header, np.uint8), **motion)
     return buffer.getvalue()
 
 
-def _unpacked(data: bytes) -> pv.FrameChunk:
+def _unpacked(data: bytes) -> tuple[pv.FrameChunk, list[str]]:
     with np.load(io.BytesIO(data)) as stored:
         header = json.loads(stored["header"].tobytes())
         told = [torch.from_numpy(stored[name]) for name in _TOLD if name in stored]
         motion = Motion(*told) if told else None
-        return pv.FrameChunk.of(stored["frames"], header["seconds"], header["source"], header["lost"], motion=motion)
-
-
-def _decoded(viewing: Viewing) -> Iterator[pv.FrameChunk]:
-    if viewing.frames is not None:
-        reader = pv.open_video(viewing.path, chunk=viewing.chunk, at=partial(chosen, viewing), motion=viewing.motion)
-    else:
-        end = None if viewing.end is None else viewing.end + _INSTANT  # the frame at `end` is seen
-        reader = pv.open_video(
-            viewing.path,
-            fps=viewing.fps,
-            chunk=viewing.chunk,
-            start=viewing.start,
-            end=end,
-            motion=viewing.motion,
-        )
-    with reader:
-        yield from reader
+        frames, seconds = stored["frames"], header["seconds"]
+        chunk = pv.FrameChunk.of(frames, seconds, header["source"], header["lost"], motion=motion)
+        return chunk, header["warnings"]
 
 
 def chosen(viewing: Viewing, times: Sequence[Fraction]) -> list[Fraction]:
@@ -185,6 +237,10 @@ def chosen(viewing: Viewing, times: Sequence[Fraction]) -> list[Fraction]:
             f"{viewing.path} has no frame between {viewing.start:g} and {float(end):g} s; its last one is at "
             f"{float(times[-1]):g} s."
         )
-    step = times[-1] / max(len(times) - 1, 1)
+    total, step = behind - first, times[-1] / max(len(times) - 1, 1)
     lasts = float(times[behind - 1] - times[first] + step)
-    return [times[first + index] for index in RULES[viewing.rule](behind - first, viewing.frames, lasts)]
+    if viewing.rule in BY_RATE and viewing.end is not None:
+        lasts = viewing.end - viewing.start
+        with pv.open_video(viewing.path) as reader:
+            total = at_rate(total, lasts, reader.info.average_rate or float(1 / step))
+    return [times[first + index] for index in RULES[viewing.rule](total, viewing.frames, lasts)]

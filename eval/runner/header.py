@@ -52,8 +52,13 @@ def hub_commit(model: str | None, revision: str | None) -> str | None:
 
 
 def git_commit(folder: Path = Path(__file__).parent) -> str | None:
-    """The commit of this checkout, with "+" if files differ from it; None outside a repository."""
+    """The commit of this checkout, with "+" if files differ from it; None outside a repository.
+
+    An environment within somebody else's repository is outside: none of its files are in that one.
+    """
     try:
+        if not _git(folder, "ls-files", "."):
+            return None
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):

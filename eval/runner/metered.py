@@ -46,6 +46,8 @@ class Metered:
         Seconds spent on frames so far.
     visual_tokens : int
         That entered the language model so far.
+    grid : (int, int) or None
+        Rows and columns of visual tokens that a frame of the last push has, where none is dropped.
     """
 
     stream: pv.VideoStream
@@ -57,6 +59,7 @@ class Metered:
     causal: bool = True
     prefill: float = 0.0
     visual_tokens: int = 0
+    grid: tuple[int, int] | None = None
     _kept: list[int] | None = None
 
     def push(self, frames: pv.FrameChunk) -> None:
@@ -68,6 +71,7 @@ class Metered:
         self.prefill += pushed.seconds
         self.visual_tokens += pushed.visual_tokens
         number, height, width = frames.frames.shape[:3]
+        self.grid = self.stream.lm.adapter.grid(height, width)
         spent = pushed_flops(self.stream, self.shape, before, held, (number, height, width), self.causal)
         self.flops += (spent.decoder or 0) - saved()
         self.tower = None if self.tower is None or spent.tower is None else self.tower + spent.tower
@@ -86,7 +90,7 @@ class Metered:
     def tell(self, text: str) -> None:
         """Let text enter at this moment."""
         with self.clock.part("model"):
-            self.stream.tell(text)
+            self.stream.add_text(text)
 
     def fork(self) -> Metered:
         """The same past, another future."""

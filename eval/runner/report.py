@@ -37,15 +37,19 @@ def markdown(summary: dict[str, Any]) -> str:
 
 def tables(summary: dict[str, Any]) -> list[Titled]:
     """Title, head and rows of every table."""
-    found: list[Titled] = [
-        ("Accuracy", ("reading", "accuracy", "standard error", "questions", "videos"), _accuracies(summary))
-    ]
-    own = {**summary["figures"], **summary["details"]}
+    head = ("accuracy", "95 % interval", "error", "items", "videos")
+    found: list[Titled] = [("Accuracy", ("reading", *head), _accuracies(summary))]
+    own, official = {**summary["figures"], **summary["details"]}, summary["official"] or {"figure": None}
     if own:
-        found.append(("The benchmark's own figures", ("figure", "value"), [(n, f"{v:.1%}") for n, v in own.items()]))
+        marks = {official["figure"]: " (the official figure)"}
+        rows = [_row(name + marks.get(name, ""), of) for name, of in own.items()]
+        found.append(("The benchmark's own figures", ("figure", "value", *head[1:]), rows))
     for name, values in summary["categories"].items():
         rows = [_row(value, mean) for value, mean in values.items()]
-        found.append((f"By {name}", (name, "accuracy", "standard error", "questions", "videos"), rows))
+        found.append((f"By {name}, strict reading", (name, *head), rows))
+        if (of := official.get("categories", {}).get(name, {})) and of != values:
+            rows = [_row(value, mean) for value, mean in of.items()]
+            found.append((f"By {name}, official reading, {official['counts']}", (name, *head), rows))
     found.append(("Cost of one item, on average", ("", "value"), _costs(summary)))
     return found
 
@@ -56,8 +60,16 @@ def remarks(summary: dict[str, Any]) -> list[str]:
     said = [
         f"{items['finished']} of {items['expected']} items finished, on {items['videos']} videos; {items['errors']} "
         f"errors, {items['unanswered']} without a readable answer ({items['unanswered_official']} by the official "
-        "reading). Standard errors are clustered by video."
+        "reading). Errors are standard errors, clustered by video; intervals are Student's, with one degree of freedom "
+        "less than videos."
     ]
+    if items["damaged"]:
+        said.append(
+            f"{items['damaged']} items were asked about a video that could not be read whole; `warnings` of their "
+            "records say what is missing."
+        )
+    if summary["official"] is None:
+        said.append("No figure here is the benchmark's official one.")
     if summary["answers_read_by"] == "likelihood":
         said.append("Answers were read by the length-normalised likelihood of the options' texts, not by generation.")
     config = header["configuration"]
@@ -80,15 +92,18 @@ def _accuracies(summary: dict[str, Any]) -> Rows:
         "strict_all": "strict, all questions",
         "strict_answered": "strict, answered ones",
         "official_all": "official reading, all questions",
-        "official_answered": "official reading, answered ones (the official figure)",
+        "official_answered": "official reading, answered ones",
     }
+    if summary["official"] is not None and summary["official"]["figure"] in names:
+        names[summary["official"]["figure"]] += " (the official figure)"
     accuracies = summary["accuracy"]
     return [_row(said, accuracies[name]) for name, said in names.items() if accuracies[name]]
 
 
 def _row(name: str, mean: dict[str, Any]) -> tuple[str, ...]:
     error = "unknown" if mean["standard_error"] is None else f"{mean['standard_error']:.1%}"
-    return name, f"{mean['mean']:.1%}", error, f"{mean['items']:,}", f"{mean['videos']:,}"
+    interval = "unknown" if mean["low"] is None else f"{100 * mean['low']:.1f} to {100 * mean['high']:.1f}"
+    return name, f"{mean['mean']:.1%}", interval, error, f"{mean['items']:,}", f"{mean['videos']:,}"
 
 
 def _costs(summary: dict[str, Any]) -> Rows:

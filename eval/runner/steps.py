@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+
 import pdrop_video as pv
 from pdrop_video.costs.looking import Looked
 
@@ -71,7 +73,7 @@ def stepwise(
     with stream._access.turn():
         try:
             logits = asked.prefill()
-            for token in tokens:
+            for token in torch.tensor(tokens):
                 following = asked.advance(token)
                 if following is None:
                     raise pv.ConfigError(f"an answer of {len(tokens)} tokens finds no positions; remember less.")

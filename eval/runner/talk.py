@@ -5,6 +5,8 @@ Knows a task and streams. Refuses to know videos and other items.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
@@ -13,13 +15,18 @@ from typing import Any
 import numpy as np
 
 import pdrop_video as pv
+from pdrop_video.stream.answer import Evidence
 
 from ..stats.record import Record, Turn
 from ..tasks import Ask, Item, Task
 from .config import RunConfig
+from .kept import moments
 from .metered import LastFrames, Metered
 from .paraphrases import Paraphrase, reworded
 from .steps import stepwise
+
+UNSAID = math.log(sys.float_info.min)
+"""Likelihood of an option without text, as a few have in official files: none that a number can say."""
 
 
 class Talk:
@@ -58,6 +65,7 @@ class Talk:
         self._asking_flops = 0.0
         self._asking_tower = 0.0
         self._seen: dict[str, Any] = {}
+        self._evidence: Evidence | None = None
         self._prefill = 0.0
 
     def go(self, at: float, stream: Metered | LastFrames) -> float | None:
@@ -72,7 +80,7 @@ class Talk:
         self._waiting = ask
         return ask.at
 
-    def finished(self, decode: float, shared: int) -> Record:
+    def finished(self, decode: float, shared: int, warnings: Sequence[str] = ()) -> Record:
         """The record of a finished item.
 
         Parameters
@@ -81,6 +89,8 @@ class Talk:
             Seconds spent on decoding up to here.
         shared : int
             Items in the pass.
+        warnings : sequence of str
+            What was wrong with the video so far.
         """
         assert self._response is not None
         mark = self._task.mark(self.item, self._response, self._turns)
@@ -96,6 +106,7 @@ class Talk:
             turns=self._turns,
             seconds={"decode": decode, "prefill": self._prefill, **self._asking},
             shared=shared,
+            warnings=list(warnings),
         )
 
     def _answered(self, ask: Ask, at: float, stream: Metered) -> str:
@@ -117,6 +128,7 @@ class Talk:
             "flops": stream.flops + self._asking_flops,
             "tower_flops": None if stream.tower is None else stream.tower + self._asking_tower,
             "front_flops": stream.front,
+            "moments": moments(stream, self._evidence),
         }
         self._prefill = stream.prefill
         return turn.text
@@ -140,6 +152,7 @@ class Talk:
         )
         self._asking["first_token"] += answer.timings.first_token
         self._asking["generate"] += answer.timings.decode
+        self._evidence = answer.evidence[-1]
         rows, tokens = stream.rows(ask.text, ask.answer_prefix), len(answer.token_ids) + answer.finished
         flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, looked=answer.looked)
         return Turn(at, answer.text), flops
@@ -151,6 +164,7 @@ class Talk:
             )
         begun = perf_counter()
         question, tokens = ask.cloze or ask.text, 1
+        said = tuple(choice for choice in ask.choices if choice.strip())
         spent: dict[str, Any] = {}
         asking: dict[str, Any] = {"pyramid": self._pyramid, "retrieve": self._config.retrieve}
         if ask.says:
@@ -158,9 +172,10 @@ class Talk:
             likelihoods, tokens = stepped.likelihoods, 1 + stepped.fed
             spent = {"looked": stepped.looked, "seen": stepped.seen}
         else:
-            likelihoods = stream.stream.likelihood(question, ask.choices, **asking)
+            found = iter(stream.stream.likelihood(question, said, **asking) if said else ())
+            likelihoods = tuple(next(found) if choice.strip() else UNSAID for choice in ask.choices)
         self._asking["first_token"] += perf_counter() - begun
-        text = self._task.choice(self.item, int(np.argmax(likelihoods)))
+        text = self._task.choice(self.item, int(np.argmax(likelihoods))) if said else ""
         rows = stream.rows(question)
-        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, ask.choices, **spent)
+        flops = stream.asking_flops(rows, tokens, self._pyramid, self._config.retrieve, said, **spent)
         return Turn(at, text, tuple(likelihoods)), flops

@@ -111,7 +111,7 @@ class Pass(Generic[Asker]):
                 return
             near = (*self.seconds[-1:], following)
             if any(cue.covers(time, self.least) for time in near):
-                self.stream.tell(cue.text)
+                self.stream.add_text(cue.text)
             self._told += 1
 
     def _next(self, second: float) -> Due[Asker] | None:

@@ -100,7 +100,7 @@ class StreamWorker:
             if later is not None:
                 run.due.append(Due(later, talk))
             else:
-                yield talk.finished(self.clock.total["decode"] - begun, len(items))
+                yield talk.finished(self.clock.total["decode"] - begun, len(items), self.frames.warnings)
 
     def _stream(self, item: Item) -> Metered | LastFrames:
         config = self.config
@@ -159,4 +159,6 @@ def _viewing(items: list[Item], config: RunConfig, task: Task) -> Viewing:
     ends = [item.end for item in items]
     end = None if None in ends else max(end for end in ends if end is not None)
     motion = config.recipe_object().uses_motion
-    return Viewing(items[0].path, items[0].start, end, config.fps, config.frames, task.rule, config.chunk, motion)
+    return Viewing(
+        items[0].path, items[0].start, end, config.fps, config.frames, task.rule, config.chunk, motion, task.pictures
+    )

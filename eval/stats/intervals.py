@@ -1,7 +1,7 @@
-"""The statistics of every table: error bars clustered by video, paired tests and intervals.
+"""The statistics of every table: error bars clustered by video, and paired tests.
 
-Knows numbers and which video each belongs to. Refuses to know records, tasks and models; what a margin allows to claim
-is in `eval.stats.margins`.
+Knows numbers and which video each belongs to. Refuses to know records, tasks and models; intervals are in
+`eval.stats.bounds`, what a margin allows to claim is in `eval.stats.margins`.
 
 All functions take plain sequences, one entry an item; `clusters` names each item's video. Questions about one video are
 not independent, so everything but the exact test of McNemar counts videos, not questions.
@@ -24,7 +24,7 @@ Values: TypeAlias = Sequence[float] | NDArray[np.float64]
 """One number an item: a score, 0 or 1 for wrong and right, or a difference of two."""
 
 RESAMPLES = 10_000
-"""Resamples of a bootstrap, and most rearrangements of a permutation test."""
+"""Most rearrangements of a permutation test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,6 @@ class McNemar:
         return max(apart - 1, 0) ** 2 / together if together else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A confidence interval.
-
-    Attributes
-    ----------
-    low, high : float
-    confidence : float
-        Its two-sided level.
-    """
-
-    low: float
-    high: float
-    confidence: float
-
-
 def clustered_mean(values: Values, clusters: Sequence[Hashable]) -> Mean:
     """Mean and its standard error, robust to any dependence within a cluster.
 
@@ -106,7 +90,7 @@ def clustered_mean(values: Values, clusters: Sequence[Hashable]) -> Mean:
     >>> mean.value, mean.standard_error
     (0.75, 0.25)
     """
-    sums, sizes = _by_cluster(values, clusters)
+    sums, sizes = by_cluster(values, clusters)
     mean = sums.sum() / sizes.sum()
     groups = len(sums)
     if groups < 2:
@@ -135,57 +119,11 @@ def mcnemar(first: Values, second: Values) -> McNemar:
     >>> mcnemar([True] * 8 + [False], [False] * 7 + [True] * 2).p_value  # 7 : 1; 2 * (1 + 8) / 2**8
     0.0703125
     """
-    a, b = _paired(first, second)
+    a, b = paired(first, second)
     only_first, only_second = int((a > b).sum()), int((b > a).sum())
     if only_first + only_second == 0:
         return McNemar(0, 0, 1.0)
     return McNemar(only_first, only_second, float(stats.binomtest(only_first, only_first + only_second).pvalue))
-
-
-def paired_bootstrap(
-    first: Values,
-    second: Values,
-    clusters: Sequence[Hashable],
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Percentile interval of mean(second) - mean(first), whole videos drawn with replacement.
-
-    Parameters
-    ----------
-    first, second : sequence of float
-        Scores of the same items.
-    clusters : sequence of hashable
-        The video of each item.
-    confidence : float
-        Two-sided level.
-    resamples, seed : int
-
-    Returns
-    -------
-    Interval
-        nan at both ends with fewer than two videos. With few videos, or few on which the runs differ, it is
-        too narrow.
-    """
-    a, b = _paired(first, second)
-    sums, sizes = _by_cluster(b - a, clusters)
-    if len(sums) < 2:
-        return Interval(math.nan, math.nan, confidence)
-    found = stats.bootstrap(
-        (sums, sizes),
-        lambda s, n, axis: s.sum(axis) / n.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=500,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = found.confidence_interval
-    return Interval(float(low), float(high), confidence)
 
 
 def permutation_test(
@@ -213,7 +151,7 @@ def permutation_test(
     """
     if not noise:
         raise ConfigError("there is no column of noise; expected one or more.")
-    columns = [_by_cluster(column, clusters)[0] for column in (measured, *noise)]
+    columns = [by_cluster(column, clusters)[0] for column in (measured, *noise)]
     if len(columns[0]) < 2:
         return 1.0
     found = stats.permutation_test(
@@ -238,7 +176,8 @@ def holm(p_values: Values) -> list[float]:
     return adjusted
 
 
-def _paired(first: Values, second: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def paired(first: Values, second: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two runs' scores of the same items, checked to be as many."""
     if len(first) != len(second):
         raise ConfigError(
             f"{len(first)} scores stand against {len(second)}; expected the same items in the same order."
@@ -248,7 +187,7 @@ def _paired(first: Values, second: Values) -> tuple[NDArray[np.float64], NDArray
     return np.asarray(first, float), np.asarray(second, float)
 
 
-def _by_cluster(values: Values, clusters: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def by_cluster(values: Values, clusters: Sequence[Hashable]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum of the values and number of the items of each cluster."""
     if len(values) != len(clusters):
         raise ConfigError(f"{len(values)} values have {len(clusters)} clusters; expected one for each.")

@@ -10,11 +10,12 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy import stats
 
 from pdrop_video.errors import ConfigError
 
-from .intervals import RESAMPLES, Values, mcnemar, paired_bootstrap
+from .bounds import paired_interval
+from .intervals import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +40,6 @@ class NonInferiority:
     shown: bool
 
 
-def tango_bound(only_first: int, only_second: int, items: int, confidence: float = 0.95) -> float:
-    """Tango's lower score bound of second minus first accuracy on paired, independent items.
-
-    Unlike the bootstrap it stays honest where the two runs hardly differ: with no discordant item out of n it is
-    ``-z^2 / (n + z^2)``, not 0.
-
-    Parameters
-    ----------
-    only_first, only_second, items : int
-        Items that one run alone got right; all items.
-    confidence : float
-        One-sided level.
-
-    References
-    ----------
-    Tango, Statistics in Medicine 17 (1998), 891-908, equations 4 to 6.
-    """
-    if items < 1:
-        raise ConfigError("there are no items to compare; expected one or more that both runs have.")
-    z = float(stats.norm.ppf(confidence))
-
-    def excess(delta: float) -> float:
-        # `share` is the most likely share that the first alone gets right, were the difference `delta`
-        half = (2 * items - only_second + only_first) * delta - only_second - only_first
-        share = (math.sqrt(max(half**2 + 8 * items * only_first * delta * (1 - delta), 0)) - half) / (4 * items)
-        spread = math.sqrt(max(items * (2 * share + delta * (1 - delta)), 0))
-        return only_second - only_first - items * delta - z * spread
-
-    # where nothing is discordant the observed difference itself is a second root that means nothing: stay below it
-    below = (only_second - only_first) / items - 1e-9
-    return float(optimize.brentq(excess, -1.0, below)) if below > -1 else -1.0
-
-
 def non_inferiority(
     first: Values,
     second: Values,
@@ -79,13 +47,11 @@ def non_inferiority(
     margin: float,
     *,
     confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> NonInferiority:
     """Whether `second` loses less than `margin` against `first`.
 
-    The bound is the lower of two: the bootstrap's, which counts videos, and Tango's, which does not vanish where the
-    runs hardly differ. Neither alone would do: five items with five equal answers show nothing.
+    The bound is the lower end of `paired_interval`: Student's, which counts videos, or Tango's, which does not vanish
+    where the runs hardly differ. Neither alone would do: five items with five equal answers show nothing.
 
     Parameters
     ----------
@@ -97,8 +63,6 @@ def non_inferiority(
         In (0, 1), decided before the results were seen.
     confidence : float
         One-sided level.
-    resamples, seed : int
-        For the bootstrap.
 
     Raises
     ------
@@ -107,12 +71,7 @@ def non_inferiority(
     """
     if not 0 < margin < 1:
         raise ConfigError(f"the margin is {margin}; expected a share between 0 and 1, as 0.03 for 3 points.")
-    test = mcnemar(first, second)
-    resampled = paired_bootstrap(
-        first, second, clusters, confidence=2 * confidence - 1, resamples=resamples, seed=seed
-    ).low
-    score = tango_bound(test.only_first, test.only_second, len(first), confidence)
-    bound = math.nan if math.isnan(resampled) else min(resampled, score)
+    bound = paired_interval(first, second, clusters, 2 * confidence - 1).low
     return NonInferiority(margin, bound, confidence, bound > -margin)
 
 

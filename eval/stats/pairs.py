@@ -5,7 +5,7 @@ Knows records and statistics. Refuses to know how runs are made and how tables a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ import pandas as pd
 from pdrop_video.errors import ConfigError
 from pdrop_video.video.decode import counted
 
-from .intervals import clustered_mean, design_effect, holm, mcnemar, paired_bootstrap
+from .bounds import paired_interval
+from .intervals import clustered_mean, design_effect, holm, mcnemar
 from .margins import items_needed, non_inferiority
+from .official import categories
 from .record import Record, Run
 from .summary import whole_tflops
 
@@ -63,11 +65,15 @@ def match(runs: Sequence[Run]) -> Matched:
     ConfigError
         If the runs are of different tasks, disagree about an item's truth, or have no item in common.
     """
-    names = _names(runs)
+    names = run_names(runs)
     tasks = sorted({record.task for run in runs for record in run.records})
     if len(tasks) > 1:
         raise ConfigError(f"the runs are of different tasks ({', '.join(tasks)}); expected runs of one task.")
-    by_item = [{record.item: record for record in run.records} for run in runs]
+    judges = [run.header.get("judge") for run in runs]
+    if len(set(judges)) > 1:
+        said = ", ".join(f"{name} by {judge or 'none'}" for name, judge in zip(names, judges, strict=True))
+        raise ConfigError(f"the runs were judged by different models ({said}); let eval.judge ask one for all of them.")
+    by_item = [_by_item(name, run.records) for name, run in zip(names, runs, strict=True)]
     everything = list(dict.fromkeys(item for records in by_item for item in records))
     left_out: dict[str, dict[str, str]] = {name: {} for name in names}
     common = []
@@ -89,7 +95,25 @@ def match(runs: Sequence[Run]) -> Matched:
     return Matched(tasks[0], names, common, [first[item].video for item in common], chosen, left_out, _fronts(runs))
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _by_item(name: str, records: Sequence[Record]) -> dict[str, Record]:
+    """Records by their items' names.
+
+    Raises
+    ------
+    ConfigError
+        If two have the same: the data were changed while the run went on, and one would be taken for the other.
+    """
+    found: dict[str, Record] = {}
+    for record in records:
+        if found.setdefault(record.item, record) is not record:
+            raise ConfigError(
+                f"{name} has two records of item {record.item}, of different questions; expected one. The data changed "
+                "while it ran: run it anew into another --out."
+            )
+    return found
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
     """The folders' names, or their paths where names repeat."""
     short = [run.folder.resolve().name for run in runs]
     names = short if len(set(short)) == len(short) else [str(run.folder) for run in runs]
@@ -156,7 +180,7 @@ def run_table(matched: Matched) -> pd.DataFrame:
                 "standard_error": accuracy.standard_error,
                 "unanswered": len(records) - len(answered),
                 "accuracy_of_answered": float(np.mean(answered)) if answered else None,
-                "official": float(np.mean(official)) if official else None,
+                "official_reading": float(np.mean(official)) if official else None,
                 "frames": _mean([record.frames for record in records]),
                 "visual_tokens": _mean([record.visual_tokens for record in records]),
                 "tokens_kept": " ".join(f"{n:.0f}" for n in _mean_by_stage(records)),
@@ -178,7 +202,7 @@ def _mean_by_stage(records: Sequence[Record]) -> list[float]:
     return np.mean(kept, axis=0).tolist() if kept and len({len(k) for k in kept}) == 1 else []
 
 
-def pair_table(matched: Matched, margin: float | None, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def pair_table(matched: Matched, margin: float | None, confidence: float = 0.95) -> pd.DataFrame:
     """One row for each run but the first, against the first: difference, interval, exact test, non-inferiority.
 
     Parameters
@@ -188,8 +212,6 @@ def pair_table(matched: Matched, margin: float | None, confidence: float = 0.95,
         See `eval.stats.margins.non_inferiority`; None claims nothing.
     confidence : float
         Two-sided for the interval of the difference, one-sided for the bound of non-inferiority.
-    seed : int
-        Of the bootstrap.
     """
     rows: list[dict[str, Any]] = []
     first, videos = matched.scores(0), matched.videos
@@ -197,7 +219,7 @@ def pair_table(matched: Matched, margin: float | None, confidence: float = 0.95,
         second = matched.scores(i)
         difference = np.subtract(second, first)
         mean = clustered_mean(difference, videos)
-        interval = paired_bootstrap(first, second, videos, confidence=confidence, seed=seed)
+        interval = paired_interval(first, second, videos, confidence)
         test = mcnemar(first, second)
         row = {
             "run": name,
@@ -215,7 +237,7 @@ def pair_table(matched: Matched, margin: float | None, confidence: float = 0.95,
             "design_effect": design_effect(difference, videos),
         }
         if margin is not None:
-            claim = non_inferiority(first, second, videos, margin, confidence=confidence, seed=seed)
+            claim = non_inferiority(first, second, videos, margin, confidence=confidence)
             row |= {"margin": margin, "bound": claim.bound, "non_inferior": claim.shown}
         rows.append(row)
     for row, p in zip(rows, holm([row["p_mcnemar"] for row in rows]), strict=True):
@@ -229,37 +251,26 @@ def category_table(matched: Matched) -> pd.DataFrame:
     There are no tests here: with dozens of rows some differences are large by chance.
     """
     rows = []
-    fields = list(dict.fromkeys(name for record in matched.records[0] for name in record.category))
-    for field in fields:
-        of_item = [list(_values(record.category.get(field))) for record in matched.records[0]]
-        for value in sorted({v for values in of_item for v in values}):
-            chosen = [i for i, values in enumerate(of_item) if value in values]
-            videos = [matched.videos[i] for i in chosen]
-            first = np.array(matched.scores(0))[chosen]
-            for run, name in enumerate(matched.names):
-                scores = np.array(matched.scores(run))[chosen]
-                accuracy, difference = clustered_mean(scores, videos), clustered_mean(scores - first, videos)
-                rows.append(
-                    {
-                        "category": field,
-                        "value": value,
-                        "items": accuracy.items,
-                        "videos": accuracy.clusters,
-                        "run": name,
-                        "accuracy": accuracy.value,
-                        "standard_error": accuracy.standard_error,
-                        "difference": difference.value,
-                        "difference_error": difference.standard_error,
-                    }
-                )
+    for field, value, chosen in categories(matched.records[0], None):
+        videos = [matched.videos[i] for i in chosen]
+        first = np.array(matched.scores(0))[chosen]
+        for run, name in enumerate(matched.names):
+            scores = np.array(matched.scores(run))[chosen]
+            accuracy, difference = clustered_mean(scores, videos), clustered_mean(scores - first, videos)
+            rows.append(
+                {
+                    "category": field,
+                    "value": value,
+                    "items": accuracy.items,
+                    "videos": accuracy.clusters,
+                    "run": name,
+                    "accuracy": accuracy.value,
+                    "standard_error": accuracy.standard_error,
+                    "difference": difference.value,
+                    "difference_error": difference.standard_error,
+                }
+            )
     return pd.DataFrame(rows)
-
-
-def _values(value: Any) -> Iterator[str]:
-    """A category's value, or each of its values, as text; nothing where there is none."""
-    for one in value if isinstance(value, (list, tuple)) else (value,):
-        if one is not None:
-            yield str(one)
 
 
 def power_table(pairs: pd.DataFrame, differences: Sequence[float]) -> pd.DataFrame:

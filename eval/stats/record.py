@@ -8,9 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import pdrop_video as pv
 from pdrop_video.common.journal import read_journal
@@ -42,6 +45,52 @@ class Turn:
     at: float
     text: str
     likelihoods: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A step of time as the deepest stage of the model had it when an item was asked.
+
+    Attributes
+    ----------
+    seconds : float
+    tokens : int
+        Visual tokens of it that the question attended to.
+    weight : float or None
+        How much of the question's attention went to them; None where answers are compared by likelihood.
+    grid : (int, int) or None
+        Rows and columns of a picture in visual tokens.
+    places : str
+        Which of them were remembered: a bit each, row by row, as hexadecimal digits; empty where that is not known.
+    """
+
+    seconds: float
+    tokens: int
+    weight: float | None = None
+    grid: tuple[int, int] | None = None
+    places: str = ""
+
+    @staticmethod
+    def packed(grid: tuple[int, int], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> str:
+        """Places as text; those outside the grid are left out."""
+        kept = np.zeros(grid, bool)
+        inside = (rows < grid[0]) & (columns < grid[1])
+        kept[rows[inside], columns[inside]] = True
+        return np.packbits(kept).tobytes().hex()
+
+    @property
+    def kept(self) -> NDArray[np.bool_] | None:
+        """Which places [rows, columns] were remembered; None where that is not known."""
+        if self.grid is None or not self.places:
+            return None
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.places), np.uint8), count=self.grid[0] * self.grid[1])
+        return bits.astype(bool).reshape(self.grid)
+
+    @classmethod
+    def of_json(cls, entry: dict[str, Any]) -> Moment:
+        """From an object of its fields."""
+        grid = entry.get("grid")
+        return cls(**{**entry, "grid": None if grid is None else tuple(grid)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +143,10 @@ class Record:
         Those of the gate before it and the reducer behind it.
     shared : int
         How many items shared the pass over the video.
+    warnings : list of str
+        What was wrong with the video's file as far as it was watched, one sentence each: part of it could not be read.
+    moments : list of Moment
+        Some of what was remembered when the last question was put, in the order of time.
     error : str or None
         Why there is no response.
     """
@@ -126,6 +179,8 @@ class Record:
     tower_flops: float | None = None
     front_flops: float = 0.0
     shared: int = 1
+    warnings: list[str] = field(default_factory=list)
+    moments: list[Moment] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -141,14 +196,16 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """As a JSON-ready object."""
         turns = [{"at": turn.at, "text": turn.text, "likelihoods": turn.likelihoods} for turn in self.turns]
-        return {**{name: getattr(self, name) for name in Record.__slots__}, "turns": turns}
+        moments = [asdict(moment) for moment in self.moments]
+        return {**{name: getattr(self, name) for name in Record.__slots__}, "turns": turns, "moments": moments}
 
     @classmethod
     def of_json(cls, entry: dict[str, Any]) -> Record:
         """From what `to_json` gave; fields that a newer version added are left out."""
         known = {f.name: entry[f.name] for f in fields(cls) if f.name in entry}
         turns = [Turn(t["at"], t["text"], _floats(t.get("likelihoods"))) for t in entry.get("turns", ())]
-        return cls(**{**known, "turns": turns})
+        moments = [Moment.of_json(m) for m in entry.get("moments", ())]
+        return cls(**{**known, "turns": turns, "moments": moments})
 
 
 def _floats(values: Iterable[float] | None) -> tuple[float, ...] | None:

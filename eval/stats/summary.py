@@ -6,17 +6,23 @@ Knows records. Refuses to know models and how records came about.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from .bounds import mean_interval
 from .intervals import clustered_mean
+from .official import OF_ANSWERED, Figure, Formula, categories, jackknifed
 from .record import Record
 
 Figures = dict[str, Any]
 
 
-def summarise(header: Figures, records: Sequence[Record], figures: dict[str, float], total: int) -> Figures:
+CONFIDENCE = 0.95
+"""Of every interval here."""
+
+
+def summarise(header: Figures, records: Sequence[Record], formula: Formula, total: int) -> Figures:
     """Everything that is reported of a run, JSON-ready.
 
     Parameters
@@ -24,12 +30,20 @@ def summarise(header: Figures, records: Sequence[Record], figures: dict[str, flo
     header : dict
         Of the run.
     records : sequence of Record
-    figures : dict
-        The task's own aggregate figures.
+    formula : Formula
+        What the task's benchmark calls its result.
     total : int
         Items that the run should have.
     """
     scored = [r for r in records if r.score is not None]
+    means = {
+        "strict_all": accuracy(scored),
+        "strict_answered": accuracy([r for r in scored if r.answered]),
+        "official_all": accuracy(scored, official=True),
+        "official_answered": accuracy([r for r in scored if r.official is not None], official=True),
+    }
+    own = {name: _of(figure) for name, figure in jackknifed(formula.figures, records).items()}
+    as_published = header["configuration"]["answer"] == "generate" and not header.get("paraphrase")
     return {
         "header": header,
         "items": {
@@ -38,17 +52,14 @@ def summarise(header: Figures, records: Sequence[Record], figures: dict[str, flo
             "errors": sum(r.error is not None for r in records),
             "unanswered": sum(not r.answered for r in records),
             "unanswered_official": sum(r.official is None for r in records),
+            "damaged": sum(bool(r.warnings) for r in records),
             "videos": len({r.video for r in records}),
         },
-        "accuracy": {
-            "strict_all": accuracy(scored),
-            "strict_answered": accuracy([r for r in scored if r.answered]),
-            "official_all": accuracy(scored, official=True),
-            "official_answered": accuracy([r for r in scored if r.official is not None], official=True),
-        },
-        "figures": figures,
+        "accuracy": means,
+        "official": _official(records, formula, {**means, **own}) if as_published else None,
+        "figures": own,
         "details": _details(records),
-        "categories": {name: by_category(scored, name) for name in _category_names(scored)},
+        "categories": by_category(scored),
         "cost": _cost(records),
         "time": _time(records),
         "answers_read_by": header["configuration"]["answer"],
@@ -56,34 +67,65 @@ def summarise(header: Figures, records: Sequence[Record], figures: dict[str, flo
 
 
 def accuracy(records: Sequence[Record], official: bool = False) -> Figures | None:
-    """Mean score, its standard error clustered by video, and how many items; None of none."""
+    """Mean score with its standard error and interval, clustered by video, and how many items; None of none."""
     if not records:
         return None
-    scores = [(r.official_score if official else r.score) or 0.0 for r in records]
-    mean = clustered_mean(scores, [r.video for r in records])
-    error = None if math.isnan(mean.standard_error) else mean.standard_error
-    return {"mean": mean.value, "standard_error": error, "items": mean.items, "videos": mean.clusters}
+    return _mean([(r.official_score if official else r.score) or 0.0 for r in records], [r.video for r in records])
 
 
-def by_category(records: Sequence[Record], name: str) -> dict[str, Figures]:
-    """Accuracy in each value of a category field; an item with several values counts in each of them."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        if name in record.category:
-            values = record.category[name]
-            for value in values if isinstance(values, list) else [values]:
-                groups.setdefault(str(value), []).append(record)
-    means = {value: accuracy(group) for value, group in sorted(groups.items())}
-    return {value: mean for value, mean in means.items() if mean is not None}
+def _mean(scores: Sequence[float], videos: Sequence[str]) -> Figures:
+    mean, interval = clustered_mean(scores, videos), mean_interval(scores, videos, CONFIDENCE)
+    return {
+        "mean": mean.value,
+        "standard_error": _known(mean.standard_error),
+        "low": _known(interval.low),
+        "high": _known(interval.high),
+        "items": mean.items,
+        "videos": mean.clusters,
+    }
 
 
-def _category_names(records: Iterable[Record]) -> list[str]:
-    return list(dict.fromkeys(name for record in records for name in record.category))
+def _of(figure: Figure) -> Figures:
+    """One of the benchmark's own figures, in the same form."""
+    interval = figure.interval(CONFIDENCE)
+    return {
+        "mean": figure.value,
+        "standard_error": _known(figure.error),
+        "low": _known(max(interval.low, 0.0)),
+        "high": _known(min(interval.high, 1.0)),
+        "items": figure.items,
+        "videos": figure.videos,
+    }
 
 
-def _details(records: Sequence[Record]) -> dict[str, float]:
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def by_category(records: Sequence[Record], official: bool = False, within: str | None = None) -> Figures:
+    """Accuracy in each value of each category; an item with several values counts in each of them."""
+    found: Figures = {}
+    for field, value, chosen in categories(records, within):
+        found.setdefault(field, {})[value] = accuracy([records[i] for i in chosen], official)
+    return found
+
+
+def _official(records: Sequence[Record], formula: Formula, known: Figures) -> Figures | None:
+    """What the benchmark itself would print; None where it has no official figure."""
+    if formula.figure is None:
+        return None
+    return {
+        "figure": formula.figure,
+        "counts": "answered questions" if formula.figure == OF_ANSWERED else "all questions",
+        "overall": known.get(formula.figure),
+        "categories": by_category([r for r in records if formula.counts(r)], official=True, within=formula.within),
+    }
+
+
+def _details(records: Sequence[Record]) -> Figures:
     names = dict.fromkeys(name for record in records for name in record.details)
-    return {name: fmean(r.details[name] for r in records if name in r.details) for name in names}
+    having = {name: [r for r in records if name in r.details] for name in names}
+    return {name: _mean([r.details[name] for r in of], [r.video for r in of]) for name, of in having.items()}
 
 
 def _cost(records: Sequence[Record]) -> Figures:

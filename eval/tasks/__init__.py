@@ -10,13 +10,24 @@ from pdrop_video.registry import named
 
 from .base import Ask, Dialogue, Item, Mark, Task
 from .egoschema import EgoSchema
+from .grounding import SETS, CharadesSTA, TimeLens
+from .ipibench import GROUPS, IPIBench
 from .longvideobench import LongVideoBench
+from .lvbench import LVBench
 from .mlvu import MLVU, MLVUTest
+from .mvbench import MVBench, TVBench
+from .odvbench import ODVBench
+from .omnipro import OmniPro
 from .ovobench import OVOBench
+from .ovosbench import OVOSBench
+from .proactivevideoqa import PARTS, ProactiveVideoQA
+from .rtvbench import RTVBench
 from .rvs import RVS
 from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
+from .videomme2 import VideoMME2
+from .videommmu import BEFORE, VideoMMMU
 from .worldsense import WorldSense
 
 TASKS: dict[str, Callable[[Path], Task]] = {
@@ -39,9 +50,26 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "streamingbench-sqa-full": partial(StreamingBenchSQA, context=None),
     "streamingbench-proactive": StreamingBenchProactive,
     "ovobench": OVOBench,
+    "omnipro": OmniPro,
+    **{f"ipibench-{part}": partial(IPIBench, part=part) for part in GROUPS},
+    **{f"proactivevideoqa-{part}": partial(ProactiveVideoQA, part=part) for part in PARTS},
     "rvs-ego": partial(RVS, part="ego"),
     "rvs-movie": partial(RVS, part="movie"),
     "videomme-steps": Steps,
+    "videomme-v2": VideoMME2,
+    "videomme-v2-subtitles": partial(VideoMME2, subtitles=True),
+    "videomme-v2-reasoning": partial(VideoMME2, reasoning=True),
+    "lvbench": LVBench,
+    "lvbench-reference": partial(LVBench, reference=True),
+    "mvbench": MVBench,
+    "tvbench": TVBench,
+    "videommmu": VideoMMMU,
+    "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
+    "rtvbench": RTVBench,
+    "odvbench": ODVBench,
+    "ovosbench": OVOSBench,
+    "charades-sta": CharadesSTA,
+    **{f"timelens-{part}": partial(TimeLens, part=part) for part in SETS},
 }
 """Every benchmark and variant by its name on the command line: called with the data's folder."""
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from pdrop_video.video.subtitles import Cue
 
+from ..stats.official import OF_ALL, Formula
 from ..stats.record import Record, Turn
 
 
@@ -119,13 +120,23 @@ class Task(ABC):
         The system prompt, the same for all items.
     rule : str
         Which frames "N frames" means; a name in `eval.runner.sampling.RULES`.
+    pictures : float
+        Frames a second of a video that is a folder of numbered pictures, the first of which is at 0 s.
     note : str
         A sentence for the summary: what this variant is, and what its figures can be compared with.
+    official : str or None
+        What the benchmark calls its result: `OF_ALL` or `OF_ANSWERED`, the mean over all questions or over those that
+        the official reading could read, or the name of one of `figures`; None where it has no such figure.
+    within : str or None
+        A category within whose values the benchmark gives the other categories once more.
     """
 
     system: ClassVar[str | None] = None
     rule: ClassVar[str] = "linspace"
+    pictures: ClassVar[float] = 1.0
     note: ClassVar[str] = ""
+    official: ClassVar[str | None] = OF_ALL
+    within: ClassVar[str | None] = None
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -171,9 +182,14 @@ class Task(ABC):
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """The benchmark's own aggregate figures, by name, beside the accuracy and tables that every run reports.
 
-        For instance MLVU's M-Avg. Fractions from 0 to 1; leave out what the records can't give.
+        For instance MLVU's M-Avg. Fractions from 0 to 1; leave out what the records can't give. Called again without
+        the records of each video, which is what the errors of these figures come from.
         """
         return {}
+
+    def formula(self) -> Formula:
+        """What the benchmark calls its result, for `eval.stats`."""
+        return Formula(self.official, self.figures, self.within)
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
         """Write result or submission files in the benchmark's official form; returns what was written."""

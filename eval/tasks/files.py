@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 import pdrop_video as pv
 from pdrop_video.common.checks import shown
@@ -34,8 +36,9 @@ def load_json(path: Path, how: str) -> Any:
     ConfigError
         If it is missing, a folder, not JSON, or has an object that names something twice.
     """
+    required(path, how)
     try:
-        text = required(path, how).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=_object)
     except OSError as error:
         raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error
@@ -56,3 +59,57 @@ def video_file(folder: Path, name: str, suffixes: Iterable[str] = VIDEO_SUFFIXES
     """The video of that name (without suffix) in whatever format it came; the first suffix if there is none."""
     candidates = [folder / f"{name}{suffix}" for suffix in suffixes]
     return next((path for path in candidates if path.exists()), candidates[0])
+
+
+def read_text(path: Path, how: str) -> str:
+    """The content of a text file.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, a folder, or not UTF-8.
+    """
+    try:
+        return required(path, how).read_text(encoding="utf-8")
+    except OSError as error:
+        raise pv.ConfigError(f"{path} can't be read ({error.strerror}); expected a file: {how}.") from error
+    except UnicodeDecodeError as error:
+        raise pv.ConfigError(f"{path} is no text ({error}); was the download cut short? Otherwise {how}.") from error
+
+
+def read_lines(path: Path, how: str) -> list[Any]:
+    """The content of a file with JSON in each line; empty lines are left out.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, a folder, or has a line that is not JSON.
+    """
+    found = []
+    for number, line in enumerate(read_text(path, how).split("\n"), 1):
+        try:
+            if line.strip():
+                found.append(json.loads(line, object_pairs_hook=_object))
+        except (ValueError, RecursionError) as error:
+            raise pv.ConfigError(
+                f"{path}, line {number}, is not JSON ({error}); was the download cut short? Otherwise {how}."
+            ) from error
+    return found
+
+
+def read_table(path: Path, columns: Sequence[str], how: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, of which only the columns named are kept.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, no Parquet file, or has not all of the columns.
+    """
+    try:
+        table = pd.read_parquet(required(path, how))
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the file as it was released.")
+    return table[list(columns)].to_dict("records")

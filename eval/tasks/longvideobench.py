@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -139,6 +140,7 @@ class LongVideoBench(Task):
                 "level": row.level,
             },
             end=row.duration,
+            first=math.inf,  # after the last subtitle, whose middle may lie behind the last frame
             extra={"subtitle_path": row.subtitle_path, "offset": row.starting_timestamp_for_subtitles},
         )
 

@@ -13,22 +13,34 @@ from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .letters import letter
 from .options import letter_at, letters_for
-from .rows import Options, Row, Text, load_rows, unique
+from .rows import Candidates, Label, Row, Text, different, load_rows, unique
 from .tally import READINGS, macro, means_by
 
-DEV_FILES = ("1_plotQA", "2_needle", "3_ego", "4_count", "5_order", "6_anomaly_reco", "7_topic_reasoning")
-DEV_TYPES = tuple(name.partition("_")[2] for name in DEV_FILES)
+DEV_FILES = {
+    "1_plotQA": "plotQA",
+    "2_needle": "findNeedle",
+    "3_ego": "ego",
+    "4_count": "count",
+    "5_order": "order",
+    "6_anomaly_reco": "anomaly_reco",
+    "7_topic_reasoning": "topic_reasoning",
+}
+"""Dev's files, which are its tasks, and the `question_type` of their rows."""
 ANSWER_PREFIX = "Best Option: ("
 
 
 class Question(Row):
-    """A row of dev's files; `answer` is the text of the right candidate, which test withholds."""
+    """A row of dev's files; `answer` is the text of the right candidate, which test withholds.
+
+    As released, two rows have an answer that is no candidate, four have candidates without text, and one has no text
+    at all. They are asked and count like the others.
+    """
 
     video: Text
-    question: Text
+    question: Label
     question_type: Text
-    candidates: Options
-    answer: Text | None = None
+    candidates: Candidates
+    answer: Label | None = None
     question_id: Text | None = None
 
 
@@ -45,9 +57,9 @@ def option_letter(response: str, options: Sequence[str]) -> str | None:
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
-    """The official user text."""
+    """The official user text, which ends the list of options with the last character that is no space."""
     listed = [f"({name}) {option}" for name, option in zip(letters_for(options), options, strict=True)]
-    return "\n".join([f"Question: {question}", "Options:", *listed, "Only give the best option."])
+    return "\n".join([f"Question: {question}", "Options:", *listed]).rstrip() + "\nOnly give the best option."
 
 
 class MLVU(Task):
@@ -62,21 +74,21 @@ class MLVU(Task):
     )
     note: ClassVar[str] = (
         "M-Avg is the unweighted mean of the seven tasks. Where two candidates have the right text, the official "
-        "script takes the last of them; the strict reading takes either."
+        "script takes the last of them; the strict reading takes either. A question whose answer is no candidate is "
+        "always wrong, by both."
     )
+
+    official: ClassVar[str | None] = "M-Avg"
 
     def items(self) -> list[Item]:
         """All multiple-choice questions of dev, file after file."""
         how = 'download the dataset "MLVU/MVLU" of the hub and give its folder MLVU, which holds json/ and video/'
         items = []
-        for name in DEV_FILES:
+        for name, kind in DEV_FILES.items():
             path = self.data / "json" / f"{name}.json"
-            for number, row in enumerate(load_rows(path, list[Question], how)):
-                if row.answer not in row.candidates:
-                    raise pv.ConfigError(
-                        f"{path}, row {number}: the answer {row.answer!r} is none of the candidates {row.candidates}; "
-                        "use the file as it was released."
-                    )
+            for number, row in enumerate(different(load_rows(path, list[Question], how), path, "rows")):
+                if row.answer is None:
+                    raise pv.ConfigError(f"{path}, row {number} has no answer; use the file as it was released.")
                 items.append(
                     Item(
                         id=f"{name}_{number}",
@@ -85,7 +97,7 @@ class MLVU(Task):
                         question=row.question,
                         options=tuple(row.candidates),
                         answer=row.answer,
-                        category={"question_type": row.question_type},
+                        category={"question_type": kind},
                     )
                 )
         return items
@@ -105,12 +117,12 @@ class MLVU(Task):
         if item.answer is None:
             return Mark(official or None, strict, None, None)
         right = [letter_at(i) for i, option in enumerate(item.options) if option == item.answer]
-        return Mark(official or None, strict, float(official == right[-1]), float(strict in right))
+        return Mark(official or None, strict, float(official in right[-1:]), float(strict in right))
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """M-Avg, once all seven tasks have answers."""
         averages = {
-            f"M-Avg{suffix}": macro(means_by(records, "question_type", reading), DEV_TYPES)
+            f"M-Avg{suffix}": macro(means_by(records, "question_type", reading), list(DEV_FILES.values()))
             for suffix, reading in READINGS.items()
         }
         return {name: value for name, value in averages.items() if value is not None}

@@ -22,9 +22,7 @@ def letters_for(options: Sequence[str]) -> list[str]:
 
 
 def lettered(options: Sequence[str]) -> list[str]:
-    """Options with "A. ", "B. ", ... in front; left as they are if the first one begins with "A."."""
-    if options and options[0].startswith("A."):
-        return list(options)
+    """Options with "A. ", "B. ", ... in front, whatever they begin with: "A. Wade" is a name."""
     return [f"{letter}. {option}" for letter, option in zip(letters_for(options), options, strict=True)]
 
 

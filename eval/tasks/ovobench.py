@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from .base import Ask, Item, Mark, Task
 from .files import load_json
 from .letters import letter
 from .options import letter_at, lettered
-from .rows import Count, Options, Row, Seconds, Text, load_rows, unique
+from .ovo_prompts import CHOICE, FORWARD
+from .rows import Count, Options, Row, Seconds, Text, different, load_rows, unique
 from .tally import READINGS, macro, means_by
 from .words import count_in, yes_or_no
 
@@ -36,28 +38,6 @@ _HOW = (
     'download the dataset "JoeLeelyf/OVO-Bench" of the hub, unpack its source videos into src_videos/, and put '
     "ovo_bench_new.json of the repository of the same name beside it"
 )
-_ALONE = "Do not include any additional text or explanation in your response."
-_CHOICE = "Respond only with the letter corresponding to your chosen option (e.g., A, B, C). \n" + _ALONE
-_FORWARD = {
-    "REC": (
-        "You're watching a video in which people may perform a certain type of action repetively. \nThe person "
-        "performing this kind of action are referred to as 'they' in the following statement.\nYou're task is to count "
-        "how many times have different people in the video perform this kind of action in total.\nOne complete motion "
-        "counts as one. \nNow, answer the following question: {}\nProvide your answer as a single number (e.g., 0, 1, "
-        "2, 3…) indicating the total count.\n" + _ALONE
-    ),
-    "SSR": (
-        "You're watching a tutorial video which contain a sequential of steps. \nThe following is one step from the "
-        "whole procedures: \n{}\nYour task is to determine if the man or woman in the video is currently performing "
-        "this step.\nAnswer only with “Yes” or “No”.\n" + _ALONE
-    ),
-    "CRR": (
-        "You're responsible of answering questions based on the video content. \nThe following question are relevant "
-        "to the latest frames, i.e. the end of the video.\n{}\nDecide whether existing visual content, especially "
-        "latest frames, i.e. frames that near the end of the video, provide enough information for answering the "
-        "question.\nAnswer only with “Yes” or “No”.\n" + _ALONE
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +69,12 @@ class Choice(Row):
             raise ValueError(f"gt is {self.gt}; expected 0 to {len(self.options) - 1}")
         return self
 
-    def probes(self) -> list[Probe]:
+    def probes(self, name: str) -> list[Probe]:
         """The question itself."""
         listed = "; ".join(lettered(self.options)) + ";"
-        text = f"Question: {self.question}\nOptions:\n{listed}\n\n{_CHOICE}"
+        text = f"\nQuestion: {self.question}\nOptions:\n{listed}\n\n{CHOICE}"
         truth = letter_at(self.gt)
-        return [Probe(str(self.id), self.realtime, self.question, text, truth, tuple(self.options))]
+        return [Probe(name, self.realtime, self.question, text, truth, tuple(self.options))]
 
 
 class Counted(Row):
@@ -113,12 +93,12 @@ class Repetition(Row):
     activity: Text
     test_info: Annotated[list[Counted], MinLen(1)]
 
-    def probes(self) -> list[Probe]:
+    def probes(self, name: str) -> list[Probe]:
         """The same question at every moment."""
         question = f"How many times did they {self.activity}?"
-        text = _FORWARD["REC"].format(question)
+        text = FORWARD["REC"].format(question)
         return [
-            Probe(f"{self.id}_{number}", probe.realtime, question, text, str(probe.count))
+            Probe(f"{name}_{number}", probe.realtime, question, text, str(probe.count))
             for number, probe in enumerate(self.test_info)
         ]
 
@@ -149,10 +129,10 @@ class Tutorial(Row):
     video: Text
     test_info: Annotated[list[StepNow], MinLen(1)]
 
-    def probes(self) -> list[Probe]:
+    def probes(self, name: str) -> list[Probe]:
         """A step at every moment."""
         return [
-            Probe(f"{self.id}_{number}", p.realtime, p.step, _FORWARD["SSR"].format(p.step), p.answer)
+            Probe(f"{name}_{number}", p.realtime, p.step, FORWARD["SSR"].format(p.step), p.answer)
             for number, p in enumerate(self.test_info)
         ]
 
@@ -166,16 +146,32 @@ class Clue(Row):
     question: Text
     test_info: Annotated[list[YesNo], MinLen(1)]
 
-    def probes(self) -> list[Probe]:
+    def probes(self, name: str) -> list[Probe]:
         """The same question at every moment."""
-        text = _FORWARD["CRR"].format(self.question)
+        text = FORWARD["CRR"].format(self.question)
         return [
-            Probe(f"{self.id}_{number}", p.realtime, self.question, text, p.answer)
+            Probe(f"{name}_{number}", p.realtime, self.question, text, p.answer)
             for number, p in enumerate(self.test_info)
         ]
 
 
 Entry = Annotated[Choice | Repetition | Tutorial | Clue, Field(discriminator="task")]
+
+
+def names_of(ids: Sequence[int]) -> list[str]:
+    """Each id as a name; where different entries share one, as three do in an older release, the later ones are marked.
+
+    Examples
+    --------
+    >>> names_of([7, 192, 192])
+    ['7', '192', '192-again1']
+    """
+    seen: Counter[int] = Counter()
+    names = []
+    for each in ids:
+        names.append(f"{each}-again{seen[each]}" if seen[each] else str(each))
+        seen[each] += 1
+    return names
 
 
 def official_right(task: str, response: str, answer: str) -> bool:
@@ -198,10 +194,18 @@ class OVOBench(Task):
         "backward and realtime only; the released scorer prints the mean over the twelve tasks."
     )
 
+    official: ClassVar[str | None] = "total"
+
     def items(self) -> list[Item]:
         """All questions and all probes of the forward tasks, in the order of the file."""
         entries: list[Choice | Repetition | Tutorial | Clue] = load_rows(self.data / FILE, list[Entry], _HOW)
-        items = [self._item(entry.video, entry.task, probe) for entry in entries for probe in entry.probes()]
+        different(entries, self.data / FILE, "entries")
+        names = names_of([entry.id for entry in entries])
+        items = [
+            self._item(entry.video, entry.task, probe)
+            for name, entry in zip(names, entries, strict=True)
+            for probe in entry.probes(name)
+        ]
         return unique(items, self.data / FILE)
 
     def _item(self, video: str, task: str, probe: Probe) -> Item:
@@ -272,8 +276,8 @@ def official_results(
     Entries of which not everything was asked are left out.
     """
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in CATEGORIES}
-    for entry in entries:
-        category, name = _category(entry["task"]), str(entry["id"])
+    for name, entry in zip(names_of([entry["id"] for entry in entries]), entries, strict=True):
+        category = _category(entry["task"])
         if category == "forward":
             names = [f"{name}_{number}" for number in range(len(entry["test_info"]))]
             if all(probe in said for probe in names):

@@ -20,6 +20,7 @@ from .base import Item
 from .files import load_json
 
 Form = TypeVar("Form")
+Entry = TypeVar("Entry", bound=BaseModel)
 
 
 class Row(BaseModel):
@@ -61,6 +62,8 @@ Text = Annotated[str, BeforeValidator(_as_text), AfterValidator(_some)]
 """Some text, or a number that stands for it."""
 Options = Annotated[list[Text], AfterValidator(_letters)]
 """Two options or more, as many as there are letters at most."""
+Candidates = Annotated[list[Label], AfterValidator(_letters)]
+"""Options some of which may have no text, as a few rows of MLVU have them."""
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 """A whole number from 0."""
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
@@ -125,6 +128,25 @@ def unique(items: list[Item], path: Path) -> list[Item]:
                 "expected each once. Use the file as it was released."
             )
     return items
+
+
+def different(entries: list[Entry], path: Path, kind: str) -> list[Entry]:
+    """The same entries, no two of which say the same: where a file has no names, that is how a doubled one shows.
+
+    Raises
+    ------
+    ConfigError
+        If two do; the message names both.
+    """
+    first: dict[str, int] = {}
+    for number, entry in enumerate(entries):
+        earlier = first.setdefault(entry.model_dump_json(), number)
+        if earlier != number:
+            raise pv.ConfigError(
+                f"{path} has the same entry twice, as its {kind} {earlier} and {number} (from 0); expected each once. "
+                "Use the file as it was released."
+            )
+    return entries
 
 
 def load_rows(path: Path, form: type[Form], how: str) -> Form:

@@ -40,6 +40,11 @@ def flat(text: str) -> str:
     return "".join(kept).translate(_AS_PLAIN)
 
 
+def without_thoughts(response: str) -> str:
+    """What a response says behind its thoughts; nothing where they don't end."""
+    return _THOUGHT_BEGINS.split(_THOUGHT_ENDS.split(response)[-1])[0]
+
+
 def plain(response: str) -> str:
     """What a response says, as plain text; nothing where its thoughts don't end.
 
@@ -48,8 +53,7 @@ def plain(response: str) -> str:
     >>> [plain(said) for said in ("<think>Hm, A?</think>**C**", '{"answer": "C", "why": "A is wrong"}')]
     ['C', 'C']
     """
-    text = _THOUGHT_BEGINS.split(_THOUGHT_ENDS.split(response)[-1])[0]
-    text = text.strip()
+    text = without_thoughts(response).strip()
     framed = _of_json(_FENCE.sub("", text).strip())
     text = text if framed is None else framed
     text = _NEXT_TURN.split(text.strip())[0]

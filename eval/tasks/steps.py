@@ -34,6 +34,8 @@ class Steps(VideoMME):
         "decodes; the options of the second are compared. No published figure is like this one."
     )
 
+    official: ClassVar[str | None] = None
+
     def __init__(self, data: Path) -> None:
         super().__init__(data)
         self._steps: dict[str, tuple[str, str]] = {}

@@ -9,22 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
+from pdrop_video.common.checks import shown
+
+from ..stats.official import OF_ANSWERED
 from ..stats.record import Turn
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
-from .options import bare, lettered, letters_for
-from .rows import Clock, Label, Options, Row, Text, has_option, load_rows, seconds_of
+from .options import bare, letter_at, lettered
+from .rows import Candidates, Clock, Label, Row, Text, different, has_option, load_rows, seconds_of
 
 _HOW = (
     "take the questions from src/data of the repository THUNLP-MT/StreamingBench, and the videos from the dataset "
     '"mjuicem/StreamingBench" of the hub, renamed into videos/ by its scripts/preprocess.sh'
 )
 _ASSISTANT = "You are an advanced video question-answering AI assistant."
-_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
+_CHOOSE = "choosing from the four options provided. Respond with only the letter (A, B, C, or D) of the correct option."
 _PROACTIVE = (
     "You are an advanced image question-answering AI assistant. You have been provided with images and a question "
     "related to the images. Your task is to carefully analyze the images and provide the answer to the question. You "
@@ -37,6 +40,29 @@ TOLERANCE = 2
 """Seconds by which the moment may be missed."""
 
 
+def mended(pieces: list[str]) -> list[str]:
+    """Four options out of five to seven pieces, as 13 questions of the omni file have them; four stay as they are.
+
+    Their texts were cut at commas and line breaks. A piece that does not begin with the next letter belongs to the one
+    before; empty ones, and those behind the four that begin with a letter of their own, belong to none. One row has its
+    options twice.
+
+    Examples
+    --------
+    >>> mended(["A. One.", "B. He says, 'I pack", "for my trip'.", "C. Two.", "D. Three."])[1]
+    "B. He says, 'I pack for my trip'."
+    """
+    if len(pieces) <= 4:
+        return pieces
+    options: list[str] = []
+    for piece in pieces:
+        if len(options) < 4 and piece.startswith(f"{letter_at(len(options))}."):
+            options.append(piece)
+        elif options and piece.strip() and not re.match(r"[A-Z]\.", piece):
+            options[-1] = options[-1].rstrip() + (piece if piece.startswith(".") else f" {piece.strip()}")
+    return [options[0], *(option.partition(options[0])[0] for option in options[1:])] if options else pieces
+
+
 class Question(Row):
     """A question of ``questions_real.json``, ``questions_omni.json`` or ``questions_sqa.json``."""
 
@@ -44,11 +70,13 @@ class Question(Row):
     question: Text
     time_stamp: Clock
     answer: Text
-    options: Options
+    options: Annotated[Candidates, AfterValidator(mended)]
     required_ability: Label = ""
 
     @model_validator(mode="after")
     def _right(self) -> Question:
+        if len(self.options) != 4 or not all(option.strip() for option in self.options):
+            raise ValueError(f"expected four options, got {shown(self.options)}")
         has_option(self.answer, self.options)
         return self
 
@@ -86,12 +114,9 @@ class ProactiveEntry(Row):
     questions: list[Instruction]
 
 
-def choices_text(options: Sequence[str]) -> str:
-    """The official instruction for four options; for another number the same with that number."""
-    letters = letters_for(options)
-    named = ", ".join(letters[:-1]) + f"{',' if len(letters) > 2 else ''} or {letters[-1]}"
-    number = _NUMBERS.get(len(options), str(len(options)))
-    return f"choosing from the {number} options provided. Respond with only the letter ({named}) of the correct option."
+def listed(options: Sequence[str]) -> list[str]:
+    """Options with letters in front; left as they are if the first one begins with "A."."""
+    return list(options) if options[0].startswith("A.") else lettered(options)
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
@@ -99,7 +124,7 @@ def prompt(question: str, options: Sequence[str]) -> str:
     return (
         f"{_ASSISTANT} You have been provided with some frames from the video and a multiple-choice question related "
         "to the video. Your task is to carefully analyze the video and provide the best answer to question, "
-        f"{choices_text(options)}\n\nQuestion: {question}\n\nOptions:\n" + "\n".join(lettered(options))
+        f"{_CHOOSE}\n\nQuestion: {question}\n\nOptions:\n" + "\n".join(listed(options))
     ) + "\n\nThe best option is:"
 
 
@@ -108,8 +133,8 @@ def sequential_prompt(context: str, question: str, options: Sequence[str]) -> st
     return (
         f"{_ASSISTANT} You have been provided with a video and a multiple-choice question related to the video. Your "
         "task is to carefully analyze the video and the provided context to answer the question, "
-        f"{choices_text(options)}\n\n{context}\n\nHere is the question. Answer it and don't confuse it with the "
-        f"previous conversation.\nQuestion: {question}\n\nOptions:\n" + "\n".join(lettered(options))
+        f"{_CHOOSE}\n\n{context}\n\nHere is the question. Answer it and don't confuse it with the "
+        f"previous conversation.\nQuestion: {question}\n\nOptions:\n" + "\n".join(listed(options))
     ) + "\n\nThe best option is:"
 
 
@@ -121,7 +146,7 @@ def remembered(context: str, question: Question) -> str:
     )
     return (
         f"{opening}At timestamp {question.time_stamp}, the following question and answer occurred: Question: "
-        f"{question.question}; Options: {', '.join(lettered(question.options))}; Answer: {question.answer}; "
+        f"{question.question}; Options: {', '.join(listed(question.options))}; Answer: {question.answer}; "
     )
 
 
@@ -138,9 +163,11 @@ class StreamingBench(Task):
     """
 
     note: ClassVar[str] = (
-        "The official reading is the response's first character. Questions of five to seven options are asked with all "
-        "of them, where the official prompt shows the first four."
+        "The official reading is the response's first character. The options of 13 omni questions, which the released "
+        "file cuts into five to seven pieces, are put together again; the official prompt shows the first four pieces."
     )
+
+    official: ClassVar[str | None] = OF_ANSWERED
 
     def __init__(self, data: Path, part: str, context: float | None = 60.0) -> None:
         super().__init__(data)
@@ -148,7 +175,8 @@ class StreamingBench(Task):
 
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
-        entries = load_rows(self.data / f"questions_{self.part}.json", list[Entry], _HOW)
+        path = self.data / f"questions_{self.part}.json"
+        entries = different(load_rows(path, list[Entry], _HOW), path, "entries")
         return [
             self.item(f"{number}_{index}", entry, question)
             for number, entry in enumerate(entries)
@@ -193,8 +221,10 @@ class StreamingBenchSQA(StreamingBench):
 
     def items(self) -> list[Item]:
         """All questions; each knows the earlier ones of its video."""
-        items = []
-        for number, entries in enumerate(load_rows(self.data / "questions_sqa.json", list[list[Entry]], _HOW)):
+        path, items = self.data / "questions_sqa.json", []
+        videos = load_rows(path, list[list[Entry]], _HOW)
+        different([entry for entries in videos for entry in entries], path, "entries")
+        for number, entries in enumerate(videos):
             context, index = "", 0
             for entry in entries:
                 for question in entry.questions:
@@ -223,7 +253,8 @@ class StreamingBenchProactive(Task):
 
     def items(self) -> list[Item]:
         """All instructions, in the order of the file."""
-        entries = load_rows(self.data / "questions_proactive.json", list[ProactiveEntry], _HOW)
+        path = self.data / "questions_proactive.json"
+        entries = different(load_rows(path, list[ProactiveEntry], _HOW), path, "entries")
         return [
             self._item(f"proactive_{number}_{index}", entry, instruction)
             for number, entry in enumerate(entries)

@@ -25,3 +25,9 @@ def covering(cues: Sequence[Cue], seconds: Sequence[float], least: float = 0.0) 
         if any(cue.covers(second, least) for second in seconds[max(at - 1, 0) : at + 1]):
             kept.append(cue)
     return kept
+
+
+def spoken(cues: Sequence[Cue], seconds: Sequence[float]) -> list[str]:
+    """The text that is shown at each of the times, once for each of them; of several cues at once the first."""
+    shown = (next((cue.text for cue in cues if cue.covers(second)), "") for second in seconds)
+    return [text for text in shown if text]

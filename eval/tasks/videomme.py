@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, model_validator
 import pdrop_video as pv
 from pdrop_video.video.subtitles import Cue, load_srt
 
+from ..stats.official import OF_ANSWERED
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .files import required, video_file
@@ -92,6 +93,9 @@ class VideoMME(Task):
         "The official scorer leaves unanswered questions out of the denominator and reads the first of A, B, C and D "
         "anywhere; the strict figures count all questions and read what was meant."
     )
+
+    official: ClassVar[str | None] = OF_ANSWERED
+    within: ClassVar[str | None] = "duration"
 
     def __init__(self, data: Path, subtitles: bool = False) -> None:
         super().__init__(data)

@@ -16,7 +16,7 @@ from .files import load_json, required, video_file
 from .letters import letter
 from .options import bare
 from .rows import Options, Row, Text, has_option, parse_rows, unique
-from .subtitles import covering
+from .subtitles import spoken
 from .videomme import official_letter
 
 _HOW = 'download the dataset "honglyhly/WorldSense" of the hub and unpack its videos into videos/'
@@ -71,6 +71,8 @@ class WorldSense(Task):
         "frames, or frames and subtitles. The official reading is the one without a judge model."
     )
 
+    within: ClassVar[str | None] = "duration"
+
     def __init__(self, data: Path, subtitles: bool = False) -> None:
         super().__init__(data)
         self.subtitles = subtitles
@@ -101,13 +103,18 @@ class WorldSense(Task):
         )
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
-        """The official prompt; what it puts before the frames is the system prompt here."""
-        said = covering(self._of_video(item.video), seconds) if self.subtitles else []
-        lines = ["These are the frames of a video."]
-        if said:
-            lines += ["This video's subtitles are listed below:", *(cue.text for cue in said)]
-        lines += [_INSTRUCTION, f"Question: {item.question}", *item.options, "Answer:"]
-        return Ask("\n".join(lines), cloze=item.question, choices=bare(item.options))
+        """The official prompt; what it puts before the frames is the system prompt here.
+
+        Its line break in front and its space at the end are kept. With subtitles, each watched frame that one covers
+        gives a line, and a video without any has an empty one.
+        """
+        opening = "\nThese are the frames of a video. "
+        if self.subtitles:
+            lines = spoken(self._of_video(item.video), seconds)
+            opening += "This video's subtitles are listed below:\n" + "\n".join(lines) + "\n"
+        asked = "\n".join([item.question, *item.options])
+        text = f"{opening}{_INSTRUCTION}\nQuestion: {asked}\nAnswer: "
+        return Ask(text, cloze=item.question, choices=bare(item.options))
 
     def _of_video(self, video: str) -> list[Cue]:
         path = self.data / "subtitles" / f"{video}.srt"

@@ -1,4 +1,7 @@
-"""The command line: ask, calibrate, families, info, methods, search, serve, watch. All else is the library's."""
+"""The command line: ask, calibrate, demo, eval, families, info, methods, search, serve, watch.
+
+All else is the library's, the page's and the evaluation's.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import typer
 
 import pdrop_video as pv
 
+from . import beside
 from .ask import EXAMPLES as ASKING
 from .ask import ask
 from .calibrate import app as calibrate
@@ -50,6 +54,7 @@ def main(
 
 app.command(epilog=ASKING)(ask)
 app.add_typer(calibrate, name="calibrate")
+beside.add(app)
 app.command(epilog=SERVING)(families)
 app.command(epilog=INFORMING)(info)
 app.command(epilog=LISTING)(methods)

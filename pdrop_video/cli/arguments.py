@@ -10,6 +10,10 @@ from ..gate import GATES
 from ..reduce import REDUCERS
 
 Model = Annotated[str | None, typer.Option(help="Folder or name on the hub; left out: the built-in model.")]
+OrBuiltIn = Annotated[
+    bool,
+    typer.Option("--or-built-in", help="Where the hub does not answer, go on with the built-in model, and say so."),
+]
 Fps = Annotated[float | None, typer.Option(help="Frames per second to watch; left out: the model's own.")]
 Chunk = Annotated[int, typer.Option(help="Frames per push.", min=1)]
 Start = Annotated[float | None, typer.Option(help="Watch from this second on.", min=0)]

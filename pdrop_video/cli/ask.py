@@ -23,6 +23,7 @@ from ..stream.looking import DECODES, decode_named
 from ..stream.terms import checked_for_asking, checked_for_looking
 from ..video import Connection
 from ..video.address import Address
+from ..video.opening import DECODERS
 from ..video.sampling import Sampling
 from ..video.subtitles import interleaved, load_srt
 from .arguments import (
@@ -33,6 +34,7 @@ from .arguments import (
     Fps,
     Gate,
     Model,
+    OrBuiltIn,
     Policy,
     Protocols,
     Ratios,
@@ -43,6 +45,7 @@ from .arguments import (
     Timeout,
 )
 from .console import ERRORS, clear_errors, print_costs, print_live, progress, until_interrupted
+from .fetching import announced
 from .options import check_choice, check_questions, pyramid_of, recipe_of
 
 EXAMPLES = """
@@ -68,6 +71,7 @@ def ask(
     video: Annotated[str, typer.Argument(help="A video file, or an address: http, https, rtsp, rtmp, tcp or udp.")],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One or more questions.")],
     model: Model = None,
+    or_built_in: OrBuiltIn = False,
     fps: Fps = None,
     chunk: Chunk = 8,
     frames: Annotated[
@@ -75,7 +79,7 @@ def ask(
     ] = None,
     start: Start = None,
     end: End = None,
-    decoder: Annotated[str, typer.Option(help="What decodes: pyav, or decord in a process of its own.")] = "pyav",
+    decoder: Annotated[str, typer.Option(help="What decodes: pyav, torchcodec (on a card), or decord.")] = "pyav",
     sound: Annotated[bool, typer.Option("--sound", help="Hear the video as well, with a model that can.")] = False,
     subtitles: Annotated[
         Path | None, typer.Option(help="An srt file; what is said is told to the model at its moments, as text.")
@@ -155,7 +159,7 @@ def ask(
             raise pv.ConfigError(f"--retrieve {retrieve} without an archive to retrieve from; give --archive BYTES.")
         looking = None if decode is None else decode_named(decode)
         patience = Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries)
-        check_choice("decoder", decoder, "pyav", "decord")
+        check_choice("decoder", decoder, *DECODERS)
         check_choice("policy", policy or "block", "block", "latest")
         Sampling.of(1.0 if fps is None else fps, chunk, start, end, frames, None)
         Address.of(video, None, protocols)
@@ -164,7 +168,8 @@ def ask(
         cues = [] if subtitles is None else load_srt(subtitles)
         if cues and sound:
             raise pv.ConfigError("--subtitles and --sound were both given; the model hears what is said, or reads it.")
-        config, adapter = describe(model)
+        coming = announced(model, or_built_in)
+        config, adapter = describe(coming.model)
         if sound and not isinstance(adapter, Hearing):
             raise pv.ConfigError(
                 f"--sound: models of type {config.model_type!r} have no ears; leave it out, give what is said "
@@ -176,7 +181,7 @@ def ask(
         if looking is not None:
             hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
             checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
-        lm = pv.load(model, device=device, dtype=dtype, attn=attn)
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn)
         for question in questions:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened, standing_question=questions[0] if standing else None)
@@ -200,7 +205,7 @@ def ask(
                 watched = reader if as_json else progress(reader, lm)
                 for part in interleaved(watched, cues) if cues else watched:
                     if isinstance(part, str):
-                        stream.tell(part)
+                        stream.add_text(part)
                         continue
                     stream.push(part)
                     if save_plots is not None:

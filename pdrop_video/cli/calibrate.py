@@ -15,6 +15,7 @@ from ..search.judge import Clip
 from ..video.address import Address
 from .arguments import Chunk, Device, Dtype, Model
 from .console import CONSOLE, ERRORS, clear_errors
+from .fetching import announced
 from .options import check_out, check_questions
 
 EXAMPLES = """
@@ -50,7 +51,7 @@ def hawk(
         for video in videos:
             Address.of(video)
         check_out(out)
-        lm, clips = pv.load(model, device=device, dtype=dtype), []
+        lm, clips = pv.load(announced(model).fetch(), device=device, dtype=dtype), []
         for asked in question:
             lm.bounded("one of the questions", asked)
         for video in videos:

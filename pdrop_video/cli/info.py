@@ -17,6 +17,8 @@ from ..models.number_type import chosen, default_device, own_type
 from ..stream.cost import recipe_flops
 from .arguments import Gate, Ratios, RecipeFile, Reducer
 from .console import CONSOLE, clear_errors
+from .fetching import looked_up
+from .fetching import said as said_of
 from .options import recipe_of
 
 EXAMPLES = """
@@ -32,8 +34,9 @@ EXAMPLES = """
 
 def info(
     model: Annotated[
-        str | None, typer.Argument(help="Folder or name on the hub; left out: the built-in model.")
+        str | None, typer.Argument(help="Folder or name on the hub, as --model; left out: the built-in model.")
     ] = None,
+    named: Annotated[str | None, typer.Option("--model", hidden=True)] = None,
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,
@@ -46,6 +49,8 @@ def info(
     """Show what a recipe means for a model: boundaries, tokens, FLOPs, bytes. Reads no weights."""
     with clear_errors():
         opened = recipe_of(recipe, gate=gate, reducer=reducer, ratios=ratios, memory=memory)
+        model = model or named
+        coming = looked_up(model)
         config, adapter = describe(model)
         shape = DecoderShape.of(config)
         asked, schedule = opened.pyramid.resolve(shape.layers), opened.pyramid.resolve(shape.layers, shape.rank_at)
@@ -61,6 +66,7 @@ def info(
     table = Table(title=escape(model or "built-in model"), show_header=False)
     for name, value in (
         ("family", config.model_type),
+        *([] if coming is None else [("to fetch before it is used", said_of(coming))]),
         (f"computed on {default_device()} in", _number_type(config)),
         ("decoder layers", _kinds(shape)),
         ("gate, before the vision tower", said.get("gate", "none")),

@@ -23,7 +23,7 @@ EXAMPLES = """
 
 def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's table.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
 ) -> None:
     """List every method by slot: its paper, what it needs, and what a stream carries for it."""
     with clear_errors():

@@ -28,6 +28,7 @@ from ..search.recipes import RecipeSearch
 from ..search.search import Tried, enough, search
 from ..search.space import Budget, Space
 from .console import CONSOLE, ERRORS
+from .fetching import announced
 from .options import check_out
 
 QUOTA = "quota"
@@ -91,7 +92,7 @@ def find_schedule(
     model, device, dtype = loading
     shape = DecoderShape.of(describe(model)[0])
     enough(shape, stages)
-    lm, number = pv.load(model, device=device, dtype=dtype), count(1)
+    lm, number = pv.load(announced(model).fetch(), device=device, dtype=dtype), count(1)
     clips = asked.films(lm)
     most = 1 + trials + steps + len(kernels) * len(shape.rank_at)
 
@@ -145,7 +146,7 @@ def find_recipes(
     space = Space(**given, sources={QUOTA: smooth_step} if QUOTA in shapes else {})  # until layers are measured
     check_folder(out)
     model, device, dtype = loading
-    lm = pv.load(model, device=device, dtype=dtype)
+    lm = pv.load(announced(model).fetch(), device=device, dtype=dtype)
     clips = asked.films(lm, space.uses_motion)
     if QUOTA in shapes:
         _say("measuring what four bits take from each layer")
@@ -221,7 +222,7 @@ def measure_oracle(
     share = checks.share("--keep", keep)
     check_folder(out)
     model, device, dtype = loading
-    lm = pv.load(model, device=device, dtype=dtype)
+    lm = pv.load(announced(model).fetch(), device=device, dtype=dtype)
     found = oracles(
         lm,
         asked.films(lm),

@@ -12,6 +12,7 @@ import pdrop_video as pv
 
 from .arguments import AllowDevices, AllowPrivate, Chunk, Device, Dtype, Fps, Gate, Model, Ratios, RecipeFile, Reducer
 from .console import clear_errors
+from .fetching import announced
 from .options import recipe_of
 from .replicas import serve_many
 
@@ -144,13 +145,13 @@ def serve(
             if shared is None:
                 raise pv.ConfigError("--ray needs --shared FOLDER, where copies of sessions are kept.")
             cluster = Cluster(shared, replicas or 2, save_every, replica_cpus, replica_gpus, ray_address)
-            make = partial(pv.load, model, device=device, dtype=dtype, batch=batch)
+            make = partial(pv.load, announced(model).fetch(), device=device, dtype=dtype, batch=batch)
             serve_many(make, settings, cluster, host, port)
             return
         if not (replicas is None and shared is None and ray_address is None):
             raise pv.ConfigError("--replicas, --shared and --ray-address are for many machines; give --ray, too.")
         with listening(host, port) as place:
-            lm = pv.load(model, device=device, dtype=dtype, batch=batch)
+            lm = pv.load(announced(model).fetch(), device=device, dtype=dtype, batch=batch)
             at = f"[{host}]" if ":" in host else host
             typer.echo(f"The server is at http://{at}:{place.getsockname()[1]}/v1 - Ctrl-C stops it.")
             server_of(create_app(lm, settings), largest=settings.limits.body).run(sockets=[place])

@@ -37,6 +37,7 @@ from .arguments import (
     Timeout,
 )
 from .console import ERRORS, clear_errors, terminated_likewise, until_interrupted
+from .fetching import announced
 from .options import check_choice, check_questions, recipe_of
 from .webhook import Webhook, check_url
 
@@ -102,13 +103,14 @@ def watch(
         Address.of(source, None, protocols)
         if webhook is not None:
             check_url(webhook)
+        coming = announced(model)
         shape = DecoderShape.of(describe(model)[0])
         opened.pyramid.resolve(shape.layers, shape.rank_at)
         journal = None if jsonl is None else over.enter_context(Journal(jsonl))
         poster = None
         if webhook is not None:
             poster = over.enter_context(Webhook(webhook, _warn, timeout=webhook_timeout, attempts=webhook_attempts))
-        lm = pv.load(model, device=device, dtype=dtype)
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype)
         for question in when:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened)

@@ -1,1 +1,1 @@
-"""What every room stands on: argument checks, files that appear whole, ties. Knows no video, model or stream."""
+"""What every package may import: argument checks, files that appear whole, ties. Knows no video, model or stream."""

@@ -14,8 +14,9 @@ from torch import Tensor
 # Bits of a score that are compared. Half a percent is noise in bfloat16, after a few layers in any case; in float64 a
 # millionth is far above what any order of summation changes.
 _BITS = {torch.float64: 20, torch.float32: 14, torch.float16: 8, torch.bfloat16: 6}
-_SMALLEST = -40
-"""Exponent of 2 under which scores are compared as if they were multiples of one small number."""
+_SMALLEST, _LARGEST = -40, 100
+"""Exponents of 2 under which scores are compared as if they were multiples of one small number, and over which as if of
+a larger one than they are."""
 
 # Fractions of 2 ** 32 that no small whole numbers make meet: the golden ratio over time, and over rows and columns the
 # two numbers that generalise it to a plane (the powers of the plastic number's inverse).
@@ -54,9 +55,9 @@ def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
     All are multiples of powers of two, and so are their sums: those do not depend on the order of summation.
     """
     scores = exactly(scores)
-    exponent = torch.frexp(scores).exponent.clamp(min=_SMALLEST)
-    step = torch.ldexp(torch.ones_like(scores), exponent - _BITS.get(dtype, _BITS[torch.float32]))
-    return torch.where(scores.isfinite(), (scores / step).round() * step, scores)
+    exponent = torch.frexp(scores).exponent.clamp(_SMALLEST, _LARGEST)  # of infinities it is any number
+    step = torch.pow(2.0, exponent - _BITS.get(dtype, _BITS[torch.float32]))
+    return (scores / step).round_().mul_(step)
 
 
 def comparable(scores: Tensor, among: Tensor, dtype: torch.dtype) -> Tensor:

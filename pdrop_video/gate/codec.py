@@ -77,6 +77,12 @@ class Codec:
     facts: ClassVar[Facts] = Facts(
         says="places where the codec's vectors or the pixels say that something changed",
         paper="CodecSight, arXiv 2604.06036",
+        formula=(
+            "a patch changed if |motion vector| >= tau in any frame since the last one, if it has no vector\n"
+            "    there, or if mean |Y - Y when last encoded| >= pixels\n"
+            "a token's place is encoded if any of its group x group patches changed, or after max_age seconds\n"
+            "a frame is encoded whole if it is an I-frame, or if more than the share cut of its patches changed"
+        ),
         ours=True,
         carries="luma, and the time of each place, last encoded",
     )

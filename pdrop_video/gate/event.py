@@ -88,6 +88,11 @@ class Event:
     facts: ClassVar[Facts] = Facts(
         says="frames in which enough pixels changed in brightness since the last keyframe",
         paper="EventPrune, arXiv 2605.19506",
+        formula=(
+            "L = log(luma + 1); events = floor(|L - L0| / theta), then L0 moves by events * theta towards L\n"
+            "a frame goes on if the share of pixels with an event since the last keyframe >= kappa, or after\n"
+            "    max_gap seconds"
+        ),
         ours=True,
         carries="log intensity and events of at most 336 x 336 pixels",
     )

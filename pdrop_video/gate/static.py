@@ -48,6 +48,10 @@ class Static:
     facts: ClassVar[Facts] = Facts(
         says="frames in which any patch differs from the last kept frame",
         paper="",
+        formula=(
+            "d(patch) = mean |frame - last kept frame| over pixels and colours, in levels of 255\n"
+            "a frame goes on if max d(patch) > threshold"
+        ),
         ours=True,
         carries="the last kept frame",
     )

@@ -60,6 +60,12 @@ class Surprise:
     facts: ClassVar[Facts] = Facts(
         says="frames in which some place changes more than it usually does",
         paper="",
+        formula=(
+            "d(cell) = mean |frame - background|, in brightness, red-green and blue-yellow\n"
+            "surprise(cell) = max over the three of d / (usual d + noise)\n"
+            "background and usual d are running means: each moves by 1 - exp(-dt / memory)\n"
+            "a frame goes on if max surprise > threshold, or after max_gap seconds"
+        ),
         ours=True,
         carries="the background and its usual change, 8 x 8 samples a token",
     )

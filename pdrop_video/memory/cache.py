@@ -280,6 +280,7 @@ class StreamCache(Cache):
 
     def _evict(self, incoming: list[int], moves: list[bool], ahead: Ahead) -> None:
         done: dict[tuple[int, int, int, int], tuple[Any, ...]] = {}
+        merger = self.evictor if isinstance(self.evictor, Merger) else None
         window = self.limits.window
         deeper: tuple[TokenTable, Tensor] | None = None
         lost: dict[int, Piece | FormedPiece] = {}
@@ -301,7 +302,7 @@ class StreamCache(Cache):
                 held = Held(layer.keys[0], layer.values[0], here, i, len(self.layers), query, deeper)
                 priority, stay = chosen(self.evictor, held, keep, most)
                 deeper = here, priority
-                merged = self.evictor.merge(held, stay, priority) if isinstance(self.evictor, Merger) else None
+                merged = None if merger is None else merger.merge(held, stay, priority)
                 move = layer.arranged(stay)
                 gone = None if self.archive is None else table.take(move.gone)
                 done[key] = move, merge(layer, merged, table).take(move.order), gone, table

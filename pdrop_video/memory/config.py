@@ -23,7 +23,7 @@ class Memory:
     ----------
     tokens : int or None
         Most tokens that any decoder layer holds while frames are pushed: text prefix, remembered visual tokens, and
-        the chunk and probe in flight. None keeps everything. Questions and answers live on a fork and come on top.
+        the chunk and probe in flight. None keeps everything. Questions and answers run on a fork and come on top.
     bytes : int, optional
         The same bound as bytes of keys and values, as they are stored, over all layers, in place of `tokens`.
     shape : {"flat", "pyramid"}
@@ -32,7 +32,7 @@ class Memory:
     evictor : str or Evictor
         Which tokens go: "pyramid", "oldest", "window", "random", "uniform", "streaming_vlm", "infinipot_v",
         "stream_mem", "hermes", "two_tier", "two_tier_means", "fluxmem", or one of your own. The default is the best
-        measured: 256 tokens of up to half an hour of video keep .976 right where all keep .968 (README).
+        measured: 256 tokens of up to half an hour of video keep .976 right where all keep .968 (docs/measured.md).
     positions : {"window", "original", "compact"}, optional
         "window": tokens keep their positions until the model's trained range is full; then gaps that forgotten tokens
         left are closed, by one rotation from the key as it came. From then on a layer holds its keys twice, which

@@ -15,7 +15,7 @@ def chosen(evictor: Evictor, held: Held, keep: int, most: int) -> tuple[Tensor, 
     """Priorities, and which `keep` columns stay; fewer where they would stand at more than `most` positions."""
     while True:
         priority = evictor(held, keep)
-        stay = choose(priority, held.table, keep)
+        stay = choose(priority, held.table, keep, getattr(evictor, "distinct", False))
         if keep <= most or (taken := places(held.table.take(stay))) <= most:
             return priority, stay
         most = max(most, int((held.table.chunk < 0).sum()))  # the prefix stays, come what may

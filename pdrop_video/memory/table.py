@@ -38,9 +38,18 @@ class _Home:
             mine[: len(table)] = column
         return cls(columns, len(table))
 
+    @classmethod
+    @lasting()
+    def joined(cls, table: TokenTable, other: TokenTable) -> _Home:
+        """A copy of two tables, one behind the other, with no room for more."""
+        pairs = zip(table.columns(), other.columns(), strict=True)
+        # text may come with one number for all axes
+        return cls([torch.cat([a, b.expand(-1, *a.shape[1:])]) for a, b in pairs], len(table) + len(other))
+
     def upto(self, end: int) -> TokenTable:
         """The table of the first rows."""
-        table = TokenTable(*(column[:end] for column in self.columns))
+        whole = end == len(self.columns[0])
+        table = TokenTable(*(self.columns if whole else (column[:end] for column in self.columns)))
         object.__setattr__(table, "_home", self)
         return table
 
@@ -154,11 +163,14 @@ class TokenTable(_Housed):
     def take(self, index: Tensor) -> TokenTable:
         """The rows `index` [kept]."""
         index = index.to(self.index.device)  # what was decided by keys and values was decided on their device
-        return TokenTable(*(column[index] for column in self.columns()))
+        return TokenTable(*(column.index_select(0, index) for column in self.columns()))
 
     def append(self, other: TokenTable) -> TokenTable:
         """These rows, then those of `other`: in amortised constant time a row if it is done again and again."""
         start, end = len(self), len(self) + len(other)
+        if getattr(self, "_home", None) is None:
+            # a table that forgets all the while only ever grows once, and takes no more room than it has
+            return _Home.joined(self, other).upto(end)
         home = self._home_for(end)
         for column, new in zip(home.columns, other.columns(), strict=True):
             column[start:end] = new
@@ -167,9 +179,7 @@ class TokenTable(_Housed):
 
     def _home_for(self, end: int) -> _Home:
         """Where these rows stand, and those up to `end` may."""
-        home: _Home | None = getattr(self, "_home", None)
-        if home is None:  # a table that forgets all the while only ever grows once, and takes no more room than it has
-            return _Home.of(self, end)
+        home = self._home
         fits = home.used == len(self) and end <= len(home.columns[0])
         return home if fits else _Home.of(self, end + max(end // 2, 64))
 

@@ -109,7 +109,7 @@ def judged(kind: str) -> Family:
     served, reason = _served(kind, layers)
     hears = issubclass(ADAPTERS.get(kind, object), Hearing)
     if hasattr(config, "audio_config") and not hears:
-        reason = "; ".join(filter(None, (reason, "its ears are not served")))
+        reason = "; ".join(filter(None, (reason, "its sound input is not served")))
     return Family(kind, served, reason, layers, positions, hears)
 
 

@@ -119,12 +119,19 @@ def resize(frames: Tensor, height: int, width: int, mode: str) -> Tensor:
     there is no Lanczos kernel (other devices, older torch), bicubic stands in for it, as in transformers.
     """
     pictures = rearrange(frames, "frames h w c -> frames c h w")
-    if pictures.shape[-2:] == (height, width):
-        return pictures.float()
+    if pictures.shape[-2:] == (
+        height,
+        width,
+    ):  # here and below in the order of its axes, which all that follows is faster in
+        return pictures.contiguous().float()
     if mode == "lanczos" and not (pictures.device.type == "cpu" and _has_lanczos()):
         mode = "bicubic"
     if pictures.device.type == "cpu":  # torch's uint8 kernel is these two passes, and much the fastest
-        return F.interpolate(pictures, (height, width), mode=mode, antialias=True, align_corners=False).float()
+        return (
+            F.interpolate(pictures, (height, width), mode=mode, antialias=True, align_corners=False)
+            .contiguous()
+            .float()
+        )
     return _resize_in_passes(pictures, height, width, mode)
 
 

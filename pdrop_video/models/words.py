@@ -89,13 +89,13 @@ class Worded:
         """Token ids of text that stands between special tokens."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
-    def embed(self, ids: list[int]) -> Tensor:
+    def embed(self, ids: list[int] | Tensor) -> Tensor:
         """Embeddings [tokens, hidden] of text."""
         table = self.model.get_input_embeddings()
         there = computes_on(table) or table.weight.device  # its weights may come when they are needed
-        return table(torch.tensor(ids, dtype=torch.long, device=there))
+        return table(torch.as_tensor(ids, dtype=torch.long, device=there))
 
-    def rows(self, ids: list[int]) -> Tensor:
+    def rows(self, ids: list[int] | Tensor) -> Tensor:
         """The same as they enter the decoder; see `beside`."""
         embeds = self.embed(ids)
-        return self.beside(embeds, torch.tensor(ids, dtype=torch.long, device=embeds.device))
+        return self.beside(embeds, torch.as_tensor(ids, dtype=torch.long, device=embeds.device))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections import UserDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,6 +86,8 @@ class Decoder:
         Numbers in a row of hidden states. Rows that enter may be wider: see `widened`.
     counts : bool
         Whether windows count tokens by themselves, since positions (M-RoPE) do not.
+    by_length : bool
+        Whether a row's angles depend on how far the rows beside it reach.
     marked : bool
         Whether layers are told which rows are visual, to which they give experts of their own (ERNIE 4.5 VL).
 
@@ -106,6 +109,11 @@ class Decoder:
         self.names: list[str] = list(getattr(text.config, "layer_types", None) or [])
         self.by_name = (
             self.rotary is not None and "layer_type" in inspect.signature(type(self.rotary).forward).parameters
+        )
+        told = getattr(text.config, "rope_parameters", None) or {}
+        self.by_length = any(
+            isinstance(each, Mapping) and each.get("rope_type") in ("dynamic", "longrope")
+            for each in (told, *told.values())
         )
         self.without = {i for i, theta in enumerate(getattr(text.config, "layer_rope_theta", None) or []) if not theta}
         self.lends = any(kind.source is not None for kind in self.kinds)

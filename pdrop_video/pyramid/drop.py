@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..common.taking import rows_at
 from ..common.ties import comparable, settled
 from .allocators import Allocator
 from .rows import Boundary, Rows
@@ -64,7 +65,7 @@ def drop(
     leaving: Tensor | None = None,
     left: list[int] | None = None,
     exact: bool = False,
-) -> None:
+) -> Tensor:
     """Keep the best visual rows of each sample, gather everything, and note the boundary.
 
     Parameters
@@ -81,6 +82,11 @@ def drop(
         How many of these rows there are, where it is known on the host.
     exact : bool
         Whether scores are the same on every processor, and compared as they are.
+
+    Returns
+    -------
+    Tensor [batch, kept]
+        The numbers, among the rows before, of those that stay.
     """
     candidates = competing(rows)
     real = torch.ones_like(rows.visual) if rows.valid is None else rows.valid
@@ -97,7 +103,7 @@ def drop(
     totals = [v + t for v, t in zip(wanted, n_text, strict=True)]
     index, valid = keep_best(priority, candidates, staying, totals, turn)
     before = rows.origin.masked_fill(~real, -1)
-    rows.hidden = rows.hidden.take_along_dim(index[..., None], 1)
+    rows.hidden = rows_at(rows.hidden, index)
     rows.positions = rows.positions.gather(-1, index.expand(*rows.positions.shape[:-1], -1))
     rows.visual, rows.origin, rows.valid = rows.visual.gather(1, index), rows.origin.gather(1, index), valid
     rows.layout = rows.layout.gather(index)
@@ -105,3 +111,4 @@ def drop(
     rows.numbers = None if rows.numbers is None else rows.numbers.gather(1, index)
     after = rows.origin if valid is None else rows.origin.masked_fill(~valid, -1)
     rows.boundaries.append(Boundary(before, scores, scores if exact else settled(scores, rows.hidden.dtype), after))
+    return index

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..common.kinds import rank_at
+from ..common.taking import rows_at
 from ..errors import ConfigError
 from .allocators import allocator_named
 from .decoder import Decoder, stack_of
@@ -56,6 +57,7 @@ class LayerLoop:
         self.turn, self.rank_at = self.decoder.turn, rank_at(self.kinds)
         self.schedule: Schedule = pyramid.resolve(len(self.kinds), self.rank_at)
         self.scorer, self.allocator = scorer_named(pyramid.scorer or "relevance"), allocator_named(pyramid.allocator)
+        self.learner = self.scorer if isinstance(self.scorer, Learner) else None
         self.ranks_at: tuple[int, ...] = self.schedule.layers
         checked(self.scorer, self.ranks_at, pyramid.layers, self.decoder.layers, self.kinds)
         # of each stage the first layer that remembers all it is given; None where no layer does
@@ -192,9 +194,11 @@ class LayerLoop:
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
                 assert probe is not None
                 lent = lenders.lent(i, rows, passage)
-                self._drop(rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, sound, lent)
+                stayed = self._drop(
+                    rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, memo, sound, lent
+                )
                 fleeting = fleeting if leaving is None else 0
-                memo.clear()
+                self._ropes_of(memo, stayed)
                 masks.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
                     none = rows.boundaries[-1].scores[:, :0]
@@ -238,26 +242,40 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        memo: dict[Any, Any],
         sound: Sound | None = None,
         lent: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
-        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound."""
+    ) -> Tensor:
+        """Rank with layer `i`, and keep the best `wanted` visual rows of each sample, and the best rows of sound.
+
+        Returns the numbers, among the rows before, of those that stay [batch, kept].
+        """
         device = rows.hidden.device
-        asking, leaving = standing(rows, probe.to(device)), moved(leaving, device)
+        again = self.scorer.once and rows.boundaries and sound is None  # then nobody asks
+        asking, leaving = probe if again else standing(rows, probe.to(device)), moved(leaving, device)
         sound = None if sound is None else sound.to(device)
-        scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage, lent)
+        scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage, memo, lent)
         exact, left = getattr(self.scorer, "exact", False), None
         if sound is not None:
 
             def rank(kind: Rows, heard: int) -> Tensor:
-                return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage, lent)
+                return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage, {}, lent)
 
             share = dict(zip(self.schedule.layers, self.schedule.sound_ratios, strict=True)).get(i, 1.0)
             heard = int(sound.number * share)
             scores, gone = sound.drop(rows, scores, heard, rank, exact)
             left = [sound.number - heard] * len(wanted) if leaving is None else None
             leaving = gone if leaving is None else leaving | gone
-        drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, left=left, exact=exact)
+        return drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, left=left, exact=exact)
+
+    def _ropes_of(self, memo: dict[Any, Any], stayed: Tensor) -> None:
+        """Of known cos and sin those of the rows that stayed, where they depend on nothing but a row's own position."""
+        if self.compact or self.decoder.by_length:
+            memo.clear()
+        for key, rope in memo.items():
+            if rope is not None:
+                cos, sin = (rows_at(part, stayed) for part in rope)
+                memo[key] = cos, sin
 
     def _scores(
         self,
@@ -268,6 +286,7 @@ class LayerLoop:
         cache: Cache | None,
         past_valid: Tensor | None,
         passage: Passage | None,
+        memo: dict[Any, Any],
         lent: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Scores [batch, rows] by layer `i`, or what the first boundary gave if the scorer ranks once."""
@@ -280,7 +299,7 @@ class LayerLoop:
         ranking = Ranking(
             layer=layer,
             hidden=rows.hidden,
-            rope=self.rope_of(rows, cache, i, past_valid, {}, passage),
+            rope=self.rope_of(rows, cache, i, past_valid, memo, passage),
             probe=probe,
             visual=competing(rows),
             layout=rows.layout,
@@ -291,8 +310,8 @@ class LayerLoop:
             lent=lent,
         )
         scores = self.scorer(ranking)
-        if isinstance(self.scorer, Learner):
-            rows.usual[i] = self.scorer.learn(ranking)
+        if self.learner is not None:
+            rows.usual[i] = self.learner.learn(ranking)
         return scores
 
     def rope_of(

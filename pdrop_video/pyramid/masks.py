@@ -74,9 +74,12 @@ class Masks:
                     )
                 past = rows.group.new_full((len(rows.group), past_columns(cache, i)), -1)
                 more["or_mask_function"] = partial(_together, torch.cat([past, rows.group], dim=1))
-            mask = create_causal_mask(
-                config=self.config, inputs_embeds=rows.hidden, attention_mask=allowed, layer_idx=i, **more
-            )
+            if allowed is None and len(more) == 1 and self.config._attn_implementation == "sdpa":
+                mask: Any = _after(past_columns(cache, i), rows.hidden)
+            else:
+                mask = create_causal_mask(
+                    config=self.config, inputs_embeds=rows.hidden, attention_mask=allowed, layer_idx=i, **more
+                )
             self._memo[key] = mask, allowed
         self._now = columns
         return self._memo[key]
@@ -97,6 +100,18 @@ class Masks:
             columns = new if held is None else torch.cat([held.to(new.device).expand(len(new), -1), new], dim=1)
             self._where[key] = columns, held
         return self._where[key][0]
+
+
+def _after(past: int, hidden: Tensor) -> Tensor | None:
+    """What transformers' function gives rows that see all columns before them and their own, in a few operations.
+
+    None where attention needs no mask: a single row, or rows that nothing came before.
+    """
+    batch, rows = hidden.shape[:2]
+    if rows == 1 or past == 0:
+        return None
+    sees = torch.ones(rows, past + rows, dtype=torch.bool, device=hidden.device).tril_(past)
+    return sees.expand(batch, 1, -1, -1)
 
 
 def _together(groups: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:

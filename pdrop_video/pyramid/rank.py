@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..common.taking import rows_at
 from .heads import Rope, attention_of, every_key, normed, project
 
 
@@ -68,7 +69,7 @@ def attention_by_row(
     """
     attention, rows = attention_of(layer), normed(layer, hidden)
     at = probe.clamp(min=0)
-    asking = rows.take_along_dim(at[..., None], 1)
+    asking = rows_at(rows, at)
     query = project(attention, asking, "q", rope if rope is None else rope_of(rope, at))
     key = every_key(attention, rows, rope, past_keys, lent)
     weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from ..common.taking import rows_at
 from .scorers import Layout
 
 
@@ -151,7 +152,7 @@ def still_here(entered: Tensor, rows: Rows) -> Tensor:
         return entered
     if len(entered) == 1:  # whole rows are copied faster than numbers are gathered
         return entered.index_select(1, rows.origin[0])
-    return entered.take_along_dim(rows.origin[..., None], 1)
+    return rows_at(entered, rows.origin)
 
 
 def begins_anew(position_ids: Tensor | None) -> bool:

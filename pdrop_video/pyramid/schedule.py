@@ -50,7 +50,7 @@ class Pyramid:
         "contrast", "novelty", "product", "fusion", "value_norm", "key_norm", "last_frame", or one of your own. By
         default relevance where a question is known, in one-shot use and in streams with a standing question, and
         contrast where none is: with the default ratios .983 of the built-in model's answers are right, as with all
-        tokens, .917 by relevance to a template (README).
+        tokens, .917 by relevance to a template (docs/measured.md).
     allocator : str or Allocator
         How a boundary's budget is split over the frames of a chunk: "joint" by default, which is the best measured and
         for a single frame the same as PyramidDrop; "global" (not at all), "uniform", or one of your own.

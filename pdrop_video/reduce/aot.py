@@ -82,8 +82,13 @@ class AOT:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the vision tower attends to, with what transport brings them of the others",
+        says="visual tokens that the vision tower attends to, the others merged into them by optimal transport",
         paper="AOT, arXiv 2603.01400",
+        formula=(
+            "T = Sinkhorn's transport plan, costs 1 - cos(x, y) + spatial * distance(x, y), entropy weight eps\n"
+            "anchor = (1 - mean) * (y + sum T x) / (1 + sum T) + mean * (mean of y and the x nearest to it)\n"
+            "over time, j steps on: costs (1 - cos - smallest) * (1 - exp(-j^2 / 4.5))"
+        ),
         ours=True,
     )
     keep: float = 0.25

@@ -34,7 +34,13 @@ class Even:
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
-    facts: ClassVar[Facts] = Facts(says="tokens spread evenly over time and space (a control)", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="tokens spread evenly over time and space (a control)",
+        paper="",
+        formula=(
+            "a fixed order that is evenly spread over time and space; the first int(tokens * keep) of a chunk\n    stay"
+        ),
+    )
     keep: float = 0.5
 
     def __post_init__(self) -> None:
@@ -72,7 +78,11 @@ class Random(Even):
         Another one draws other lots.
     """
 
-    facts: ClassVar[Facts] = Facts(says="any tokens, by lot (a control)", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="tokens at random (a control)",
+        paper="",
+        formula="a hash of each token's step, row and column; int(tokens * keep) of a chunk stay",
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:

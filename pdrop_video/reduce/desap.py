@@ -58,8 +58,14 @@ class DeSAP:
 
     needs: ClassVar[tuple[str, ...]] = ("attended", "class_attention")
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the vision tower's own text half finds the question in, or [CLS] looks at",
+        says="visual tokens that match the question in the tower's own text encoder, or that [CLS] attends to",
         paper="DeSAP, arXiv 2604.11240",
+        formula=(
+            "relevance = max over the question's words w of cos(projected attention output, w)\n"
+            "saliency = attention of [CLS]\n"
+            "score = mean of both, each scaled to [0, 1] in its step; the int(n * keep) highest of each step\n"
+            "    stay, each other one joins the most similar"
+        ),
         needs_question=True,
         ours=True,
     )

@@ -53,6 +53,7 @@ class DTD:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens whose cosine to the same place in the step before is below a threshold",
         paper="TimeChat-Online, arXiv 2504.17343",
+        formula="x[t, p] is dropped if cos(x[t, p], x[t-1, p]) > threshold",
         carries="the last step's tokens",
     )
     threshold: float = 0.5

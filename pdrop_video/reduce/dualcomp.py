@@ -76,8 +76,15 @@ class DualComp:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="clusters of alike neighbours as one token each, and paths between what stands out",
+        says="clusters of similar neighbours as one token each, and paths between tokens that stand out",
         paper="DualComp, arXiv 2604.11122",
+        formula=(
+            "clusters: a token joins its left or upper neighbour of highest cos, if cos > tau; those of largest\n"
+            "    summed attention stay\n"
+            "structure = |x - mean of the 3 x 3 around it|\n"
+            "paths: from anchor to anchor by the neighbour of largest structure * (1 + relevance to the\n"
+            "    question)"
+        ),
         ours=True,
     )
     keep: float = 0.5

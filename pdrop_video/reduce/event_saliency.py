@@ -54,6 +54,11 @@ class EventSaliency:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens where the gate `event` counted events, or that changed",
         paper="EventPrune, arXiv 2605.19506",
+        formula=(
+            "saliency = events a pixel since the last keyframe; without the gate `event`: 1 - cos(x[t, p], x\n"
+            "    last seen at p)\n"
+            "active: saliency > least; of these the int(tokens * keep) highest of a chunk stay"
+        ),
         ours=True,
         carries="the last step's tokens, without the gate `event`",
     )

@@ -43,8 +43,9 @@ class EVS:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens least like the same place in the step before",
+        says="visual tokens least similar to the same place in the step before",
         paper="EVS, arXiv 2510.14624",
+        formula="score = 1 - cos(x[t, p], x[t-1, p]); the int(tokens * keep) highest of a chunk stay",
         carries="the last step's tokens",
     )
     keep: float = 0.5

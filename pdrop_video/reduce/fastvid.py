@@ -78,8 +78,14 @@ class FastVID:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is salient in each step, and peaks of density as means over segments of like steps",
+        says="salient tokens of each step, and density peaks as means over segments of similar steps",
         paper="FastVID, arXiv 2503.11187",
+        formula=(
+            "a segment ends where cos(mean of a step, mean of the next) < threshold\n"
+            "salient: 1 - cos(x, mean of its step); peaks: exp(-mean d^2 to the nearest) * (distance to the\n"
+            "    nearest denser token)\n"
+            "peak = w * itself + (1 - w) * mean of those nearest to it, w = max(own, 1 / (1 + their number))"
+        ),
         ours=True,
     )
     keep: float = 0.25

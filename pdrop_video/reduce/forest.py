@@ -84,8 +84,14 @@ class ForestPrune:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens nearest to the root of the tree that their likes form over time",
+        says="visual tokens nearest to the root of the tree that similar tokens form over time",
         paper="ForestPrune, arXiv 2603.22911",
+        formula=(
+            "parent of x = the most similar earlier token with cos >= tau_s and distance <= 1 - tau_p; without\n"
+            "    one x is a root\n"
+            "depth(root) = 0, depth(x) = depth(newest token of its tree in an earlier step) + 1; the\n"
+            "    round(tokens * keep) of least depth stay"
+        ),
         ours=True,
         carries="the nodes of the last `window` steps",
     )

@@ -71,8 +71,15 @@ class HoliTom:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="runs of like visual tokens merged over time, then peaks of density and what is salient",
+        says="runs of similar visual tokens merged over time, then density peaks and salient tokens",
         paper="HoliTom, arXiv 2505.21334",
+        formula=(
+            "runs of steps maximise the number of tokens merged, where all of a place's neighbours in time have\n"
+            "    cos > threshold\n"
+            "a place that stands still in its run becomes the mean over the run\n"
+            "of still ones density peaks stay: exp(-mean d^2 to the nearest) * (distance to the nearest denser\n"
+            "    token); of others the least like the mean of their step"
+        ),
         ours=True,
     )
     keep: float = 0.25

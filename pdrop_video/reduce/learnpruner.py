@@ -56,8 +56,13 @@ class LearnPruner:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the leading directions explain least, and a tenth unlike all that were taken before",
+        says="visual tokens that the principal directions explain least, and a tenth least similar to those",
         paper="LearnPruner, arXiv 2604.23950",
+        formula=(
+            "score = |c - c V V'|, c = x - mean, V = the first rank principal directions\n"
+            "the best by score, then int(kept * diverse) times the token with the smallest (largest cos to all\n"
+            "    that are taken)"
+        ),
         ours=True,
         carries="with seeded, the tokens that stayed of the last step",
     )

@@ -68,8 +68,14 @@ class LRCP:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="visual tokens that the leading principal directions explain least; others merge into the most alike",
+        says="visual tokens that the principal directions explain least; others merge into the most similar",
         paper="LRCP, arXiv 2605.15621",
+        formula=(
+            "score = |c - c V V'|^2, c = x - mean, V = the first rank principal directions; the int(tokens *\n"
+            "    keep) highest stay\n"
+            "merged: (own + its members) / (1 + their number), each member joining the kept token of highest\n"
+            "    cos"
+        ),
         ours=True,
         carries="a mean and 4 * rank directions",
     )

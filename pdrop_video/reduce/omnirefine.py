@@ -71,8 +71,12 @@ class OmniRefine:
     needs: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[int] = 4
     facts: ClassVar[Facts] = Facts(
-        says="means of regions of one piece, joined over four steps",
+        says="means of uniform regions, joined over four steps",
         paper="OmniRefine (its video half), arXiv 2605.12056",
+        formula=(
+            "a region becomes its mean if cos(mean, mean of each quadrant) >= tau_s, else it is divided in four\n"
+            "a node joins the most similar node of the step before if cos >= tau_t"
+        ),
         ours=True,
         carries="nothing, or one sum with `centre`",
     )

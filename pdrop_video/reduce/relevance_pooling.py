@@ -53,8 +53,13 @@ class RelevancePooling:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="frames that the question is about whole, of the others means of four visual tokens",
+        says="all tokens of frames that the question is about, and means of four tokens of other frames",
         paper="VideoRouter, arXiv 2605.05848",
+        formula=(
+            "relevance(frame) = mean (or max) over its tokens x of max over words w of cos(x, w)\n"
+            "the most relevant frames stay whole, of the others every 2 x 2 tokens become their mean: as many\n"
+            "    whole as fit into int(tokens * keep)"
+        ),
         needs_question=True,
         ours=True,
     )

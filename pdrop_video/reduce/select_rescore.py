@@ -65,8 +65,13 @@ class SelectRescore:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="cells of space and time that the others are most like, whose own votes then no longer count",
+        says="blocks of space and time that others attend to most, chosen in rounds without the votes of those chosen",
         paper="Geo3DPruner, arXiv 2604.18260",
+        formula=(
+            "A = softmax(cos(x, y) / temperature) over the chunk's tokens\n"
+            "score(group) = mean over its tokens of the attention from groups that are not yet selected\n"
+            "the `groups` best are selected, then scores are counted again without their votes"
+        ),
         ours=True,
     )
     keep: float = 0.5

@@ -66,6 +66,11 @@ class SPpruner:
     facts: ClassVar[Facts] = Facts(
         says="visual tokens that stand out and that the question is about, and then their neighbours",
         paper="SPpruner, arXiv 2605.20950",
+        formula=(
+            "seeds: the highest saliency * relevance, and some by saliency alone\n"
+            "then, again and again, the neighbour of what is taken with the largest saliency * (1 - largest cos\n"
+            "    to what is taken of its step)"
+        ),
         ours=True,
     )
     keep: float = 0.5

@@ -64,8 +64,14 @@ class StreamingTOM:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="of each step's quota a part for what stands still, as peaks of density, and a part for what is salient",
+        says="of each step density peaks among tokens that stand still, and salient ones among the others",
         paper="StreamingTOM, arXiv 2510.18269",
+        formula=(
+            "still: cos(x[t, p], x[t-1, p]) > threshold; of a step's quota q = int(n * keep) still tokens get\n"
+            "    int(q * still / n)\n"
+            "still ones: density peaks, own * itself + (1 - own) * mean of those nearest; others: the most\n"
+            "    salient"
+        ),
         ours=True,
         carries="the last step's tokens",
     )

@@ -58,8 +58,14 @@ class VidCom2:
 
     needs: ClassVar[tuple[str, ...]] = ()
     facts: ClassVar[Facts] = Facts(
-        says="the visual tokens least like the mean of their step and of the video, more of steps unlike the video",
+        says="visual tokens least similar to the mean of their step and of the video, and more of unusual steps",
         paper="VidCom2, arXiv 2505.14454",
+        formula=(
+            "u(x, m) = sum over five widths s of 1 - exp(-|x - m|^2 / (2 s)), x of length 1, m a mean of such\n"
+            "share of a step = keep * (1 + p - 1 / T), p = softmax(mean of u(x, mean of the video) /\n"
+            "    temperature) over T steps\n"
+            "tokens of highest u(x, mean of the video) + u(x, mean of the step) stay"
+        ),
         ours=True,
         carries="one sum of tokens",
     )

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request
 
 from ..errors import ModelError
 from ..guard import Source
-from ..stream import Answer, AsyncAnswer, AsyncVideoStream, Likely
+from ..stream import Answer, AsyncAnswer, AsyncVideoStream, TokenLogprob
 from ..stream.aio import apart
 from . import pictures
 from .conversation import Conversation, Shown, Turn, conversation_of
@@ -308,7 +308,7 @@ def _usage(known: Known, answer: Answer) -> dict[str, Any]:
     }
 
 
-def _logprobs(service: Service, likely: Sequence[Likely]) -> dict[str, Any]:
+def _logprobs(service: Service, likely: Sequence[TokenLogprob]) -> dict[str, Any]:
     def one(token: int, logprob: float) -> dict[str, Any]:
         text = service.lm.tokenizer.decode([token])
         return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode())}

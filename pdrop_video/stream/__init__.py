@@ -1,7 +1,7 @@
-"""One stream: push, ask, turns, feed, save. The rooms below know one step of the way each; this one knows them all."""
+"""One stream: push, ask, turns, feed, save. The packages below do one step of the way each; this one knows them all."""
 
 from .aio import AsyncAnswer, AsyncVideoStream
-from .answer import Answer, Evidence, Fed, Likely, Pushed, Status, Timings
+from .answer import Answer, Evidence, FeedStats, Pushed, Status, Timings, TokenLogprob
 from .answering import AnswerStream
 from .awaited import AsyncWatch
 from .events import Event, Note
@@ -20,9 +20,8 @@ __all__ = [
     "AsyncWatch",
     "Event",
     "Evidence",
-    "Fed",
     "Feed",
-    "Likely",
+    "FeedStats",
     "Note",
     "Pushed",
     "Recipe",
@@ -30,6 +29,7 @@ __all__ = [
     "Status",
     "Summary",
     "Timings",
+    "TokenLogprob",
     "VideoLM",
     "VideoStream",
     "Watch",

@@ -1,4 +1,4 @@
-"""Who may use one stream, and when: alone, seen only whole, and within a turn of its model.
+"""The locks of one stream: `serial` for one caller at a time, `turn` for a turn of its model, `whole` for both.
 
 Knows threads and the model's turnstile; refuses to know models, frames and questions.
 """
@@ -56,7 +56,7 @@ class StreamAccess:
 
     @contextmanager
     def whole(self, first: bool = False) -> Iterator[None]:
-        """Alone on the stream, which is as a push or a kept turn left it, and within a turn of the model."""
+        """Alone on the stream, between pushes and kept turns and never amid one, and within a turn of the model."""
         with self.serial(), self.turn(first):
             yield
 

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from ..common import checks
+from ..common.renamed import renamed
 from ..errors import StreamError
 from ..video import FrameChunk
-from .answer import Answer, Likely, Pushed, Status
+from .answer import Answer, Pushed, Status, TokenLogprob
 from .answering import AnswerStream
 from .awaited import AsyncWatch
 from .events import Note
@@ -72,7 +73,7 @@ class AsyncAnswer:
         return None if self._live is None else self._live.answer
 
     @property
-    def logprobs(self) -> Sequence[Likely]:
+    def logprobs(self) -> Sequence[TokenLogprob]:
         """Those of the tokens so far, where they were asked for."""
         return () if self._live is None else self._live.logprobs
 
@@ -156,9 +157,14 @@ class AsyncVideoStream:
         """
         return await self._run(partial(self.stream.push, frames, seconds, sound=sound, rate=rate))
 
+    async def add_text(self, text: str) -> None:
+        """Let text into the stream; see `VideoStream.add_text`."""
+        await self._run(partial(self.stream.add_text, text))
+
     async def tell(self, text: str) -> None:
-        """Let text into the stream; see `VideoStream.tell`."""
-        await self._run(partial(self.stream.tell, text))
+        """The old name of `add_text`."""
+        renamed("AsyncVideoStream.tell", "AsyncVideoStream.add_text")
+        await self.add_text(text)
 
     def ask(self, question: str, max_new_tokens: int = 128, **how: Any) -> AsyncAnswer:
         """Answer a question: ``await stream.ask(...)``, or ``async for piece in stream.ask(...)``.

@@ -88,7 +88,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Likely:
+class TokenLogprob:
     """How likely one token of an answer was, by the model's own logits, whatever it was chosen by.
 
     Attributes
@@ -133,7 +133,7 @@ class Answer:
     evidence : tuple of Evidence
         What each stage rested on, shallow to deep; nothing in a stage 0 without layers.
     timings : Timings
-    logprobs : tuple of Likely
+    logprobs : tuple of TokenLogprob
         One for each of `token_ids` where they were asked for, else nothing.
     question_tokens : int
         Tokens of the question as it was put: the template's, and what was told, included.
@@ -153,7 +153,7 @@ class Answer:
     cache_bytes: int
     evidence: tuple[Evidence, ...]
     timings: Timings
-    logprobs: tuple[Likely, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     question_tokens: int = 0
     looked: Looked | None = None
 
@@ -207,7 +207,7 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class FeedStats:
     """What became of the frames that were put into a feed: ``put == watched + dropped + failed + waiting``.
 
     Attributes

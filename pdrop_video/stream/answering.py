@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from ..errors import StreamError
 from .access import StreamAccess
-from .answer import Answer, Likely
+from .answer import Answer, TokenLogprob
 
 
 class AnswerStream:
@@ -24,14 +24,14 @@ class AnswerStream:
         Of pieces of text, one a token, then the `Answer`.
     keep : callable, optional
         Gets the answer once it is complete, outside of any turn.
-    logprobs : sequence of Likely
+    logprobs : sequence of TokenLogprob
         Filled as tokens are generated, where that was asked for.
 
     Attributes
     ----------
     answer : Answer or None
         None until the iteration is through.
-    logprobs : sequence of Likely
+    logprobs : sequence of TokenLogprob
         Those of the tokens so far.
     """
 
@@ -40,7 +40,7 @@ class AnswerStream:
         access: StreamAccess,
         pieces: Generator[str | Answer, None, None],
         keep: Callable[[Answer], None] | None = None,
-        logprobs: Sequence[Likely] = (),
+        logprobs: Sequence[TokenLogprob] = (),
     ) -> None:
         self._access, self._pieces, self._keep = access, pieces, keep
         self.logprobs = logprobs

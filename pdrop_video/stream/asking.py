@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..memory import lasting
 from ..pyramid import Schedule
 from ..pyramid.scorers import Asker
-from .answer import Again, Answer, Likely, Timings
+from .answer import Again, Answer, Timings, TokenLogprob
 from .decode import Ending, generate, likely
 from .evidence import again_of, evidence_of
 from .ingest import Ingestor
@@ -83,7 +83,7 @@ class Question:
         self.gaze: Gaze | None = None
         self.looked = None if looking is None else Looked()
         self.again: list[tuple[int, Again]] = []
-        self.logprobs: list[Likely] = []
+        self.logprobs: list[TokenLogprob] = []
         self.fed = 0
         self.ids = question_ids(lm, origin, text, answer_prefix) if ids is None else ids
         self.tokens = len(self.ids) + (len(ingest.closing_of(origin)) if origin.answered is None else 0)
@@ -148,7 +148,7 @@ class Question:
         ids: list[int] = []
         pieces: list[str] = []
         first, finished, state, ending = 0.0, False, self.state, Ending(stop)
-        for token, piece, chosen_from in generate(self.lm, logits, self.advance, max_new_tokens, choose):
+        for token, piece, chosen_from in generate(self.lm, logits, self.advance, max_new_tokens, choose, self.ahead):
             first = first or perf_counter() - self.began
             if token is None:
                 finished = True
@@ -223,14 +223,19 @@ class Question:
             fork.cache.release(self.state.cache)
         return rows
 
-    def advance(self, token: int) -> Tensor | None:
-        """Feed a token of the answer; returns the logits [vocabulary] behind it, None where there is no room for it."""
+    @property
+    def ahead(self) -> bool:
+        """Whether tokens are fed before the host knows them: not on a processor, nor where each is looked back at."""
+        return self.gaze is None and self.lm.device.type == "cuda"
+
+    def advance(self, token: Tensor) -> Tensor | None:
+        """Feed a token's id []; returns the logits [vocabulary] behind it, None where there is no room for it."""
         state, gaze = self.state, self.gaze
         with lasting():
             if not self.ingest.go_on(state, 1):
                 return None
             passage = None if gaze is None else AnsweringPassage(state.cache, gaze, self.looked)
-            logits = self.ingest.step(state, self.lm.adapter.rows([token]), passage)
+            logits = self.ingest.step(state, self.lm.adapter.rows(token[None]), passage)
             self.fed += 1
             if gaze is not None:
                 self.again += [(glance.stage, again_of(glance, state)) for glance in gaze.after()]

@@ -8,17 +8,18 @@ import torch
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from .answer import Likely
-from .sampling import Choice
+from .answer import TokenLogprob
+from .sampling import Choice, read_later
 from .shared import SharedModel
 
 
 def generate(
     lm: SharedModel,
     logits: Tensor,
-    advance: Callable[[int], Tensor | None],
+    advance: Callable[[Tensor], Tensor | None],
     max_new_tokens: int,
     choose: Choice,
+    ahead: bool = False,
 ) -> Iterator[tuple[int | None, str, Tensor]]:
     """Generate until the model ends its turn, or nothing more can be fed.
 
@@ -29,11 +30,14 @@ def generate(
     logits : Tensor [vocabulary]
         Of the first token.
     advance : callable
-        Feeds a token's id and returns the next one's logits; None where there is no room for it.
+        Feeds a token's id [] and returns the next one's logits; None where there is no room for it.
     max_new_tokens : int
         At most this many tokens.
     choose : callable
-        The next token's id, from its logits.
+        The next token's id [], from its logits.
+    ahead : bool
+        Whether a token is fed before the host knows which it is: a device that computes while the host goes on then
+        never waits for it, and the token that ends the turn is fed for nothing.
 
     Yields
     ------
@@ -47,23 +51,27 @@ def generate(
     ends = _end_tokens(lm)
     text = DecodeStream(skip_special_tokens=True)
     for step in range(max_new_tokens):
-        token = choose(logits)
+        chosen = choose(logits)
+        read, more = read_later(chosen), step + 1 < max_new_tokens
+        following = advance(chosen) if ahead and more else None
+        token = read()
         if token in ends:
             yield None, "", logits
             return
         yield token, text.step(lm.tokenizer.backend_tokenizer, token) or "", logits
-        following = advance(token) if step + 1 < max_new_tokens else None
+        if not ahead and more:
+            following = advance(chosen)
         if following is None:
             return
         logits = following
 
 
-def likely(token: int, logits: Tensor, top: int) -> Likely:
+def likely(token: int, logits: Tensor, top: int) -> TokenLogprob:
     """How likely a token was, and the `top` likeliest ones, by logits [vocabulary] as the model gave them."""
     chances = logits.float().log_softmax(-1)
     best = torch.topk(chances, min(top, len(chances)))
     listed = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-    return Likely(token, float(chances[token]), listed)
+    return TokenLogprob(token, float(chances[token]), listed)
 
 
 class Ending:

@@ -12,9 +12,10 @@ from typing import Any, Literal, NoReturn, Protocol, get_args
 from weakref import finalize, ref
 
 from ..common import checks
+from ..common.renamed import renamed
 from ..errors import StreamError
 from ..video import FrameChunk
-from .answer import Fed
+from .answer import FeedStats
 
 Policy = Literal["block", "drop_oldest"]
 
@@ -100,12 +101,12 @@ class Feed:
         """
         self._line.flush()
 
-    def close(self) -> Fed:
+    def close(self) -> FeedStats:
         """Stop at once; what still waits is dropped. A second call does nothing.
 
         Returns
         -------
-        Fed
+        FeedStats
 
         Raises
         ------
@@ -114,12 +115,18 @@ class Feed:
         """
         self._close()
         self._line.complain()
-        return self.fed
+        return self.stats
 
     @property
-    def fed(self) -> Fed:
+    def stats(self) -> FeedStats:
         """What became of the frames put so far."""
-        return self._line.fed()
+        return self._line.stats()
+
+    @property
+    def fed(self) -> FeedStats:
+        """The old name of `stats`."""
+        renamed("Feed.fed", "Feed.stats")
+        return self.stats
 
     def end(self) -> None:
         """Take no more and drop what waits, without waiting for the push that runs."""
@@ -231,10 +238,10 @@ class _Line:
             self._chunks.clear()
             self._changed.notify_all()
 
-    def fed(self) -> Fed:
+    def stats(self) -> FeedStats:
         with self._changed:
             waiting = sum(map(len, self._chunks)) + self._running
-            return Fed(self._put, self._watched, self._dropped, self._failed, waiting, self._blocked)
+            return FeedStats(self._put, self._watched, self._dropped, self._failed, waiting, self._blocked)
 
     def _check(self) -> None:
         if self._ended:

@@ -60,7 +60,7 @@ def check_hearing(adapter: Adapter, state: StreamState, chunk: FrameChunk, *, ga
     if not isinstance(adapter, Hearing):
         raise ConfigError(
             f"models of type {adapter.model_types[0]!r} have no ears; leave sound out, and give what is said as "
-            "text: stream.tell, or --subtitles FILE.srt on the command line."
+            "text: stream.add_text, or --subtitles FILE.srt on the command line."
         )
     ears = adapter.ears
     if len(adapter.ids(ears.opening)) != 1 or len(adapter.ids(ears.ending)) != 1:

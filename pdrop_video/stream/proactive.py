@@ -99,7 +99,7 @@ class Proactive(Asking):
         the next mark; an event that lasts goes on, and other watches and the push know nothing of it.
 
         `save` keeps watches with what was not read yet, and a stream that is resumed has them in `watches`, without
-        their `call`. A fork has none: it is another future, and whoever lives in it looks out for himself.
+        their `call`. A fork has none: open watches of its own.
         """
         if call is not None and not callable(call):
             raise ConfigError(f"call is {checks.shown(call)}; expected something to call with an event, or None.")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..common import checks
 
-Choice = Callable[[Tensor], int]
-"""The next token's id, from its logits [vocabulary]."""
+Choice = Callable[[Tensor], Tensor]
+"""The next token's id [] from its logits [vocabulary], where they are: the host need not know it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,39 @@ class Sampling:
             generator.manual_seed(self.seed)
         return lambda logits: self._draw(logits, generator)
 
-    def _draw(self, logits: Tensor, generator: torch.Generator) -> int:
-        wanted = logits.detach().to("cpu", torch.float64)
+    def _draw(self, logits: Tensor, generator: torch.Generator) -> Tensor:
+        # Apple's cards know no wider numbers
+        wanted = logits.detach().to(torch.float32 if logits.device.type == "mps" else torch.float64)
         # the best is at 0 before it is divided, so that nothing overflows however cold it is
         chances = ((wanted - wanted.max()) / self.temperature).softmax(-1)
-        ids = None
+        places = torch.arange(len(chances), device=chances.device)
+        ids = places
         if self.top_p < 1:
             chances, ids = chances.sort(descending=True, stable=True)
-            chances = chances[: int((chances.cumsum(-1) < self.top_p).sum()) + 1]
+            chances = chances.masked_fill(places > (chances.cumsum(-1) < self.top_p).sum(), 0)
         reached = chances.cumsum(-1)
-        at = torch.rand((), generator=generator, dtype=torch.float64) * reached[-1]
+        at = float(torch.rand((), generator=generator, dtype=torch.float64)) * reached[-1:]
         # where rounding leads behind the last one that has a chance, that one is meant
-        number = min(int(torch.searchsorted(reached, at, right=True)), int(chances.nonzero()[-1]))
-        return number if ids is None else int(ids[number])
+        last = places.masked_fill(chances == 0, 0).max()
+        return ids.gather(0, torch.searchsorted(reached, at, right=True).minimum(last))[0]
 
 
-def likeliest(logits: Tensor) -> int:
+def likeliest(logits: Tensor) -> Tensor:
     """Greedy: the token with the largest logit."""
-    return int(logits.argmax())  # the host must see each token to print it
+    return logits.argmax()
+
+
+def read_later(token: Tensor) -> Callable[[], int]:
+    """Begin to bring a token's id [] to the host; what is returned waits for it, and nothing behind it."""
+    if token.device.type != "cuda":
+        return lambda: int(token)
+    host = torch.empty_like(token, device="cpu", pin_memory=True)
+    host.copy_(token, non_blocking=True)
+    there = torch.cuda.Event()
+    there.record(torch.cuda.current_stream(token.device))
+
+    def read() -> int:
+        there.synchronize()
+        return int(host)
+
+    return read

@@ -95,8 +95,8 @@ class VideoStream(Proactive):
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise StreamError(
-            "a stream can't be pickled: it lives on its model. Write it to a file with save, and go on from there with "
-            "VideoLM.resume, also in another process; in this one, fork it."
+            "a stream can't be pickled: it works only with its loaded model. Write it to a file with save, and go on "
+            "from there with VideoLM.resume, also in another process; in this one, fork it."
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

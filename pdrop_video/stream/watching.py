@@ -14,6 +14,7 @@ from typing import Any
 from typing_extensions import Self
 
 from ..common import checks
+from ..common.renamed import renamed
 from ..errors import ConfigError
 from ..gate import Gate
 from ..memory import Memory, TokenTable, lasting
@@ -170,7 +171,7 @@ class Watching:
         heard = state.sound_tokens - before.sound_tokens
         return Pushed(len(chunk), waiting, entered, tuple(state.kept), spent, skipped, heard)
 
-    def tell(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """Let text, such as a subtitle, into the stream between the frames before and those to come.
 
         It is forgotten with the frame that follows it.
@@ -189,12 +190,17 @@ class Watching:
         with self._access.serial():
             if self._state.heard is not None:
                 raise ConfigError(
-                    "text can't be told in the middle of a video with sound, which stands in one piece; tell it before "
+                    "text can't be added in the middle of a video with sound, which stands in one piece; add it before "
                     "the first frame, or ask with keep=True."
                 )
             told = (*self._state.told, text)
             check_told(self.lm, self._ingest, (*self._state.noted, *told))
             self._state = replace(self._state, told=told)
+
+    def tell(self, text: str) -> None:
+        """The old name of `add_text`."""
+        renamed("VideoStream.tell", "VideoStream.add_text")
+        self.add_text(text)
 
     def feed(self, queue: int = 8, policy: Policy = "block") -> Feed:
         """A bounded queue in front of `push`, with a thread that empties it: for sources that don't wait.
@@ -205,7 +211,7 @@ class Watching:
             Most chunks that wait.
         policy : "block" or "drop_oldest"
             What a full queue does: let `Feed.put` wait, or drop the chunk that waits longest. Both are counted in
-            `Feed.fed`.
+            `Feed.stats`.
 
         Returns
         -------

@@ -88,7 +88,7 @@ class DecordFrames:
         self._times = index.times
         sampling = sampling.knowing(self._times)
         refuse_beyond_end(sampling, self._times, self.info.duration, self._name)
-        self._chosen = _choose(sampling, self._times)
+        self._chosen = sampling.numbers(self._times)
         self._chunk = sampling.chunk
         self._process = subprocess.Popen(
             [sys.executable, str(_WORKER), address.url],
@@ -221,16 +221,6 @@ def _true_keys(address: Address) -> bool:
         return all(is_true_key(packet, stream) for packet in container.demux(stream) if packet.is_keyframe)
     finally:
         container.close()
-
-
-def _choose(sampling: Sampling, times: Any) -> list[int]:
-    wanted, chosen = sampling.wanted(times), []
-    for number, time in enumerate(times):
-        if sampling.over(time):
-            break
-        if wanted.take(time):
-            chosen.append(number)
-    return chosen
 
 
 def _read_array(stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

@@ -1,4 +1,4 @@
-"""What a reader draws from: the common face of a file, a live source and decord's process. It holds no logic."""
+"""What a reader draws from: the common face of files, of live sources and of other decoders. It holds no logic."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .motion import Motion
 from .source import VideoInfo
@@ -20,8 +21,8 @@ class Shot:
 
     Attributes
     ----------
-    picture : numpy.ndarray
-        RGB, upright, uint8, `[height, width, 3]`.
+    picture : numpy.ndarray or Tensor
+        RGB, upright, uint8, `[height, width, 3]`; a tensor where a card decoded it and it stays there.
     time : Fraction
         Seconds from the start of the video.
     lost : int
@@ -30,7 +31,7 @@ class Shot:
         Of this one frame, what the codec says; None if nobody asked.
     """
 
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] | Tensor
     time: Fraction
     lost: int
     motion: Motion | None = None
@@ -43,7 +44,7 @@ class Shot:
 
 
 class Drawn(Protocol):
-    """What a reader draws frames from: a file, a live source, or decord's process."""
+    """What a reader draws frames from: a file, a live source, or another decoder."""
 
     info: VideoInfo
     reconnects: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ..common.checks import instance, shown, switch, whole
@@ -17,8 +17,15 @@ from .live import LiveFrames
 from .reader import VideoReader
 from .sampling import Rule, Sampling
 from .soundtrack import SoundTrack
+from .torchcodec_file import TorchcodecFrames
 from .track import Track
 
+_OTHERS: dict[str, Callable[[Address, Connection, Sampling], Drawn]] = {
+    "decord": DecordFrames,
+    "torchcodec": TorchcodecFrames,
+}
+DECODERS = ("pyav", *_OTHERS)
+"""What decodes, by name."""
 _HEARD = 16_000
 """Samples a second that models hear."""
 
@@ -32,7 +39,7 @@ def open_video(
     end: float | None = None,
     frames: int | None = None,
     at: Iterable[float] | Rule | None = None,
-    decoder: Literal["pyav", "decord"] = "pyav",
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav",
     ahead: int = 1,
     policy: Literal["block", "latest"] | None = None,
     format: str | None = None,
@@ -64,9 +71,10 @@ def open_video(
     at : iterable of float, callable or None
         Take the frame on screen at each of these seconds instead, each frame at most once. A function is given the
         times of all frames, as fractions of a second, and returns those to take: any rule on indices.
-    decoder : {"pyav", "decord"}
-        What decodes. decord reads files alone, in a process of its own, and is there for comparison; PyAV reads more
-        kinds, uses less memory and reports damage.
+    decoder : {"pyav", "decord", "torchcodec"}
+        What decodes. PyAV reads the most kinds, uses least memory and reports damage. torchcodec reads files alone,
+        and decodes on a CUDA card where there is one; the frames stay there. decord reads files alone, in a process of
+        its own, and is there for comparison.
     ahead : int
         Chunks to decode ahead of the one being read, in a thread; 0 decodes when asked. A live source always has one.
     policy : {"block", "latest"} or None
@@ -167,8 +175,8 @@ def frame_times(source: str | os.PathLike[str], *, protocols: str | None = None)
 
 
 def _open(address: Address, connection: Connection, sampling: Sampling, decoder: str, motion: bool) -> Drawn:
-    if decoder == "decord":
-        return DecordFrames(address, connection, sampling)
+    if decoder != "pyav":
+        return _OTHERS[decoder](address, connection, sampling)
     track = Track(address, connection, Losses(), motion)
     try:
         if not _is_live(address, track):
@@ -209,8 +217,8 @@ def _is_live(address: Address, track: Track) -> bool:
 
 
 def _check(decoder: object, ahead: object, policy: object) -> None:
-    if not isinstance(decoder, str) or decoder not in ("pyav", "decord"):
-        raise ConfigError(f"decoder is {shown(decoder)}; expected 'pyav' or 'decord'.")
+    if not isinstance(decoder, str) or decoder not in DECODERS:
+        raise ConfigError(f"decoder is {shown(decoder)}; expected one of {', '.join(map(repr, DECODERS))}.")
     whole("ahead", ahead, 0)
     if policy is not None and (not isinstance(policy, str) or policy not in ("block", "latest")):
         raise ConfigError(f"policy is {shown(policy)}; expected 'block', 'latest' or None.")

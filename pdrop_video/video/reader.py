@@ -14,6 +14,7 @@ from types import TracebackType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import VideoError
 from .ahead import Ahead
@@ -148,7 +149,7 @@ class VideoReader:
             raise StopIteration
         self.frames_read += len(shots)
         lost = self.lost if self._exhausted else shots[-1].lost
-        pictures = torch.from_numpy(np.stack([shot.picture for shot in shots]))
+        pictures = _stacked([shot.picture for shot in shots])
         told = [shot.motion for shot in shots if shot.motion is not None]
         motion = Motion.cat(told) if told else None
         return FrameChunk(pictures, tuple(float(shot.time) for shot in shots), self.source, lost, sound, rate, motion)
@@ -200,3 +201,10 @@ class VideoReader:
             f"{self.source} gave no frame at or after {float(start):g} s{until}; the last frame seen is at "
             f"{float(self._drawn.last_time):.3f} s. Choose start and end within the video, or a higher fps."
         )
+
+
+def _stacked(pictures: list[NDArray[np.uint8] | torch.Tensor]) -> torch.Tensor:
+    """Pictures [frames, height, width, 3], where they are."""
+    arrays = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+    tensors = [picture for picture in pictures if isinstance(picture, torch.Tensor)]
+    return torch.stack(tensors) if tensors else torch.from_numpy(np.stack(arrays))

@@ -122,6 +122,16 @@ class Sampling:
             return Picks(within[index] for index in evenly(self.frames, len(within)))
         return Ticks(self.fps, max(self.start - _FLOAT_ERROR, Fraction(0)))
 
+    def numbers(self, times: Sequence[Fraction]) -> list[int]:
+        """Which frames to take [wanted], by their numbers, of a video whose frames have these times."""
+        wanted, chosen = self.wanted(times), []
+        for number, time in enumerate(times):
+            if self.over(time):
+                break
+            if wanted.take(time):
+                chosen.append(number)
+        return chosen
+
 
 class Ticks:
     """The frames of a sampling rate: the first frame at or after each tick, each frame at most once.

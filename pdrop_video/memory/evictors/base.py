@@ -91,6 +91,8 @@ class Evictor(Protocol):
         True if priorities depend on the table alone. Layers that hold the same tokens then share one decision.
     uses_query : bool
         True if it looks at `Held.query`: a probe then follows every chunk through all layers.
+    distinct : bool, optional
+        True if no two of its priorities are equal.
     uses_score : bool, optional
         True if it can do nothing sensible without `TokenTable.score`: tokens are then ranked also where a stream's
         pyramid drops none.
@@ -105,7 +107,7 @@ class Evictor(Protocol):
 
 @runtime_checkable
 class Merger(Protocol):
-    """An evictor that lets what goes live on, merged into a few of the columns that stay."""
+    """An evictor that merges what goes into a few of the columns that stay."""
 
     def merge(self, held: Held, stay: Tensor, priority: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Columns [slots] among `stay` [kept], and their new keys and values, each [kv_heads, slots, head_dim]."""
@@ -120,30 +122,36 @@ def best_first(*keys: Tensor) -> Tensor:
 
 
 def lexicographic(*keys: Tensor) -> Tensor:
-    """Priorities [tokens] from 1 that compare by the first key, then by the next ones, higher first."""
-    order = best_first(*keys)
+    """Priorities [tokens] from 1 that compare by the first key, then by the next ones, higher first; none are equal."""
+    return priorities(best_first(*keys))
+
+
+def priorities(order: Tensor) -> Tensor:
+    """Priorities [tokens] from 1 of row numbers [tokens], best first."""
     return torch.empty_like(order).scatter(0, order, torch.arange(len(order), 0, -1, device=order.device))
 
 
-def rank_in_group(priority: Tensor, group: Tensor) -> Tensor:
-    """How many of its group's tokens each token stands behind [tokens]: 0 for a group's best. No two may be equal."""
-    order = priority.argsort(descending=True)
+def rank_in_group(order: Tensor, group: Tensor) -> Tensor:
+    """How many of its group's tokens each token stands behind [tokens] in `order`, best first: 0 for its best."""
     order = order[group[order].argsort(stable=True)]
     place = torch.arange(len(order), device=order.device)
     begins = torch.ones_like(place, dtype=torch.bool)
-    begins[1:] = group[order][1:] != group[order][:-1]
+    grouped = group[order]
+    begins[1:] = grouped[1:] != grouped[:-1]
     start = torch.where(begins, place, 0).cummax(0).values
     return torch.empty_like(place).scatter(0, order, place - start)
 
 
-def choose(priority: Tensor, table: TokenTable, keep: int) -> Tensor:
+def choose(priority: Tensor, table: TokenTable, keep: int, distinct: bool = False) -> Tensor:
     """Ascending row numbers [keep] of what stays: the prefix, then the highest priorities, spread evenly over equals.
+
+    No two priorities are equal where they are `distinct`.
 
     Glue is forgotten with its step: it is as good as the step's best visual token, and comes right behind it. Of turns
     of question and answer that were kept, the newest stay whole, in up to a quarter of the room; older ones go first.
     """
     prefix = table.chunk < 0
-    rank = lexicographic(priority, *table.spread())
+    rank = lexicographic(priority, *(() if distinct else table.spread()))
     step = table.step.unique(return_inverse=True)[1]
     best = torch.zeros_like(rank).scatter_reduce(0, step, rank.masked_fill(~table.visual, 0), "amax")
     rank = torch.where(table.visual, rank, best[step])

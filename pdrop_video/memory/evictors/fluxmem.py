@@ -49,12 +49,20 @@ class FluxMem:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole, then what changes between steps, then anchors of what is alike in a step",
+        says="the last steps whole, then tokens that change between steps, then one for each group of similar ones",
         paper="FluxMem, arXiv 2603.02096",
+        formula=(
+            "the last `short` steps stay whole\n"
+            "of the `middle` ones before them a token stays if 1 - max cos to the 3 x 3 around it, in the next\n"
+            "    or the previous step, >= that step's Otsu threshold, unless its cos to the next step > same\n"
+            "of older steps one anchor for each cluster of neighbours closer than the step's Otsu threshold, as\n"
+            "    the cluster's mean"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     short: int = 4
     middle: int = 32
     same: float = 0.8

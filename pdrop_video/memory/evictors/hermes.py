@@ -35,6 +35,11 @@ class Hermes:
     facts: ClassVar[Facts] = Facts(
         says="recent tokens in shallow layers, attended ones in deep layers, and a summary of what those forget",
         paper="HERMES, arXiv 2601.14724",
+        formula=(
+            "score = (1 - w) * minmax(attention) + w * minmax(exp(-k * age)), age from 0 to 1; w falls from 1\n"
+            "    in shallow to 0 in deep layers\n"
+            "smoothed: (1 - smooth) * score + smooth * (the next deeper layer's score)"
+        ),
         carries="the queries of the newest probe, in every layer",
     )
     by_table: ClassVar[bool] = False

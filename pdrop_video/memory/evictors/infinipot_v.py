@@ -33,6 +33,11 @@ class InfiniPotV:
     facts: ClassVar[Facts] = Facts(
         says="the last steps whole; then what changed since, and what has large values",
         paper="InfiniPot-V, arXiv 2506.15745",
+        formula=(
+            "stay: the newest share `recent` of the steps; of the places left, the share `temporal` by TaR, the\n"
+            "    others by VaN\n"
+            "TaR = -mean over the recent steps of cos(k[t, p], k[recent, p]); VaN = |v|"
+        ),
     )
     by_table: ClassVar[bool] = False
     uses_query: ClassVar[bool] = False

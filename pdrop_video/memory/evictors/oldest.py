@@ -16,10 +16,13 @@ class Oldest:
     """The newest chunks stay; the oldest one that does not fit whole keeps its best-scored tokens."""
 
     facts: ClassVar[Facts] = Facts(
-        says="the newest chunks; of the oldest that does not fit whole, what scored best", paper=""
+        says="the newest chunks; of the oldest one, which does not fit whole, the best scores",
+        paper="",
+        formula="order: newer chunk first, then higher score",
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By chunk, then by score."""
@@ -30,7 +33,9 @@ class Oldest:
 class Window:
     """A sliding window: the newest tokens stay, whatever they score. The recency baseline."""
 
-    facts: ClassVar[Facts] = Facts(says="the newest tokens, whatever they score", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="the newest tokens, whatever they score", paper="", formula="order: newer token first"
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
 
@@ -49,7 +54,11 @@ class Random:
         Which tokens go follows from their numbers and this seed, so that a resumed stream goes on the same way.
     """
 
-    facts: ClassVar[Facts] = Facts(says="any tokens, by a lot that each draws once", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="tokens at random, each drawn once (a control)",
+        paper="",
+        formula="order: a hash of the token's number and the seed",
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
     seed: int = 0

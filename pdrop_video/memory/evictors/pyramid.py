@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...registry import Facts
-from .base import Held, lexicographic, rank_in_group
+from .base import Held, best_first, priorities, rank_in_group
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,18 @@ class Pyramid:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the recent past whole; of the older past what scored best, with a floor for every period of it",
+        says="the recent past whole; of the older past the best scores, and some of every period of it",
         paper="",
+        formula=(
+            "stay: the newest share `recent` of the budget\n"
+            "then the best scores of each of `periods` equal periods, up to floor * budget / periods of each\n"
+            "then the best scores of all"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     uses_score: ClassVar[bool] = True
     recent: float = 0.25
     periods: int = 16
@@ -58,6 +64,6 @@ class Pyramid:
         floor = age.new_full((count,), self.floor * keep / self.periods)
         if self.half_life is not None:
             floor = floor * 0.5 ** (age / self.half_life)
-        by_score = lexicographic((~newest).long(), table.score, *table.spread())
-        granted = (rank_in_group(by_score, period) < floor) & ~newest
-        return (2 * newest.long() + granted.long()) * (count + 1) + by_score
+        order = best_first(~newest, table.score, *table.spread())
+        granted = (rank_in_group(order, period) < floor) & ~newest
+        return (2 * newest.long() + granted.long()) * (count + 1) + priorities(order)

@@ -23,8 +23,12 @@ class StreamMem:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the answer's turn attends to, and a prototype of every new frame",
+        says="tokens that the answer's turn attends to, and a prototype of every new frame",
         paper="StreamMem, arXiv 2508.15717",
+        formula=(
+            "score = attention of the answer's turn (or of the standing question) over old and new tokens\n"
+            "prototype of a new frame = mean of its keys and values, weighted by that attention"
+        ),
         carries="the queries of the newest probe, in every layer",
     )
     by_table: ClassVar[bool] = False

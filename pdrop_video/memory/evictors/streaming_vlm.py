@@ -30,9 +30,14 @@ class StreamingVLM:
     facts: ClassVar[Facts] = Facts(
         says="the beginning and the last seconds, at positions without gaps",
         paper="StreamingVLM, arXiv 2510.09608",
+        formula=(
+            "stay: the first `sinks` tokens (a quarter of the budget at most), then the last `seconds`, then\n"
+            "    newer ones first"
+        ),
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     positions: ClassVar[str] = "compact"
     sinks: int = 512
     seconds: float = 16.0

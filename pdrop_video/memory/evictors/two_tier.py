@@ -50,12 +50,18 @@ class TwoTier:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; of each older step its n best columns, chosen when it leaves them",
+        says="the last steps whole; of each older step its n best tokens, chosen when it leaves them",
         paper="POINTS-Long, arXiv 2604.11627",
+        formula=(
+            "stay: whole steps, the newest, up to the share `window` of the budget; n tokens of each older\n"
+            "    step, by score\n"
+            "what does not fit: the oldest step's lowest scores go first"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
     uses_score: ClassVar[bool] = True
     window: float = 0.125
     n: int = 8
@@ -81,7 +87,7 @@ class TwoTier:
         shown = torch.where(counts > 0, steps, -1)
         recent = (since <= int(self.window * keep)) | (shown == shown.max())
         order = table.spread() if self.by == "place" else (table.score, *table.spread())
-        place = rank_in_group(lexicographic(table.visual.long(), *order), group)
+        place = rank_in_group(best_first(table.visual, *order), group)
         inside = recent[group] & (table.step >= 0)
         return torch.where(inside, _WINDOW, torch.where(table.visual & (place < self.n), _BANK, _REST))
 
@@ -96,8 +102,12 @@ class TwoTierMeans(TwoTier):
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="the last steps whole; each older step as n means of what is alike in it",
+        says="the last steps whole; each older step as n means of similar tokens",
         paper="POINTS-Long, arXiv 2604.11627",
+        formula=(
+            "as two_tier; the n tokens become (own + sum c x) / (1 + sum c) over the tokens x that join them, c\n"
+            "    = max(cos of keys, 0)"
+        ),
         ours=True,
     )
     by_table: ClassVar[bool] = False

@@ -19,9 +19,14 @@ class Uniform:
     not have stayed at any smaller budget either.
     """
 
-    facts: ClassVar[Facts] = Facts(says="every n-th step of the whole past, evenly spaced", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="every n-th step of the whole past, evenly spaced",
+        paper="",
+        formula="order: steps whose number is divisible by a larger power of two first, then newer ones",
+    )
     by_table: ClassVar[bool] = True
     uses_query: ClassVar[bool] = False
+    distinct: ClassVar[bool] = True
 
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By the largest power of two that divides the step's number, the newer first; then by score."""

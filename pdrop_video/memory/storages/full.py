@@ -33,7 +33,7 @@ class AsIs:
 class Full:
     """Keys and values as the model makes them, in its own type."""
 
-    facts: ClassVar[Facts] = Facts(says="every key and value as the model makes it", paper="")
+    facts: ClassVar[Facts] = Facts(says="every key and value as the model makes it", paper="", formula="as it is")
 
     def __call__(self, of: Literal["keys", "values"]) -> Codec:
         """The same for both."""

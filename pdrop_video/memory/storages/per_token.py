@@ -52,6 +52,7 @@ class PerToken:
     facts: ClassVar[Facts] = Facts(
         says="every key and value in 8 bits, the newest too, a scale for each token and head",
         paper="LLM.int8(), arXiv 2208.07339",
+        formula="s = max |x| / 127 for each token and head, code = round(x / s); read as code * s",
     )
 
     def __call__(self, of: Literal["keys", "values"]) -> Codec:

@@ -53,8 +53,13 @@ class Int8(_Quantised):
     """8 bits for what has left the recent window: 134 bytes for 256 with 128 channels in bfloat16; see `_Quantised`."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what left the recent window in 8 bits: keys by the channel, values by the token",
+        says="tokens that left the recent window in 8 bits: keys by the channel, values by the token",
         paper="KIVI, arXiv 2402.02750",
+        formula=(
+            "value: s = (max(x, 0) - min(x, 0)) / 255, z = round(-min(x, 0) / s), code = round(x / s) + z; read\n"
+            "    as (code - z) * s\n"
+            "key: the same of (k - mean) / spread, with a mean and a spread for each channel, learned once"
+        ),
         ours=True,
     )
     bits: ClassVar[int] = 8
@@ -65,8 +70,13 @@ class Int4(_Quantised):
     """4 bits for what has left the recent window: 70 bytes for 256 with 128 channels in bfloat16; see `_Quantised`."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what left the recent window in 4 bits: keys by the channel, values by the token",
+        says="tokens that left the recent window in 4 bits: keys by the channel, values by the token",
         paper="KIVI, arXiv 2402.02750",
+        formula=(
+            "value: s = (max(x, 0) - min(x, 0)) / 15, z = round(-min(x, 0) / s), code = round(x / s) + z; read\n"
+            "    as (code - z) * s\n"
+            "key: the same of (k - mean) / spread, with a mean and a spread for each channel, learned once"
+        ),
         ours=True,
     )
     bits: ClassVar[int] = 4

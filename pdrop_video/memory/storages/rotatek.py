@@ -108,6 +108,10 @@ class RotateK:
     facts: ClassVar[Facts] = Facts(
         says="of keys that left the recent window a quarter of the channels, in the directions in which they differ",
         paper="RotateK, arXiv 2605.19218",
+        formula=(
+            "key read as P k + (I - P) mean, P = projection on the share `keep` of the directions in which keys\n"
+            "    differ most"
+        ),
         ours=True,
     )
     bare: ClassVar[bool] = True

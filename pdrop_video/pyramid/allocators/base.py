@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -22,33 +23,45 @@ class Allocator(Protocol):
         """Priorities [batch, rows] from scores, competing rows and their frames, each [batch, rows]."""
 
 
-def _by_frame(group: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    """`order` [batch, rows] sorted stably by group, and where in it a new group begins."""
-    order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
-    grouped = group.gather(1, order)
-    begins = torch.ones_like(grouped, dtype=torch.bool)
-    begins[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
-    return order, begins
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Rows in the order of their frames, the best of a frame first; text rows make a group of their own.
+
+    Attributes
+    ----------
+    order : Tensor [batch, rows]
+    begins : Tensor [batch, rows], bool
+        Where in it another frame begins.
+    """
+
+    order: Tensor
+    begins: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, visual: Tensor, frame: Tensor) -> Frames:
+        """Those of scores, competing rows and their frames, each [batch, rows]."""
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        group = frame.masked_fill(~visual, -1)
+        order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
+        grouped = group.gather(1, order)
+        begins = torch.ones_like(grouped, dtype=torch.bool)
+        begins[:, 1:] = grouped[:, 1:] != grouped[:, :-1]
+        return cls(order, begins)
+
+    def rank(self) -> Tensor:
+        """How many rows of its own frame each row stands behind [batch, rows]: 0 for a frame's best."""
+        place = torch.arange(self.order.shape[1], device=self.order.device).expand_as(self.order)
+        start = torch.where(self.begins, place, 0).cummax(1).values
+        return torch.empty_like(place).scatter(1, self.order, place - start)
+
+    def sum(self, weights: Tensor) -> Tensor:
+        """The sum of some weights [batch, rows] over each row's frame [batch, rows]."""
+        number = self.begins.cumsum(1) - 1
+        sums = torch.zeros_like(weights).scatter_add(1, number, weights.gather(1, self.order))
+        return torch.empty_like(weights).scatter(1, self.order, sums.gather(1, number))
 
 
-def rank_in_frame(scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
-    """How many rows of its own frame each visual row stands behind [batch, rows]: 0 for a frame's best."""
-    best_first = scores.argsort(dim=1, descending=True, stable=True)
-    order, begins = _by_frame(frame.masked_fill(~visual, -1), best_first)
-    place = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    start = torch.where(begins, place, 0).cummax(1).values
-    return torch.empty_like(place).scatter(1, order, place - start)
-
-
-def sum_of_frame(scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
-    """The sum over a row's frame [batch, rows]; text rows make a group of their own."""
-    place = torch.arange(scores.shape[1], device=scores.device).expand(scores.shape)
-    order, begins = _by_frame(frame.masked_fill(~visual, -1), place)
-    number = torch.empty_like(order).scatter(1, order, begins.cumsum(1) - 1)  # frames renumbered without gaps
-    return torch.zeros_like(scores).scatter_add(1, number, scores).gather(1, number)
-
-
-def proportional(scores: Tensor, visual: Tensor, frame: Tensor, weight: Tensor, floor: int) -> Tensor:
+def proportional(rank: Tensor, weight: Tensor, floor: int) -> Tensor:
     """Priorities that give each frame tokens in proportion to its weight, and `floor` tokens before all else.
 
     Webster's divisor method: a frame's r-th best row (from 0) comes up at (r + 1/2) / weight, and the rows that come up
@@ -57,13 +70,13 @@ def proportional(scores: Tensor, visual: Tensor, frame: Tensor, weight: Tensor, 
 
     Parameters
     ----------
-    scores, visual, frame : Tensor [batch, rows]
+    rank : Tensor [batch, rows]
+        How many rows of its own frame each row stands behind.
     weight : Tensor [batch, rows]
         Of each row's frame, above 0.
     floor : int
         Tokens that each frame gets first.
     """
-    rank = rank_in_frame(scores, visual, frame)
     share = settled(weight / weight.amax(1, keepdim=True), torch.float64)  # equal sums may be a last bit apart
     turn = (rank + 0.5) / share
     return 1 / (1 + turn) + (floor - rank).clamp(min=0)  # in (0, 1); above 1 for the floor, its first tokens first

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ...registry import Facts
-from .base import proportional, sum_of_frame
+from .base import Frames, proportional
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,11 @@ class Joint:
     facts: ClassVar[Facts] = Facts(
         says="of each frame tokens in proportion to its summed score, and one at least",
         paper="",
+        formula=(
+            "a frame's r-th best token (from 0) has its turn at (r + 1/2) / (sum of the frame's scores); the\n"
+            "    earliest turns stay\n"
+            "the first `floor` tokens of each frame come before all others"
+        ),
         ours=True,
     )
     floor: int = 1
@@ -31,6 +36,7 @@ class Joint:
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
         """Priorities."""
         lowest = scores.masked_fill(~visual, 0).amin(1, keepdim=True).clamp(max=0)  # some scorers give less
-        sums = sum_of_frame((scores - lowest).masked_fill(~visual, 0), visual, frame)
+        frames = Frames.of(scores, visual, frame)
+        sums = frames.sum((scores - lowest).masked_fill(~visual, 0))
         tiny = sums.amax(1, keepdim=True).clamp(min=1e-12) * 1e-4  # a frame of zeros has a turn too, the last
-        return proportional(scores, visual, frame, sums + tiny, self.floor)
+        return proportional(frames.rank(), sums + tiny, self.floor)

@@ -15,7 +15,9 @@ class Global:
     """The score is the priority; a frame may vanish."""
 
     facts: ClassVar[Facts] = Facts(
-        says="the best tokens of the whole chunk, whichever frame they show", paper="PyramidDrop, arXiv 2410.17247"
+        says="the best tokens of the whole chunk, whichever frame they show",
+        paper="PyramidDrop, arXiv 2410.17247",
+        formula="priority = score",
     )
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:

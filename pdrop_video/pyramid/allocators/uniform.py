@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from ...registry import Facts
-from .base import rank_in_frame
+from .base import Frames
 
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
     """Equal shares; what a frame with few rows can't use goes to the others, a remainder to the best-scored rows."""
 
-    facts: ClassVar[Facts] = Facts(says="equally many tokens of every frame", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="equally many tokens of every frame",
+        paper="",
+        formula="every frame's best token first, then every frame's second best, and so on",
+    )
 
     def __call__(self, scores: Tensor, visual: Tensor, frame: Tensor) -> Tensor:
         """Priorities: every frame's best row first, then every frame's second, each time from the highest score."""
-        rank = rank_in_frame(scores, visual, frame)
+        rank = Frames.of(scores, visual, frame).rank()
         order = scores.argsort(dim=1, descending=True, stable=True)
         order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
         turn = torch.arange(order.shape[1], device=order.device).expand_as(order)

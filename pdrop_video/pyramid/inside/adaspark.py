@@ -64,8 +64,15 @@ class AdaSpark:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="all; but only a cube's strongest get an FFN, and rows attend to few cubes (unproven without training)",
+        says="all tokens; of each block only the strongest get an FFN, and attention goes to few (unproven untrained)",
         paper="AdaSpark, arXiv 2604.08077",
+        formula=(
+            "FFN: y = x + FFN(x) for a cube's active tokens, y = x + (mean of FFN over the active ones) for its\n"
+            "    others\n"
+            "active: the fewest tokens of largest |x| whose sum reaches the share p of the cube's\n"
+            "attention: only to the fewest cubes whose softmax(q . mean key) reaches p, to the own cube, and to\n"
+            "    text"
+        ),
         ours=True,
     )
     p: float = 0.9

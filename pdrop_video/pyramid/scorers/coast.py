@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.checks import choice, real
+from ...common.taking import rows_at
 from ...common.ties import comparable, exactly, settled
 from ...registry import Facts
 from .base import Ranking, RankingSize, standings, unit_rows
@@ -47,8 +48,14 @@ class Coast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the question attends to most, what is most like that, and a little of what is least like it",
+        says="tokens that the question attends to most, those most similar to them, and a few of the least similar",
         paper="COAST, arXiv 2605.09429",
+        formula=(
+            "of a budget K: int(anchors * K) tokens of highest attention from the last row of text\n"
+            "then tokens of largest (max cos to an anchor) - (mean cos to the references), and a few of the\n"
+            "    smallest\n"
+            "references: the tenth of the tokens that no row of text attends to"
+        ),
         needs_question=True,
         ours=True,
     )
@@ -106,7 +113,7 @@ class Coast:
 def _likeness(unit: Tensor, anchor: Tensor, reference: Tensor, most: int) -> Tensor:
     """Each row's largest cosine to an anchor less its mean cosine to the references [batch, rows]."""
     at = anchor.long().argsort(dim=1, descending=True, stable=True)[:, :most]  # of the anchors, `most` in any sample
-    cosine = unit @ unit.take_along_dim(at[..., None], 1).mT  # [batch, rows, most]
+    cosine = unit @ rows_at(unit, at).mT  # [batch, rows, most]
     nearest = cosine.masked_fill(~anchor.gather(1, at)[:, None], -1).amax(-1)
     mean = (unit * reference[..., None]).sum(1, keepdim=True) / reference.sum(1)[:, None, None].clamp(min=1)
     return nearest - (unit * mean).sum(-1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...common.taking import rows_at
 from ...common.ties import unlike
 from ...registry import Facts
 from .base import Ranking, unit_rows
@@ -35,8 +36,14 @@ class Contrast:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what differs most from what its place usually shows",
+        says="tokens that differ most from what their place usually shows",
         paper="",
+        formula=(
+            "usual[p] = sum over the tokens seen at place p of h / |h|, faded by decay for each step of time of\n"
+            "    later chunks\n"
+            "score = 1 - cos(h[t, p], usual[p])\n"
+            "where a place was seen once: (1 - cos(h, mean of its own frame)) / 1024"
+        ),
         ours=True,
         carries="what is usual at each place: (1 + places) x hidden, before the first boundary",
     )
@@ -62,17 +69,17 @@ class Contrast:
         """Scores in [0, 2]."""
         unit, dtype = unit_rows(ranking.hidden), ranking.hidden.dtype
         usual, once = self._usual(ranking, unit)
-        at = ranking.places()[..., None]
-        over_time = unlike((unit * F.normalize(usual, dim=-1).take_along_dim(at, 1)).sum(-1), dtype)
-        frame = (ranking.layout.frame.masked_fill(~ranking.visual, -1) + 1)[..., None]
+        at = ranking.places()
+        over_time = unlike((unit * rows_at(F.normalize(usual, dim=-1), at)).sum(-1), dtype)
+        frame = ranking.layout.frame.masked_fill(~ranking.visual, -1) + 1
         pictures = F.normalize(_sums(unit, frame, ranking.layout.steps), dim=-1)
-        within = unlike((unit * pictures.take_along_dim(frame, 1)).sum(-1), dtype)
-        return torch.where(once.gather(1, at[..., 0]), FAINT * within, over_time)
+        within = unlike((unit * rows_at(pictures, frame)).sum(-1), dtype)
+        return torch.where(once.gather(1, at), FAINT * within, over_time)
 
     def _usual(self, ranking: Ranking, unit: Tensor) -> tuple[Tensor, Tensor]:
         """What `learn` gives [batch, 1 + places, hidden], and where it is a single row [batch, 1 + places]."""
         layout, at = ranking.layout, ranking.places()
-        sums = _sums(unit, at[..., None], layout.places)
+        sums = _sums(unit, at, layout.places)
         once = torch.zeros_like(sums[..., 0], dtype=torch.long).scatter_add(1, at, torch.ones_like(at)) == 1
         before = ranking.usual
         if before is None or before.shape != sums.shape:  # the first chunk, or pictures of another size
@@ -81,5 +88,8 @@ class Contrast:
 
 
 def _sums(unit: Tensor, at: Tensor, count: int) -> Tensor:
-    """Sums [batch, 1 + count, hidden] of rows of length 1 by their number `at` [batch, rows, 1]."""
-    return unit.new_zeros(unit.shape[0], 1 + count, unit.shape[2]).scatter_add(1, at.expand_as(unit), unit)
+    """Sums [batch, 1 + count, hidden] of rows of length 1 by their number `at` [batch, rows]."""
+    sums = unit.new_zeros(unit.shape[0], 1 + count, unit.shape[2])
+    if len(unit) == 1:  # whole rows, for speed
+        return sums.index_add(1, at[0], unit)
+    return sums.scatter_add(1, at[..., None].expand_as(unit), unit)

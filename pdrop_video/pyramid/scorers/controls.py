@@ -26,7 +26,11 @@ class Random:
         Another one draws other lots.
     """
 
-    facts: ClassVar[Facts] = Facts(says="any tokens, by lot (a control)", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="tokens at random (a control)",
+        paper="",
+        formula="score = a hash of the token's step, row and column, in [0, 1)",
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
@@ -49,7 +53,11 @@ class Even:
     In (0, 1].
     """
 
-    facts: ClassVar[Facts] = Facts(says="tokens spread evenly over time and space (a control)", paper="")
+    facts: ClassVar[Facts] = Facts(
+        says="tokens spread evenly over time and space (a control)",
+        paper="",
+        formula="score = place in a fixed order that is evenly spread over time and space",
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = True
@@ -71,8 +79,9 @@ class Shuffled:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="tokens by the scores of contrast, dealt out by lot (a control)",
+        says="tokens by the scores of contrast, given to others at random (a control)",
         paper="",
+        formula="score = the score of `contrast` that another visual token got, drawn at random",
         carries="what is usual at each place: (1 + places) x hidden, before the first boundary",
     )
     uses_probe: ClassVar[bool] = False

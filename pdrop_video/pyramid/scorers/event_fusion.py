@@ -37,8 +37,13 @@ class EventFusion:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is relevant to the question and had events, by the mean of both ranks",
+        says="tokens that are relevant to the question and had events, by the mean of both ranks",
         paper="EventPrune, arXiv 2605.19506",
+        formula=(
+            "score = weight * R(relevance) + (1 - weight) * R(events) over tokens with more than `least` events\n"
+            "    a pixel, R = (count - rank) / count\n"
+            "all others come behind them, by relevance"
+        ),
         needs_question=True,
         ours=True,
     )

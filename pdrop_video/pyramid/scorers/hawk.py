@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...common.checks import choice, real, several, shown
 from ...common.kinds import LayerKind
+from ...common.taking import rows_at
 from ...common.ties import even_grid, working
 from ...errors import ConfigError
 from ...registry import Facts
@@ -61,8 +62,12 @@ class Hawk:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what has most in common with the question in layer 0, without positions, by weighted heads",
+        says="tokens whose keys fit the question's queries best in layer 0, without positions, by weighted heads",
         paper="HAWK, arXiv 2604.07812",
+        formula=(
+            "c[h] = mean over rows of text of q[h] . k[h] in layer 0, without RoPE and without softmax\n"
+            "score = sum over heads of weight[h] * c[h] / |c[h]|, |c[h]| taken over the visual tokens"
+        ),
         needs_question=True,
         ours=True,
     )
@@ -140,7 +145,7 @@ class Hawk:
         """Sums over heads, each of which is at most 1 with "l2" and "minmax"; 0 for text."""
         attention, rows = attention_of(ranking.layer), normed(ranking.layer, ranking.hidden)
         there = ranking.probe >= 0
-        asking = rows.take_along_dim(ranking.probe.clamp(min=0)[..., None], 1)
+        asking = rows_at(rows, ranking.probe.clamp(min=0))
         query = working(per_head(attention, asking, "q")) * there[:, None, :, None]
         mean = query.sum(2) / there.sum(1)[:, None, None].clamp(min=1)
         key = per_head(attention, rows, "k")

@@ -18,7 +18,13 @@ class LastFrame:
     """What the visual rows of the last frame attend to in the next layer, averaged over heads and rows."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what the chunk's newest frame attends to most in the next layer", paper="", ours=True
+        says="tokens that the chunk's newest frame attends to most in the next layer",
+        paper="",
+        formula=(
+            "score = mean over heads, and over the rows of the chunk's newest frame, of softmax(q k' / sqrt(d))\n"
+            "    at the next layer"
+        ),
+        ours=True,
     )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = True

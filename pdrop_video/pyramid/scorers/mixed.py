@@ -19,8 +19,9 @@ class Product:
     """Relevance times novelty, each moved to [0, 1] first."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what is relevant to the question and novel at its place, by the product of both",
+        says="tokens that are relevant to the question and new at their place, by the product of both",
         paper="",
+        formula="score = relevance * novelty, each scaled to [0, 1] over the visual tokens",
         needs_question=True,
         ours=True,
         carries="the latest row at each place: (1 + places) x hidden, before each boundary",
@@ -51,8 +52,11 @@ class RankFusion:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is relevant to the question and novel at its place, by the mean of both ranks",
+        says="tokens that are relevant to the question and new at their place, by the mean of both ranks",
         paper="EventPrune, arXiv 2605.19506",
+        formula=(
+            "score = weight * R(relevance) + (1 - weight) * R(novelty), R = (count - rank) / count, 1 for the\n    best"
+        ),
         needs_question=True,
         ours=True,
         carries="the latest row at each place: (1 + places) x hidden, before each boundary",

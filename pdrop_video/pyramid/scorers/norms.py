@@ -25,8 +25,9 @@ class ValueNorm:
     """Large values stay (InfiniPot-V's VaN). Unsafe alone by a third party's measurement."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what has the largest values in the next layer",
+        says="tokens with the largest values in the next layer",
         paper="InfiniPot-V, arXiv 2506.15745",
+        formula="score = mean over heads of |v| at the next layer",
         ours=True,
     )
     uses_probe: ClassVar[bool] = False
@@ -46,7 +47,12 @@ class ValueNorm:
 class KeyNorm:
     """Small keys stay: tokens with small keys draw attention in trained models."""
 
-    facts: ClassVar[Facts] = Facts(says="what has the smallest keys in the next layer", paper="", ours=True)
+    facts: ClassVar[Facts] = Facts(
+        says="tokens with the smallest keys in the next layer",
+        paper="",
+        formula="score = - mean over heads of |k| at the next layer",
+        ours=True,
+    )
     uses_probe: ClassVar[bool] = False
     uses_layout: ClassVar[bool] = False
     once: ClassVar[bool] = False

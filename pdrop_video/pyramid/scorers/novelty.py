@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ...common.taking import rows_at
 from ...common.ties import unlike
 from ...registry import Facts
 from .base import Ranking, unit_rows
@@ -27,8 +28,9 @@ class Novelty:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what differs most from the token before it at the same place",
+        says="tokens that differ most from the token before at the same place",
         paper="",
+        formula="score = 1 - cos(h[t, p], the latest earlier h at place p); `first` where there is none",
         ours=True,
         carries="the latest row at each place: (1 + places) x hidden, before each boundary",
     )
@@ -49,7 +51,7 @@ class Novelty:
         at, unit = ranking.places(), unit_rows(ranking.hidden)
         row = torch.arange(at.shape[1], device=at.device).expand_as(at)
         latest = at.new_full((at.shape[0], 1 + ranking.layout.places), -1).scatter_reduce(1, at, row, "amax")
-        here = unit.take_along_dim(latest.clamp(min=0)[..., None], 1)
+        here = rows_at(unit, latest.clamp(min=0))
         dtype = torch.promote_types(ranking.hidden.dtype, torch.float32)
         return torch.where(latest[..., None] >= 0, here, _before(ranking, unit)).to(dtype)
 
@@ -59,10 +61,10 @@ class Novelty:
         at, unit = ranking.places(), unit_rows(ranking.hidden)
         # rows come in the order of time, so a stable sort by place puts each token behind its predecessor
         order = at.argsort(dim=1, stable=True)
-        placed, rows = at.gather(1, order), unit.take_along_dim(order[..., None], 1)
+        placed, rows = at.gather(1, order), rows_at(unit, order)
         follows = torch.zeros_like(ranking.visual)
         follows[:, 1:] = placed[:, 1:] == placed[:, :-1]
-        past = _before(ranking, unit).take_along_dim(placed[..., None], 1)
+        past = rows_at(_before(ranking, unit), placed)
         predecessor = torch.where(follows[..., None], rows.roll(1, 1), past)
         change = unlike((rows * predecessor).sum(-1), ranking.hidden.dtype)
         change = torch.where(predecessor.any(-1), change, self.first)

@@ -47,8 +47,13 @@ class Quota:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what is long, loses much in four bits, and is attended to by text and by other visual tokens",
+        says="tokens of large norm and large error in four bits, to which text and other visual tokens attend",
         paper="QUOTA, arXiv 2604.17320",
+        formula=(
+            "score = magnitude * |h| + residual * |h - four bits of h| + inter * (attention from text) + intra\n"
+            "    * (attention from visual rows)\n"
+            "each signal is cut off at its 10th and 90th percentile and scaled to [0, 1]"
+        ),
         needs_question=True,
         ours=True,
     )

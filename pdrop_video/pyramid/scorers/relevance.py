@@ -17,8 +17,12 @@ class Relevance:
     """The probe rows' attention in the next layer, averaged over heads (see `attention_scores`)."""
 
     facts: ClassVar[Facts] = Facts(
-        says="what the last row of the question, or of the template, attends to most in the next layer",
+        says="tokens that the last token of the question, or of the template, attends to most in the next layer",
         paper="PyramidDrop, arXiv 2410.17247",
+        formula=(
+            "score = mean over heads of softmax(q k' / sqrt(d)) at the next layer, q of the last row of the\n"
+            "    question or template"
+        ),
         needs_question=True,
     )
     uses_probe: ClassVar[bool] = True

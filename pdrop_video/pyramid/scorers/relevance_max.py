@@ -21,8 +21,9 @@ class RelevanceMax:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what any row of the question, or of the template, attends to most in the next layer",
+        says="tokens that any token of the question, or of the template, attends to most in the next layer",
         paper="COAST, arXiv 2605.09429",
+        formula="score = max over rows of text of (mean over heads of softmax(q k' / sqrt(d)) at the next layer)",
         needs_question=True,
         ours=True,
     )

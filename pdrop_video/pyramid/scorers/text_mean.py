@@ -28,8 +28,9 @@ class TextMean:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what all rows of the question, or of the template, attend to on average in the next layer",
+        says="tokens that the question, or the template, attends to most on average in the next layer",
         paper="LearnPruner, arXiv 2604.23950",
+        formula="score = mean over rows of text, and over heads, of softmax(q k' / sqrt(d)) at the next layer",
         needs_question=True,
     )
     uses_probe: ClassVar[bool] = True

@@ -59,8 +59,14 @@ class Dstp:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="what the question left, and for 20 tokens what it hid, once attention moves away",
+        says="what the question left visible, and for 20 tokens what it hid, once attention moves away",
         paper="DSTP, arXiv 2604.12358",
+        formula=(
+            "a0 = attention of the question's last row over the visible visual tokens, a = the same of an\n"
+            "    answer's token\n"
+            "where cos(a0, a) < tau, as many hidden tokens as are visible, those of highest attention, are seen\n"
+            "    for the next `steps` tokens"
+        ),
         needs_question=True,
         ours=True,
     )

@@ -68,8 +68,13 @@ class Fixation:
     """
 
     facts: ClassVar[Facts] = Facts(
-        says="in most layers a twentieth of what is remembered, which a few that see it all choose for every token",
+        says="in most layers a twentieth of what is remembered, chosen for each token by a few layers that see all",
         paper="FastOCR, arXiv 2605.17447",
+        formula=(
+            "in most layers an answer's token sees the ceil(keep * N) visual tokens to which the nearest focal\n"
+            "    layer below attends most\n"
+            "focal layers see all; they are those whose attention is most concentrated"
+        ),
         ours=True,
     )
     uses_hidden: ClassVar[bool] = False

@@ -51,7 +51,7 @@ class Actions:
         self.sessions, self.guard, self.uploads = sessions, guard, uploads
         self.shown = Shown(uploads)
         self._cleared: deque[str] = deque(maxlen=256)
-        self._cameras = LetGo(sessions.clock)
+        self.cameras = LetGo(sessions.clock)
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Actions:
         self, name: str, text: str, settings: Settings, *, live: bool = False, visitor: Visitor = _NOBODY
     ) -> Session:
         """Let a session watch a path or an address, and no camera of its page any more."""
-        self._cameras.note(visitor.page)
+        self.cameras.note(visitor.page)
         source = self.guard.source(text, live=live)
         path = None if source.live or "://" in source.target else Path(source.target)
         rate = self.sessions.model(settings.model).adapter.fps
@@ -133,7 +133,7 @@ class Actions:
     ) -> list[Any]:
         """A picture came from the browser's camera: panel, chat and no preview. The first one opens a session."""
         same = [*self.same(), gr.skip(), gr.skip()]
-        if picture is None or self._cameras.just_now(visitor.page):
+        if picture is None or self.cameras.just_now(visitor.page):
             return same
         name = self.sessions.shown(visitor.page) or name  # the next picture may come before the page knows its name
         try:
@@ -274,7 +274,7 @@ class Actions:
 
     def stop_watching(self, name: str, visitor: Visitor = _NOBODY) -> None:
         """Watch no further."""
-        self._cameras.note(visitor.page)
+        self.cameras.note(visitor.page)
         self._quietly(name, Session.stop_watching)
 
     def forget_standing(self, name: str, key: str | None = None) -> list[Any]:
@@ -288,7 +288,7 @@ class Actions:
 
     def clear(self, name: str, visitor: Visitor = _NOBODY) -> list[Any]:
         """Forget everything: panel, chat, preview, and the pictures."""
-        self._cameras.note(visitor.page)
+        self.cameras.note(visitor.page)
         self._cleared.append(name)
         self.sessions.close(name)
         return [*self.panel(None), [], None, *self._pictures(None, 0.0)]

@@ -104,6 +104,7 @@ class Extras:
             stream = reopened(Path(path), self._sessions.model(model), self._sessions.largest)
         finally:
             release()
+        self._actions.cameras.note(visitor.page)
         with self._actions.beginning(name, visitor) as session:
             session.begin(Settings(model=model), Path(path).stem, None, again=stream)
         return [*self._actions.panel(session), [], None]

@@ -129,7 +129,8 @@ def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
         on(at.standing.click, remove, name, at.panel, queue=False)
 
         gone = [at.address.submit, at.live.submit, at.again.click, at.stop_watching.click, at.clear.click]
-        gone += [at.let_go.click, at.video.upload, at.video.stop_recording, *(button.click for button in at.clips)]
+        gone += [at.let_go.click, at.video.upload, at.video.stop_recording, at.reopen.upload]
+        gone += [button.click for button in at.clips]
         off = gr.on(gone, None, None, at.camera, js=_CAMERA_OFF, api_visibility="private")
         off.then(None, None, at.camera, js=_CAMERA_AGAIN, api_visibility="private")
 

@@ -36,11 +36,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        page = build(
-            Actions(Sessions({"built-in": built_in}, most=32, each=32), Guard((folder, CLIPS)), Uploads(folder)),
-            examples={"clip": str(CLIP)},
-            questions=["what ?"],
-        )
+        sessions = Sessions({"built-in": built_in}, most=32, each=32)
+        page = build(Actions(sessions, Guard((folder, CLIPS)), Uploads(folder)))
         _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False)
         yield address
         page.close()

@@ -80,7 +80,9 @@ class Tab:
     def watch(self, text: str) -> str:
         """Open a file by its name: the path at which the browser finds its video."""
         self.name, *_, preview = self.act(
-            "submit", "Or a path or address", data=[self.name, text, *SETTINGS, "none", "none"]
+            "submit",
+            "A file in the server's folder, or a video on the web",
+            data=[self.name, text, *SETTINGS, "none", "none"],
         )
         url = preview["url"] if "url" in preview else preview["value"]["url"]
         return str(url.removeprefix(self.address))

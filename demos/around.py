@@ -29,6 +29,7 @@ def around(session: Session | None, clips: Sequence[Clip], built_in: bool) -> li
     """
     opened, running = session is not None and bool(session.title), session is not None and session.progress.running
     source = None if session is None else session.source
+    what = session.title if session is not None and source is None and session.watcher is not None else source
     return [
         "" if session is None else last_picture(session),
         "" if session is None else timeline(session),
@@ -36,7 +37,7 @@ def around(session: Session | None, clips: Sequence[Clip], built_in: bool) -> li
         gr.Button(interactive=running),
         gr.Button(interactive=opened or bool(session and session.standing)),
         gr.Button(interactive=source is not None),
-        suggestions(session.title if session is not None and source is None and opened else source, clips, built_in),
+        suggestions(what, clips, built_in),
     ]
 
 

@@ -28,6 +28,6 @@ def moments(times: Sequence[float], seconds: float) -> dict[str, Any]:
     gap = min((later - time for time, later in pairwise(times)), default=1.0)
     step = max(math.floor(gap * _FINEST + 1e-6), 1) / _FINEST
     last = times[0] + max(math.ceil((times[-1] - times[0]) / step - 1e-6), 1) * step
-    bounds = {"minimum": times[0], "maximum": round(last, 3), "step": step, "interactive": True}
+    bounds: dict[str, Any] = {"minimum": times[0], "maximum": round(last, 3), "step": step, "interactive": True}
     inside = times[0] <= seconds <= last
     return gr.update(**bounds) if inside else gr.update(**bounds, value=min(max(seconds, times[0]), last))

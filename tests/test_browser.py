@@ -220,5 +220,6 @@ def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:
     page.locator("#camera button[aria-label*='capture'], #camera button[aria-label*='record']").first.click()
     expect(page.locator("#progress dd").first).to_have_text(re.compile(r"\d"))
     expect(page.locator("#standing")).to_contain_text("likely")
+    expect(page.locator(".pv-warning")).to_be_visible()  # it knows synthetic clips alone
     page.locator("#stop-watching").click()
     expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")

@@ -65,4 +65,5 @@ def test_a_stream_is_taken_away_and_opened_again_in_another_page(visit: Visit) -
     expect(other.locator("#progress")).to_contain_text("Watched mine: 11.5 s")
     ask(other, FIRST[0])
     answered(other, 0, FIRST[1])
+    unfold(other, "settings")
     expect(other.locator("#again")).to_be_disabled()

@@ -132,6 +132,7 @@ def test_a_stream_is_saved_and_opened_again_as_it_was(tmp_path: Path) -> None:
     name, shown, *_ = extras.reopen("", str(path), "built-in", Visitor(client="c"))
     again = extras._sessions.get(name)
     assert "Watched clip: 11.5 s" in shown
+    assert extras.around(name)[-1] == "", "nobody knows what it saw"
     for _ in again.follow(turn := again.ask(QUESTION)):
         pass
     assert turn.answer is not None

@@ -19,17 +19,19 @@ import pdrop_video as pv
 from pdrop_video.guard import Guard
 
 from . import views
-from .camera import BrowserCamera
+from .camera import BrowserCamera, LetGo
+from .moments import moments
 from .plainly import plainly
-from .session import Session, SessionError, Turn
+from .session import Session, SessionError
 from .sessions import Sessions
 from .settings import Settings, checked
 from .shown import KINDS, Shown
-from .sources import opener
+from .sources import check, opener
 from .standing import Standing
+from .turn import Turn
 from .uploads import Uploads
 from .visitor import Visitor
-from .watching import Progress, refuse_large
+from .watching import Progress
 
 _NOBODY = Visitor()
 _WEBCAM = "your webcam"
@@ -49,6 +51,7 @@ class Actions:
         self.sessions, self.guard, self.uploads = sessions, guard, uploads
         self.shown = Shown(uploads)
         self._cleared: deque[str] = deque(maxlen=256)
+        self.cameras = LetGo(sessions.clock)
 
     # -- opening ----------------------------------------------------------------------------------------------------
 
@@ -73,7 +76,8 @@ class Actions:
     def begin(
         self, name: str, text: str, settings: Settings, *, live: bool = False, visitor: Visitor = _NOBODY
     ) -> Session:
-        """Let a session watch a path or an address."""
+        """Let a session watch a path or an address, and no camera of its page any more."""
+        self.cameras.note(visitor.page)
         source = self.guard.source(text, live=live)
         path = None if source.live or "://" in source.target else Path(source.target)
         rate = self.sessions.model(settings.model).adapter.fps
@@ -81,6 +85,7 @@ class Actions:
         if path is None:
             with self.beginning(name, visitor) as session:
                 session.begin(settings, source.name, opened, live=source.live)
+            session.source = text
             return session
         over, preview = ExitStack(), None
         over.callback(self.uploads.hold(path))
@@ -88,22 +93,14 @@ class Actions:
             if path.suffix.lower() in KINDS:
                 preview, hide = self.shown.show(path)
                 over.callback(hide)
-            self._check(path, settings)
+            check(path, self.sessions.longest, settings.chunk)
             with self.beginning(name, visitor) as session:
                 session.begin(settings, path.name, opened, after=over.close)
         except BaseException:
             over.close()
             raise
-        session.preview = preview
+        session.preview, session.source = preview, text
         return session
-
-    def _check(self, path: Path, settings: Settings) -> None:
-        """Say at once, and not when its turn has come, what is wrong with a file."""
-        try:
-            with pv.open_video(path, ahead=0) as reader:
-                refuse_large(reader.info, self.sessions.longest, settings.chunk)
-        except pv.VideoError as error:  # where the server keeps its files is nobody's business
-            raise pv.VideoError(str(error).replace(str(path), path.name)) from error
 
     @plainly
     def file(self, name: str, path: str | None, *values: Any, visitor: Visitor = _NOBODY) -> list[Any]:
@@ -115,7 +112,9 @@ class Actions:
         except pv.PDropError as error:
             self.uploads.hold(Path(path))()
             return [*self.refused(name, Path(path).name, error, visitor), [], None]
-        return [*self.panel(session), [], gr.skip()]
+        if session.preview is None:
+            gr.Info(f"Browsers can't play {Path(path).suffix} files; the model watches it all the same.")
+        return [*self.panel(session), [], gr.skip() if session.preview else None]
 
     @plainly
     def address(self, name: str, text: str, *values: Any, visitor: Visitor = _NOBODY) -> list[Any]:
@@ -134,14 +133,13 @@ class Actions:
     ) -> list[Any]:
         """A picture came from the browser's camera: panel, chat and no preview. The first one opens a session."""
         same = [*self.same(), gr.skip(), gr.skip()]
-        if picture is None:
+        if picture is None or self.cameras.just_now(visitor.page):
             return same
         name = self.sessions.shown(visitor.page) or name  # the next picture may come before the page knows its name
         try:
             session = self.opened(name, visitor)
             name = session.name
-            if session.camera is not None:
-                session.camera.put(picture)
+            if session.camera is not None and session.camera.put(picture):
                 return same
             settings = Settings(*values)
             camera = BrowserCamera(settings.chunk, self.sessions.model(settings.model).adapter.frames_per_step)
@@ -190,6 +188,15 @@ class Actions:
                 return self.panel(None)
             return self._nothing_but(error)
 
+    def pulse(self, name: str) -> list[Any]:
+        """Look whether the session is still there, which is no use of it: panel, where it is not."""
+        try:
+            if name and name not in self._cleared:
+                self.sessions.check(name)
+        except SessionError as error:
+            return self._nothing_but(error)
+        return self.same()
+
     @staticmethod
     def _nothing_but(error: SessionError) -> list[Any]:
         return ["", views.progress(Progress("failed", message=str(error))), views.standing([]), gr.Timer(active=False)]
@@ -198,14 +205,16 @@ class Actions:
         """A page was loaded: panel, chat and preview of the session that it had, also while an answer is written."""
         try:
             session = self.sessions.get(name)
-        except SessionError:
-            yield [*self.same(), gr.skip(), gr.skip()]  # a visitor may have been faster, and dropped a file already
+        except SessionError as error:
+            faster = bool(self.sessions.shown(visitor.page))  # somebody who has dropped a file already
+            yield [*(self._nothing_but(error) if name and not faster else self.same()), *[gr.skip()] * 3]
             return
         self.sessions.show(visitor.page, name)
-        yield [*self.panel(session), views.chat(session.chat), session.preview]
+        yield [*self.panel(session), views.chat(session.chat), session.preview, gr.Button(interactive=session.answers)]
         for turn in session.chat[-1:]:
             for _ in () if turn.done else session.follow(turn):
-                yield [*self.same(), views.chat(session.chat), gr.skip()]
+                stop = gr.Button(interactive=session.answers)
+                yield [*self.same(), views.chat(session.chat), gr.skip(), stop]
 
     @plainly
     def draw(self, name: str, seconds: float) -> list[Any]:
@@ -223,24 +232,30 @@ class Actions:
     def _pictures(session: Session | None, seconds: float) -> list[Any]:
         watcher = None if session is None else session.watcher
         times = () if watcher is None else watcher.album.seconds
-        last = times[-1] if times else 0.0
-        slider = gr.Slider(minimum=0, maximum=max(last, 0.1), value=min(seconds, last), interactive=bool(times))
-        return [slider, views.overlays(session, seconds), *views.charts(session)]
+        return [moments(times, seconds), views.overlays(session, seconds), *views.charts(session)]
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
     def ask(self, name: str, question: str) -> Iterator[list[Any]]:
-        """A question: chat and the emptied box, again and again while the answer grows."""
+        """A question: chat, the emptied box and what stops the answer, again and again while it grows."""
         session, turn = self._asked(name, question)
-        yield [views.chat(session.chat), ""]
+        yield [views.chat(session.chat), "", gr.Button(interactive=True)]
         for _ in session.follow(turn):
-            yield [views.chat(session.chat), gr.skip()]
+            yield [views.chat(session.chat), gr.skip(), gr.Button(interactive=session.answers)]
+
+    @plainly
+    def askable(self, name: str, question: str) -> None:
+        """Say at once, and not when its turn has come, why a question can't be asked now; it stays in its box."""
+        self._askable(name).refuse_question(question)
+
+    def _askable(self, name: str) -> Session:
+        if not name:
+            raise SessionError("Choose a video first; then ask about it.")
+        return self.sessions.get(name)
 
     @plainly
     def _asked(self, name: str, question: str) -> tuple[Session, Turn]:
-        if not name:
-            raise SessionError("Choose a video first; then ask about it.")
-        session = self.sessions.get(name)
+        session = self._askable(name)
         return session, session.ask(question)
 
     @plainly
@@ -257,21 +272,23 @@ class Actions:
         """Leave the answer as it is."""
         self._quietly(name, Session.stop_answer)
 
-    def stop_watching(self, name: str) -> None:
+    def stop_watching(self, name: str, visitor: Visitor = _NOBODY) -> None:
         """Watch no further."""
+        self.cameras.note(visitor.page)
         self._quietly(name, Session.stop_watching)
 
-    def forget_standing(self, name: str) -> list[Any]:
-        """Ask no standing question any more: panel."""
-        self._quietly(name, Session.forget_standing)
+    def forget_standing(self, name: str, key: str | None = None) -> list[Any]:
+        """Ask no standing question any more, or not one of them: panel."""
+        self._quietly(name, lambda session: session.forget_standing(key))
         return self.tick(name) if name else self.panel(None)
 
     def clear_chat(self, name: str) -> None:
         """Forget the questions and answers, not the video."""
         self._quietly(name, Session.clear_chat)
 
-    def clear(self, name: str) -> list[Any]:
+    def clear(self, name: str, visitor: Visitor = _NOBODY) -> list[Any]:
         """Forget everything: panel, chat, preview, and the pictures."""
+        self.cameras.note(visitor.page)
         self._cleared.append(name)
         self.sessions.close(name)
         return [*self.panel(None), [], None, *self._pictures(None, 0.0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+if __name__ == "__main__":  # a start takes some twenty seconds, most of them for what is imported from here on
+    print("Reading the code; PyTorch takes some seconds.", flush=True)
+
 import typer
 
 import pdrop_video as pv
@@ -20,9 +22,6 @@ from pdrop_video.cli.arguments import AllowDevices, AllowPrivate, Device, Dtype,
 from pdrop_video.cli.console import clear_errors
 from pdrop_video.cli.fetching import announced
 from pdrop_video.common import checks
-
-CLIPS = Path(__file__).parent / "clips"
-BUILT_IN = "built-in"
 
 
 def main(
@@ -40,7 +39,7 @@ def main(
     port: Annotated[
         int | None, typer.Option(help="Left out: the first free one from 7860 on.", min=1, max=65535)
     ] = None,
-    seats: Annotated[int, typer.Option(help="Sessions that watch at the same time; others wait in a line.", min=1)] = 4,
+    seats: Annotated[int, typer.Option(help="Sessions that watch at a time; others wait in a line.", min=1)] = 4,
     most: Annotated[int, typer.Option(help="Most sessions, those in the line included.", min=1)] = 32,
     most_each: Annotated[
         int | None,
@@ -50,6 +49,9 @@ def main(
     leave_seconds: Annotated[float, typer.Option(help="A session whose page was left is closed after so long.")] = 45,
     max_minutes: Annotated[float, typer.Option(help="Longest video that is not live.")] = 120,
     max_tokens: Annotated[int, typer.Option(help="Most tokens that a layer may be set to remember.", min=1)] = 32_768,
+    remember_megabytes: Annotated[
+        int, typer.Option(help="Most that sessions remember together which watch no more; the oldest go.", min=1)
+    ] = 4000,
     max_megabytes: Annotated[int, typer.Option(help="Largest file to upload.", min=1)] = 1024,
     most_megabytes: Annotated[
         int | None,
@@ -68,6 +70,7 @@ def main(
         checks.real("--max-minutes", max_minutes, 0, above=True)
         for name in model or ():
             checks.path("--model", name)
+    typer.echo("[1/3] Reading gradio, which draws the page.")
     try:
         import gradio  # noqa: F401 - to say what is missing before anything else does
     except ImportError as error:
@@ -82,8 +85,9 @@ def main(
 
         from .actions import Actions
         from .door import Door
+        from .gallery import BUILT_IN, gallery
         from .intake import Intake
-        from .page import CSS, HEAD, QUIET, THEME, build
+        from .page import CSS, HEAD, SCRIPT, THEME, build
         from .sessions import Sessions
         from .uploads import Uploads
 
@@ -96,6 +100,7 @@ def main(
             grace=leave_seconds,
             longest=60 * max_minutes,
             largest=max_tokens,
+            remember=remember_megabytes * 10**6,
         )
         stored = Uploads(
             Path(uploads),
@@ -105,18 +110,14 @@ def main(
             files=most,
         )
         sessions.sweep_for_ever(stored.sweep)
+        typer.echo(f"[2/3] Loading the model: {next(iter(sessions.models))}.")
         with clear_errors():
             sessions.model("")  # before the first visitor, so that a wrong name is found now
-        folders = (Path(uploads), CLIPS, *(videos or ()))
+        # a name is looked for in the host's folders first: the gallery's have an a.mp4 of their own
+        folders = (Path(uploads), *(videos or ()), *(clip.path.parent for clip in gallery()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
         actions = Actions(sessions, guard, stored)
-        page = build(
-            actions,
-            examples={"Example: things appear one by one": str(CLIPS / "clip.mp4")},
-            questions=questions(),
-            answers_at_once=seats,
-            built_in=None in models,
-        ).queue(default_concurrency_limit=seats)
+        page = build(actions, answers_at_once=seats).queue(default_concurrency_limit=seats)
 
         @asynccontextmanager
         async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -125,6 +126,7 @@ def main(
             app.middleware_stack = Door(intake, actions.shown, host, page.root_path)
             yield
 
+        typer.echo("[3/3] Building the page and starting its server.")
         # whoever stops a service sends this; it must not leave the uploads behind
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         _, address, _ = page.launch(
@@ -133,7 +135,7 @@ def main(
             max_file_size=max_megabytes * 2**20,
             theme=THEME,
             css=CSS,
-            js=QUIET,
+            js=SCRIPT,
             head=HEAD,
             share=False,
             ssr_mode=False,
@@ -159,11 +161,6 @@ def _check_place(host: str, port: int | None) -> None:
     except (OSError, UnicodeError) as error:
         at = host if port is None else f"{host}, port {port}"
         raise pv.ConfigError(f"the page can't listen at {at}: {error}; choose another --host or --port.") from error
-
-
-def questions() -> list[str]:
-    """Questions that fit the example clip."""
-    return [item["question"] for item in json.loads((CLIPS / "clip.json").read_text(encoding="utf-8"))["questions"]]
 
 
 if __name__ == "__main__":

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import pdrop_video as pv
+
+_ON_ITS_WAY = 4.0
+"""Seconds for which a picture may be under way."""
+_PAGES = 256
+"""Pages of which it is known that they let go their camera."""
 
 
 class BrowserCamera:
@@ -85,6 +91,29 @@ class BrowserCamera:
                 self._closed = True
                 return []
             return [self._pictures.popleft() for _ in range(min(self._chunk, len(self._pictures)))]
+
+
+class LetGo:
+    """Pages whose camera was let go a moment ago: what it sent before is still on its way, and begins nothing.
+
+    Parameters
+    ----------
+    clock : callable
+        Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._pages: deque[tuple[str, float]] = deque(maxlen=_PAGES)
+
+    def note(self, page: str) -> None:
+        """The camera of a page was let go."""
+        if page:
+            self._pages.append((page, self._clock()))
+
+    def just_now(self, page: str) -> bool:
+        """Whether that was just now."""
+        return self._clock() - dict(self._pages).get(page, -math.inf) < _ON_ITS_WAY
 
 
 def _alike(

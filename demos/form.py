@@ -36,6 +36,19 @@ _PIECES = {
 }
 
 
+_STAGES = {
+    "0.5, 0.25, 0.125": "a half, then a quarter, then an eighth",
+    "0.75, 0.5, 0.25": "three quarters, then a half, then a quarter",
+    "0.25, 0.06, 0.02": "a quarter, then a sixteenth, then a fiftieth",
+    "none": "all: nothing is dropped",
+}
+_ANSWERING = {
+    "": "all that is remembered",
+    "0.5, 0.25": "a half of it, then a quarter",
+    "0.25, 0.125": "a quarter of it, then an eighth",
+}
+
+
 def fields(models: list[str]) -> list[Any]:
     """The settings, in the order of `Settings`, each with a line of help."""
     return [
@@ -47,11 +60,20 @@ def fields(models: list[str]) -> list[Any]:
             label="Frames a second",
             info="More catch faster changes; 0 for the model's own.",
         ),
-        gr.Number(8, minimum=1, maximum=64, precision=0, label="Chunk", info="Frames that the model takes at a time."),
-        gr.Textbox(
-            "0.5, 0.25, 0.125",
-            label="Ratios",
-            info="Share of the picture's pieces left after each stage, or none to keep all.",
+        gr.Number(
+            8,
+            minimum=1,
+            maximum=64,
+            precision=0,
+            label="Pictures at a time",
+            info="How many the model takes at once; of a live stream no more than one second has.",
+        ),
+        gr.Dropdown(
+            _choices(_STAGES),
+            value="0.5, 0.25, 0.125",
+            label="Pieces kept, from stage to stage",
+            info="Share of a picture's pieces that the deeper layers still see; or write shares such as 0.6, 0.3.",
+            allow_custom_value=True,
         ),
         gr.Number(
             6144,
@@ -70,12 +92,13 @@ def fields(models: list[str]) -> list[Any]:
             "",
             label="Question known beforehand",
             info="Keeps what matters to this question while watching; empty if you don't know it yet.",
-            max_length=500,
         ),
-        gr.Textbox(
-            "",
-            label="Ratios while answering",
-            info="Lets an answer look at fewer and fewer remembered pieces, as 0.5, 0.25; empty: at all.",
+        gr.Dropdown(
+            _choices(_ANSWERING),
+            value="",
+            label="An answer looks at",
+            info="Fewer remembered pieces make answers faster; or write shares such as 0.6, 0.3.",
+            allow_custom_value=True,
         ),
         gr.Dropdown(
             _choices(_PICTURES, GATES),
@@ -92,6 +115,6 @@ def fields(models: list[str]) -> list[Any]:
     ]
 
 
-def _choices(words: Mapping[str, str], listed: Iterable[str]) -> list[tuple[str, str]]:
+def _choices(words: Mapping[str, str], listed: Iterable[str] = ()) -> list[tuple[str, str]]:
     """What may be chosen: words and value of each that has any, and of each method that is listed."""
     return [(words.get(value, value), value) for value in dict.fromkeys((*words, *listed))]

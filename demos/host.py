@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import pdrop_video as pv
@@ -29,5 +30,5 @@ class Host(Protocol):
     def model(self, name: str) -> pv.VideoLM:
         """A model by the name under which the server offers it."""
 
-    def wait_for_seat(self, name: str, tell: Callable[[int], None], stopped: threading.Event) -> None:
-        """Wait until the session of this name is seated, or stopped; `tell` is given its place in the line."""
+    def seat(self, tell: Callable[[int], None], stopped: threading.Event) -> AbstractContextManager[None]:
+        """A seat among those that watch, for as long as a block takes; `tell` is given the place in the line."""

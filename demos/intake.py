@@ -176,7 +176,8 @@ class Intake:
             return
         except (MultiPartException, HTTPException, Exhausted) as error:
             await to_thread.run_sync(store.drop, arrival)
-            answer = _refusal(error)
+            large = isinstance(error, MultiPartException) and "maximum allowed size" in error.message
+            answer = _refusal(HTTPException(413, _too_large(store.largest)) if large else error)
         except BaseException:
             store.drop(arrival)
             raise
@@ -191,7 +192,7 @@ class Intake:
         tracked = bool(name) and len(name) <= _LONGEST_ID
 
         async def counted() -> AsyncGenerator[bytes, None]:
-            async for data in _received(headers, receive, self._upload):
+            async for data in _received(headers, receive, self._upload, _too_large(store.largest)):
                 store.grow(arrival, len(data))
                 yield data
 
@@ -223,9 +224,9 @@ class Intake:
         return await to_thread.run_sync(store.keep, arrival, Path(str(file.file.name)), file.sha.hexdigest(), called)
 
 
-async def _received(headers: Headers, receive: Any, most: int) -> AsyncGenerator[bytes, None]:
-    """The parts of a request's body, of which there may be so many bytes."""
-    too_much = HTTPException(413, f"A request may have {most:,} bytes here; send less at a time.")
+async def _received(headers: Headers, receive: Any, most: int, said: str = "") -> AsyncGenerator[bytes, None]:
+    """The parts of a request's body, of which there may be so many bytes, and what is said if there are more."""
+    too_much = HTTPException(413, said or f"A request may have {most:,} bytes here; send less at a time.")
     promised = headers.get("content-length", "0")
     if not promised.isdecimal() or int(promised[:20]) > most:
         raise too_much
@@ -265,5 +266,8 @@ def _refusal(error: Exception) -> Response:
     if isinstance(error, Exhausted):
         return PlainTextResponse(str(error), 503 if error.shared else 429, {"connection": "close", "retry-after": "60"})
     assert isinstance(error, MultiPartException)
-    status = 413 if "maximum allowed size" in error.message else 400
-    return PlainTextResponse(error.message, status, {"connection": "close"})
+    return PlainTextResponse(error.message, 400, {"connection": "close"})
+
+
+def _too_large(most: int) -> str:
+    return f"The file is larger than {most / 2**20:g} MB, the largest that this page takes; cut it, or make it smaller."

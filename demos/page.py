@@ -1,4 +1,4 @@
-"""The page: its parts, where they stand, and which action each of them starts."""
+"""The page: which action each of its parts starts."""
 
 from __future__ import annotations
 
@@ -8,156 +8,73 @@ from typing import Any
 
 import gradio as gr
 
-from . import views
 from .actions import Actions
 from .api import endpoints
-from .form import fields
+from .extras import Extras
+from .layout import Layout
 from .plainly import Page
+from .presets import USUAL, chosen
 from .visitor import Visitor
-from .watching import Progress
 
-CSS = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+_HERE = Path(__file__).parent
+CSS = (_HERE / "style.css").read_text(encoding="utf-8")
+_SCRIPTS = [(_HERE / "scripts" / f"{name}.js").read_text(encoding="utf-8").strip() for name in ("page", "visit")]
+SCRIPT = f"() => {{ {' '.join(f'({script})();' for script in _SCRIPTS)} }}"
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    # as the theme has them they are too pale to be read easily
+    background_fill_primary="*neutral_50",  # as it was: it does not outlive `set`
+    color_accent="*primary_600",
+    block_label_text_color="*primary_700",
+    block_label_text_color_dark="*primary_100",
+    block_title_text_color="*primary_700",
+    block_title_text_color_dark="*primary_100",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_dark="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_700",
+    checkbox_label_background_fill_selected="*primary_600",
+    checkbox_label_background_fill_selected_dark="*primary_600",
+)
 _KEY = "pdrop_video"
 _KEEP = f"(name) => {{ sessionStorage.setItem('{_KEY}', name || ''); return [name]; }}"
 _FIND = f"() => [sessionStorage.getItem('{_KEY}') || '']"
-QUIET = """() => document.addEventListener("error", event => {
-    if (event.target.tagName === "VIDEO") event.stopImmediatePropagation();
-}, true)"""
-"""What a browser can't play gradio calls an error; the page's own panel says what is wrong, if anything is."""
-HEAD = "<style>footer .divider { display: none !important; }</style>"
-"""A dot that gradio leaves beside a single link; the page's own style does not reach it."""
-_INTRO = """
-# Ask a video
-A model watches your video and remembers it in bounded memory. Ask at any time, also while it is still watching.
+_SAVE = "(file) => { pvSave(JSON.parse(file)); return []; }"
+HEAD = """
+<style>
+footer .divider { display: none !important; } /* a dot that gradio leaves beside a single link */
+@media (max-width: 768px) { html { scroll-padding-bottom: 160px; } } /* what is scrolled to lies above the question */
+#pv-notice {
+  position: fixed; z-index: 1000; inset: 0 0 auto; padding: 10px 16px; background: #8a1f11; color: #fff;
+  text-align: center; font-family: system-ui, sans-serif;
+}
+#pv-notice:empty { display: none; }
+.pv-lost #progress { opacity: 0.5; }
+</style>
 """
-_BUILT_IN = """
-*The built-in model is tiny and was trained on synthetic clips like the example: ask it for the first or last colour,
-digit or shape, which things are shown, where, in which colour and after what, how many there are, or which way the
-marker goes. For real videos start the page with a real model: `--model NAME`.*
-"""
-_PICTURES = """
-The model keeps fewer and fewer pieces of the picture from stage to stage: its early layers see nearly all, its deep
-layers only what mattered. Dark places are forgotten by that stage, or never came to it: an edge tells those that were
-left out before it, or merged into others. A picture that was left out, since nothing had changed, is framed by stripes
-and shows what is kept of the one that stands for it.
-"""
+"""What the page's own style does not reach."""
+_CAMERA_OFF = """() => {
+    if (document.querySelector("#video [data-testid='webcam-video']"))
+        document.querySelector("#video [aria-label='Upload file']").click();
+    return [{ __type__: "update", interactive: false }];
+}"""
+"""A camera is let go when its part of the page is: a recorder's, and the one that is watched."""
+_CAMERA_AGAIN = "() => [{ __type__: 'update', interactive: true }]"
 
 
-def build(
-    actions: Actions, *, examples: dict[str, str], questions: list[str], answers_at_once: int = 4, built_in: bool = True
-) -> gr.Blocks:
+def build(actions: Actions, *, answers_at_once: int = 4) -> gr.Blocks:
     """Build the page.
 
     Parameters
     ----------
     actions : Actions
-    examples : dict of str to str
-        Labels of the example clips, and their paths.
-    questions : list of str
-        Offered below the chat.
     answers_at_once : int
         Questions beyond so many at a time wait in a queue, which shows their place.
-    built_in : bool
-        Whether to say what the built-in model can do.
     """
     with Page(title="Ask a video", analytics_enabled=False) as page:
-        gr.Markdown(_INTRO + (_BUILT_IN if built_in else ""))
-        name = gr.Textbox(visible=False)
-        soon, later = gr.Timer(0.5, active=False), gr.Timer(3.0, active=False)
-        settings: list[Any] = []
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=6, min_width=320):
-                with gr.Tabs(selected="video") as tabs:
-                    with gr.Tab("Video", id="video"):
-                        video = gr.Video(
-                            label="Video",
-                            sources=["upload", "webcam"],
-                            include_audio=True,
-                            webcam_options=gr.WebcamOptions(mirror=False),
-                            elem_id="video",
-                        )
-                        with gr.Row():
-                            clips = [gr.Button(label, size="sm", elem_classes="pv-example") for label in examples]
-                        address = gr.Textbox(
-                            label="Or a path or address",
-                            placeholder="https://...",
-                            info="A file in the server's folder, or a video on the web.",
-                            submit_btn="Watch",
-                            max_length=2000,
-                            elem_id="address",
-                        )
-                    with gr.Tab("Live", id="live"):
-                        camera = gr.Image(
-                            label="Webcam",
-                            sources=["webcam"],
-                            streaming=True,
-                            type="numpy",
-                            height=260,
-                            webcam_options=gr.WebcamOptions(mirror=False),
-                            elem_id="camera",
-                        )
-                        live = gr.Textbox(
-                            label="Or a stream's address",
-                            placeholder="rtsp://...",
-                            info="A network camera, a live stream, or /dev/video0 for the server's own camera.",
-                            submit_btn="Watch live",
-                            max_length=2000,
-                            elem_id="live",
-                        )
-                        with gr.Group():
-                            tell_me = gr.Textbox(
-                                label="Tell me when",
-                                placeholder="Is a dog in the picture?",
-                                info="Asked again about every second of the video.",
-                                max_length=500,
-                                elem_id="tell-me",
-                            )
-                            wanted = gr.Textbox(
-                                label="is answered with",
-                                placeholder="yes",
-                                info="The answer to wait for; empty for yes. Behind commas: what else it may be.",
-                                max_length=200,
-                                elem_id="wanted",
-                            )
-                        with gr.Row():
-                            look_out = gr.Button("Look out for it", size="sm", min_width=100, elem_id="look-out")
-                            forget = gr.Button("Remove all", size="sm", min_width=100)
-                        standing = gr.HTML(views.standing([]), elem_id="standing")
-                    with gr.Tab("Pictures", id="pictures"):
-                        gr.Markdown(_PICTURES)
-                        moment = gr.Slider(
-                            0, 1, value=0, step=0.1, label="Moment, in seconds", interactive=False, elem_id="moment"
-                        )
-                        frames = gr.HTML(views.overlays(None, 0), label="Frames", elem_id="frames")
-                        charts = [gr.HTML(chart, elem_classes="pv-charts") for chart in views.charts(None)]
-                with gr.Accordion("Settings, for the next video", open=False):
-                    settings += fields(list(actions.sessions.models))
-            with gr.Column(scale=5, min_width=320):
-                progress = gr.HTML(views.progress(Progress()), padding=True, container=True, elem_id="progress")
-                gr.HTML(views.explained())
-                with gr.Row():
-                    stop_watching = gr.Button("Stop watching", size="sm", min_width=100, elem_id="stop-watching")
-                    clear = gr.Button("Start over", size="sm", min_width=100, elem_id="clear")
-                chat = gr.Chatbot(
-                    label="Questions and answers",
-                    height=360,
-                    render_markdown=False,
-                    placeholder="Choose a video, then ask about it.",
-                    feedback_options=None,
-                    buttons=["copy"],
-                    elem_id="chat",
-                )
-                question = gr.Textbox(
-                    label="Your question", placeholder="What happens first?", max_length=2000, elem_id="question"
-                )
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", size="md", min_width=100, elem_id="ask")
-                    stop_answer = gr.Button("Stop the answer", size="md", min_width=100, elem_id="stop-answer")
-                gr.Examples(questions, question, label="Questions to try", examples_per_page=12)
-
-        panel = [name, progress, standing, soon]
-        pictures = [moment, frames, *charts]
+        extras = Extras(actions)
+        at = Layout(extras.clips, list(actions.sessions.models))
+        name, settings = at.name, at.settings
+        begun = [*at.panel, at.chat, at.video]
 
         def on(trigger: Callable[..., Any], act: Callable[..., Any], inputs: Any, outputs: Any, **how: Any) -> Any:
             """Bind an action that is the page's own business, not the clients'."""
@@ -179,49 +96,107 @@ def build(
         def leave(request: gr.Request) -> None:
             actions.leave(Visitor.of(request))
 
+        def suggested(event: gr.EventData, name: str) -> Iterator[list[Any]]:
+            yield from actions.ask(name, event._data["question"])
+
+        def remove(event: gr.EventData, name: str) -> list[Any]:
+            return actions.forget_standing(name, event._data["key"])
+
+        def show(event: gr.EventData, name: str) -> str:
+            return extras.seen(name, event._data["seconds"])
+
         def keep(event: Any) -> None:
             """Let the browser's tab remember its session, for a reload."""
             event.then(None, name, None, js=_KEEP, api_visibility="private")
 
-        for trigger in (video.upload, video.stop_recording):
-            keep(on(trigger, seen(actions.file), [name, video, *settings], [*panel, chat, video]))
-        for button, path in zip(clips, examples.values(), strict=True):
-            act = _always(actions.address, path)
-            keep(on(button.click, seen(act), [name, *settings], [*panel, chat, video]))
-        keep(on(address.submit, seen(actions.address), [name, address, *settings], [*panel, chat, video]))
-        keep(on(live.submit, seen(actions.stream), [name, live, *settings], [*panel, chat, video]))
+        def begin(event: Any) -> None:
+            """Something else is watched: keep it, and show no moment of what was watched before."""
+            keep(event)
+            event.then(None, None, at.seen, js="() => ['']", api_visibility="private")
 
-        keep(
-            on(camera.stream, seen(actions.picture), [name, camera, *settings], [*panel, chat, video], stream_every=0.5)
-        )
-        keep(on(look_out.click, seen(actions.look_out), [name, tell_me, wanted], [*panel, tell_me, wanted]))
-        on(forget.click, actions.forget_standing, name, panel, queue=False)
+        for trigger in (at.video.upload, at.video.stop_recording):
+            begin(on(trigger, seen(actions.file), [name, at.video, *settings], begun))
+        for button, clip in zip(at.clips, extras.clips, strict=True):
+            begin(on(button.click, seen(_always(actions.address, str(clip.path))), [name, *settings], begun))
+        begin(on(at.address.submit, seen(actions.address), [name, at.address, *settings], begun))
+        begin(on(at.live.submit, seen(actions.stream), [name, at.live, *settings], begun))
+        begin(on(at.again.click, seen(extras.again), [name, *settings], begun))
 
-        on(soon.tick, seen(actions.tick), name, panel, queue=False)
-        on(later.tick, actions.draw, [name, moment], pictures)
-        on(moment.release, actions.draw, [name, moment], pictures)
-        on(on(tabs.select, _selected, None, later).then, actions.draw, [name, moment], pictures)
-        on(page.load, restore, name, [*panel, chat, video], js=_FIND)
+        keep(on(at.camera.stream, seen(actions.picture), [name, at.camera, *settings], begun, stream_every=0.5))
+        told = [*at.panel, at.tell_me, at.wanted]
+        keep(on(at.look_out.click, seen(actions.look_out), [name, at.tell_me, at.wanted], told))
+        on(at.forget.click, actions.forget_standing, name, at.panel, queue=False)
+        on(at.standing.click, remove, name, at.panel, queue=False)
+
+        gone = [at.address.submit, at.live.submit, at.again.click, at.stop_watching.click, at.clear.click]
+        gone += [at.let_go.click, at.video.upload, at.video.stop_recording, at.reopen.upload]
+        gone += [button.click for button in at.clips]
+        off = gr.on(gone, None, None, at.camera, js=_CAMERA_OFF, api_visibility="private")
+        off.then(None, None, at.camera, js=_CAMERA_AGAIN, api_visibility="private")
+
+        on(at.soon.tick, seen(actions.tick), name, at.panel, queue=False)
+        on(at.pulse.tick, actions.pulse, name, at.panel, queue=False)
+        for part in (at.progress, at.standing):
+            on(part.change, extras.around, name, at.around, queue=False)
+        on(at.seen.click, show, name, at.seen, queue=False)
+        drawn = [name, at.moment], at.pictures
+        on(at.later.tick, actions.draw, *drawn)
+        on(at.moment.release, actions.draw, *drawn)
+        on(on(at.tabs.select, _selected, None, at.later).then, actions.draw, *drawn)
+        on(page.load, restore, name, [*begun, at.stop_answer], js=_FIND)
         page.unload(leave)
 
-        for trigger in (ask.click, question.submit):
+        for trigger, act, inputs in (
+            (at.ask.click, actions.ask, [name, at.question]),
+            (at.question.submit, actions.ask, [name, at.question]),
+            (at.suggested.click, suggested, [name]),
+        ):
+            if act is not suggested:  # whose question is known to its event alone
+                trigger = on(trigger, actions.askable, inputs, None, trigger_mode="multiple").success
             asked = on(
                 trigger,
-                actions.ask,
-                [name, question],
-                [chat, question],
+                act,
+                inputs,
+                [at.chat, at.question, at.stop_answer],
                 show_progress="minimal",
-                show_progress_on=chat,
+                show_progress_on=at.chat,
                 concurrency_limit=answers_at_once,
                 concurrency_id="answers",
+                trigger_mode="multiple",
             )
-            on(asked.then, actions.draw, [name, moment], pictures)
-        on(stop_answer.click, actions.stop_answer, name, None, queue=False)
-        on(stop_watching.click, actions.stop_watching, name, None, queue=False)
-        on(chat.clear, actions.clear_chat, name, None, queue=False)
-        keep(on(clear.click, actions.clear, name, [*panel, chat, video, *pictures], queue=False))
+            on(asked.then, actions.draw, *drawn)
+        on(at.stop_answer.click, actions.stop_answer, name, None, queue=False)
+        on(at.stop_watching.click, seen(actions.stop_watching), name, None, queue=False)
+        on(at.chat.clear, actions.clear_chat, name, None, queue=False)
+        begin(on(at.clear.click, seen(actions.clear), name, [*begun, *at.pictures], queue=False))
+
+        for trigger in (at.compare.click, at.compare_question.submit):
+            on(
+                trigger,
+                extras.compare,
+                [name, at.compare_question],
+                at.compared,
+                show_progress="minimal",
+                concurrency_limit=1,
+                concurrency_id="compare",
+            )
+        for kind, button in at.exports.items():
+            exported = on(button.click, _always(extras.export, kind), name, at.exported)
+            exported.success(None, at.exported, None, js=_SAVE, api_visibility="private")
+
+        stored = on(at.save.click, seen(extras.save), name, at.stored)
+        stored.success(None, at.stored, None, js=_SAVE, api_visibility="private")
+        begin(on(at.reopen.upload, seen(extras.reopen), [name, at.reopen, settings[0]], begun))
+
+        on(at.preset.input, chosen, [at.preset, settings[0]], settings, queue=False)
+        on(at.reset.click, _usual, settings[0], [at.preset, *settings], queue=False)
         endpoints(actions)
     return page
+
+
+def _usual(model: str) -> list[Any]:
+    """The form as it was at first, but for the model."""
+    return [USUAL, *chosen(USUAL, model)]
 
 
 def _always(act: Callable[..., Any], text: str) -> Callable[..., Any]:
@@ -238,4 +213,4 @@ def _selected(event: gr.SelectData) -> gr.Timer:
     return gr.Timer(active=event.value == "Pictures")
 
 
-__all__ = ["CSS", "HEAD", "QUIET", "THEME", "build"]
+__all__ = ["CSS", "HEAD", "SCRIPT", "THEME", "build"]

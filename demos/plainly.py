@@ -6,7 +6,7 @@ import functools
 import html
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -19,6 +19,7 @@ from .intake import Load
 
 log = logging.getLogger(__name__)
 Call = TypeVar("Call", bound=Callable[..., Any])
+Shown = TypeVar("Shown")
 
 _OURS = "Something went wrong on the server; its log says what."
 _VALUES = "What was sent cannot be read; 'Use via API' on the page lists the values that are expected."
@@ -33,11 +34,21 @@ def plainly(action: Call) -> Call:
         try:
             return action(*values, **named)
         except pv.PDropError as error:
-            raise gr.Error(
-                html.escape(str(error), quote=False), title="That did not work", print_exception=False
-            ) from error
+            raise _refused(error) from error
 
     return acting  # type: ignore[return-value]
+
+
+def plain(steps: Iterator[Shown]) -> Iterator[Shown]:
+    """The same for what comes bit by bit."""
+    try:
+        yield from steps
+    except pv.PDropError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: pv.PDropError) -> gr.Error:
+    return gr.Error(html.escape(str(error), quote=False), title="That did not work", print_exception=False)
 
 
 class Page(gr.Blocks):
@@ -62,8 +73,10 @@ class Page(gr.Blocks):
         """Make an action's arguments of what was sent, which may be anything."""
         try:
             traverse(inputs, _no_download, is_file_obj)
+            _keep_within(block_fn.inputs, inputs, *arguments)
             return await super().preprocess_data(block_fn, inputs, *arguments, **named)
-        except gr.Error:
+        except gr.Error as error:
+            error.print_exception = False  # a number out of its bounds, of which gradio would log a traceback
             raise
         except InvalidPathError as error:
             raise _error(_NO_UPLOAD) from error
@@ -79,6 +92,14 @@ class Page(gr.Blocks):
             wanted = len(block_fn.inputs)
             many = "value" if wanted == 1 else "values"
             raise _error(f"{len(inputs)} of {wanted} {many} came; 'Use via API' on the page lists all of them.")
+
+
+def _keep_within(parts: Sequence[Any], inputs: list[Any], state: Any = None, *_: Any) -> None:
+    """Take what lies outside of a slider's bounds for the nearest bound: they move while one drags it."""
+    for place, part in enumerate(parts):
+        if isinstance(part, gr.Slider) and isinstance(inputs[place], int | float):
+            now = state[part._id] if state is not None and part._id in state else part
+            inputs[place] = min(max(inputs[place], now.minimum), now.maximum)
 
 
 def _left_out(action: Callable[..., Any], given: int) -> list[Any]:

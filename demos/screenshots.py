@@ -5,7 +5,6 @@ python -m demos.screenshots --chromium /usr/bin/chromium --folder docs
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
@@ -28,13 +27,15 @@ _WINDOWS = {"wide": (1280, 900), "phone": (390, 844)}
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[str]:
+def serving(*options: str, port: int = 0) -> Iterator[str]:
     """A page of its own with the built-in model, in another process.
 
     Parameters
     ----------
     *options : str
         For `demos.app`.
+    port : int
+        Where to listen; 0 for any that is free.
 
     Yields
     ------
@@ -42,7 +43,8 @@ def serving(*options: str) -> Iterator[str]:
         The page's address.
     """
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}/"
     server = subprocess.Popen([sys.executable, "-m", "demos.app", "--port", str(port), *options])
@@ -89,7 +91,7 @@ def main(
                     page.get_by_role("tab", name="Pictures").click()
                     page.locator("#frames img").first.wait_for()
                     page.locator(".pv-charts", has_text=_QUESTIONS[-1]).locator("img").wait_for()
-                    _keep(page, folder / "demo_pictures.webp")
+                    _keep(page, folder / "demo_pictures.webp", whole=True)
                 context.close()
 
 
@@ -99,12 +101,15 @@ def _use(page: Any) -> None:
     for number, question in enumerate(_QUESTIONS):
         page.locator("#question textarea").fill(question)
         page.locator("#ask").click()
-        page.locator("#chat .bot.message").nth(number).get_by_text(re.compile(r"\w")).first.wait_for()
+        page.locator("#chat .bot.message").nth(number).locator(".pv-at").first.wait_for()
         page.wait_for_timeout(1500)
+    page.locator("#chat .pv-at").first.click()  # what the first answer rested on, over the player
+    page.locator(".pv-mask").wait_for()
+    page.wait_for_timeout(500)
 
 
-def _keep(page: Any, path: Path) -> None:
-    drawn = Image.open(BytesIO(page.screenshot(full_page=True)))
+def _keep(page: Any, path: Path, whole: bool = False) -> None:
+    drawn = Image.open(BytesIO(page.screenshot(full_page=whole)))
     drawn.save(path, "WEBP", quality=80, method=6)
     typer.echo(f"wrote {path}: {drawn.width} x {drawn.height}, {path.stat().st_size / 1000:.0f} kB")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pdrop_video as pv
 
@@ -13,6 +12,7 @@ from .camera import BrowserCamera
 from .host import Host
 from .settings import Settings, checked
 from .standing import Standing
+from .turn import Turn
 from .watching import Opened, Progress, Watcher, remembered
 
 log = logging.getLogger(__name__)
@@ -23,27 +23,6 @@ _LONGEST = 2048
 
 class SessionError(pv.PDropError):
     """There is no such session, or no room for another, or it is busy."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """A question of the chat and what was answered so far.
-
-    Attributes
-    ----------
-    question, text : str
-    done : bool
-    error : str
-        Why there is no answer, one sentence.
-    answer : Answer or None
-        The whole of it, once it is done.
-    """
-
-    question: str
-    text: str = ""
-    done: bool = False
-    error: str = ""
-    answer: pv.Answer | None = None
 
 
 class Session:
@@ -57,6 +36,10 @@ class Session:
         What is being watched, as the visitor wrote it.
     chat : list of Turn
     standing : list of Standing
+    source : str or None
+        What was opened, as `Actions.begin` opens it again; None for a camera of the browser, and for pushed frames.
+    live : bool
+        Whether it has no end.
     preview : str or None
         Name under which browsers find the file being watched, if they can play it.
     camera : BrowserCamera or None
@@ -70,6 +53,8 @@ class Session:
     def __init__(self, name: str, host: Host, client: str = "") -> None:
         self.name, self.client, self.title = name, client, ""
         self.preview: str | None = None
+        self.source: str | None = None
+        self.live = False
         self.seen = host.clock()
         self.left: float | None = None
         self.chat: list[Turn] = []
@@ -94,6 +79,7 @@ class Session:
         *,
         live: bool = False,
         after: Callable[[], None] = lambda: None,
+        again: pv.VideoStream | None = None,
     ) -> None:
         """Start over with another source; without one, frames are to be pushed. Standing questions are kept.
 
@@ -108,24 +94,33 @@ class Session:
             Whether it has no end.
         after : callable
             Called once, when there is no more use for the source.
+        again : VideoStream or None
+            One that was saved, to go on with.
         """
         if settings.memory > self._host.largest:
-            raise SessionError(f"The memory has at most {self._host.largest:,} tokens a layer on this server.")
-        stream = settings.open(self._host.model(settings.model))  # what is wrong with them changes nothing here
+            raise SessionError(
+                f"memory is {settings.memory:,}; expected {self._host.largest:,} tokens a layer at most on this server."
+            )
+        stream = again or settings.open(
+            self._host.model(settings.model)
+        )  # what is wrong with them changes nothing here
         standing = [item.again() for item in self.standing]
         for item in standing:
             stream.lm.bounded("the question", item.question)
             item.begin(stream)
         self.clear()
         self.standing.extend(standing)
-        self.settings, self.title, self._after = settings, title, after
+        self.settings, self.title, self.live, self._after = settings, title, live, after
         self._stream = stream
+        if again is not None:
+            status = again.status
+            self._unwatched = Progress("done", frames=status.frames, seconds=status.seconds, **remembered(again))
         if source is None:
             return
         self._watcher = Watcher(
             stream,
             source,
-            seat=lambda tell, stopped: self._host.wait_for_seat(self.name, tell, stopped),
+            seat=self._host.seat,
             limit=None if live else self._host.longest,
             chunk=settings.chunk,
         )
@@ -147,11 +142,11 @@ class Session:
                 self._stream.look()
         self.standing.append(standing)
 
-    def forget_standing(self) -> None:
-        """Look out for nothing any more."""
-        for standing in self.standing:
+    def forget_standing(self, key: str | None = None) -> None:
+        """Look out for nothing any more, or not for one thing."""
+        for standing in [each for each in self.standing if key in (None, each.key)]:
             standing.cancel()
-        self.standing.clear()
+            self.standing.remove(standing)
 
     def push(self, chunk: pv.FrameChunk) -> pv.Pushed:
         """Push frames by hand."""
@@ -181,10 +176,16 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether there is anything to wait for."""
-        return self.progress.running or any(not turn.done for turn in self.chat)
+        return self.progress.running or self.answers
+
+    @property
+    def answers(self) -> bool:
+        """Whether an answer is being written."""
+        return any(not turn.done for turn in self.chat)
 
     def stop_watching(self) -> None:
-        """Watch no further; what was watched can be asked about."""
+        """Watch no further; what was watched can be asked about. A camera that is started again begins anew."""
+        self.camera = None
         if self._watcher is not None:
             self._watcher.stop()
 
@@ -192,14 +193,10 @@ class Session:
 
     def ask(self, question: str, longest: int = 128) -> Turn:
         """Begin an answer, in a thread of its own; `follow` shows it grow."""
-        if not checked("question", question).strip():
-            raise SessionError("The question is empty; write one.")
         if isinstance(longest, int) and longest > _LONGEST:
             raise SessionError(f"An answer has at most {_LONGEST} tokens here; {longest} are asked for.")
+        self.refuse_question(question)
         stream, watcher = self.stream, self._watcher
-        stream.lm.bounded("the question", question)
-        if any(not turn.done for turn in self.chat):
-            raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
         pyramid = self.settings.asking()
         turn = Turn(question.strip())
         self.chat.append(turn)
@@ -207,6 +204,14 @@ class Session:
         arguments = (turn, stream, watcher, pyramid, longest, self._stop_answer)
         threading.Thread(target=self._answer, args=arguments, name="answer", daemon=True).start()
         return turn
+
+    def refuse_question(self, question: str) -> None:
+        """Raise if a question can't be asked, or not now."""
+        if not checked("question", question).strip():
+            raise SessionError("The question is empty; write one.")
+        self.stream.lm.bounded("the question", question)
+        if self.answers:
+            raise SessionError("One answer at a time: wait for the one that is being written, or stop it.")
 
     def follow(self, turn: Turn) -> Iterator[Turn]:
         """The turn each time it has grown, until it is done."""
@@ -275,7 +280,8 @@ class Session:
         self.stop_answer()
         if self._stream is not None:
             self._stream.close()  # whatever runs on it ends at its next turn
-        self._stream = self._watcher = self.camera = self.preview = None
+        self._stream = self._watcher = self.camera = self.preview = self.source = None
+        self.live = False
         self.chat, self.standing, self.title, self._unwatched = [], [], "", Progress()
         after, self._after = self._after, lambda: None
         after()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
 
 import pdrop_video as pv
 from pdrop_video.common import checks
@@ -51,7 +53,7 @@ class Settings:
     reducer: str = "none"
 
     def __post_init__(self) -> None:
-        for name, least, most in (("fps", 0, 60), ("chunk", 1, 64), ("memory", 1, 1_000_000)):
+        for name, least, most in (("fps", 0, 60), ("chunk", 1, 64), ("memory", 1, inf)):  # the server says its most
             object.__setattr__(self, name, checks.real(name, getattr(self, name), least, most))
         for name in ("model", "ratios", "evictor", "probe", "ask_ratios", "gate", "reducer"):
             given = getattr(self, name)
@@ -102,6 +104,9 @@ def _shares(text: str) -> tuple[float, ...]:
     if _nothing(text):
         return ()
     try:
-        return tuple(float(part) for part in text.split(","))
+        shares = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise pv.ConfigError(f"ratios are {text!r}; expected numbers such as 0.5, 0.25, 0.125, or none.") from error
+    if any(later > share for share, later in pairwise(shares)):
+        raise pv.ConfigError(f"ratios are {text!r}, which rise; what was dropped can't come back: let them fall.")
+    return shares

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
+from .saving import KIND
 from .uploads import Uploads
 
 KINDS = {
@@ -64,6 +65,8 @@ class Shown:
         """The file of a name, if it is shown now."""
         with self._changing:
             path = self._open.get(name, (None, 0))[0]
+        if Path(name).suffix == KIND and self._uploads.unopened(Path(name)):
+            path = Path(name)  # a stream that was stored for this visitor a moment ago
         return path if path is not None and path.is_file() and path.resolve() == path else None
 
     async def answer(self, name: str, scope: Any, receive: Any, send: Any) -> None:
@@ -77,5 +80,7 @@ class Shown:
             # parts of a video are asked for one at a time; a list of them makes work
             asked = [(key, value) for key, value in scope["headers"] if key != b"range" or b"," not in value]
             scope = {**scope, "headers": asked}
-            answer = FileResponse(path, headers=_HEADERS, media_type=KINDS[path.suffix.lower()])
+            kind = KINDS.get(path.suffix.lower())
+            how: dict[str, Any] = {"media_type": kind} if kind else {"filename": path.name}
+            answer = FileResponse(path, headers=_HEADERS, **how)
         await answer(scope, receive, send)

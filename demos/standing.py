@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 
 import pdrop_video as pv
 
 _EVERY = 1.0
 """Seconds of video between looks."""
+_YES = ("Yes", "No")
+"""As models begin such an answer; the built-in one's words have no capitals. Nothing is added to the question."""
 _SHOWN = 5
 """Events that the page lists."""
 
@@ -24,6 +27,8 @@ class Standing:
 
     Attributes
     ----------
+    key : str
+        Tells it from others that ask the same.
     options : tuple of str
         What may be answered; the first is waited for.
     events : deque of Event
@@ -33,10 +38,15 @@ class Standing:
     def __init__(self, question: str, wanted: str = "") -> None:
         if not question.strip():
             raise pv.ConfigError("The question is empty; write what to look out for.")
+        self.key = secrets.token_hex(4)
         self.question, self.wanted = question.strip(), wanted.strip() or "yes"
         given = tuple(each for part in self.wanted.split(",") if (each := part.strip()))
+        if not given or len({option.lower() for option in given}) < len(given):
+            raise pv.ConfigError(
+                f"The answers are {self.wanted!r}; expected some that differ, with commas between: yes, or red, blue."
+            )
         alone = given[0].lower() if len(given) == 1 else ""
-        self.options = {"yes": ("yes", "no"), "no": ("no", "yes")}.get(alone, given)
+        self.options = {"yes": _YES, "no": _YES[::-1]}.get(alone, given)
         self.events: deque[pv.Event] = deque(maxlen=_SHOWN)
         self._watch: pv.Watch | None = None
 

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+import pdrop_video as pv
 from pdrop_video import plots
 
-from .session import Session, Turn
+from .session import Session
 from .standing import Standing
+from .times import chip, clock, rested
+from .turn import Turn
 from .watching import Progress
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ _HEADINGS = {
 _HELP = {
     "Frames": "Pictures taken from the video so far; how many a second is a setting.",
     "Left out": "Pictures among them that showed nothing new, so that the model never looked at them; a setting.",
-    "Tokens kept": "Pieces of picture that its deepest layers still remember, of all that it read.",
+    "Remembered": "Pieces of picture (tokens) that its deepest layers still remember, of all that it read.",
     "Memory": "What the model remembers, in megabytes, and the most that it may take.",
     "Speed": "Seconds of video watched in one second; above 1 the model keeps up with a live camera.",
     "Skipped": "Pictures of a live source that came while the model was busy.",
@@ -57,8 +60,17 @@ def chat(turns: Sequence[Turn]) -> list[Message]:
             said = f"{said} (stopped)".strip()
         elif turn.done and not said:
             said = "(The model ended its answer without a word.)"
-        messages.append({"role": "assistant", "content": escape(said) or "…"})
+        text = f'<span class="pv-said">{escape(said) or "…"}</span>'
+        messages.append({"role": "assistant", "content": text + ("" if turn.answer is None else _times(turn.answer))})
     return messages
+
+
+def _times(answer: pv.Answer) -> str:
+    """Below an answer: up to when it had watched, and which moments it rested on."""
+    chips = "".join(chip(seconds) for seconds in rested(answer))
+    looked = f"looked most at {chips}" if chips else ""
+    watched = f"watched up to {clock(answer.seconds[1])}"
+    return f'<span class="pv-times">{looked} <span>{watched}</span></span>'
 
 
 def progress(now: Progress, title: str = "") -> str:
@@ -99,8 +111,10 @@ def standing(questions: Sequence[Standing]) -> str:
         )
         state = f"<b>{escape(spans)}</b>" if spans else "not yet"
         rows.append(
-            f'<li data-true="{str(item.true).lower()}">{escape(item.question)} '
-            f'<span class="pv-wanted">{escape(item.wanted)}</span><br>{state}; {escape(item.now)}</li>'
+            f'<li data-true="{str(item.true).lower()}"><span>{escape(item.question)} '
+            f'<span class="pv-wanted">{escape(item.wanted)}</span><br>{state}; {escape(item.now)}</span>'
+            f'<button type="button" class="pv-remove" data-remove="{item.key}" '
+            f'aria-label="Remove: {escape(item.question)}">Remove</button></li>'
         )
     return f'<ul class="pv-standing">{"".join(rows)}</ul>'
 
@@ -138,7 +152,7 @@ def overlays(session: Session | None, seconds: float) -> str:
         kept = plots.wording.kept(overlay)
         text = f"stage {overlay.stage + 1} at {overlay.seconds:.1f} s: {kept}"
         shown.append(
-            f'<figure><img alt="{text}" src="{_data(overlay.picture)}"><figcaption><b>Stage {overlay.stage + 1}</b> '
+            f'<figure><img alt="{text}" src="{data(overlay.picture)}"><figcaption><b>Stage {overlay.stage + 1}</b> '
             f"({layers})<br>{kept}</figcaption></figure>"
         )
     said = "".join(f'<p class="pv-note">{escape(plots.wording.entered(overlay))}</p>' for overlay in overlays[:1])
@@ -163,11 +177,11 @@ def _heading(now: Progress, title: str) -> str:
     if now.state == "queued":
         return f"All seats are taken: you are number {now.place} in the line"
     if _waits(now):
-        return f"Waiting for {title}" + (f": {_clock(now.seconds[1])} watched" if now.seconds else "")
+        return f"Waiting for {title}" + (f": {clock(now.seconds[1])} watched" if now.seconds else "")
     if now.seconds is None:
         return f"{_HEADINGS[now.state]}{of}"
-    total = f" of {_clock(now.total)}" if now.total and now.state != "done" else ""
-    return f"{_HEADINGS[now.state]}{of}: {_clock(now.seconds[1])}{total}"
+    total = f" of {clock(now.total)}" if now.total and now.state != "done" else ""
+    return f"{_HEADINGS[now.state]}{of}: {clock(now.seconds[1])}{total}"
 
 
 def _waits(now: Progress) -> bool:
@@ -182,12 +196,11 @@ def _wait(now: Progress) -> str:
 
 
 def _facts(now: Progress) -> list[str]:
-    bound = "" if now.bound is None else f" of {now.bound / 1e6:.1f}"
     facts = {
         "Frames": f"{now.frames:,}",
         **({"Left out": f"{now.skipped:,}"} if now.skipped else {}),
-        "Tokens kept": f"{now.kept[-1]:,} of {now.entered:,}",
-        "Memory": f"{now.cache_bytes / 1e6:.2f}{bound} MB",
+        "Remembered": f"{now.kept[-1]:,} of {now.entered:,} pieces",
+        "Memory": _megabytes(now.cache_bytes, now.bound),
         "Speed": f"{now.speed:.1f} × real time",
     }
     if now.dropped:
@@ -198,21 +211,20 @@ def _facts(now: Progress) -> list[str]:
     ]
 
 
-def _clock(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _megabytes(held: int, bound: int | None) -> str:
+    """Both in one unit and with the same decimals, so that a bound looks smaller than what is held only if it is."""
+    return " of ".join(f"{number / 1e6:,.2f}" for number in (held, bound) if number is not None) + " MB"
 
 
 def _empty(sentence: str) -> str:
     return f'<p class="pv-empty">{escape(sentence)}</p>'
 
 
-def _data(picture: NDArray[np.uint8]) -> str:
-    drawn = BytesIO()
-    Image.fromarray(picture).save(drawn, "WEBP", quality=85)
+def data(picture: NDArray[np.uint8], side: int = 640) -> str:
+    """A picture as an address that holds it, at most so large."""
+    drawn, shown = BytesIO(), Image.fromarray(picture)
+    shown.thumbnail((side, side))
+    shown.save(drawn, "WEBP", quality=85)
     return f"data:image/webp;base64,{base64.b64encode(drawn.getvalue()).decode()}"
 
 

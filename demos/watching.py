@@ -13,6 +13,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import pdrop_video as pv
 from pdrop_video.plots import Album
 from pdrop_video.video import VideoInfo
@@ -115,8 +118,8 @@ class Watcher:
     source : callable
         Opens the source.
     seat : callable
-        Waits for this session's turn to watch; gets a function that is told the place in the line, and one that says
-        whether to give up.
+        Waits for this session's turn to watch, and holds it for a block; gets a function that is told the place in the
+        line, and an event that says whether to give up.
     limit : float or None
         Most seconds of video to watch; None for a live source.
     chunk : int
@@ -128,13 +131,15 @@ class Watcher:
         stream: pv.VideoStream,
         source: Callable[[], Opened],
         *,
-        seat: Callable[[Callable[[int], None], threading.Event], None],
+        seat: Callable[[Callable[[int], None], threading.Event], AbstractContextManager[None]],
         limit: float | None,
         chunk: int,
     ) -> None:
         self._progress = Progress("opening")
         self._changing = threading.Lock()
         self.album = Album()
+        self.newest: tuple[NDArray[np.uint8], float] | None = None
+        """The last picture that was watched, and its time."""
         self.watched = threading.Event()
         """Set once there is something to ask about, or there will be nothing."""
         self._stream, self._source, self._seat = stream, source, seat
@@ -172,13 +177,13 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            self._seat(self._queued, self._stopped)
-            if not self._stopped.is_set():
-                self._set(state="opening", place=0)
-                with self._source() as self._reader:
-                    if not self._stopped.is_set():  # by somebody who found no reader to close yet
-                        self._watch(self._reader)
-                        self._set(**_said(self._reader))
+            with self._seat(self._queued, self._stopped):
+                if not self._stopped.is_set():
+                    self._set(state="opening", place=0)
+                    with self._source() as self._reader:
+                        if not self._stopped.is_set():  # by somebody who found no reader to close yet
+                            self._watch(self._reader)
+                            self._set(**_said(self._reader))
             self._set(state="done")
         except pv.PDropError as error:  # a reader that was closed under way says so by one, and is no failure
             self._set(state="failed", message=str(error))
@@ -197,6 +202,7 @@ class Watcher:
         for chunk in self._until_stopped(reader):
             self._stream.push(chunk)
             self.album.add(self._stream, chunk)
+            self.newest = chunk.frames[-1].cpu().numpy(), chunk.seconds[-1]
             self._note(chunk, reader, time.monotonic() - began)
             self.watched.set()
             if self._limit is not None and chunk.seconds[-1] >= self._limit:

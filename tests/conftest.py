@@ -8,9 +8,12 @@ import faulthandler
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
+
+pytest.register_assert_rewrite("visits")
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other cost more than they save
 with suppress(ModuleNotFoundError):
@@ -31,6 +34,48 @@ def watchdog() -> Iterator[None]:
     faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
+    from demos.screenshots import browsing
+
+    with browsing(request.config.getoption("chromium")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[str]:
+    """The page with the built-in model; its address."""
+    from demos.screenshots import serving
+
+    with serving("--seats", "32", "--most-each", "32", "--max-megabytes", "2", "--allow-private") as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser: Any, served: str) -> Iterator[Any]:
+    """Opens a page, as another visitor each time; all are closed after the test, and take no time from the next."""
+    from playwright.sync_api import expect
+    from visits import CAMERAS
+
+    from demos.screenshots import PATIENCE
+
+    expect.set_options(timeout=PATIENCE)
+    contexts = []
+
+    def visited(address: str = served, **how: Any) -> Any:
+        contexts.append(browser.new_context(permissions=["camera", "microphone"], **how))
+        contexts[-1].add_init_script(CAMERAS)
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.locator("#progress [data-state]").wait_for()
+        return page
+
+    yield visited
+    for context in contexts:
+        context.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

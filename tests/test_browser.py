@@ -2,76 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import servers
 from media import numbered, steady, write_video
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import expect
+from visits import FIRST, LAST, Visit, answered, ask, finished, frames, record, unfold, upload
 
-from demos.app import CLIPS
-from demos.screenshots import PATIENCE, browsing, serving
+from demos.screenshots import serving
 
 pytestmark = pytest.mark.browser
-CLIP = CLIPS / "clip.mp4"
-QUESTIONS = [(item["question"], item["answer"]) for item in json.loads((CLIPS / "clip.json").read_text())["questions"]]
-FIRST, LAST = QUESTIONS[0], QUESTIONS[1]
-Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    with browsing(request.config.getoption("chromium")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[str]:
-    with serving("--seats", "16", "--most-each", "16", "--max-megabytes", "2", "--allow-private") as address:
-        yield address
-
-
-@pytest.fixture
-def visit(browser: Browser, served: str) -> Iterator[Visit]:
-    """Opens a page, as another visitor each time; all are closed after the test, and take no time from the next."""
-    expect.set_options(timeout=PATIENCE)
-    contexts: list[BrowserContext] = []
-
-    def visited(address: str = served) -> Page:
-        contexts.append(browser.new_context(permissions=["camera", "microphone"]))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(PATIENCE)
-        page.goto(address)
-        expect(page.locator("#progress")).to_contain_text(re.compile(r"\w"))
-        return page
-
-    yield visited
-    for context in contexts:
-        context.close()
-
-
-def upload(page: Page, path: Path = CLIP) -> None:
-    page.locator("#video input[type=file]").set_input_files(path)
-
-
-def finished(page: Page) -> None:
-    expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "done", timeout=PATIENCE)
-
-
-def ask(page: Page, question: str) -> None:
-    page.locator("#question textarea").fill(question)
-    page.locator("#ask").click()
-
-
-def answered(page: Page, number: int, text: str) -> None:
-    expect(page.locator("#chat .bot.message").nth(number)).to_have_text(re.compile(rf"^\s*{re.escape(text)}\s*$"))
-
-
-def frames(page: Page) -> int:
-    return int(page.locator("#progress dd").first.inner_text().replace(",", ""))
 
 
 def test_a_clip_is_uploaded_and_asked_twice(visit: Visit) -> None:
@@ -90,7 +32,7 @@ def test_a_question_during_watching_is_answered_before_its_end(visit: Visit, tmp
     expect(page.locator("#progress dd").first).to_have_text(re.compile(r"\d"))
     ask(page, FIRST[0])
     answered_text = re.compile(r"^\s*[a-z0-9]+\s*$")
-    expect(page.locator("#chat .bot.message").first).to_have_text(answered_text)
+    expect(page.locator("#chat .bot.message .pv-said").first).to_have_text(answered_text)
     assert page.locator("#progress [data-state]").get_attribute("data-state") == "watching"
     before = frames(page)
     page.locator("#stop-watching").click()
@@ -189,7 +131,7 @@ def test_text_stays_text(visit: Visit) -> None:
     finished(page)
     ask(page, "<img src=x onerror=\"document.title='broken'\">")
     expect(page.locator("#chat .user.message").first).to_have_text(re.compile("<img src=x onerror"))
-    expect(page.locator("#chat .bot.message").first).to_have_text(
+    expect(page.locator("#chat .pv-said").first).to_have_text(
         re.compile(r"^\s*(\w+|\(The model ended its answer without a word\.\))\s*$")
     )
     assert page.locator("#chat .user.message img").count() == 0
@@ -231,38 +173,44 @@ def test_a_live_source_stalls_comes_back_and_is_asked_meanwhile(visit: Visit, tm
         expect(heading).to_contain_text(f"Waiting for {server.address}")
         expect(page.locator("#progress")).to_contain_text("No picture has come for")
         ask(page, FIRST[0])
-        expect(page.locator("#chat .bot.message").first).to_have_text(re.compile(r"^\s*\w+\s*$"))
+        expect(page.locator("#chat .pv-said").first).to_have_text(re.compile(r"^\s*\w+\s*$"))
         expect(heading).to_contain_text("Waiting for")
         expect(page.locator("#progress")).to_contain_text("The connection was lost and made again 1 time.")
         expect(heading).to_have_text(re.compile(r"^Waiting for .+: \d+:\d\d watched$"))  # the first gave less than 1:00
         page.locator("#stop-watching").click()
         expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")
         ask(page, LAST[0])
-        expect(page.locator("#chat .bot.message").nth(1)).to_have_text(re.compile(r"^\s*\w+\s*$"))
+        expect(page.locator("#chat .pv-said").nth(1)).to_have_text(re.compile(r"^\s*\w+\s*$"))
 
 
-def test_who_leaves_makes_room_and_who_reloads_does_not(visit: Visit) -> None:
-    with serving("--seats", "1", "--leave-seconds", "30") as address:
-        first, leaving, last = (visit(address) for _ in range(3))
-        for page, number in ((first, 0), (leaving, 1), (last, 2)):
+def test_who_has_watched_blocks_nobody_and_who_leaves_the_line_makes_room(visit: Visit) -> None:
+    """A webcam holds the only seat until it is stopped; who looks at what was watched holds none, and is answered."""
+    with serving("--seats", "1", "--leave-seconds", "20") as address:
+        looking, recording, leaving, last = (visit(address) for _ in range(4))
+        upload(looking)
+        finished(looking)
+        record(recording)
+        for page, number in ((leaving, 1), (last, 2)):
             upload(page)
-            if page is first:
-                finished(page)
-            else:
-                expect(page.locator("#progress")).to_contain_text(f"you are number {number} in the line")
-        first.reload()
-        finished(first)
-        leaving.close()  # after the reload: once this one is gone, who reloaded would be, too
+            expect(page.locator("#progress")).to_contain_text(f"you are number {number} in the line")
+        looking.reload()
+        finished(looking)
+        ask(looking, FIRST[0])
+        answered(looking, 0, FIRST[1])
+        leaving.close()
         expect(last.locator("#progress")).to_contain_text("you are number 1 in the line")
-        ask(first, FIRST[0])
-        answered(first, 0, FIRST[1])
-        expect(last.locator("#progress")).to_contain_text("you are number 1 in the line")
-        first.close()
+        expect(looking.locator("#progress [data-state]")).to_have_attribute(
+            "data-state", "done"
+        )  # its reload took less
+        recording.locator("#stop-watching").click()
         finished(last)
+        ask(looking, LAST[0])
+        answered(looking, 1, LAST[1])
 
 
 def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:
     page = visit()
+    unfold(page, "tell")
     page.get_by_role("tab", name="Live").click()
     page.locator("#tell-me textarea, #tell-me input").first.fill(FIRST[0])
     page.locator("#wanted textarea, #wanted input").first.fill("no such answer")
@@ -272,5 +220,6 @@ def test_the_webcam_is_watched_and_looked_out_with(visit: Visit) -> None:
     page.locator("#camera button[aria-label*='capture'], #camera button[aria-label*='record']").first.click()
     expect(page.locator("#progress dd").first).to_have_text(re.compile(r"\d"))
     expect(page.locator("#standing")).to_contain_text("likely")
+    expect(page.locator(".pv-warning")).to_be_visible()  # it knows synthetic clips alone
     page.locator("#stop-watching").click()
     expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import astuple, replace
 from functools import cache
@@ -10,14 +11,15 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from told import told
 
 import pdrop_video as pv
 from demos import views
 from demos.camera import BrowserCamera
 from demos.form import fields
-from demos.session import Turn
 from demos.settings import Settings
 from demos.standing import Standing
+from demos.turn import Turn
 from demos.watching import Progress
 from pdrop_video.gate import GATES
 from pdrop_video.guard import Guard, Refused, counted_by
@@ -108,12 +110,36 @@ def test_a_slow_model_loses_the_oldest_pictures() -> None:
 
 
 def test_what_a_standing_question_may_be_answered_with() -> None:
-    assert Standing("Is there a dog?").options == ("yes", "no")
-    assert Standing("Is there a dog?", "No").options == ("no", "yes")
+    assert Standing("Is there a dog?").options == ("Yes", "No")
+    assert Standing("Is there a dog?", "no").options == ("No", "Yes")
     assert Standing("What colour is it?", " red, blue ,").options == ("red", "blue")
     assert Standing("What colour is it?", "red").again().options == ("red",)
     with pytest.raises(pv.ConfigError, match="empty"):
         Standing(" ")
+    for wanted in (",,", "red, Red"):
+        with pytest.raises(pv.ConfigError, match=f"The answers are '{wanted}'; expected some that differ"):
+            Standing("What colour is it?", wanted)
+
+
+def test_yes_and_no_are_words_that_the_built_in_model_was_taught() -> None:
+    """Whole words of its vocabulary, as its lessons have them, and no pieces of words or letters of options."""
+    lm = built_in()
+    for options in (Standing("Is a fish shown?").options, Standing("Is a fish shown?", "no").options):
+        said = [lm.prompt.words(option) for option in options]
+        assert sorted(lm.prompt.tokenizer.convert_ids_to_tokens([word for words in said for word in words])) == [
+            "no",
+            "yes",
+        ]
+
+
+def test_what_is_held_never_looks_larger_than_its_bound() -> None:
+    """1,048,000 of 1,048,576 bytes were "1.05 of 1.0 MB"."""
+    for held, bound in ((1_048_000, 1_048_576), (999_999, 1_000_000), (10_000, 14_999), (2_000_000, 1_000_000)):
+        shown = views.progress(Progress("watching", frames=1, kept=(1,), cache_bytes=held, bound=bound))
+        told = re.search(r"<dt>Memory</dt><dd>([\d.]+) of ([\d.]+) MB</dd>", shown)
+        assert told is not None
+        assert (float(told[1]) > float(told[2])) == (held > bound)
+        assert [len(number.partition(".")[2]) for number in told.groups()] == [2, 2]
 
 
 def test_a_standing_question_lists_each_event_once_and_the_newest() -> None:
@@ -152,12 +178,12 @@ def test_the_form_offers_what_settings_take_and_begins_with_the_usual() -> None:
 
 
 def test_an_answer_without_a_word_says_so() -> None:
-    answer = Mock(spec=pv.Answer)
-    said = [
-        views.chat([Turn("?", text, done, answer=(done and answer) or None)])[1]["content"]
+    answer = Mock(spec=pv.Answer, evidence=(), seconds=(0.0, 2.0))
+    answers = [
+        told(views.chat([Turn("?", text, done, answer=(done and answer) or None)])[1]["content"])
         for text, done in (("", False), (" ", True), ("2", True))
     ]
-    assert said == ["…", "(The model ended its answer without a word.)", "2"]
+    assert answers == ["…", "(The model ended its answer without a word.)", "2"]
 
 
 def test_text_of_strangers_stays_text() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 import pdrop_video as pv
 from demos import client
 from demos.actions import Actions
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.page import build
 from demos.sessions import Sessions
 from demos.settings import Settings
@@ -36,11 +36,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        page = build(
-            Actions(Sessions({"built-in": built_in}, most=32, each=32), Guard((folder, CLIPS)), Uploads(folder)),
-            examples={"clip": str(CLIP)},
-            questions=["what ?"],
-        )
+        sessions = Sessions({"built-in": built_in}, most=32, each=32)
+        page = build(Actions(sessions, Guard((folder, CLIPS)), Uploads(folder)))
         _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, run_history=False, ssr_mode=False)
         yield address
         page.close()
@@ -137,9 +134,10 @@ def test_a_source_that_is_none_is_one_sentence(served: str, source: Any, told: s
     [
         (0, 5, "model is '5'; expected text"), (0, "other", "no model 'other'"), (1, None, "fps is None"),
         (1, "x", "fps is 'x'"), (2, 0, "chunk is 0"), (3, 5, "ratios is '5'"), (3, "a", "ratios are 'a'"),
-        (4, 32_769, "at most 32,768 tokens"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
+        (4, 32_769, "memory is 32,769; expected 32,768 tokens a layer at most"), 
+        (4, 10**7, "expected 32,768 tokens a layer"), (5, [1], "evictor is '[1]'"), (5, "x", "no evictor 'x'"),
         (6, 5, "probe is '5'"), (6, "x" * 2001, "2,001 characters"), (7, {"a": 1}, "ask_ratios is"),
-        (7, "2", "expected a share in (0, 1]"), (7, "0.2, 0.5", "ratios=(0.2, 0.5) rise"),
+        (7, "2", "expected a share in (0, 1]"), (7, "0.2, 0.5", "ratios are '0.2, 0.5', which rise"),
         (9, 5, "gate is '5'; expected text"), (9, "statik", "no gate 'statik'; choose one of codec"),
         (9, "static:threshold=" + "[" * 1900, "expected a finite number"), (10, ["evs"], "reducer is"),
         (10, "evs:keep=2", "keep is 2.0; expected a share"), (10, "evs:speed=2", "reducer evs has 'speed=2'"),

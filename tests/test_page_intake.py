@@ -94,7 +94,8 @@ def test_a_file_without_a_length_is_read_no_further_than_to_its_limit(tmp_path: 
     middle, kept = store(tmp_path)
     body = Body(PART, bytes(3_000_000), END)
     answer = post(middle, body)
-    assert (answer.status_code, answer.text) == (413, "File size exceeded maximum allowed size of 100000 bytes.")
+    said = "The file is larger than 0.0953674 MB, the largest that this page takes; cut it, or make it smaller."
+    assert (answer.status_code, answer.text) == (413, said)
     assert body.read < 130_000
     assert empty(kept)
 

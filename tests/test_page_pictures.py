@@ -10,7 +10,7 @@ import pytest
 import pdrop_video as pv
 from demos import views
 from demos.actions import Actions
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.uploads import Uploads

@@ -1,10 +1,9 @@
-"""Sessions of the page without a browser: seats, the line, limits, and the end of those that nobody looks at."""
+"""Sessions of the page without a browser: limits, standing questions, and the end of those that nobody looks at."""
 
 from __future__ import annotations
 
 import gc
 import json
-import threading
 import weakref
 from dataclasses import asdict, astuple
 from functools import cache, partial
@@ -13,16 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from media import steady, write_video
+from told import told
 
 import pdrop_video as pv
 from demos import views
 from demos.actions import Actions
-from demos.app import CLIPS
 from demos.camera import BrowserCamera
-from demos.session import SessionError, Turn
+from demos.gallery import CLIPS
+from demos.session import SessionError
 from demos.sessions import Sessions
 from demos.settings import Settings
 from demos.standing import Standing
+from demos.turn import Turn
 from demos.uploads import Uploads
 from demos.visitor import Visitor
 from pdrop_video.guard import Guard
@@ -107,8 +108,13 @@ def test_a_session_nobody_looks_at_is_closed_and_its_memory_freed() -> None:
     assert all_.names == [second.name]
     gc.collect()
     assert held() is None
-    with pytest.raises(SessionError):
-        all_.get(first.name)
+    for look in (all_.get, all_.check):
+        with pytest.raises(SessionError, match=r"closed, as nobody used it for 1\.66667 minutes; open the video again"):
+            look(first.name)
+    clock.now = 190
+    all_.check(second.name)  # which is no use of it
+    clock.now = 191
+    assert all_.sweep() == [second.name]
     with pytest.raises(SessionError):
         first.ask("what ?")
 
@@ -159,7 +165,7 @@ def test_a_reload_in_the_middle_of_an_answer_shows_it_grow_to_its_end(tmp_path: 
     shown = actions.restore(session.name, Visitor("after"))
 
     def answer() -> str:
-        return str(next(shown)[4][1]["content"])
+        return told(next(shown)[4][1]["content"])
 
     assert answer() == "a red"
     session._grow(turn, "a red circle")
@@ -172,25 +178,12 @@ def test_a_reload_in_the_middle_of_an_answer_shows_it_grow_to_its_end(tmp_path: 
     assert session.left is None, "the page after the reload shows it"
 
 
-def test_seats_the_line_and_the_limit() -> None:
-    all_ = sessions(seats=1, most=3)
-    one, two, three = (all_.open() for _ in range(3))
-    with pytest.raises(SessionError, match="3 places"):
+def test_the_limit_of_sessions() -> None:
+    all_ = sessions(most=2)
+    all_.open()
+    all_.open()
+    with pytest.raises(SessionError, match="2 places"):
         all_.open()
-    assert [all_.place(each.name) for each in (one, two, three)] == [0, 1, 2]
-    told: list[int] = []
-    seated = threading.Event()
-
-    def wait() -> None:
-        all_.wait_for_seat(three.name, told.append, threading.Event())
-        seated.set()
-
-    threading.Thread(target=wait, daemon=True).start()
-    all_.close(two.name)
-    assert not seated.wait(0.5)
-    all_.close(one.name)
-    assert seated.wait(10)
-    assert told[-1] == 1
 
 
 def test_one_address_has_its_share_of_the_sessions_and_no_more() -> None:

@@ -15,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 from media import steady, write_video
 
-from demos.app import CLIPS
+from demos.gallery import CLIPS
 from demos.screenshots import serving
 
 SETTINGS = ["built-in", 0, 8, "0.5, 0.25, 0.125", 6144, "pyramid", "", ""]  # the first that programs may give
@@ -61,6 +61,7 @@ class Tab:
         self.functions = {
             (target[1], config_label(config, target[0])): each["id"]
             for each in config["dependencies"]
+            if each["backend_fn"]  # and not in the browser alone
             for target in each["targets"]
         }
 
@@ -79,7 +80,9 @@ class Tab:
     def watch(self, text: str) -> str:
         """Open a file by its name: the path at which the browser finds its video."""
         self.name, *_, preview = self.act(
-            "submit", "Or a path or address", data=[self.name, text, *SETTINGS, "none", "none"]
+            "submit",
+            "A file in the server's folder, or a video on the web",
+            data=[self.name, text, *SETTINGS, "none", "none"],
         )
         url = preview["url"] if "url" in preview else preview["value"]["url"]
         return str(url.removeprefix(self.address))

@@ -40,6 +40,16 @@ def test_overlays_count_what_each_stage_holds() -> None:
     assert shown > 0
 
 
+def test_what_is_remembered_is_what_the_pictures_show() -> None:
+    """Of every moment, or of as many as are asked for, spread evenly."""
+    stream, album = watched()
+    for most, moments in ((48, album.seconds), (2, album.seconds[::3]), (1, album.seconds[:1])):
+        plain = [(m, tuple(o.kept / o.entered for o in album.at(stream, m))) for m in moments]
+        assert album.remembered(stream, most) == plain
+    assert len({share for _, shares in plain for share in shares}) > 1
+    assert plots.Album().remembered(stream) == []
+
+
 SHADES = (200, 200, 200, 90, 90, 90, 90, 150, 40, 40, 40, 200, 200, 10, 10, 250, 120)
 """Of the frames of a video, each of one shade, half a second apart."""
 

@@ -207,7 +207,7 @@ BAD_SETTINGS: dict[str, tuple[Callable[[pv.VideoLM], Any], str]] = {
     "memory in words": (lambda lm: pv.Memory(tokens="much"), r"Memory\(tokens='much'\)"),  # type: ignore[arg-type]
     "no room for the prompt": (
         lambda lm: lm.stream(PYRAMID, pv.Memory(tokens=4)),
-        r"Memory\(tokens=4\b.* leaves no room beside \d+ tokens of prompt and probe",
+        r"^a memory of 4 tokens a layer leaves no room beside \d+ tokens of prompt and probe",
     ),
 }
 
@@ -233,7 +233,7 @@ def test_no_room_for_one_step() -> None:
     lm.adapter.pixels = Pixels(size={"shortest_edge": 16 * 16, "longest_edge": 64 * 64})
     text = len(lm.prompt.before()) + len(lm.prompt.after(""))
     stream, twin = (lm.stream(PYRAMID, pv.Memory(tokens=text + 15)) for _ in range(2))
-    said = rf"Memory\(tokens={text + 15}\b.* can't hold one step of 16 .*beside {text} "
+    said = rf"^a memory of {text + 15} tokens a layer can't hold one step of 16 .*beside {text} "
     with pytest.raises(pv.ConfigError, match=said):
         stream.push(video(2, height=64, width=64), [0, 1])
     with pytest.raises(pv.StreamError, match="nothing was watched yet"):

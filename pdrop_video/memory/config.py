@@ -97,6 +97,13 @@ class Memory:
         checks.choice("positions", self.positions, ("window", "original", "compact"))
 
     @property
+    def said(self) -> str:
+        """What it may hold, as messages say it."""
+        if self.bytes is not None:
+            return f"a memory of {self.bytes:,} bytes"
+        return "a memory without a limit" if self.tokens is None else f"a memory of {self.tokens:,} tokens a layer"
+
+    @property
     def needs_scores(self) -> bool:
         """Whether its evictor forgets by scores, which something must then give to tokens."""
         evictor = evictor_named(self.evictor)

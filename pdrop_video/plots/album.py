@@ -236,6 +236,31 @@ class Album:
             )
         return overlays
 
+    def remembered(self, stream: Watched, most: int = 48) -> list[tuple[float, tuple[float, ...]]]:
+        """How much is still remembered of moments that are spread evenly over the past.
+
+        Parameters
+        ----------
+        stream : VideoStream
+        most : int
+            Moments.
+
+        Returns
+        -------
+        list of tuple
+            The time of each, and the share of its picture's places that each stage with layers remembers, shallow to
+            deep: what `at` shows as bright.
+        """
+        pages = list(self._pages)
+        pages = pages[:: -(-len(pages) // most) or 1]
+        tables = [stream.held(stage) for stage, span in enumerate(stream.loop.schedule.spans) if span]
+        shares = []
+        for page in pages:
+            rows, columns = page.grid
+            own = [(table.row * columns + table.column)[page.shown(table)].unique() for table in tables]
+            shares.append((page.seconds, tuple(len(places) / (rows * columns) for places in own)))
+        return shares
+
 
 def _small(frame: torch.Tensor, side: int) -> NDArray[np.uint8]:
     picture = Image.fromarray(frame.cpu().numpy())

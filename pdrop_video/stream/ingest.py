@@ -160,7 +160,7 @@ class Ingestor(TextRows):
         if not fits(1, 1.0, whole, longest):
             said = f", {longest} of them for its number or time in words," if longest else ""
             raise ConfigError(
-                f"{self.memory} can't hold one step of {whole + longest + sound} tokens{said} beside "
+                f"{self.memory.said} can't hold one step of {whole + longest + sound} tokens{said} beside "
                 f"{self.reach.text} tokens of prompt and probe; give more, or smaller frames."
             )
         if self.limits.window is not None:

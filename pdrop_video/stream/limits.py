@@ -200,8 +200,8 @@ def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
     """
     if loop.decoder.latent and (evictor.uses_query or isinstance(evictor, Merger)):
         raise ConfigError(
-            f"{memory} forgets by keys, of which this model holds latents alone; choose an evictor that goes by "
-            'tokens, such as "pyramid" or "oldest".'
+            f"the evictor {type(evictor).__name__} forgets by keys, and this model holds latents alone; choose one "
+            'that goes by tokens, such as "pyramid" or "oldest".'
         )
     if loop.decoder.latent and asks_in(storage_named(memory.storage)):
         raise ConfigError(

@@ -51,7 +51,7 @@ class Reach:
         smallest = None if self.limits.entering is None else min(self.limits.entering)
         if smallest is not None and smallest <= self.text:
             raise ConfigError(
-                f"{self.memory} leaves no room beside {self.text} tokens of prompt and probe: its smallest layer "
+                f"{self.memory.said} leaves no room beside {self.text} tokens of prompt and probe: its smallest layer "
                 f"may hold {smallest}; give more."
             )
         if self.room < 1:
@@ -65,9 +65,9 @@ class Reach:
         """Whether the memory can hold so many tokens of text."""
         if tokens > self.room:
             raise ConfigError(
-                f"{self.memory} can't hold {tokens:,} tokens of {what} beside {self.text:,} of prompt and probe, with "
-                f"a model that was trained on {self.trained:,} positions: there is room for {self.room:,}; give more, "
-                "or keep less text."
+                f"{self.memory.said} can't hold {tokens:,} tokens of {what} beside {self.text:,} of prompt and probe, "
+                f"with a model that was trained on {self.trained:,} positions: there is room for {self.room:,}; give "
+                "more, or keep less text."
             )
 
     def check_question(self, state: StreamState, tokens: int) -> None:

@@ -73,7 +73,7 @@ test-portable: .venv/ready  ## the same tokens stay under other kernels and numb
 
 test-browser: .venv/ready  ## the page in headless Chromium (Debian: apt-get install chromium)
 	@echo "[test-browser] pytest -m browser"
-	@$(BIN)/python -m pytest -m browser tests/test_browser.py --chromium $(CHROMIUM)
+	@$(BIN)/python -m pytest -m browser tests/test_browser*.py --chromium $(CHROMIUM)
 
 test-processors: .venv-processors/ready  ## preprocessing against transformers' video processors, which need torchvision
 	@echo "[test-processors] pytest"

@@ -138,7 +138,7 @@ format: .venv/ready  ## ruff's formatter and safe fixes
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 clean:  ## remove the environments
-	rm -rf .venv .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval .venv-release .venv-python-*
+	rm -rf .site .venv .venv-docs .venv-processors .venv-quantized .venv-torchcodec .venv-floor .venv-newest .venv-lmms-eval .venv-release .venv-python-*
 
 .venv/ready: pyproject.toml .ci/constraints.txt
 	@echo "[env 1/3] $(PYTHON) -m venv .venv"

@@ -113,7 +113,8 @@ def main(
         typer.echo(f"[2/3] Loading the model: {next(iter(sessions.models))}.")
         with clear_errors():
             sessions.model("")  # before the first visitor, so that a wrong name is found now
-        folders = (Path(uploads), *(clip.path.parent for clip in gallery()), *(videos or ()))
+        # a name is looked for in the host's folders first: the gallery's have an a.mp4 of their own
+        folders = (Path(uploads), *(videos or ()), *(clip.path.parent for clip in gallery()))
         guard = Guard(folders, private=allow_private, devices=allow_devices)
         actions = Actions(sessions, guard, stored)
         page = build(actions, answers_at_once=seats).queue(default_concurrency_limit=seats)

@@ -61,6 +61,11 @@ def ran(task: str, data: Path, out: Path, words: Words, **more: Any) -> tuple[di
     return summary, {record.item: record for record in read_records(out).values()}
 
 
+def means(figures: dict[str, Any]) -> dict[str, float]:
+    """Figures without their errors."""
+    return {name: figure["mean"] for name, figure in figures.items()}
+
+
 def always(text: str) -> Words:
     return lambda question, second: text
 

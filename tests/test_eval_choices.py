@@ -35,7 +35,7 @@ def test_times_of_day(clock: str, seconds: float) -> None:
 @pytest.mark.parametrize("name", [name for name in TASKS if name.split("-")[0] != "videomme" or "-v2" in name])
 def test_a_missing_file_is_named_with_how_to_get_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(
-        pv.ConfigError, match=rf"there is no {tmp_path}/\S+\.(?:jsonl?|txt|parquet); (download|get|take) "
+        pv.ConfigError, match=rf"there is no {tmp_path}/\S+\.(?:jsonl?|txt|parquet); (download|get|put|take) "
     ) as error:
         task_named(name, tmp_path).items()
     assert "http" not in str(error.value)

@@ -217,6 +217,9 @@ def test_every_task_has_a_source() -> None:
                 source_of(name)
         else:
             assert "/" in source_of(name).repo
+    place = SOURCES["odvbench"].unpack[0].place
+    for inside in ("TS_Retrieval/a/1.mp4", "a/1.mp4"):
+        assert place("TS_Retrieval", PurePosixPath(inside)) == PurePosixPath("TS_Retrieval/a/1.mp4")
     assert source_of("videomme-subtitles") is SOURCES["videomme"]
     assert source_of("streamingbench-sqa-full") is SOURCES["streamingbench-sqa"]
     assert source_of("mlvu-test") is not source_of("mlvu")

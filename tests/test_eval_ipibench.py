@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 from benchmarks import ipibench, record_of
+from PIL import Image
 
-from eval.stats.record import Record, Turn
+from eval.runner.config import configured
+from eval.runner.execute import execute
+from eval.stats.record import Record, Turn, read_run
 from eval.tasks import Item, Task, task_named
 from eval.tasks.ipibench import GROUPS
 from pdrop_video import ConfigError
@@ -75,6 +78,21 @@ def test_scores_by_hand(data: Path, part: str, number: int, says: dict[int, str]
     record = talked(task, task.items()[number], says)[1]
     assert (record.official_score, record.score) == (official, strict)
     assert record.answered == any("<attention>" in text for text in says.values())
+
+
+def test_through_the_runner_over_pictures(data: Path, tmp_path: Path) -> None:
+    """Pictures are named by the second of the video; the model is asked on those up to then."""
+    folder = data / "Image" / "1fps" / "IRP" / "RTP" / "0"
+    folder.mkdir(parents=True)
+    for second in range(3, 14):
+        Image.new("RGB", (64, 64), (20 * second, 0, 0)).save(folder / f"{second}.jpg")
+    settings = {"task": "ipibench-rtp", "data": data, "out": tmp_path / "run", "fps": 1, "max_new_tokens": 2}
+    execute(configured(None, settings))
+    (record,) = read_run(tmp_path / "run").records
+    assert record.error is None and [turn.at for turn in record.turns] == [5, 6, 7, 8, 9, 10]
+    assert (record.frames, record.at) == (11, 10.0)
+    (entry,) = json.loads((tmp_path / "run" / "ipibench" / "IRP" / "RTP.json").read_text())
+    assert entry["result_time"] == -1
 
 
 def test_files_for_the_official_scripts(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import benchmarks
 import pytest
-from scripted import always, one_model, ran, watched
+from scripted import always, means, one_model, ran, watched
 
 import pdrop_video as pv
 from eval.tasks import task_named
@@ -131,7 +131,7 @@ def test_through_the_runner(tmp_path: Path) -> None:
     summary, records = ran("lvbench", data, tmp_path / "out", always("(B) Snowy"))
     assert watched(records) == {"55": (25, 24), "56": (25, 24), "57": (12, 11), "58": (12, 11)}
     # right are 56 and 57; this is what the official test_acc.py prints for the file
-    assert {name: value for name, value in summary["figures"].items() if "strict" not in name} == {
+    assert {name: value for name, value in means(summary["figures"]).items() if "strict" not in name} == {
         "KIR": 0.0, "EU": 1.0, "Sum": 0.0, "ER": 1.0, "Rea": 1.0, "Overall": 0.5,
     }  # fmt: skip
     assert json.loads((tmp_path / "out" / "lvbench.json").read_text()) == dict.fromkeys(["55", "56", "57", "58"], "B")

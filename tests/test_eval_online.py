@@ -12,7 +12,7 @@ import pytest
 import pdrop_video as pv
 from eval.stats.record import Turn
 from eval.tasks import Ask, Item, Task, task_named
-from eval.tasks.streamingbench import mended
+from eval.tasks.options import mended
 
 # -- StreamingBench ---------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import benchmarks
 import pytest
-from scripted import one_model, ran, watched
+from scripted import means, one_model, ran, watched
 
 import pdrop_video as pv
 from eval.tasks import task_named
@@ -78,6 +78,9 @@ def test_items_and_prompt(tmp_path: Path) -> None:
         "field": "sports_cam",
     }  # fmt: skip
     assert last.options == ("the only one",)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "SportsCam_010.mp4").touch()  # as archives without folders leave it
+    assert task.items()[0].path == tmp_path / "videos" / "SportsCam_010.mp4"
     assert task.ask(first, []).text == (
         "Question: Does this shot show the referee?\nOptions:\nA. Yes\nB. No\nC. I don't know\n"
         "Answer with the option's letter from the given choices directly and only give the best option."
@@ -131,7 +134,7 @@ def test_through_the_runner(tmp_path: Path) -> None:
     summary, records = ran("rtvbench", data, tmp_path / "out", words)
     assert [at for _, (_, at) in sorted(watched(records).items())] == [5, 7, 7, 11, 1, 3]
     assert {record.shared for record in records.values()} == {6}  # one pass, in which each question has its moment
-    figures = summary["figures"]
+    figures = means(summary["figures"])
     # all but the last answer of the first group are right; both groups' first questions are
     assert {name: figures[name] for name in GOLDEN} == pytest.approx(GOLDEN, abs=1e-12)
     assert (figures["score, Event"], figures["score, Object"], figures["score, IA"]) == (0.5, 1.0, 0.5)

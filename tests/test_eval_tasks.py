@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import benchmarks
 import pytest
-from scripted import always, one_model, ran, watched
+from scripted import always, means, one_model, ran, watched
 
 from eval.runner.talk import UNSAID
 
@@ -22,10 +21,6 @@ def _one_model() -> Iterator[None]:
     """Loaded once for all runs of this file."""
     with one_model():
         yield
-
-
-def means(figures: dict[str, Any]) -> dict[str, float]:
-    return {name: figure["mean"] for name, figure in figures.items()}
 
 
 def test_mlvu(tmp_path: Path) -> None:

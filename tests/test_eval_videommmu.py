@@ -63,9 +63,7 @@ def test_items_and_prompts(tmp_path: Path) -> None:
     assert len(items) == 7
     first = items["perception_dev_Biology_3"]
     assert first.path == tmp_path / "Science" / "dev_Biology_3.mp4"
-    assert first.category == {
-        "track": "Perception", "domain": "Science", "domain_of_track": "Perception: Science", "subject": "Biology",
-    }  # fmt: skip
+    assert first.category == {"track": "Perception", "domain": "Science", "subject": "Biology"}
     assert items["adaptation_test_Art_Theory_12"].path == tmp_path / "Art" / "test_Art_Theory_12.mp4"
     listed = "A. aldose\nB. ketose\nC. glucose\nD. fructose"
     quiz = "\nPlease ignore the Quiz question in last frame of the video."
@@ -172,14 +170,14 @@ def figures_of(task: str, data: Path, said: Mapping[str, str]) -> dict[str, floa
 def test_tracks_leave_out_empty_answers(tmp_path: Path) -> None:
     data = videommmu(tmp_path)
     names = [item.id for item in task_named("videommmu", data).items()]
-    said = dict(zip(names, ["B", "C", "A", "", "B", "A", "1250.5"], strict=True))
+    said = dict(zip(names, ["B", "A", "B", "", "B", "A", "1250.5"], strict=True))
     figures = figures_of("videommmu", data, said)
-    # perception both; comprehension none of one; adaptation two of three
+    # perception one of two; comprehension the one that was answered; adaptation two of three
     assert {name: figures[name] for name in ("Perception", "Comprehension", "Adaptation")} == {
-        "Perception": 1.0, "Comprehension": 0.0, "Adaptation": 2 / 3,
+        "Perception": 0.5, "Comprehension": 1.0, "Adaptation": 2 / 3,
     }  # fmt: skip
-    assert figures["Overall"] == pytest.approx((1 + 0 + 2 / 3) / 3)
-    assert figures["Comprehension, strict"] == 0.0 and "Δknowledge" not in figures
+    assert figures["Overall"] == pytest.approx((0.5 + 1 + 2 / 3) / 3)
+    assert figures["Comprehension, strict"] == 0.5 and "Δknowledge" not in figures
     assert "Overall" not in figures_of("videommmu", data, dict(list(said.items())[:4]))
 
 
@@ -202,13 +200,15 @@ def test_through_the_runner(tmp_path: Path) -> None:
     benchmarks.write_videos(data / "videos", *VIDEOS)
     benchmarks.write_videos(data / "question_only", *(f"{Path(v).stem}_image.mp4" for v in VIDEOS), seconds=2)
     summary, records = ran("videommmu", data, tmp_path / "out", always("(B) ketose"))
-    assert summary["figures"]["Overall"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
+    assert summary["figures"]["Overall"]["mean"] == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert records["perception_dev_Biology_3"].shared == 3  # one pass for three tracks
-    assert summary["categories"]["domain_of_track"]["Adaptation: Art and Design"]["mean"] == 0.0
+    official = summary["official"]
+    assert official["overall"] == summary["figures"]["Overall"]
+    assert official["categories"]["track, domain"]["Adaptation, Art and Design"]["mean"] == 0.0
     learned = lambda question, second: "C" if "learned" in question else "B"  # noqa: E731
     summary, records = ran("videommmu-knowledge", data, tmp_path / "gain", learned)
     assert {seen for name, seen in watched(records).items() if name.startswith("question")} == {(2, 1.0)}
-    assert summary["figures"]["Δknowledge"] == 0.0  # another one right, no more of them
+    assert summary["figures"]["Δknowledge"]["mean"] == 0.0  # another one right, no more of them
 
 
 def test_likelihoods_of_open_questions_are_errors_that_were_announced(
@@ -219,3 +219,14 @@ def test_likelihoods_of_open_questions_are_errors_that_were_announced(
     with pytest.raises(pv.ConfigError, match=f"item adaptation_{OPEN} has no options"):
         ran("videommmu", data, tmp_path / "out", always(""), answer="likelihood")
     assert "1 of 7 questions are open, without options to compare" in capsys.readouterr().err
+
+
+def test_knowledge_may_be_lost(tmp_path: Path) -> None:
+    data = videommmu(tmp_path / "data")
+    benchmarks.write_videos(data / "videos", *VIDEOS)
+    benchmarks.write_videos(data / "question_only", *(f"{Path(v).stem}_image.mp4" for v in VIDEOS), seconds=2)
+    confused = lambda question, second: "" if "Art" in question else "D" if "learned" in question else "B"  # noqa: E731
+    summary, _ = ran("videommmu-knowledge", data, tmp_path / "out", confused)
+    gain = summary["official"]["overall"]
+    assert (summary["official"]["figure"], gain["mean"]) == ("Δknowledge", pytest.approx(-0.5))
+    assert gain["low"] < -0.5  # not cut off at 0, as the interval of an accuracy is

@@ -82,6 +82,8 @@ def test_only_answered_questions_count_where_the_benchmark_says_so() -> None:
     every = summarise(header, unread, Formula(OF_ALL, none), 12)["official"]
     assert (every["overall"]["mean"], every["overall"]["items"]) == (pytest.approx(6 / 12), 12)
     assert set(every["categories"]) == {"duration", "topic"}
+    no_means = summarise(header, unread, Formula(OF_ALL, none, tables=False), 12)["official"]
+    assert (no_means["overall"], no_means["categories"]) == (every["overall"], {})
     by_likelihood = {"configuration": {"answer": "likelihood"}}
     assert summarise(by_likelihood, unread, Formula(OF_ALL, none), 12)["official"] is None
     other_words = {**header, "paraphrase": "please"}
@@ -89,7 +91,10 @@ def test_only_answered_questions_count_where_the_benchmark_says_so() -> None:
 
 
 def test_each_task_names_a_figure_that_it_has(tmp_path: Path) -> None:
-    own = {"mlvu": "M-Avg", "mlvu-test": "M-Avg", "ovobench": "total"}
+    own = {"mlvu": "M-Avg", "mlvu-test": "M-Avg", "ovobench": "total", "videommmu-knowledge": "Δknowledge"}
+    own |= {"mvbench": "Avg", "lvbench": "Overall", "videommmu": "Overall", "odvbench": "Overall"}
+    own |= {"videomme-v2": "total", "rtvbench": "accuracy", "charades-sta": "mIoU", "timelens-charades": "mIoU"}
+    own |= {"omnipro": "overall time F1"}
     for name in TASKS:
         figure = task_named(name, tmp_path).formula().figure
         assert figure == own.get(name, figure) and figure in (None, OF_ALL, OF_ANSWERED, *own.values())

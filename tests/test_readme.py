@@ -86,31 +86,40 @@ def shown(page: Path) -> list[str]:
     return [*lines, *re.findall(r"`([^`]+)`", text.replace("\n", " "))]
 
 
+def told(page: Path, pattern: str) -> list[Any]:
+    """What a page's code has of a pattern, at the beginning of a line or of a piece of code."""
+    return [found for line in shown(page) for found in re.findall(rf"^ *{pattern}", line)]
+
+
+COMMAND = r"(?:\.venv/bin/)?pdrop-video ([a-z][^#|]*)"
+TARGET = r"make ([a-z-]+)((?: [A-Z_]+=\S+)*)"
+
+
+def test_there_are_commands_and_targets_to_check() -> None:
+    assert sum(len(told(page, COMMAND)) for page in PAGES) > 40
+    assert sum(len(told(page, TARGET)) for page in PAGES) > 20
+
+
 @each_page
 def test_commands_and_their_options_are_there(page: Path) -> None:
     """Of `pdrop-video`; those of other programs are their own tests' task."""
-    root = typer.main.get_command(app)
-    for line in shown(page):
-        for told in re.findall(r"^ *(?:\.venv/bin/)?pdrop-video ([a-z][^#|]*)", line):
-            words = told.split()
-            command: Any = root
-            while words and hasattr(command, "commands"):
-                assert words[0] in command.commands, f"pdrop-video {told}"
-                command = command.commands[words.pop(0)]
+    for line in told(page, COMMAND):
+        words, command = line.split(), typer.main.get_command(app)
+        while words and hasattr(command, "commands"):
+            assert words[0] in command.commands, f"pdrop-video {line}"
+            command = command.commands[words.pop(0)]
+        if not command.context_settings.get("ignore_unknown_options"):
             known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
-            if command.context_settings.get("ignore_unknown_options"):
-                continue
-            assert {word for word in re.findall(r"(?<=\s)--[a-z-]+", f" {' '.join(words)}")} <= known, told
+            assert set(re.findall(r"(?<=\s)--[a-z-]+", f" {' '.join(words)}")) <= known, line
 
 
 @each_page
 def test_make_targets_and_their_variables_are_there(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    for line in shown(page):
-        for target, rest in re.findall(r"^ *make ([a-z-]+)((?: [A-Z_]+=\S+)*)", line):
-            assert target in targets, line
-            for variable in re.findall(r"([A-Z_]+)=", rest):
-                assert f"$({variable})" in MAKEFILE or f"$(if $({variable})" in MAKEFILE, line
+    for target, rest in told(page, TARGET):
+        assert target in targets
+        for variable in re.findall(r"([A-Z_]+)=", rest):
+            assert re.search(rf"\$\({variable}\)|\$\(if \$\({variable}|\$\(or \$\({variable}", MAKEFILE), variable
 
 
 @each_page

@@ -174,7 +174,7 @@ def _series(viewing: Viewing) -> partial[pv.video.VideoReader]:
     options = {"framerate": f"{viewing.pictures:g}", "start_number": str(int(first.stem))}
     return partial(
         pv.open_video,
-        viewing.path / f"%0{len(first.stem)}d{first.suffix}",
+        Path(str(viewing.path).replace("%", "%%")) / f"%0{len(first.stem)}d{first.suffix}",
         chunk=viewing.chunk,
         format="image2",
         connection=pv.video.Connection(options=options),

@@ -9,7 +9,7 @@ with an error of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,11 +43,17 @@ class Formula:
         The benchmark's own aggregates.
     within : str or None
         A category within each of whose values the other categories are official figures too.
+    tables : bool
+        Whether plain means by category are official figures.
+    signed : collection of str
+        Figures that may be below 0.
     """
 
     figure: str | None
     figures: Figures
     within: str | None = None
+    tables: bool = True
+    signed: Collection[str] = ()
 
     def counts(self, record: Record) -> bool:
         """Whether a record is in the denominators."""
@@ -149,7 +155,7 @@ def official_figures(records: Sequence[Record], formula: Formula) -> dict[tuple[
     if formula.figure in (OF_ALL, OF_ANSWERED):
         found["overall", formula.figure] = mean_figure(scores, counted, [record.video for record in records])
     found |= {("figure", name): figure for name, figure in own.items()}
-    for field, value, chosen in categories(records, formula.within):
+    for field, value, chosen in categories(records, formula.within) if formula.tables else ():
         of = [records[i].video for i in chosen]
         found[field, value] = mean_figure([scores[i] for i in chosen], [counted[i] for i in chosen], of)
     return found

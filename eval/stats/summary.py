@@ -42,7 +42,7 @@ def summarise(header: Figures, records: Sequence[Record], formula: Formula, tota
         "official_all": accuracy(scored, official=True),
         "official_answered": accuracy([r for r in scored if r.official is not None], official=True),
     }
-    own = {name: _of(figure) for name, figure in jackknifed(formula.figures, records).items()}
+    own = {name: _of(figure, name in formula.signed) for name, figure in jackknifed(formula.figures, records).items()}
     as_published = header["configuration"]["answer"] == "generate" and not header.get("paraphrase")
     return {
         "header": header,
@@ -85,13 +85,13 @@ def _mean(scores: Sequence[float], videos: Sequence[str]) -> Figures:
     }
 
 
-def _of(figure: Figure) -> Figures:
+def _of(figure: Figure, signed: bool) -> Figures:
     """One of the benchmark's own figures, in the same form."""
     interval = figure.interval(CONFIDENCE)
     return {
         "mean": figure.value,
         "standard_error": _known(figure.error),
-        "low": _known(max(interval.low, 0.0)),
+        "low": _known(interval.low if signed else max(interval.low, 0.0)),
         "high": _known(min(interval.high, 1.0)),
         "items": figure.items,
         "videos": figure.videos,
@@ -114,11 +114,12 @@ def _official(records: Sequence[Record], formula: Formula, known: Figures) -> Fi
     """What the benchmark itself would print; None where it has no official figure."""
     if formula.figure is None:
         return None
+    counted = [r for r in records if formula.counts(r)] if formula.tables else []
     return {
         "figure": formula.figure,
         "counts": "answered questions" if formula.figure == OF_ANSWERED else "all questions",
         "overall": known.get(formula.figure),
-        "categories": by_category([r for r in records if formula.counts(r)], official=True, within=formula.within),
+        "categories": by_category(counted, official=True, within=formula.within),
     }
 
 

@@ -13,7 +13,7 @@ from .egoschema import EgoSchema
 from .grounding import SETS, CharadesSTA, TimeLens
 from .ipibench import GROUPS, IPIBench
 from .longvideobench import LongVideoBench
-from .lvbench import LVBench
+from .lvbench import LVBench, LVBenchReference
 from .mlvu import MLVU, MLVUTest
 from .mvbench import MVBench, TVBench
 from .odvbench import ODVBench
@@ -27,7 +27,7 @@ from .steps import Steps
 from .streamingbench import StreamingBench, StreamingBenchProactive, StreamingBenchSQA
 from .videomme import VideoMME
 from .videomme2 import VideoMME2
-from .videommmu import BEFORE, VideoMMMU
+from .videommmu import VideoMMMU, VideoMMMUKnowledge
 from .worldsense import WorldSense
 
 TASKS: dict[str, Callable[[Path], Task]] = {
@@ -60,11 +60,11 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     "videomme-v2-subtitles": partial(VideoMME2, subtitles=True),
     "videomme-v2-reasoning": partial(VideoMME2, reasoning=True),
     "lvbench": LVBench,
-    "lvbench-reference": partial(LVBench, reference=True),
+    "lvbench-reference": LVBenchReference,
     "mvbench": MVBench,
     "tvbench": TVBench,
     "videommmu": VideoMMMU,
-    "videommmu-knowledge": partial(VideoMMMU, tracks=(BEFORE, "Adaptation")),
+    "videommmu-knowledge": VideoMMMUKnowledge,
     "rtvbench": RTVBench,
     "odvbench": ODVBench,
     "ovosbench": OVOSBench,

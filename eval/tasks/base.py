@@ -127,6 +127,11 @@ class Task(ABC):
     official : str or None
         What the benchmark calls its result: `OF_ALL` or `OF_ANSWERED`, the mean over all questions or over those that
         the official reading could read, or the name of one of `figures`; None where it has no such figure.
+    signed : tuple of str
+        Figures that may be below 0.
+    tables : bool
+        Whether the benchmark's accuracies by category are plain means over the questions that its result counts; where
+        they are not, `figures` gives what it prints.
     within : str or None
         A category within whose values the benchmark gives the other categories once more.
     """
@@ -136,6 +141,8 @@ class Task(ABC):
     pictures: ClassVar[float] = 1.0
     note: ClassVar[str] = ""
     official: ClassVar[str | None] = OF_ALL
+    tables: ClassVar[bool] = True
+    signed: ClassVar[tuple[str, ...]] = ()
     within: ClassVar[str | None] = None
 
     def __init__(self, data: Path) -> None:
@@ -189,7 +196,7 @@ class Task(ABC):
 
     def formula(self) -> Formula:
         """What the benchmark calls its result, for `eval.stats`."""
-        return Formula(self.official, self.figures, self.within)
+        return Formula(self.official, self.figures, self.within, self.tables, self.signed)
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
         """Write result or submission files in the benchmark's official form; returns what was written."""

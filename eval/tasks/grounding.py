@@ -47,6 +47,7 @@ class Grounding(Task):
     """What Charades-STA and TimeLens share: open answers, read as two times and scored by overlap."""
 
     reader: ClassVar[Reader]
+    official: ClassVar[str | None] = "mIoU"
 
     def _row(self, name: str, video: str, path: Path, query: str, span: Span, **extra: Any) -> Item:
         begin, end = span

@@ -88,23 +88,12 @@ def referred(reference: str) -> tuple[float, float] | None:
 
 
 class LVBench(Task):
-    """LVBench as released: ``video_info.meta.jsonl`` and ``all_videos/{key}.mp4`` (or ``videos/``).
+    """LVBench as released: ``video_info.meta.jsonl`` and ``all_videos/{key}.mp4`` (or ``videos/``)."""
 
-    Parameters
-    ----------
-    data : Path
-    reference : bool
-        Show only the part of the video that the annotators name for the question, where they name one.
-    """
-
-    note: ClassVar[str] = (
-        "The prompt is lmms-eval's; the official reading is LVBench's own. With time references only the part of a "
-        "video that holds the answer is seen: no published figure is like that one, it bounds what a memory can give."
-    )
-
-    def __init__(self, data: Path, reference: bool = False) -> None:
-        super().__init__(data)
-        self.reference = reference
+    official: ClassVar[str | None] = "Overall"
+    note: ClassVar[str] = "The prompt is lmms-eval's; the official reading is LVBench's own."
+    reference: ClassVar[bool] = False
+    """Whether only the part of a video is seen that the annotators name for the question."""
 
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
@@ -160,3 +149,14 @@ class LVBench(Task):
         said = {record.item: record.official or "" for record in records}
         path.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return [path]
+
+
+class LVBenchReference(LVBench):
+    """The same, but only the part of a video that holds the answer is seen, where the annotators name one."""
+
+    official: ClassVar[str | None] = None
+    note: ClassVar[str] = (
+        "Only the part of a video that holds the answer is seen: no published figure is like this one, it bounds what "
+        "a memory can give."
+    )
+    reference: ClassVar[bool] = True

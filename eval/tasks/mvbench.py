@@ -115,6 +115,7 @@ class MVBench(Task):
 
     system: ClassVar[str | None] = _SYSTEM
     rule: ClassVar[str] = "segments"
+    official: ClassVar[str | None] = "Avg"
     pictures: ClassVar[float] = 3.0
     note: ClassVar[str] = (
         "The official reading compares the first word; an empty answer counts as right in it. Where two candidates "

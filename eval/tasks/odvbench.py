@@ -72,6 +72,8 @@ class ODVBench(Task):
     """ODV-Bench as released: ``ODVbench.json`` and its videos. A question sees its video up to its own end."""
 
     rule: ClassVar[str] = "a_second"
+    official: ClassVar[str | None] = "Overall"
+    tables: ClassVar[bool] = False
     note: ClassVar[str] = (
         "Officially empty answers are left out of every mean. Published figures come from 1 frame a second."
     )
@@ -102,7 +104,9 @@ class ODVBench(Task):
         return Ask("\n".join(lines), cloze=item.question, choices=item.options)
 
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
-        """The authors' reading and the strict one, each against the letter."""
+        """The authors' reading, which leaves an empty answer out, and the strict one, each against the letter."""
+        if not response:
+            return Mark(None, None, None, 0.0)
         official, strict = official_letter(response), letter(response, item.options)
         return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
 
@@ -112,7 +116,7 @@ class ODVBench(Task):
         for suffix, reading in READINGS.items():
             by: dict[str, list[float]] = defaultdict(list)
             for record in records:
-                if record.response or suffix:
+                if suffix or record.official_score is not None:
                     for name in ("Overall", record.category["task"], record.category["subtask"]):
                         by[name].append(getattr(record, reading) or 0.0)
             found |= {f"{name}{suffix}": mean(scores) for name, scores in by.items()}

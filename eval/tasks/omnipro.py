@@ -137,6 +137,8 @@ class OmniPro(Task):
         f"Time F1 within {TOLERANCE:g} s, and joint F1 where content can be told without a judge. Accuracy is the mean "
         "time F1 of a sample. Nothing is heard here, and most samples need sound."
     )
+    official: ClassVar[str | None] = "overall time F1"
+    tables: ClassVar[bool] = False
 
     def items(self) -> list[Item]:
         """All samples, in the order of the file."""

@@ -48,3 +48,26 @@ def first_letter(response: str, letters: str, prefixes: Iterable[str] = ()) -> s
         text = text.replace(prefix, "")
     found = re.search(f"[{letters}]", text)
     return found[0] if found else None
+
+
+def mended(pieces: list[str]) -> list[str]:
+    """Four options out of five to seven pieces, as 13 questions of StreamingBench have them; four stay as they are.
+
+    Their texts were cut at commas and line breaks. A piece that does not begin with the next letter belongs to the one
+    before; empty ones, and those behind the four that begin with a letter of their own, belong to none. One row has its
+    options twice.
+
+    Examples
+    --------
+    >>> mended(["A. One.", "B. He says, 'I pack", "for my trip'.", "C. Two.", "D. Three."])[1]
+    "B. He says, 'I pack for my trip'."
+    """
+    if len(pieces) <= 4:
+        return pieces
+    options: list[str] = []
+    for piece in pieces:
+        if len(options) < 4 and piece.startswith(f"{letter_at(len(options))}."):
+            options.append(piece)
+        elif options and piece.strip() and not re.match(r"[A-Z]\.", piece):
+            options[-1] = options[-1].rstrip() + (piece if piece.startswith(".") else f" {piece.strip()}")
+    return [options[0], *(option.partition(options[0])[0] for option in options[1:])] if options else pieces

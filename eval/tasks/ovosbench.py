@@ -107,6 +107,7 @@ class OVOSBench(Task):
     Questions whose options are pictures (family 4.3) are left out: pictures can't be shown beside a question here.
     """
 
+    official: ClassVar[str | None] = None
     note: ClassVar[str] = (
         "Questions whose options are pictures (4.3, trajectories on maps) are left out, so that level 4 and the total "
         "are not the official ones; levels 1 to 3 are. The official scorer leaves out errors and reads A to E only."

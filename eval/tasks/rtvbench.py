@@ -107,6 +107,7 @@ def passed(records: Iterable[Record], reading: str) -> list[tuple[Record, float]
 class RTVBench(Task):
     """RTV-Bench as released: ``QA.json`` and ``videos/{field}/{video}``. A question sees the video up to its time."""
 
+    official: ClassVar[str | None] = "accuracy"
     note: ClassVar[str] = (
         "The score counts the last questions of groups, and those only where the first ones are right; accuracies are "
         "over all questions."
@@ -125,7 +126,7 @@ class RTVBench(Task):
         return Item(
             id=row.questionID,
             video=f"{row.field}/{Path(row.video).stem}",
-            path=self.data / "videos" / row.field / row.video,
+            path=self._path(row.field, row.video),
             question=row.question,
             options=tuple(row.options[name] for name in sorted(row.options)),
             answer=row.answer,
@@ -140,6 +141,10 @@ class RTVBench(Task):
             start=row.start_time,
             end=row.end_time,
         )
+
+    def _path(self, field: str, video: str) -> Path:
+        places = [self.data / "videos" / field / video, self.data / "videos" / video]  # names are unique
+        return next((place for place in places if place.exists()), places[0])
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt."""

@@ -57,8 +57,8 @@ class RVS(Task):
     """
 
     note: ClassVar[str] = (
-        "Nothing is scored here: give pred.json to Flash-VStream's judge, or results.csv to ReKV's. Published figures "
-        "come from GPT-3.5 as the judge and 0.5 frames a second."
+        "Nothing is scored here: let eval.judge ask a model, or give pred.json to Flash-VStream's judge, results.csv "
+        "to ReKV's. Published figures come from GPT-3.5 as the judge and 0.5 frames a second."
     )
 
     official: ClassVar[str | None] = None

@@ -59,6 +59,11 @@ def _sample(stem: str, path: PurePosixPath) -> PurePosixPath | None:
     return PurePosixPath(f"{path.parent.name}_{kind}.mp4") if path.suffix == ".mp4" else None
 
 
+def _in_its_folder(stem: str, path: PurePosixPath) -> PurePosixPath | None:
+    """In a folder of the archive's name, whether or not the archive has it."""
+    return path if path.parts[0] == stem else PurePosixPath(stem) / path
+
+
 def _streaming(questions: str, *archives: str) -> Source:
     return Source(
         "mjuicem/StreamingBench",
@@ -127,19 +132,27 @@ SOURCES: dict[str, Source] = {
     "tvbench": Source("FunAILab/TVBench", unpack=(Unpack("video/*.zip", "video"),)),
     "videommmu": Source("lmms-lab/VideoMMMU", unpack=(Unpack("*.zip"),)),
     "timelens": Source("TencentARC/TimeLens-Bench", unpack=(Unpack("video_shards/**/*.tar.gz", "videos"),)),
-    "rtvbench": Source("xunsh/RTV-Bench"),
+    "rtvbench": Source(
+        "RTVBench/RTV-Bench",
+        more=((f"{_RAW}/LJungang/RTV-Bench/main/QA.json", "QA.json"),),
+        unpack=(Unpack("**/*.zip", "videos"),),
+    ),
+    "odvbench": Source("MCG-NJU/ODV-Bench", size="about 14 GB", unpack=(Unpack("*.zip", ".", _in_its_folder),)),
     "omnipro": Source("RuixiangZhao/OmniPro", "MIT", unpack=()),
 }
 """By the benchmark's name: its variants, `videomme-subtitles` and the like, share it."""
 MADE = {"videomme-steps": "python -m eval.synthetic.make --steps"}
 """Tasks whose data this project makes itself."""
 
-
 BY_HAND = {
     "proactivevideoqa": "its repository yellow-binary-tree/ProactiveVideoQA says how to get EGO, TV, VAD and WEB",
     "charades-sta": (
         "take charades_sta_test.txt from the repository jiyanggao/TALL and Charades_v1_480.zip from the page of "
         "Charades; size and licence stand there"
+    ),
+    "ovosbench": (
+        "the data set JoeLeelyf/OVO-S-Bench of ModelScope has ovo_s_bench.parquet and videos/; annotations are CC BY "
+        "4.0, videos keep the licences of their sources"
     ),
     "ipibench": (
         "its repository lijinzhao30/IPIBench has the scripts, and does not say where Benchmark/ and Image/ are; ask "

@@ -19,7 +19,7 @@ from ..stats.official import OF_ANSWERED
 from ..stats.record import Turn
 from .base import Ask, Dialogue, Item, Mark, Task
 from .letters import letter
-from .options import bare, letter_at, lettered
+from .options import bare, lettered, mended
 from .rows import Candidates, Clock, Label, Row, Text, different, has_option, load_rows, seconds_of
 
 _HOW = (
@@ -38,29 +38,6 @@ PATIENCE = 4
 """Seconds after the right moment in which the model is still asked whether it has come."""
 TOLERANCE = 2
 """Seconds by which the moment may be missed."""
-
-
-def mended(pieces: list[str]) -> list[str]:
-    """Four options out of five to seven pieces, as 13 questions of the omni file have them; four stay as they are.
-
-    Their texts were cut at commas and line breaks. A piece that does not begin with the next letter belongs to the one
-    before; empty ones, and those behind the four that begin with a letter of their own, belong to none. One row has its
-    options twice.
-
-    Examples
-    --------
-    >>> mended(["A. One.", "B. He says, 'I pack", "for my trip'.", "C. Two.", "D. Three."])[1]
-    "B. He says, 'I pack for my trip'."
-    """
-    if len(pieces) <= 4:
-        return pieces
-    options: list[str] = []
-    for piece in pieces:
-        if len(options) < 4 and piece.startswith(f"{letter_at(len(options))}."):
-            options.append(piece)
-        elif options and piece.strip() and not re.match(r"[A-Z]\.", piece):
-            options[-1] = options[-1].rstrip() + (piece if piece.startswith(".") else f" {piece.strip()}")
-    return [options[0], *(option.partition(options[0])[0] for option in options[1:])] if options else pieces
 
 
 class Question(Row):

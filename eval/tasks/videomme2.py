@@ -154,6 +154,9 @@ class VideoMME2(Task):
     """
 
     rule: ClassVar[str] = "interior"
+    official: ClassVar[str | None] = "total"
+    tables: ClassVar[bool] = False
+    signed: ClassVar[tuple[str, ...]] = ("relevance, linear",)
     note: ClassVar[str] = (
         "The official figure is the total over groups. In the official reading an answer without a letter counts as "
         "-1: it takes one from its group of an ability, and breaks no line of thought. In the strict one it is wrong."

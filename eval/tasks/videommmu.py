@@ -87,24 +87,15 @@ def listed(options: Sequence[str]) -> str:
 
 
 class VideoMMMU(Task):
-    """Video-MMMU as released: ``{track}/*.parquet``, and the videos of its archives, in the folder or in ``videos/``.
+    """Video-MMMU as released: ``{track}/*.parquet``, and its archives unpacked, in the folder or in ``videos/``."""
 
-    Parameters
-    ----------
-    data : Path
-    tracks : sequence of str
-        Which are asked; `BEFORE` stands for Adaptation's questions about ``question_only/{id}_image.mp4``.
-    """
-
+    official: ClassVar[str | None] = "Overall"
+    within: ClassVar[str | None] = "track"
+    tracks: ClassVar[tuple[str, ...]] = TRACKS
     note: ClassVar[str] = (
         "Accuracies of the tracks leave out empty answers, and letters are read, as the scorer that was released with "
-        "the benchmark does it; lmms-eval reads letters otherwise since April 2026. What the model adds to what it "
-        "knew is the gain in Adaptation by what there was to gain: (after - before) / (1 - before)."
+        "the benchmark does it; lmms-eval reads letters otherwise since April 2026."
     )
-
-    def __init__(self, data: Path, tracks: Sequence[str] = TRACKS) -> None:
-        super().__init__(data)
-        self.tracks = tuple(tracks)
 
     def items(self) -> list[Item]:
         """All questions, track after track."""
@@ -126,12 +117,7 @@ class VideoMMMU(Task):
             question=row.question,
             options=tuple(row.options),
             answer=row.answer.strip(),
-            category={
-                "track": track,
-                "domain": _DOMAINS[folder][0],
-                "domain_of_track": f"{track}: {_DOMAINS[folder][0]}",
-                "subject": row.subject,
-            },
+            category={"track": track, "domain": _DOMAINS[folder][0], "subject": row.subject},
         )
 
     def _path(self, name: str) -> Path:
@@ -150,13 +136,15 @@ class VideoMMMU(Task):
         return Ask(text, max_new_tokens=1024, cloze=item.question, choices=bare(item.options) if item.options else ())
 
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
-        """Letters of options; for open questions whether the truth is in what was said."""
+        """Letters of options; for open questions whether the truth is in what was said; officially nothing if empty."""
         truth = str(item.answer)
+        if not response:
+            return Mark(None, None, None, 0.0)
         if item.options:
             official, strict = exam_letter(response, item.options), letter(response, item.options)
             return Mark(official, strict, float(official == truth), float(strict == truth))
         said = open_answer(response)
-        right = bool(response) and exam_right(response, truth)
+        right = exam_right(response, truth)
         return Mark(response.strip() or None, said, float(right), float(open_right(said, truth)))
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
@@ -165,7 +153,9 @@ class VideoMMMU(Task):
         for suffix, reading in READINGS.items():
             tracks: dict[str, float] = {}
             for track in (*TRACKS, BEFORE):
-                counted = [r for r in records if r.category["track"] == track and (suffix or r.response)]
+                counted = [
+                    r for r in records if r.category["track"] == track and (suffix or r.official_score is not None)
+                ]
                 if counted:
                     tracks[track] = mean(getattr(record, reading) or 0.0 for record in counted)
             found |= {f"{track}{suffix}": value for track, value in tracks.items()}
@@ -174,3 +164,15 @@ class VideoMMMU(Task):
             if "Adaptation" in tracks and tracks.get(BEFORE, 1.0) < 1.0:
                 found[f"Δknowledge{suffix}"] = (tracks["Adaptation"] - tracks[BEFORE]) / (1.0 - tracks[BEFORE])
         return found
+
+
+class VideoMMMUKnowledge(VideoMMMU):
+    """What a lecture adds: Adaptation's questions about ``question_only/{id}_image.mp4``, and with the lecture."""
+
+    official: ClassVar[str | None] = "Δknowledge"
+    signed: ClassVar[tuple[str, ...]] = ("Δknowledge", "Δknowledge, strict")
+    note: ClassVar[str] = (
+        "What the lecture adds is the gain in Adaptation by what there was to gain: (after - before) / (1 - before). "
+        "Empty answers are left out, as the scorer that was released with the benchmark does it."
+    )
+    tracks: ClassVar[tuple[str, ...]] = (BEFORE, "Adaptation")

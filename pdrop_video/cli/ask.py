@@ -172,7 +172,7 @@ def ask(
         config, adapter = describe(coming.model)
         if sound and not isinstance(adapter, Hearing):
             raise pv.ConfigError(
-                f"--sound: models of type {config.model_type!r} have no ears; leave it out, give what is said "
+                f"--sound: models of type {config.model_type!r} do not take sound; leave it out, give what is said "
                 "with --subtitles FILE.srt, or choose one that hears, such as Qwen/Qwen2.5-Omni-7B."
             )
         shape = DecoderShape.of(config)

@@ -22,6 +22,11 @@ PAGE = "demos", "app:main"
 EVALUATION = {
     "run": ("run:main", "Run a benchmark through the streaming path; killed and started again, it goes on."),
     "compare": ("compare:compare", "Compare runs of one task, item by item, against the first run named."),
+    "fetch": ("fetch:main", "Say what a benchmark's data are, how large and under which licence, and download them."),
+    "judge": ("judge:main", "Let a model behind an OpenAI-compatible address judge a run's open answers."),
+    "view": ("view:main", "Serve a page that shows what one run answered, or two side by side."),
+    "export": ("export:main", "Write a finished run's figures in the forms that leaderboards read."),
+    "streaming": ("streaming:app", "StreamingEval's protocol: fixed memory, latency scored."),
 }
 """The commands of `eval` by name: a module and its function or typer app, and a line about it."""
 

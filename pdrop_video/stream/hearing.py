@@ -46,7 +46,7 @@ def check_hearing(adapter: Adapter, state: StreamState, chunk: FrameChunk, *, ga
     Raises
     ------
     ConfigError
-        If the model has no ears, a gate stands before them, or a video goes on otherwise than it began.
+        If the model takes no sound, a gate stands before them, or a video goes on otherwise than it began.
     FrameError
         If the sound does not fit the frames, or has another rate than the model's.
     """
@@ -59,7 +59,7 @@ def check_hearing(adapter: Adapter, state: StreamState, chunk: FrameChunk, *, ga
         return
     if not isinstance(adapter, Hearing):
         raise ConfigError(
-            f"models of type {adapter.model_types[0]!r} have no ears; leave sound out, and give what is said as "
+            f"models of type {adapter.model_types[0]!r} do not take sound; leave it out, and give what is said as "
             "text: stream.add_text, or --subtitles FILE.srt on the command line."
         )
     ears = adapter.ears

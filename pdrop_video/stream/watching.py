@@ -139,7 +139,7 @@ class Watching:
             If dtype, shape or times are wrong, or times go back; if sound and frames do not fit each other. The stream
             stays as it was.
         ConfigError
-            If a single step of frames does not fit into the budget; if there is sound and the model has no ears. The
+            If a single step of frames does not fit into the budget; if there is sound and the model takes none. The
             stream stays as it was.
 
         Notes

@@ -76,6 +76,7 @@ def test_suggestions_are_asked_on_click_where_they_fit_and_a_strange_clip_is_war
     write_video(path, steady(8, 2), pictures=[numbered(i) for i in range(8)], rate=2)
     upload_again(page, path)
     expect(page.locator(".pv-warning")).to_contain_text("can't know this video")
+    expect(page.locator(".pv-warning")).to_be_in_viewport(ratio=1)
     expect(page.locator(".pv-ask")).to_have_count(0)
 
 

@@ -53,8 +53,10 @@ def begun(folder: Path, *arguments: str) -> Iterator[str]:
     with subprocess.Popen(command, cwd=folder, env=ALONE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            said = process.stdout.readline()
-            address = re.search(r"http://127\.0\.0\.1:\d+", said)
+            said, address = "", None
+            while address is None and (line := process.stdout.readline()):  # what the start does comes first
+                said += line
+                address = re.search(r"http://127\.0\.0\.1:\d+", line)
             assert address is not None, said
             yield address[0]
         finally:

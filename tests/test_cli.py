@@ -180,7 +180,7 @@ def test_an_address_is_watched_like_a_file(model: Path, clip: Path) -> None:
 def test_an_unknown_decoder_is_one_clear_error(model: Path, clip: Path) -> None:
     result = run("ask", clip, QUESTION, "--model", model, "--decoder", "opencv")
     assert result.exit_code == 1
-    assert result.stderr == "error: decoder is 'opencv'; expected 'pyav' or 'decord'.\n"
+    assert result.stderr == "error: decoder is 'opencv'; expected 'pyav' or 'decord' or 'torchcodec'.\n"
 
 
 @pytest.mark.parametrize("n", [1, 4])

@@ -152,7 +152,8 @@ def test_info_says_what_would_come_and_leaves_the_weights_where_they_are(here: H
     total = size(sum(path.stat().st_size for path in needed(here.folder)))
     assert result.exit_code == 0, result.output
     assert f"to fetch before it is used │ {total} in " in re.sub(" +", " ", result.stdout)
-    assert "licence apache-2.0" in result.stdout and "qwen2_5_vl" in result.stdout
+    plain = re.sub(r"[\s│]+", " ", result.stdout)  # where a cell breaks depends on how wide the others are
+    assert "licence apache-2.0" in plain and "qwen2_5_vl" in plain
     assert here.fetched and not [name for name in here.fetched if name.endswith(WEIGHTS)]
 
 

@@ -56,7 +56,7 @@ def settled(scores: Tensor, dtype: torch.dtype) -> Tensor:
     """
     scores = exactly(scores)
     exponent = torch.frexp(scores).exponent.clamp(_SMALLEST, _LARGEST)  # of infinities it is any number
-    step = torch.pow(2.0, exponent - _BITS.get(dtype, _BITS[torch.float32]))
+    step = torch.ldexp(torch.ones_like(scores), exponent - _BITS.get(dtype, _BITS[torch.float32]))
     return (scores / step).round_().mul_(step)
 
 

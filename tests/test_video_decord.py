@@ -181,7 +181,7 @@ def test_other_frames_than_the_packets_tell_of_are_refused(
 ) -> None:
     other = write_video(folder / "shorter.mp4", steady(60))
     fake(folder, monkeypatch, "pass", "pass")
-    with pytest.raises(VideoError, match=r"decord finds 90 frames in .*shorter\.mp4, whose packets hold 60"):
+    with pytest.raises(VideoError, match=r"decord would .*shorter\.mp4.*finds 90 frames, and the packets hold 60"):
         open_video(other, decoder="decord")
 
 
@@ -202,7 +202,7 @@ def test_what_decord_cannot_read_is_one_clear_error(folder: Path, clip: Path, mo
     with pytest.raises(VideoError, match=r"cannot be opened as a video|no moving pictures"):
         open_video(cut(clip, folder / "cut.mp4", 0.02), decoder="decord")
     av1 = write_video(folder / "new.mp4", steady(20), codec="libsvtav1", options={"preset": "12"})
-    with pytest.raises(VideoError, match=r"decord (cannot read|finds|crashed).*new\.mp4"):
+    with pytest.raises(VideoError, match=r"decord (cannot read|would give|crashed).*new\.mp4"):
         list(open_video(av1, decoder="decord"))
     with pytest.raises(VideoError, match="stored mirrored, which decord ignores"):
         open_video(turn(clip, folder / "mirrored.mp4", (-1, 0, 0, 1)), decoder="decord")

@@ -60,8 +60,9 @@ def announced(model: str | None, or_built_in: bool = False, revision: str | None
         if not or_built_in:
             raise
         console.ERRORS.print(
-            f"[yellow]warning:[/yellow] {escape(str(error).partition(':')[0])}, as the hub does not answer; the built-in "
-            "model goes on in its place, which knows the example clip and others of its kind, and guesses about all else.",
+            f"[yellow]warning:[/yellow] {escape(str(error).partition(':')[0])}, as the hub does not answer; the "
+            "built-in model goes on in its place, which knows the example clip and others of its kind, and guesses "
+            "about all else.",
             highlight=False,
             soft_wrap=True,
         )

@@ -19,6 +19,7 @@ from pdrop_video.memory.evictors import EVICTORS, Held, Merger, choose
 from pdrop_video.memory.table import TokenTable
 from pdrop_video.pyramid import LayerLoop, Layout, Rows
 from pdrop_video.pyramid.allocators import ALLOCATORS
+from pdrop_video.pyramid.ropes import Ropes
 from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.stream.looking.base import narrow
 
@@ -142,7 +143,8 @@ def kept_of(loop: LayerLoop, hidden: Tensor, places: Tensor, since: int, usual: 
         usual,
     )
     with torch.no_grad():
-        loop._drop(rows, 1, [len(hidden) * 2 // 5], [TEXT], torch.tensor([[len(hidden)]]), None, None, None, None, {})
+        ropes = Ropes(loop.decoder, loop.compact, rows, None, None)
+        loop._drop(rows, 1, [len(hidden) * 2 // 5], [TEXT], torch.tensor([[len(hidden)]]), None, None, ropes)
     return rows.origin[0].tolist()
 
 

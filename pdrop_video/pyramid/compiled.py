@@ -60,7 +60,7 @@ class CompiledStep:
 
         That is so if the cache stores columns in another form than they come in, or its layers count in their own way.
         """
-        loop, cache, rows = step.loop, step.cache, step.rows
+        loop, cache = step.loop, step.cache
         if loop.inner is not None or loop.compact:
             return None
         places = [layer.next_column() for layer in cache.layers]
@@ -70,7 +70,8 @@ class CompiledStep:
         first = {shift: i for i, shift in reversed(list(enumerate(where)))}
         groups = list(first)
         # not in the compiled function, whose sines are others in their last bits
-        ropes = [loop.rope_of(rows, cache, i, None, {}, step.passage) for i in first.values()]
+        known = step.ropes
+        ropes = [known.of(i) for i in first.values()]
         logits = self._run(step.hidden, ropes, [groups.index(shift) for shift in where], places)
         for layer in cache.layers:
             layer.took_column()

@@ -15,16 +15,16 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..common.kinds import rank_at
-from ..common.taking import rows_at
 from ..errors import ConfigError
 from .allocators import allocator_named
 from .decoder import Decoder, stack_of
 from .drop import all_asking, competing, drop, standing
-from .heads import Rope, held_keys
+from .heads import held_keys
 from .inside.inner import inner_of
 from .lending import Lenders, run_last
 from .masks import Masks, steps_of
-from .rows import Boundary, Passage, Rows, allowed_columns, count, counted_on, moved, past_columns, still_here
+from .ropes import Ropes
+from .rows import Boundary, Passage, Rows, allowed_columns, count, moved, still_here
 from .schedule import Pyramid
 from .scorers import Layout, Learner, Ranking, checked, scorer_named
 from .sound import Sound
@@ -177,7 +177,7 @@ class LayerLoop:
         ratios = self.schedule.ratios or (1.0,) * len(self.ranks_at)
         ratio_of = dict(zip(self.ranks_at, ratios, strict=True)) if drops else {}
         last = max(ratio_of, default=-1)
-        memo: dict[Any, Any] = {}  # RoPE and masks are the same for neighbouring layers
+        ropes = Ropes(self.decoder, self.compact, rows, cache, passage)
         masks, lenders = Masks(self.text.config), Lenders(self.kinds, self.turn)
         within = None if self.inner is None else self.inner.begin(self, visual is not None, passage)
         alone = max(last, lenders.end) if newest and masks.plain else len(self.kinds)
@@ -185,7 +185,7 @@ class LayerLoop:
         for i, (layer, kind) in enumerate(zip(self.decoder.layers, self.kinds, strict=True)):
             if (place := self.decoder.device(i)) is not None and place != rows.hidden.device:
                 rows.move(place)
-                memo.clear()
+                ropes.clear()
                 masks.clear()
             past_valid = cached_valid[i] if cached_valid is not None else None
             if i in ratio_of:
@@ -194,11 +194,9 @@ class LayerLoop:
                 wanted = [int(n * ratio_of[i]) if ask else n for n, ask in zip(n_visual, asked, strict=True)]
                 assert probe is not None
                 lent = lenders.lent(i, rows, passage)
-                stayed = self._drop(
-                    rows, i, wanted, n_text, probe, leaving, cache, past_valid, passage, memo, sound, lent
-                )
+                stayed = self._drop(rows, i, wanted, n_text, probe, leaving, past_valid, ropes, sound, lent)
                 fleeting = fleeting if leaving is None else 0
-                self._ropes_of(memo, stayed)
+                ropes.keep(stayed)
                 masks.clear()
                 if rows.hidden.shape[1] == 0:  # a small chunk at a small ratio: nothing is left for deeper layers
                     none = rows.boundaries[-1].scores[:, :0]
@@ -206,9 +204,8 @@ class LayerLoop:
                     rows.boundaries += [nothing_left] * (len(ratio_of) - len(rows.boundaries))
                     break
             if passage is not None:  # it may move positions, so RoPE comes after it, too
-                rope_then = partial(self.rope_of, rows, cache, i, past_valid, memo, passage)
-                passage.before(i, layer, rows, rope_then, lenders.lent(i, rows, passage))
-            rope = self.rope_of(rows, cache, i, past_valid, memo, passage)
+                passage.before(i, layer, rows, partial(ropes.of, i, past_valid), lenders.lent(i, rows, passage))
+            rope = ropes.of(i, past_valid)
             mask, allowed = masks.of(i, kind, rows, cache, past_valid)
             beside = None if extra is None else still_here(extra[:, :, i], rows)
             lent = lenders.lent(i, rows, passage)
@@ -239,10 +236,8 @@ class LayerLoop:
         n_text: list[int],
         probe: Tensor,
         leaving: Tensor | None,
-        cache: Cache | None,
         past_valid: Tensor | None,
-        passage: Passage | None,
-        memo: dict[Any, Any],
+        ropes: Ropes,
         sound: Sound | None = None,
         lent: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
@@ -254,12 +249,12 @@ class LayerLoop:
         again = self.scorer.once and rows.boundaries and sound is None  # then nobody asks
         asking, leaving = probe if again else standing(rows, probe.to(device)), moved(leaving, device)
         sound = None if sound is None else sound.to(device)
-        scores = self._scores(rows, i, wanted, asking, cache, past_valid, passage, memo, lent)
+        scores = self._scores(rows, i, wanted, asking, past_valid, ropes, lent)
         exact, left = getattr(self.scorer, "exact", False), None
         if sound is not None:
 
             def rank(kind: Rows, heard: int) -> Tensor:
-                return self._scores(kind, i, [heard] * len(wanted), asking, cache, past_valid, passage, {}, lent)
+                return self._scores(kind, i, [heard] * len(wanted), asking, past_valid, ropes.others(kind), lent)
 
             share = dict(zip(self.schedule.layers, self.schedule.sound_ratios, strict=True)).get(i, 1.0)
             heard = int(sound.number * share)
@@ -268,25 +263,14 @@ class LayerLoop:
             leaving = gone if leaving is None else leaving | gone
         return drop(rows, scores, self.allocator, wanted, n_text, leaving=leaving, left=left, exact=exact)
 
-    def _ropes_of(self, memo: dict[Any, Any], stayed: Tensor) -> None:
-        """Of known cos and sin those of the rows that stayed, where they depend on nothing but a row's own position."""
-        if self.compact or self.decoder.by_length:
-            memo.clear()
-        for key, rope in memo.items():
-            if rope is not None:
-                cos, sin = (rows_at(part, stayed) for part in rope)
-                memo[key] = cos, sin
-
     def _scores(
         self,
         rows: Rows,
         i: int,
         wanted: list[int],
         probe: Tensor,
-        cache: Cache | None,
         past_valid: Tensor | None,
-        passage: Passage | None,
-        memo: dict[Any, Any],
+        ropes: Ropes,
         lent: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Scores [batch, rows] by layer `i`, or what the first boundary gave if the scorer ranks once."""
@@ -299,12 +283,12 @@ class LayerLoop:
         ranking = Ranking(
             layer=layer,
             hidden=rows.hidden,
-            rope=self.rope_of(rows, cache, i, past_valid, memo, passage),
+            rope=ropes.of(i, past_valid),
             probe=probe,
             visual=competing(rows),
             layout=rows.layout,
-            past_keys=held_keys(layer, cache, i),
-            allowed=allowed_columns(rows, cache, i, past_valid),
+            past_keys=held_keys(layer, ropes.cache, i),
+            allowed=allowed_columns(rows, ropes.cache, i, past_valid),
             usual=rows.usual.get(i),
             wanted=tuple(wanted),
             lent=lent,
@@ -313,25 +297,3 @@ class LayerLoop:
         if self.learner is not None:
             rows.usual[i] = self.learner.learn(ranking)
         return scores
-
-    def rope_of(
-        self,
-        rows: Rows,
-        cache: Cache | None,
-        i: int,
-        past_valid: Tensor | None,
-        memo: dict[Any, Any],
-        passage: Passage | None,
-    ) -> Rope | None:
-        """Cos and sin for the rows as they are; in compact mode numbered on from what layer `i` holds."""
-        if (name := self.decoder.rope_name(i)) is None:
-            return None
-        past = past_columns(cache, i)
-        where = passage.where(i) if passage is not None else None
-        key = (name, where, past if self.compact else 0, id(past_valid) if self.compact else 0)
-        if key not in memo:
-            positions = rows.positions if passage is None else passage.positions(i, rows)
-            if self.compact:
-                positions = counted_on(rows, past, past_valid)
-            memo[key] = self.decoder.rope(i, rows.hidden, positions)
-        return memo[key]

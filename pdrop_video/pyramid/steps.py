@@ -24,6 +24,7 @@ from ..common.kinds import LayerKind
 from .decoder import logits_of
 from .heads import attention_of
 from .loop import LayerLoop
+from .ropes import Ropes
 from .rows import Passage, Rows
 from .scorers import Layout
 
@@ -65,6 +66,11 @@ class Step:
         no = nothing.bool()
         return Rows(self.hidden, self.positions, no, None, nothing, Layout.one_picture(no))
 
+    @property
+    def ropes(self) -> Ropes:
+        """Cos and sin of it."""
+        return Ropes(self.loop.decoder, self.loop.compact, self.rows, self.cache, self.passage)
+
     def alone(self) -> Tensor:
         """Logits [vocabulary] of the token behind it."""
         given: dict[str, Any] = dict(cache=self.cache, passage=self.passage, since=self.since)
@@ -105,16 +111,12 @@ def run_steps(steps: Sequence[Step]) -> list[Tensor]:
 
 def _batched(steps: Sequence[Step]) -> Tensor:
     decoder, hidden = steps[0].loop.decoder, torch.cat([step.hidden for step in steps])
-    rows = [step.rows for step in steps]
-    known: list[dict[Any, Any]] = [{} for _ in steps]
+    known = [step.ropes for step in steps]
     stacked: dict[tuple[int, ...], Any] = {}
     with _each(decoder.text.config, [step.cache for step in steps]) as attending:
         for i in range(len(decoder.layers)):
             attending.layer, attending.done = i, False
-            ropes = [
-                step.loop.rope_of(row, step.cache, i, None, memo, step.passage)
-                for step, row, memo in zip(steps, rows, known, strict=True)
-            ]
+            ropes = [each.of(i) for each in known]
             key = tuple(map(id, ropes))
             if key not in stacked:
                 given = [rope for rope in ropes if rope is not None]

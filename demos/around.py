@@ -44,8 +44,8 @@ def around(session: Session | None, clips: Sequence[Clip], built_in: bool) -> li
 def last_picture(session: Session) -> str:
     """The newest picture of a stream that no browser plays itself; nothing of a file, or of the browser's camera."""
     watcher = session.watcher
-    if watcher is None or not session.live or session.camera is not None or watcher.newest is None:
-        return ""
+    if watcher is None or not session.live or session.source is None or watcher.newest is None:
+        return ""  # of a camera of the browser not when it was stopped either: it can be started again where it stands
     picture, seconds = watcher.newest
     said = f"The last picture of {session.title}, at {seconds:.1f} s"
     return f'<img class="pv-last" alt="{escape(said)}" src="{data(picture)}">'

@@ -59,6 +59,10 @@
         if (running) setTimeout(() => ["#stop-watching", "#let-go"].forEach(name => find(name)?.click()));
     }, true);
 
+    document.addEventListener("play", event => {  // a recorder has a camera on, of which the server knows nothing
+        if (event.target.srcObject && event.target.closest("#video")) find("#clear").disabled = false;
+    }, true);
+
     // -- the server: gone, and back again ----------------------------------------------------------------------------
     const { root, api_prefix } = window.gradio_config;
     let lost = false;

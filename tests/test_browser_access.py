@@ -24,8 +24,15 @@ def faults(page: Page) -> list[str]:
     ]
 
 
+def settled(page: Page) -> Page:
+    """The page once nothing on it is being loaded any more."""
+    expect(page.get_by_role("tab", name="Video")).to_be_visible()
+    page.locator(".loading").wait_for(state="detached")
+    return page
+
+
 def test_axe_finds_a_fault_where_there_is_one(visit: Visit) -> None:
-    page = visit()
+    page = settled(visit())
     page.evaluate("document.querySelector('#ask').style.color = '#7f7fff'")
     page.evaluate(
         "document.querySelector('#question textarea').closest('label').replaceWith(Object.assign("
@@ -38,9 +45,7 @@ def test_axe_finds_a_fault_where_there_is_one(visit: Visit) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_wrong(visit: Visit, scheme: str, width: int) -> None:
-    page = visit(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    expect(page.get_by_role("tab", name="Video")).to_be_visible()
-    page.locator(".loading").wait_for(state="detached")
+    page = settled(visit(viewport={"width": width, "height": 800}, color_scheme=scheme))
     assert faults(page) == []
     example(page)
     ask(page, FIRST[0])

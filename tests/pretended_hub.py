@@ -7,9 +7,10 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from servers import Replying, listening
 
 NAME = "somebody/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -65,7 +66,7 @@ def hub(folder: Path, **card: Any) -> Iterator[Hub]:
     """Serve the files of `folder` as the model `NAME`."""
     served = Hub(folder, card)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Replying):
         def do_HEAD(self) -> None:
             self.answer(content=False)
 
@@ -78,7 +79,7 @@ def hub(folder: Path, **card: Any) -> Iterator[Hub]:
                 siblings = [served.listed(file) for file in served.files()]
                 told = {"id": NAME, "sha": COMMIT, "siblings": siblings, "cardData": served.card, "tags": []}
                 told["gated"] = "manual" if served.gated else False
-                self.send(200, json.dumps(told).encode(), {"content-type": "application/json"})
+                self.reply(200, json.dumps(told).encode(), {"content-type": "application/json"})
                 return
             for begin in (f"{NAME}/resolve/main/", f"{NAME}/resolve/{COMMIT}/"):
                 file = path.removeprefix(begin)
@@ -86,37 +87,20 @@ def hub(folder: Path, **card: Any) -> Iterator[Hub]:
                     self.file(file, content)
                     return
             if path == f"api/models/{NAME}/auth-check":
-                self.send(403, b"", {"x-error-code": "GatedRepo"})
+                self.reply(403, b"", {"x-error-code": "GatedRepo"})
                 return
             code = "EntryNotFound" if f"{NAME}/" in path else "RepoNotFound"
-            self.send(404, b"", {"x-error-code": code, "x-repo-commit": COMMIT})
+            self.reply(404, b"", {"x-error-code": code, "x-repo-commit": COMMIT})
 
         def file(self, file: str, content: bool) -> None:
             if content:
                 served.may_send.wait(60)
                 served.fetched.append(file)
             body = (served.folder / file).read_bytes()
-            self.send(200, body, {"etag": f'"{served.etag(file)}"', "x-repo-commit": COMMIT}, content)
+            self.reply(200, body, {"etag": f'"{served.etag(file)}"', "x-repo-commit": COMMIT}, content)
 
-        def send(self, status: int, body: bytes, headers: dict[str, str], content: bool = True) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if content:
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield served
-    finally:
-        served.may_send.set()
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    with listening(Handler) as served.address:
+        try:
+            yield served
+        finally:
+            served.may_send.set()

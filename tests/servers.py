@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -104,7 +104,14 @@ def web(folder: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    with listening(partial(Quiet, directory=str(folder))) as address:
+        yield address
+
+
+@contextmanager
+def listening(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server of HTTP, a thread for each request: its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -113,6 +120,21 @@ def web(folder: Path) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+class Replying(BaseHTTPRequestHandler):
+    """A handler that answers in one go, and writes no log."""
+
+    def reply(self, status: int, data: bytes, headers: Mapping[str, str], body: bool = True) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @dataclass
@@ -128,29 +150,13 @@ def answering(answer: Callable[[Any], tuple[int, dict[str, str], Any]]) -> Itera
     """Serve POST requests: `answer` gets the parsed body and gives status, headers and what is sent as JSON."""
     said, lock = Posted(), threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Replying):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
                 said.asked.append((self.path, dict(self.headers), body))
                 status, headers, content = answer(body)
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(data))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+            self.reply(status, content if isinstance(content, bytes) else json.dumps(content).encode(), headers)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    said.address = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with listening(Handler) as said.address:
         yield said
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)

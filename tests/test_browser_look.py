@@ -9,7 +9,7 @@ import pytest
 import servers
 from media import numbered, steady, write_video
 from playwright.sync_api import Locator, Page, expect
-from visits import FIRST, QUESTIONS, Visit, answered, ask, example, finished, unfold, upload
+from visits import FIRST, QUESTIONS, Visit, answered, ask, example, finished, greys, unfold, upload, watch_live
 
 pytestmark = pytest.mark.browser
 DESK, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
@@ -158,13 +158,10 @@ def test_standing_questions_go_one_by_one_and_an_alert_says_what_is_so(visit: Vi
 
 def test_a_network_stream_shows_its_last_picture(visit: Visit, tmp_path: Path) -> None:
     """Of four seconds at four pictures a second, each a grey of its own; then the source is silent."""
-    path, page = tmp_path / "stream.ts", visit()
-    times, pictures = steady(40, 4), [numbered(6 * i) for i in range(40)]
-    data = write_video(path, times, pictures=pictures, rate=4, options={"g": "4", "bf": "0"}).read_bytes()
+    page = visit()
     page.get_by_role("tab", name="Live").click()
-    with servers.serving(servers.send(data, "stall")) as server:
-        page.locator("#live textarea, #live input").first.fill(server.address)
-        page.locator("#live button").click()
+    with servers.serving(servers.send(greys(tmp_path), "stall")) as server:
+        watch_live(page, server.address)
         picture = page.locator("#last-picture img")
         expect(picture).to_have_attribute("alt", re.compile(r", at [7-9]\.\d s$"))
         expect(page.locator("#camera")).to_be_hidden()

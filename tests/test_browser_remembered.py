@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import servers
-from media import numbered, steady, write_video
 from playwright.sync_api import Page, expect
-from visits import CLIP, FIRST, Visit, answered, ask, example, finished
+from visits import CLIP, FIRST, Visit, answered, ask, example, finished, greys, watch_live
 
 import pdrop_video as pv
 from demos.settings import Settings
@@ -88,13 +87,10 @@ def test_the_time_line_says_what_is_remembered_and_leads_there(visit: Visit) -> 
 
 
 def test_a_moment_of_a_stream_without_a_player_is_shown_as_a_picture(visit: Visit, tmp_path: Path) -> None:
-    path, page = tmp_path / "stream.ts", visit()
-    times, pictures = steady(40, 4), [numbered(6 * i) for i in range(40)]
-    data = write_video(path, times, pictures=pictures, rate=4, options={"g": "4", "bf": "0"}).read_bytes()
+    page = visit()
     page.get_by_role("tab", name="Live").click()
-    with servers.serving(servers.send(data, "stall")) as server:
-        page.locator("#live textarea, #live input").first.fill(server.address)
-        page.locator("#live button").click()
+    with servers.serving(servers.send(greys(tmp_path), "stall")) as server:
+        watch_live(page, server.address)
         expect(page.locator(".pv-stretch")).not_to_have_count(0)
         page.locator("#stop-watching").click()
         expect(page.locator("#progress [data-state]")).to_have_attribute("data-state", "stopped")

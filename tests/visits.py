@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from media import numbered, steady, write_video
 from playwright.sync_api import Page, expect
 
 from demos.gallery import CLIPS
@@ -26,6 +27,18 @@ navigator.mediaDevices.getUserMedia = async wanted => {
 };
 """
 """Keeps a list of what the page was given of cameras and microphones."""
+
+
+def greys(folder: Path) -> bytes:
+    """A stream of ten seconds at four pictures a second, each a grey of its own."""
+    pictures = [numbered(6 * i) for i in range(40)]
+    path = write_video(folder / "stream.ts", steady(40, 4), pictures=pictures, rate=4, options={"g": "4", "bf": "0"})
+    return path.read_bytes()
+
+
+def watch_live(page: Page, address: str) -> None:
+    page.locator("#live textarea, #live input").first.fill(address)
+    page.locator("#live button").click()
 
 
 def upload(page: Page, path: Path = CLIP) -> None:

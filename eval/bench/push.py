@@ -66,8 +66,7 @@ def pushes(lm: pv.VideoLM, frames: int, size: int, budget: int) -> Callable[[], 
 def measure(name: str, lm: pv.VideoLM, frames: int, size: int, budget: int, repeats: int) -> dict[str, Any]:
     """One row of the table."""
     push, rows = pushes(lm, frames, size, budget), []
-    modules = [lm.model.get_encoder("video") if hasattr(lm.model, "get_encoder") else lm.model.model.visual]
-    modules += list(lm.model.get_decoder().layers)
+    modules = [lm.model.model.visual, *lm.model.get_decoder().layers]
     for _ in range(repeats):
         spent = [0.0]
         with timed(modules, spent):
@@ -84,6 +83,11 @@ def measure(name: str, lm: pv.VideoLM, frames: int, size: int, budget: int, repe
     }
 
 
+def draw(table: pd.DataFrame) -> Any:
+    """The shares."""
+    return table.plot.bar(x="what", y="own_share", rot=0)
+
+
 def main(
     repeats: Annotated[int, typer.Option(help="Timed pushes of each.", min=1)] = 10,
     out: Out = None,
@@ -98,7 +102,6 @@ def main(
     ]
     names = ("builtin_own_share", "half_b_own_share", "half_b_two_frames_own_share")
     figures = {name: row["own_share"] for name, row in zip(names, rows, strict=True)}
-    draw = lambda shown: shown.plot.bar(x="what", y="own_share", rot=0)  # noqa: E731
     report("push", pd.DataFrame(rows), draw, out, as_json, figures, "the built-in and a random model")
 
 

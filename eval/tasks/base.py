@@ -105,6 +105,11 @@ class Mark:
     score: float | None
     details: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def against(cls, answer: object, official: str | None, strict: str | None) -> Mark:
+        """Both readings, each worth 1 where it is the answer, and otherwise 0."""
+        return cls(official, strict, float(official == answer), float(strict == answer))
+
 
 class Task(ABC):
     """A benchmark, or one of its variants. Subclasses are listed in `eval.tasks.TASKS`.

@@ -57,8 +57,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def video_file(folder: Path, name: str, suffixes: Iterable[str] = VIDEO_SUFFIXES) -> Path:
     """The video of that name (without suffix) in whatever format it came; the first suffix if there is none."""
-    candidates = [folder / f"{name}{suffix}" for suffix in suffixes]
-    return next((path for path in candidates if path.exists()), candidates[0])
+    return first_there(*(folder / f"{name}{suffix}" for suffix in suffixes))
+
+
+def first_there(*places: Path) -> Path:
+    """The first of some places that exists; else the first of them."""
+    return next((place for place in places if place.exists()), places[0])
+
+
+def write_json(path: Path, content: Any, indent: int = 1) -> list[Path]:
+    """Write a result file as JSON; returns the files written."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
+    return [path]
 
 
 def read_text(path: Path, how: str) -> str:

@@ -5,7 +5,6 @@ An answer is two times in text; its score is the intersection over union with th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from pdrop_video.common.checks import shown
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import read_text, video_file
+from .files import read_text, video_file, write_json
 from .rows import Label, Row, Seconds, Text, load_rows, unique
 from .spans import Reader, Span, harness_span, overlap, span_in, timelens_span
 from .tally import READINGS, mean
@@ -115,7 +114,7 @@ class CharadesSTA(Grounding):
             f"{record.video}.mp4>>>{record.question}>>>{list(items[record.item].extra['span'])}": record.response or ""
             for record in records
         }
-        return [_written(folder / "charades_sta.json", said)]
+        return write_json(folder / "charades_sta.json", said)
 
 
 class Annotated(Row):
@@ -187,9 +186,4 @@ class TimeLens(Grounding):
             span = timelens_span(record.response or "")
             key = f"{record.video}.mp4>>>{record.question}>>>{list(items[record.item].extra['span'])}"
             said[key] = {"timestamps": [] if span is None else [list(span)], "answers": record.response or ""}
-        return [_written(folder / f"{self.part}-timelens.json", said)]
-
-
-def _written(path: Path, content: Any) -> Path:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return path
+        return write_json(folder / f"{self.part}-timelens.json", said)

@@ -6,7 +6,6 @@ tasks of several turns (RUP, MTM, TC, TM) are not here.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pydantic import Field, model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Dialogue, Item, Mark, Task
+from .files import write_json
 from .rows import Label, Row, Seconds, Text, load_rows, unique
 
 GROUPS = {"rap": "IRP", "rtp": "IRP", "pt": "PM", "pu": "PM", "rp": "PM"}
@@ -158,8 +158,7 @@ class IPIBench(Task):
                 entries.append({**rows[record.item], "result_time": found.at, "result_text": found.text})
         path = folder / "ipibench" / f"{self.place}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, entries)
 
 
 def answered(row: Sample, turns: Sequence[Turn]) -> Answered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pdrop_video.video.subtitles import Cue
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import required
+from .files import required, write_json
 from .letters import letter
 from .options import first_letter, letter_at, lettered
 from .rows import Clock, Count, Label, Options, Row, Seconds, Text, load_rows, seconds_of, unique
@@ -174,5 +173,4 @@ class LongVideoBench(Task):
             return []
         path = folder / "longvideobench_test.json"
         answers = {record.item: record.strict or record.response for record in records if record.response is not None}
-        path.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, answers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import read_lines, video_file
+from .files import first_there, read_lines, video_file, write_json
 from .letters import letter
 from .options import letters_for
 from .rows import Label, Row, Text, has_option, parse_rows, seconds_of, unique
@@ -118,8 +117,7 @@ class LVBench(Task):
         )
 
     def _path(self, key: str) -> Path:
-        places = [video_file(self.data / folder, key) for folder in ("all_videos", "videos")]
-        return next((place for place in places if place.exists()), places[0])
+        return first_there(*(video_file(self.data / folder, key) for folder in ("all_videos", "videos")))
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The question as it is written, options included, and the instruction of lmms-eval."""
@@ -129,7 +127,7 @@ class LVBench(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading and the strict one, each against the letter."""
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """The official report: an accuracy for each ability, and over all questions."""
@@ -147,8 +145,7 @@ class LVBench(Task):
         """``lvbench.json`` for the official test_acc.py: the letter by uid, nothing where none was read."""
         path = folder / "lvbench.json"
         said = {record.item: record.official or "" for record in records}
-        path.write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, said)
 
 
 class LVBenchReference(LVBench):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +10,7 @@ import pdrop_video as pv
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
+from .files import write_json
 from .letters import letter
 from .options import letter_at, letters_for
 from .rows import Candidates, Label, Row, Text, different, load_rows, unique
@@ -178,5 +178,4 @@ class MLVUTest(MLVU):
             for record in records
             if record.response is not None
         ]
-        path.write_text(json.dumps(answers, ensure_ascii=False, indent=4) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, answers, indent=4)

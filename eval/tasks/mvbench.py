@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
+from .files import first_there
 from .letters import letter
 from .options import letter_at, letters_for
 from .rows import Options, Row, Seconds, Text, load_rows
@@ -156,8 +157,7 @@ class MVBench(Task):
 
     def _path(self, video: str) -> Path:
         folder = self.data / "video"
-        places = [folder / video, *(folder / other / video for other in self.others)]
-        return next((place for place in places if place.exists()), places[0])
+        return first_there(folder / video, *(folder / other / video for other in self.others))
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt, which says the system prompt once more; the turn is begun with an open bracket."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -13,9 +12,9 @@ from pydantic import model_validator
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
 from .letters import letter
-from .options import letter_at, letters_for
+from .options import letter_at, lettered
 from .rows import Label, Options, Row, Seconds, Text, load_rows
-from .tally import READINGS, mean
+from .tally import READINGS, means_of
 
 _HOW = (
     'download the dataset "MCG-NJU/ODV-Bench" of the hub and unpack TS_Retrieval.zip, TOI_Recognition.zip and '
@@ -99,8 +98,8 @@ class ODVBench(Task):
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The authors' prompt."""
-        listed = [f"{name}. {text}" for name, text in zip(letters_for(item.options), item.options, strict=True)]
-        lines = [item.question, *listed, "Answer with the option's letter from the given choices directly."]
+        asked = "Answer with the option's letter from the given choices directly."
+        lines = [item.question, *lettered(item.options), asked]
         return Ask("\n".join(lines), cloze=item.question, choices=item.options)
 
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
@@ -108,16 +107,17 @@ class ODVBench(Task):
         if not response:
             return Mark(None, None, None, 0.0)
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """Accuracy over all questions, and in each task and subtask."""
         found: dict[str, float] = {}
         for suffix, reading in READINGS.items():
-            by: dict[str, list[float]] = defaultdict(list)
-            for record in records:
-                if suffix or record.official_score is not None:
-                    for name in ("Overall", record.category["task"], record.category["subtask"]):
-                        by[name].append(getattr(record, reading) or 0.0)
-            found |= {f"{name}{suffix}": mean(scores) for name, scores in by.items()}
+            named = (
+                (f"{name}{suffix}", getattr(record, reading) or 0.0)
+                for record in records
+                if suffix or record.official_score is not None
+                for name in ("Overall", record.category["task"], record.category["subtask"])
+            )
+            found |= means_of(named)
         return found

@@ -6,7 +6,6 @@ while more is seen, each time as an item of its own.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ from pydantic import Field, model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import load_json
+from .files import load_json, write_json
 from .letters import letter
 from .options import letter_at, lettered
 from .ovo_prompts import CHOICE, FORWARD
@@ -260,8 +259,7 @@ class OVOBench(Task):
         path = folder / "ovo_bench_results.json"
         entries = load_json(self.data / FILE, _HOW)
         results = official_results(entries, {record.item: record.response for record in records})
-        path.write_text(json.dumps(results, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, results)
 
 
 def _category(task: str) -> str:

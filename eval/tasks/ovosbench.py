@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -14,11 +12,11 @@ from pydantic import BeforeValidator, model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import read_table
+from .files import read_table, write_json
 from .letters import letter
-from .options import letters_for
+from .options import lettered, letters_for
 from .rows import Count, Label, Row, Seconds, Text, parse_rows, unique
-from .tally import READINGS, mean
+from .tally import READINGS, means_of
 
 FILE = "ovo_s_bench.parquet"
 _HOW = f'download the dataset "JoeLeelyf/OVO-S-Bench" of ModelScope, {FILE} and videos/'
@@ -144,7 +142,6 @@ class OVOSBench(Task):
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt."""
-        listed = [f"{name}. {text}" for name, text in zip(letters_for(item.options), item.options, strict=True)]
         lines = [
             "You are evaluating a video understanding task. Based on the video frames provided, answer the following "
             "multiple choice question.",
@@ -152,7 +149,7 @@ class OVOSBench(Task):
             f"Question: {item.question}",
             "",
             "Options:",
-            *listed,
+            *lettered(item.options),
             "",
             "Instructions:",
             '- Respond with ONLY the letter of your answer (e.g., "A" or "B").',
@@ -165,18 +162,18 @@ class OVOSBench(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading and the strict one, each against the letter."""
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """Accuracy at each level and over all questions that are asked."""
         found: dict[str, float] = {}
         for suffix, reading in READINGS.items():
-            by: dict[str, list[float]] = defaultdict(list)
+            named: list[tuple[str, float]] = []
             for record in (record for record in records if suffix or record.response is not None):
-                level = record.category["subcategory"].split(".")[0]
-                for name in ("overall without 4.3", f"level {level}" + (" without 4.3" if level == "4" else "")):
-                    by[name].append(getattr(record, reading) or 0.0)
-            found |= {f"{name}{suffix}": mean(scores) for name, scores in sorted(by.items())}
+                level, score = record.category["subcategory"].split(".")[0], getattr(record, reading) or 0.0
+                of_level = f"level {level}" + (" without 4.3" if level == "4" else "")
+                named += [("overall without 4.3", score), (of_level, score)]
+            found |= {f"{name}{suffix}": value for name, value in sorted(means_of(named).items())}
         return found
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
@@ -192,5 +189,4 @@ class OVOSBench(Task):
             }
             for record in records
         ]
-        path.write_text(json.dumps({"results": results}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, {"results": results})

@@ -6,7 +6,6 @@ empty answer is silence. What it says is scored by a judge: `eval.judge`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pdrop_video.video.subtitles import Cue
 from ..stats.pauc import SPOKEN
 from ..stats.record import Record, Turn
 from .base import Ask, Dialogue, Item, Mark, Task
+from .files import write_json
 from .rows import Label, Row, Seconds, Text, load_rows, unique
 
 PARTS = ("ego", "tv", "vad", "web")
@@ -150,5 +150,4 @@ class ProactiveVideoQA(Task):
             for record in records
         ]
         path = folder / SPOKEN
-        path.write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, entries)

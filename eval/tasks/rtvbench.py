@@ -6,7 +6,6 @@ answer. The benchmark's score counts an answer to 2 only where 0 and 1 of its gr
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +16,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import load_json
+from .files import first_there, load_json, write_json
 from .letters import letter
-from .options import letters_for
+from .options import lettered, letters_for
 from .rows import Label, Row, Seconds, Text, parse_rows, unique
 from .tally import READINGS, mean
 
@@ -143,16 +142,14 @@ class RTVBench(Task):
         )
 
     def _path(self, field: str, video: str) -> Path:
-        places = [self.data / "videos" / field / video, self.data / "videos" / video]  # names are unique
-        return next((place for place in places if place.exists()), places[0])
+        return first_there(self.data / "videos" / field / video, self.data / "videos" / video)  # names are unique
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt."""
-        listed = [f"{name}. {text}" for name, text in zip(letters_for(item.options), item.options, strict=True)]
         lines = [
             f"Question: {item.question}",
             "Options:",
-            *listed,
+            *lettered(item.options),
             "Answer with the option's letter from the given choices directly and only give the best option.",
         ]
         return Ask("\n".join(lines), max_new_tokens=64, cloze=item.question, choices=item.options)
@@ -160,7 +157,7 @@ class RTVBench(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading and the strict one, each against the letter."""
         official, strict = official_letter(response, item.options), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """Accuracies and scores: over all, by target, dimension and ability, and the means of these means."""
@@ -183,8 +180,7 @@ class RTVBench(Task):
             for row in load_json(self.data / FILE, _HOW)
             if (record := answered.get(row["questionID"])) is not None
         ]
-        path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        return [path]
+        return write_json(path, rows)
 
 
 def _report(what: str, scored: Sequence[tuple[Record, float]]) -> dict[str, float]:

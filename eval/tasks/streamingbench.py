@@ -187,7 +187,7 @@ class StreamingBench(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The first character, and what was meant."""
         official, strict = response[:1] or None, letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
 
 class StreamingBenchSQA(StreamingBench):

@@ -20,6 +20,14 @@ def mean(values: Iterable[float]) -> float:
     return sum(given) / len(given)
 
 
+def means_of(named: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of the values that go by each name."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for name, value in named:
+        values[name].append(value)
+    return {name: mean(given) for name, given in values.items()}
+
+
 def means_by(records: Iterable[Record], field: str, reading: str) -> dict[str, float]:
     """Mean score for each value of a category.
 
@@ -31,11 +39,8 @@ def means_by(records: Iterable[Record], field: str, reading: str) -> dict[str, f
     reading : str
         ``"official_score"`` or ``"score"``.
     """
-    scores: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        if record.answer is not None:
-            scores[record.category[field]].append(getattr(record, reading) or 0.0)
-    return {value: mean(given) for value, given in scores.items()}
+    counted = (record for record in records if record.answer is not None)
+    return means_of((record.category[field], getattr(record, reading) or 0.0) for record in counted)
 
 
 def macro(means: Mapping[str, float], over: Sequence[str]) -> float | None:

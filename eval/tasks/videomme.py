@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import pandas as pd
 from pydantic import BeforeValidator, model_validator
 
-import pdrop_video as pv
 from pdrop_video.video.subtitles import Cue, load_srt
 
 from ..stats.official import OF_ANSWERED
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import required, video_file
+from .files import read_table, required, video_file, write_json
 from .letters import letter
 from .rows import Options, Row, Text, has_option, parse_rows, unique
 from .subtitles import covering
@@ -104,17 +101,11 @@ class VideoMME(Task):
 
     def items(self) -> list[Item]:
         """All questions, in the order of the file."""
-        path = required(self.data / QUESTIONS, "download the dataset lmms-lab/Video-MME with its folder layout")
-        try:
-            table = pd.read_parquet(path)
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise pv.ConfigError(f"{path} is no Parquet file ({error}); was the download cut short?") from error
-        missing = [name for name in COLUMNS if name not in table.columns]
-        if missing:
-            raise pv.ConfigError(f"{path} has no column {', '.join(missing)}; expected the released Video-MME file.")
+        path = self.data / QUESTIONS
+        table = read_table(path, COLUMNS, "download the dataset lmms-lab/Video-MME with its folder layout")
         if self.subtitles:
             required(self.data / "subtitle", "unpack subtitle.zip of lmms-lab/Video-MME there")
-        rows = parse_rows(table[list(COLUMNS)].to_dict("records"), list[Question], path)
+        rows = parse_rows(table, list[Question], path)
         return unique([self._item(row) for row in rows], path)
 
     def _item(self, row: Question) -> Item:
@@ -147,13 +138,12 @@ class VideoMME(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading and the strict one, each against the letter."""
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:
         """``videomme.json`` for the official scorer."""
         path = folder / "videomme.json"
-        path.write_text(json.dumps(official_results(self.items(), records), ensure_ascii=False, indent=1) + "\n")
-        return [path]
+        return write_json(path, official_results(self.items(), records))
 
 
 def official_results(items: Sequence[Item], records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from .files import read_lines, read_table, required, video_file
 from .letters import letter
 from .options import bare, letters_for
 from .rows import Label, Row, Seconds, Text, has_option, parse_rows, unique
-from .tally import READINGS, mean
+from .tally import READINGS, means_of
 
 _HOW = 'download the dataset "MME-Benchmarks/Video-MME-v2" of the hub and unpack the archives of videos/ into video/'
 _INSTRUCTION = (
@@ -209,7 +209,7 @@ class VideoMME2(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading and the strict one, each against the letter."""
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)
 
     def figures(self, records: Sequence[Record]) -> dict[str, float]:
         """Means over groups of which all four questions have records; a group belongs to its last question's level."""
@@ -218,18 +218,17 @@ class VideoMME2(Task):
             groups[record.video].append(record)
         found: dict[str, float] = {}
         for suffix, reading in READINGS.items():
-            worth: dict[str, list[float]] = defaultdict(list)
+            worth: list[tuple[str, float]] = []
             for group in (group for group in groups.values() if len(group) == 4):
                 scores = [_score(record, reading) for record in sorted(group, key=_number)]
                 last = max(group, key=_number).category
                 kind = last["group_type"]
                 value = of_ability(scores) if kind == "relevance" else of_thought(scores, last["group_structure"])
                 heads = [f"level {last[name]}" if name == "level" else last[name] for name in HEADS if name in last]
-                for name in dict.fromkeys(["total", kind, *heads]):
-                    worth[name].append(value)
+                worth += [(name, value) for name in dict.fromkeys(["total", kind, *heads])]
                 if kind == "relevance":
-                    worth["relevance, linear"].append(sum(scores) / 4)
-            found |= {f"{name}{suffix}": mean(values) for name, values in worth.items()}
+                    worth.append(("relevance, linear", sum(scores) / 4))
+            found |= {f"{name}{suffix}": value for name, value in means_of(worth).items()}
         return found
 
     def outputs(self, records: Sequence[Record], folder: Path) -> list[Path]:

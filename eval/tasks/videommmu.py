@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, model_validator
 
 from ..stats.record import Record, Turn
 from .base import Ask, Item, Mark, Task
-from .files import read_table
+from .files import first_there, read_table
 from .letters import letter
 from .mmmu import exam_letter, exam_right, open_answer, open_right
 from .options import bare, letters_for
@@ -121,8 +121,7 @@ class VideoMMMU(Task):
         )
 
     def _path(self, name: str) -> Path:
-        places = [self.data / name, self.data / "videos" / name]
-        return next((place for place in places if place.exists()), places[0])
+        return first_there(self.data / name, self.data / "videos" / name)
 
     def ask(self, item: Item, seconds: Sequence[float]) -> Ask:
         """The official prompt of the track; where options' texts are compared, the question stands alone."""
@@ -142,7 +141,7 @@ class VideoMMMU(Task):
             return Mark(None, None, None, 0.0)
         if item.options:
             official, strict = exam_letter(response, item.options), letter(response, item.options)
-            return Mark(official, strict, float(official == truth), float(strict == truth))
+            return Mark.against(truth, official, strict)
         said = open_answer(response)
         right = exam_right(response, truth)
         return Mark(response.strip() or None, said, float(right), float(open_right(said, truth)))

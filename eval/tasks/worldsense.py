@@ -123,4 +123,4 @@ class WorldSense(Task):
     def mark(self, item: Item, response: str, turns: Sequence[Turn]) -> Mark:
         """The official reading, which is Video-MME's, and the strict one."""
         official, strict = official_letter(response), letter(response, item.options)
-        return Mark(official, strict, float(official == item.answer), float(strict == item.answer))
+        return Mark.against(item.answer, official, strict)

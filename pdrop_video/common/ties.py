@@ -15,8 +15,7 @@ from torch import Tensor
 # millionth is far above what any order of summation changes.
 _BITS = {torch.float64: 20, torch.float32: 14, torch.float16: 8, torch.bfloat16: 6}
 _SMALLEST, _LARGEST = -40, 100
-"""Exponents of 2 under which scores are compared as if they were multiples of one small number, and over which as if of
-a larger one than they are."""
+"""Exponents of 2 beyond which the grid that scores are compared on grows no finer, and no coarser."""
 
 # Fractions of 2 ** 32 that no small whole numbers make meet: the golden ratio over time, and over rows and columns the
 # two numbers that generalise it to a plane (the powers of the plastic number's inverse).

@@ -17,6 +17,8 @@ from einops import rearrange
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..common.taking import rows_at
+
 Rope = tuple[Tensor, Tensor]
 """cos and sin, each [..., batch, rows, head_dim] (some families and versions put M-RoPE axes in front)."""
 
@@ -89,6 +91,12 @@ def turned(rope: Rope) -> Rope:
     """The same angles with cos and sin of length 1: a pure rotation, also where a family scales its RoPE (YaRN)."""
     length = torch.hypot(*rope)
     return rope[0] / length, rope[1] / length
+
+
+def rope_at(rope: Rope, rows: Tensor) -> Rope:
+    """Cos and sin of some rows [batch, chosen] alone."""
+    cos, sin = (rows_at(part, rows) for part in rope)
+    return cos, sin
 
 
 def per_head(attention: Any, rows: Tensor, which: str) -> Tensor:

@@ -74,7 +74,7 @@ class Masks:
                     )
                 past = rows.group.new_full((len(rows.group), past_columns(cache, i)), -1)
                 more["or_mask_function"] = partial(_together, torch.cat([past, rows.group], dim=1))
-            if allowed is None and len(more) == 1 and self.config._attn_implementation == "sdpa":
+            if allowed is None and more.keys() == {CACHE} and self.config._attn_implementation == "sdpa":
                 mask: Any = _after(past_columns(cache, i), rows.hidden)
             else:
                 mask = create_causal_mask(

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..common.taking import rows_at
-from .heads import Rope, attention_of, every_key, normed, project
+from .heads import Rope, attention_of, every_key, normed, project, rope_at
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,17 +70,10 @@ def attention_by_row(
     attention, rows = attention_of(layer), normed(layer, hidden)
     at = probe.clamp(min=0)
     asking = rows_at(rows, at)
-    query = project(attention, asking, "q", rope if rope is None else rope_of(rope, at))
+    query = project(attention, asking, "q", rope if rope is None else rope_at(rope, at))
     key = every_key(attention, rows, rope, past_keys, lent)
     weights = mean_weights(query, key, attention.scaling, at + key.shape[-2] - hidden.shape[1], allowed)
     return weights.masked_fill((probe < 0)[..., None], 0)
-
-
-def rope_of(rope: Rope, rows: Tensor) -> Rope:
-    """Cos and sin of some rows [batch, chosen] alone."""
-    shape = (*rope[0].shape[:-2], rows.shape[-1], rope[0].shape[-1])
-    cos, sin = (part.take_along_dim(rows[..., None].expand(shape), -2) for part in rope)
-    return cos, sin
 
 
 def attention_weights(layer: Any, hidden: Tensor, rope: Rope | None, probe: Tensor, **past: Tensor | None) -> Tensor:

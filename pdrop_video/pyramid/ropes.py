@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from ..common.taking import rows_at
 from .decoder import Decoder
-from .heads import Rope
+from .heads import Rope, rope_at
 from .rows import Passage, Rows, counted_on, past_columns
 
 
@@ -62,7 +61,4 @@ class Ropes:
         """Only the rows `stayed` [batch, kept] go on: theirs are known where they depend on a row's position alone."""
         if self.compact or self.decoder.by_length:
             self._known.clear()
-        for key, rope in self._known.items():
-            if rope is not None:
-                cos, sin = (rows_at(part, stayed) for part in rope)
-                self._known[key] = cos, sin
+        self._known = {key: rope and rope_at(rope, stayed) for key, rope in self._known.items()}

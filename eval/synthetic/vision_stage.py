@@ -1,7 +1,8 @@
 """Stage 1: the vision tower alone learns to say, per merged token, what that token covers.
 
 Each merged token is trained to be the sum of the word embeddings (random, frozen) of what it covers: the cell that
-holds a thing's centre is colour + glyph, any other is "nothing"; the cell that holds the marker adds its direction.
+holds a thing's centre is colour + glyph (or letter + digit), any other is "nothing"; the cell that holds the marker
+adds its direction.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from .bank import Bank
 from .log import Log
 from .mixing import class_maps, mix
 from .model import patches
+from .moving import LETTERS
 from .optim import MasterAdamW, load_checkpoint, save_checkpoint
 from .quiz import NOTHING
-from .world import COLOURS, DIRECTIONS, GLYPHS
+from .world import COLOURS, DIGITS, DIRECTIONS, GLYPHS
 
 SHARPNESS = 10.0
-GROUPS = ("colour", "glyph", "marker")
+GROUPS = ("colour", "glyph", "marker", "letter", "digit")
 EVERY_SECONDS = 60.0
 
 
@@ -85,33 +87,39 @@ class TokenTargets:
             return table[tokenizer.convert_tokens_to_ids(list(names))].float()
 
         self.colours, self.glyphs = words((*COLOURS, NOTHING)), words((*GLYPHS, NOTHING))
-        self.directions = words(DIRECTIONS)
+        self.directions, self.letters = words(DIRECTIONS), words(LETTERS)
+        self.digits = words(tuple(f"##{digit}" for digit in DIGITS))
 
-    def logits(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of the classes from tokens `[grids, 16, 256]`; "no marker" has the constant score 5."""
+    def logits(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Scores of the classes from tokens `[grids, 16, 256]`; no marker and no code have the constant score 5."""
         tokens = tokens.float()
-        direction = SHARPNESS * tokens @ self.directions.T
-        none = torch.full_like(direction[..., :1], SHARPNESS / 2)
         colour, glyph = SHARPNESS * tokens @ self.colours.T, SHARPNESS * tokens @ self.glyphs.T
-        return colour, glyph, torch.cat([direction, none], -1)
+        rest = []
+        for table in (self.directions, self.letters, self.digits):
+            scores = SHARPNESS * tokens @ table.T
+            rest.append(torch.cat([scores, torch.full_like(scores[..., :1], SHARPNESS / 2)], -1))
+        return colour, glyph, *rest
 
     def loss(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """Cross entropy of the three groups + 2 x squared distance to the sum of the embeddings.
+        """Cross entropy of the five groups + 2 x squared distance to the sum of the embeddings.
 
         Parameters
         ----------
         tokens : Tensor
             `[grids, 16, 256]`.
         classes : Tensor
-            `[grids, 16, 3]`, from `mixing.class_maps`.
+            `[grids, 16, 5]`, from `mixing.class_maps`.
         """
         loss = torch.zeros(())
         for scores, wanted in zip(self.logits(tokens), classes.unbind(-1), strict=True):
             each = F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="sum")
-            loss = loss + each / (wanted != scores.shape[-1] - 1).sum().clamp(min=1)
-        colour, glyph, direction = classes.unbind(-1)
-        moving = torch.cat([self.directions, torch.zeros_like(self.directions[:1])])
-        thing = self.colours[colour] + self.glyphs[glyph]
+            loss = loss + each / ((wanted != scores.shape[-1] - 1) & (wanted >= 0)).sum().clamp(min=1)
+        colour, glyph, direction, letter, digit = classes.unbind(-1)
+        moving, letters, digits = (
+            torch.cat([table, torch.zeros_like(table[:1])]) for table in (self.directions, self.letters, self.digits)
+        )
+        code = letters[letter] + digits[digit]
+        thing = self.colours[colour] + torch.where((glyph < 0)[..., None], code, self.glyphs[glyph.clamp(min=0)])
         target = torch.where((glyph == len(GLYPHS))[..., None], self.colours[-1], thing) + moving[direction]
         return loss + 2 * (tokens.float() - target).square().sum(-1).mean()
 
@@ -119,9 +127,9 @@ class TokenTargets:
         """Share of right tokens: where there is a thing or marker, and (`_none`) where there is none."""
         report = {}
         for name, scores, right in zip(GROUPS, self.logits(tokens), classes.unbind(-1), strict=True):
-            hit, marked = scores.argmax(-1) == right, right != scores.shape[-1] - 1
-            report[name] = float(hit[marked].float().mean())
-            report[f"{name}_none"] = float(hit[~marked].float().mean())
+            hit, none = scores.argmax(-1) == right, right == scores.shape[-1] - 1
+            report[name] = float(hit[~none & (right >= 0)].float().mean())
+            report[f"{name}_none"] = float(hit[none].float().mean())
         return report
 
 

@@ -29,6 +29,8 @@ from .tokenizer import build_tokenizer
 from .vision_stage import features, train_vision
 
 TRAIN_SEED, DEV_SEED = 5, 900001
+CODE_WEIGHT = 3.0
+"""Codes are what the earlier version's tower has never seen."""
 
 
 def begin_from(start: Path, seed: int) -> Qwen2_5_VLForConditionalGeneration:
@@ -71,7 +73,7 @@ def main(
     tokenizer = build_tokenizer()
     model = begin_from(start, seed)
     where = places("train", TRAIN_SEED, clips, still)
-    train_vision(model, tokenizer, bank, where, dev_bank, work, log, vision_steps, seed)
+    train_vision(model, tokenizer, bank, where, dev_bank, work, log, vision_steps, seed, code_weight=CODE_WEIGHT)
 
     seen = load_checkpoint(work / "features.pt")
     if seen is None:

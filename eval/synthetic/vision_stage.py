@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from .bank import Bank
+from .bank import FIRST_CODE, Bank
 from .log import Log
 from .mixing import class_maps, mix
 from .model import patches
@@ -162,10 +162,12 @@ def train_vision(
     seed: int,
     grids: int = 128,
     lr: float = 1.2e-3,
+    code_weight: float = 1.0,
 ) -> None:
     """Train `model.model.visual` in place; goes on from the checkpoint in `work` where there is one.
 
-    `where` are the training bank's places, from `mixing.places`; `grids` is the batch.
+    `where` are the training bank's places, from `mixing.places`; `grids` is the batch, in which a grid with a code is
+    `code_weight` times as likely as another.
     """
     visual: Any = model.model.visual
     embeddings: Any = model.get_input_embeddings()
@@ -174,10 +176,12 @@ def train_vision(
     if saved := load_checkpoint(work / "vision.pt"):
         optimiser.restore(saved["optimiser"])
     classes, dev_classes = class_maps(train.labels), torch.from_numpy(class_maps(dev.labels))
+    often = np.where(train.labels[:, 1] >= FIRST_CODE, code_weight, 1.0)
+    share = None if code_weight == 1 else often / often.sum()
     began = last = time.monotonic()
     while optimiser.done < steps:
         rng = np.random.default_rng([seed, 1, optimiser.done])
-        rows = np.sort(rng.choice(len(classes), grids, replace=False))
+        rows = np.sort(rng.choice(len(classes), grids, replace=False, p=share))
         frames, covered = np.array(train.frames[rows]), classes[rows]
         mix(rng, frames, covered, where[rows])
         tokens = fast_vision(visual, _shake(torch.from_numpy(frames), rng))

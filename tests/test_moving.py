@@ -12,6 +12,7 @@ import torch
 
 from eval.synthetic.bank import FIRST_CODE, NO_GLYPH, cell_of, glyph_number, labels_of
 from eval.synthetic.camera import MovingScene
+from eval.synthetic.fresh import Fresh
 from eval.synthetic.known import FACTS, NAMES, facts_by_name
 from eval.synthetic.make import make
 from eval.synthetic.mixing import class_maps
@@ -101,7 +102,7 @@ def test_the_world_keeps_its_rules():
             for second in (thing.second, thing.second + thing.lasts):
                 assert all(0.19 <= v <= 0.81 for v in thing.at(second))
         rates.append(60 * len(clip.things) / clip.seconds)
-    assert 0.6 * FEWEST < min(rates) and max(rates) <= MOST and np.percentile(rates, 90) > 0.6 * MOST
+    assert min(rates) > 0.6 * FEWEST and max(rates) <= MOST and np.percentile(rates, 90) > 0.6 * MOST
     assert any(thing.hidden for index in range(20) for thing in moving_clip("dev", 5, index).things)
     twins = [len(split_by_name(moving_clip("dev", 5, index).things)[1]) for index in range(40)]
     assert np.mean(twins) > 3
@@ -262,3 +263,26 @@ def test_a_set_of_the_third_kind(tmp_path):
     assert len(table) == 18 and set(table["sub_category"]) <= set(PUZZLES)
     assert sorted(p.stem for p in (tmp_path / "data").glob("*.mp4")) == sorted(set(table["videoID"]))
     assert all("moving" in name for name in table["videoID"])
+
+
+def test_fresh_things_stand_where_their_classes_say():
+    rng = np.random.default_rng(4)
+    frames_ = np.full((40, 2, 112, 112, 3), 120, np.uint8)
+    labels = np.tile(np.array([6, NO_GLYPH, -1, 4, -1]), (40, 1))
+    labels[:10, :3] = 2, 7, 5  # these have a thing of their own in cell 5
+    classes = class_maps(labels)
+    where = np.full((40, 3, 2), np.nan, np.float32)
+    where[:10, 0] = 42, 42
+    before = classes.copy()
+    Fresh(rng, "train", 60).put(rng, frames_, classes, where)
+    changed = (classes != before).any(-1)
+    assert (changed.sum(1) <= 1).all() and 12 < changed.any(1).sum() < 36
+    assert (classes[:10, 5] == before[:10, 5]).all()
+    for n in np.flatnonzero(changed.any(1)):
+        drawn = np.argwhere(np.abs(frames_[n].astype(int) - 120).max((0, -1)) > 25)
+        y, x = (drawn.min(0) + drawn.max(0)) / 2 / 112
+        (cell,) = np.flatnonzero(changed[n])
+        assert np.abs(np.array([cell % 4 + 0.5, cell // 4 + 0.5]) / 4 - (x, y)).max() < 0.125 + 0.05
+        colour, glyph, _, letter, digit = classes[n, cell]
+        assert colour < 6 and (glyph == -100) == (letter < 8) == (digit < 10)
+    assert (frames_[~changed.any(1)] == 120).all()

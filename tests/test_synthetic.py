@@ -31,7 +31,7 @@ from eval.synthetic.quiz import ENDS, KINDS, Question, question, questions
 from eval.synthetic.render import frames, read_mp4, write_clip, write_mp4
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.vision_stage import fast_vision
-from eval.synthetic.world import DIGITS, GLYPHS, SPLITS, Clip, Marker, Thing, generator, sample_clip
+from eval.synthetic.world import DIGITS, SPLITS, Clip, Marker, Thing, generator, sample_clip
 from eval.tasks.videomme import VideoMME
 
 ROOT = Path(__file__).parent.parent

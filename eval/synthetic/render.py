@@ -40,7 +40,7 @@ UPSCALE = 3
 """Things are drawn so many times larger and then reduced, for smooth edges."""
 
 
-def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tuple[Image.Image, Image.Image]:
+def stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tuple[Image.Image, Image.Image]:
     """Opacity of a thing's body and of its dark edge, as two 8-bit pictures of the same size."""
     height = rng.uniform(56, 84) * SIDE / 224
     stretch, turn = rng.uniform(0.85, 1.2), rng.uniform(-10, 10)
@@ -105,7 +105,7 @@ class _Look:
     @classmethod
     def of(cls, thing: Thing, split: str, rng: np.random.Generator) -> _Look:
         edge = bool(rng.random() < 0.5)
-        body, rim = _stencil(rng, thing.glyph, split, edge)
+        body, rim = stencil(rng, thing.glyph, split, edge)
         rgb = np.array(RGB[thing.colour], np.float32) * rng.uniform(0.85, 1.0) + rng.uniform(-8, 8, 3)
         below = ((rim, np.array((20, 20, 20), np.float32)),) if edge else ()
         return cls(thing, (*below, (body, rgb.astype(np.float32))))

@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 import typer
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from .bank import SECONDS, Bank, open_bank
+from .fresh import Fresh
 from .lessons import Teacher
 from .log import Log
 from .mixed_stage import Teachers, train_mixed
@@ -31,6 +33,8 @@ from .vision_stage import features, train_vision
 TRAIN_SEED, DEV_SEED = 5, 900001
 CODE_WEIGHT = 3.0
 """Codes are what the earlier version's tower has never seen."""
+FRESH = 4000
+"""Stencils in the pool of things that are set down on the bank's grids."""
 
 
 def begin_from(start: Path, seed: int) -> Qwen2_5_VLForConditionalGeneration:
@@ -73,7 +77,10 @@ def main(
     tokenizer = build_tokenizer()
     model = begin_from(start, seed)
     where = places("train", TRAIN_SEED, clips, still)
-    train_vision(model, tokenizer, bank, where, dev_bank, work, log, vision_steps, seed, code_weight=CODE_WEIGHT)
+    fresh = Fresh(np.random.default_rng([seed, 4]), "train", FRESH)
+    train_vision(
+        model, tokenizer, bank, where, dev_bank, work, log, vision_steps, seed, 128, 1.2e-3, CODE_WEIGHT, fresh
+    )
 
     seen = load_checkpoint(work / "features.pt")
     if seen is None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from .bank import FIRST_CODE, Bank
+from .fresh import Fresh
 from .log import Log
 from .mixing import class_maps, mix
 from .model import patches
@@ -163,11 +164,12 @@ def train_vision(
     grids: int = 128,
     lr: float = 1.2e-3,
     code_weight: float = 1.0,
+    fresh: Fresh | None = None,
 ) -> None:
     """Train `model.model.visual` in place; goes on from the checkpoint in `work` where there is one.
 
     `where` are the training bank's places, from `mixing.places`; `grids` is the batch, in which a grid with a code is
-    `code_weight` times as likely as another.
+    `code_weight` times as likely as another, and to which `fresh` adds things.
     """
     visual: Any = model.model.visual
     embeddings: Any = model.get_input_embeddings()
@@ -183,7 +185,9 @@ def train_vision(
         rng = np.random.default_rng([seed, 1, optimiser.done])
         rows = np.sort(rng.choice(len(classes), grids, replace=False, p=share))
         frames, covered = np.array(train.frames[rows]), classes[rows]
-        mix(rng, frames, covered, where[rows])
+        if fresh is not None:
+            fresh.put(rng, frames, covered, where[rows])
+        mix(rng, frames, covered, where[rows], 2 if fresh is None else 1)
         tokens = fast_vision(visual, _shake(torch.from_numpy(frames), rng))
         loss = targets.loss(tokens, torch.from_numpy(covered))
         loss.backward()

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from .bank import CELLS, NO_GLYPH, glyph_number
+from .known import NAMES
 from .lessons import Teacher
 from .moving import LETTERS, moving_clip
 from .puzzles import puzzle
@@ -63,14 +64,22 @@ class MovingTeacher(Teacher):
         return self._shown
 
     def _rows(self, rng: np.random.Generator, grids: int) -> np.ndarray:
-        """Rows that make one video of the world; a thing that the bank does not hold is left out."""
+        """Rows that make one video of the world; a thing that the bank does not hold is another one that it does."""
         clip = moving_clip(self.split, int(rng.integers(2**31)), 0, grids)
         rows = rng.choice(self.empty, grids)
-        things = []
+        things: list[Thing] = []
+        taken = {(COLOURS.index(thing.colour), glyph_number(thing.glyph)) for thing in clip.things}
         for thing in clip.things:
-            pool = self.pools.get((COLOURS.index(thing.colour), glyph_number(thing.glyph)))
-            if pool is not None:
-                things.append(self._placed(rng, thing, pool, rows))
+            pair = COLOURS.index(thing.colour), glyph_number(thing.glyph)
+            if pair not in self.pools:
+                last = glyph_number(things[-1].glyph) if things else NO_GLYPH
+                free = [other for other in self.pools if other not in taken and other[1] != last]
+                if not free:
+                    continue
+                pair = free[int(rng.integers(len(free)))]
+                taken.add(pair)
+                thing = replace(thing, colour=COLOURS[pair[0]], glyph=NAMES[pair[1] - (pair[1] > NO_GLYPH)])
+            things.append(self._placed(rng, thing, self.pools[pair], rows))
         self._shown.append(replace(clip, things=tuple(things)))
         return rows
 

@@ -17,6 +17,7 @@ from pdrop_video.pyramid.inside import INSIDES
 from pdrop_video.pyramid.scorers import SCORERS
 from pdrop_video.reduce import REDUCERS
 from pdrop_video.registry import facts_of
+from pdrop_video.search.budget import SMALLEST, largest
 
 from ..runner.equal import Way
 from .base import ALL, MARGIN, Settings, early_drops, even_drops, one_drop, written
@@ -107,7 +108,8 @@ def league_flops(way: Way, lets_on: LetOn) -> list[Entry]:
     """
     rows = [Entry("all tokens", "nothing", 1.0, {"pyramid": ALL}, "whole")]
     for share in SHARES:
-        fewer: Settings = {"pyramid": ALL, "fps": FPS * share}
+        few = largest(lambda encoded: way.share(encoded=encoded), share, SMALLEST) or SMALLEST
+        fewer: Settings = {"pyramid": ALL, "fps": floor(1e4 * FPS * few) / 1e4}
         rows.append(Entry("fewer frames", "frames", share, fewer, "control", says="frames at equal distances"))
         for gate, method in GATES.items():
             line = lets_on.alone(way, share, gate)

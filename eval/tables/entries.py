@@ -68,6 +68,7 @@ def entry_of(
     parts: tuple[str, ...] = (),
 ) -> Entry:
     """A row of a listed method, with what its facts say; what is common practice is a control."""
+    given = {**given, "parts": parts} if parts else given
     if facts is None:
         return Entry(system, slot, at, given, kind, parts=parts)
     if not facts.paper and not facts.ours and kind == "system":

@@ -20,7 +20,7 @@ from pdrop_video.registry import facts_of
 from pdrop_video.search.budget import SMALLEST, largest
 
 from ..runner.equal import Way
-from .base import ALL, MARGIN, Settings, early_drops, even_drops, one_drop, written
+from .base import ALL, MARGIN, Settings, early_drops, even_drops, one_drop, servable, written
 from .entries import Entry, entry_of
 from .inside import LEARNPRUNER
 
@@ -34,7 +34,8 @@ ROOM = 0.65
 """Most that a gate in front of something else may spend of a share: the tower's part of it."""
 UNGATED = 0.75
 """Most of a share that the tower may take before everything stands behind a gate."""
-DEFAULT = "pyramid"
+DEFAULT, SCORER = "pyramid", "contrast"
+"""How the default is called, and what ranks there where no question is known."""
 FASTV = "FastV, arXiv 2403.06764"
 EVENTPRUNE = "EventPrune, arXiv 2605.19506"
 DEPTHS: Mapping[str, tuple[int, ...]] = {"hawk": (0,), "coast": (2, 1)}
@@ -127,25 +128,25 @@ def _stages(way: Way, share: float, encoded: float) -> Iterator[Entry]:
     pyramid = shaped(way, share, encoded)
     if pyramid is not None:
         made = written(pyramid)
-        facts = facts_of(SCORERS["contrast"])
-        yield entry_of(DEFAULT, "stage", share, {"pyramid": {**made, "scorer": "contrast"}}, facts, "default")
+        facts = facts_of(SCORERS[SCORER.partition(":")[0]])
+        yield entry_of(DEFAULT, "stage", share, {"pyramid": {**made, "scorer": SCORER}}, facts, "default")
         own = {"pyramid": {**made, "scorer": "relevance", "allocator": "global"}}
         yield entry_of("pyramiddrop", "stage", share, own, facts_of(SCORERS["relevance"]))
         for name, allocator in ALLOCATORS.items():
             if name != pv.Pyramid().allocator:
-                given = {"pyramid": {**made, "scorer": "contrast", "allocator": name}}
-                yield entry_of(f"contrast, {name}", "allocator", share, given, facts_of(allocator), "control")
+                given = {"pyramid": {**made, "scorer": SCORER, "allocator": name}}
+                yield entry_of(f"{SCORER}, {name}", "allocator", share, given, facts_of(allocator), "control")
     for name, scorer in SCORERS.items():
-        if name in ("contrast", "relevance"):
+        if name in (SCORER, "relevance"):
             continue
         shape = dropping(way, share, encoded, DEPTHS[name]) if name in DEPTHS else pyramid
         if shape is not None:
             yield entry_of(name, "stage", share, {"pyramid": {**written(shape), "scorer": name}}, facts_of(scorer))
     first = dropping(way, share, encoded, (0,))
     if first is not None:
-        says = "tokens that differ most from what their place usually shows, in one drop before the first layer"
-        given = {"pyramid": {**written(first), "scorer": "contrast"}}
-        yield Entry("contrast at 0", "stage", share, given, paper="ours", says=says)
+        says = "what the default's scorer ranks highest, in one drop before the first layer"
+        given = {"pyramid": {**written(first), "scorer": SCORER}}
+        yield Entry(f"{SCORER} at 0", "stage", share, given, paper="ours", says=says)
     early = dropping(way, share, encoded, (2, 1))
     if early is not None:
         says = "tokens that the question's last token attends to most, in one early drop"
@@ -164,19 +165,22 @@ def _reducers(way: Way, share: float, encoded: float) -> Iterator[Entry]:
     if keep is None:
         return
     for name, method in REDUCERS.items():
-        if getattr(method, "check", None) is not None:  # needs more than frames, such as a text tower
-            continue
-        says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
-        line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))
-        given = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name}
-        yield entry_of(name, "reducer", share, given, facts_of(method))
-    for system, reducer, part in TRAINED_REDUCERS:
-        given = {"pyramid": ALL, "reducer": f"{reducer},keep={keep}", "parts": (part,)}
+        if servable(method):
+            says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
+            line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))
+            given = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name}
+            yield entry_of(name, "reducer", share, given, facts_of(method), parts=tuple(getattr(method, "parts", ())))
+    for system, reducer, part, asks in TRAINED_REDUCERS:
+        given = {"pyramid": ALL, "reducer": f"{reducer},keep={keep}", **({"question_aware": True} if asks else {})}
         yield entry_of(system, "reducer", share, given, facts_of(REDUCERS[reducer.partition(":")[0]]), parts=(part,))
 
 
-TRAINED_REDUCERS = (("learnpruner, trained", "learnpruner:score=trained", "learnpruner"),)
-"""Reducers by a trained part: the system, its line without `keep`, the part."""
+TRAINED_REDUCERS = (
+    ("learnpruner, trained", "learnpruner:score=trained", "learnpruner", False),
+    ("dualcomp, trained", "dualcomp:router=lambda", "dualcomp", True),
+    ("videorouter, trained", "relevance_pooling:relevance=trained,policy=trained", "videorouter", True),
+)
+"""Listed reducers with a trained part in place of what is ours: system, line without `keep`, part, whether it asks."""
 
 
 def _systems(way: Way, share: float, encoded: float) -> Iterator[Entry]:
@@ -196,7 +200,6 @@ def _systems(way: Way, share: float, encoded: float) -> Iterator[Entry]:
             "pyramid": {**written(drop), "scorer": "text_mean"},
             "reducer": f"learnpruner:keep={keep}{line}",
             "question_aware": True,
-            **({"parts": parts} if parts else {}),
         }
         yield entry_of(system, "reducer + stage", share, given, facts, parts=parts)
 

@@ -39,10 +39,9 @@ def league_bytes(way: Way) -> list[Entry]:
             memory = in_bytes_of(way, tokens, kind)
             if memory is not None:
                 given = {"pyramid": ALL, **pushed, "memory": memory}
-                is_default = (name, slot) == (pv.Memory().evictor, "evictor")
-                rows.append(
-                    entry_of(name, slot, tokens, given, facts_of(method), "default" if is_default else "system")
-                )
+                kind_of = "default" if (name, slot) == (pv.Memory().evictor, "evictor") else "system"
+                parts = tuple(getattr(method, "parts", ()))
+                rows.append(entry_of(name, slot, tokens, given, facts_of(method), kind_of, parts))
     return rows
 
 

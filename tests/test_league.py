@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 PYRAMID = {"ratios": [0.5, 0.25, 0.125], "scorer": "contrast"}
 
 
-def line(system: str, kind: str, marks: str, at: float = 0.15, **more: object) -> dict[str, object]:
+def line(system: str, kind: str, marks: str, at: float | str = 0.15, **more: object) -> dict[str, object]:
     """A row of a made-up table."""
     usual = {"slot": "stage", "trained": False, "paper": "ours", "says": f"what {system} says", "settings": "{}"}
     return {
@@ -114,6 +114,33 @@ def test_the_page_says_what_the_tables_say(folder: Path, tmp_path: Path) -> None
     assert "`learned`" in trained and "`worse`" not in trained and "the default" in trained
     assert (folder / "league.png").exists() and (folder / "verdict.json").exists()
     assert written(folder, to)["files"][str(to)] == text  # the same again
+
+
+def test_the_page_has_a_table_for_bytes_and_one_for_looking_again(folder: Path, tmp_path: Path) -> None:
+    items = pd.read_csv(folder / "flops_items.csv")
+    whole, half = "1" * 40, "10" * 20
+    tables = {
+        "bytes": [
+            line("pyramid", "default", half, 64, slot="evictor", kib=10.0),
+            line("pyramid", "default", whole, 128, slot="evictor", kib=20.0),
+            line("hermes", "system", half, 128, slot="evictor", kib=21.0),
+        ],
+        "decode": [
+            line("hidden for good", "default", half, "quarter", slot="decode", spent=0.9),
+            line("dstp", "system", whole, "quarter", slot="decode", spent=0.95),
+        ],
+    }
+    for name, rows in tables.items():
+        pd.DataFrame([line("all tokens", "whole", whole, 0), *rows]).to_csv(folder / f"{name}.csv", index=False)
+        items.to_csv(folder / f"{name}_items.csv", index=False)
+    made = written(folder, tmp_path / "page.md")
+    text = made["files"][str(tmp_path / "page.md")]
+    assert "| system | slot | the bytes of 64 tokens a layer | the bytes of 128 tokens a layer | KiB | breaks |" in text
+    assert "| `hermes` | evictor | – | .500 ± .000 (0 : 20) ▼ | –, 21 | `order`: 0 of 20 right" in text
+    assert "**`pyramid`: the default** | evictor | .500 ± .000 | 1.000 ± .000 | 10, 20 | nowhere" in text
+    assert "With a quarter of the memory hidden the default, `hidden for good`, is beaten: `dstp`" in " ".join(
+        made["said"]
+    )
 
 
 def test_the_committed_page_is_what_the_committed_tables_make() -> None:

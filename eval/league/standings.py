@@ -207,7 +207,11 @@ def verdict(table: Table, found: pd.DataFrame) -> dict[str, Any]:
 def sentences(name: str, said: dict[str, Any]) -> list[str]:
     """The verdict in words that claim no more."""
     lines = []
-    where = {"flops": "{} of the FLOPs", "bytes": "the bytes of {} tokens a layer", "decode": "{} hidden"}[name]
+    where = {
+        "flops": "{} of the FLOPs",
+        "bytes": "the bytes of {} tokens a layer",
+        "decode": "a {} of the memory hidden",
+    }[name]
     for budget, of in said.items():
         at = "At " + where.format(budget) if name == "flops" else "With " + where.format(budget)
         if of["beaten_by"]:

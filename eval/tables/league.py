@@ -171,7 +171,8 @@ def _reducers(way: Way, share: float, encoded: float) -> Iterator[Entry]:
             given = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name}
             yield entry_of(name, "reducer", share, given, facts_of(method), parts=tuple(getattr(method, "parts", ())))
     for system, reducer, part, asks in TRAINED_REDUCERS:
-        given = {"pyramid": ALL, "reducer": f"{reducer},keep={keep}", **({"question_aware": True} if asks else {})}
+        asked: Settings = {"question_aware": True} if asks else {}
+        given = {"pyramid": ALL, "reducer": f"{reducer},keep={keep}", **asked}
         yield entry_of(system, "reducer", share, given, facts_of(REDUCERS[reducer.partition(":")[0]]), parts=(part,))
 
 

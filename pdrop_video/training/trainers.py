@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from .evocomp import EvoCompTrainer
 from .learnpruner import LearnPrunerTrainer
 from .trainer import Trainer
+from .videorouter import VideoRouterTrainer
 
-TRAINERS: dict[str, type[Trainer]] = {each.part.name: each for each in (LearnPrunerTrainer,)}
+TRAINERS: dict[str, type[Trainer]] = {
+    each.part.name: each for each in (LearnPrunerTrainer, EvoCompTrainer, VideoRouterTrainer)
+}
 """One for each of `pdrop_video.parts.PARTS`."""

@@ -117,7 +117,7 @@ def test_evocomp_keeps_the_best() -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision"])
 def test_the_routers_layers_are_the_models_own(family: str) -> None:
-    """E([Z_t; question]) of each frame by itself, as hidden states of the unmodified stack; the model keeps its layers."""
+    """E([Z_t; question]) of each frame by itself, as hidden states of the unmodified stack, which keeps its layers."""
     lm = build(family)
     part, one = random_part(lm, "videorouter"), example(lm)
     step = one.chunk.step()[one.chunk.visual_rows()]
@@ -204,7 +204,7 @@ def test_streams_of_those_that_ask(name: str, tmp_path_factory: pytest.TempPathF
     here = with_parts(lm, random_part(lm, name))
     with pytest.raises(pv.ConfigError, match=f"needs the trained part '{name}'"):
         lm.stream(reducer=ASKING[name], standing_question="what ?")
-    with pytest.raises(pv.ConfigError, match="while (it watches|they watch)"):
+    with pytest.raises(pv.ConfigError, match="the question while"):
         here.stream(reducer=ASKING[name])
     stream = here.stream(pv.Pyramid(stages=1), reducer=ASKING[name], standing_question="what is shown first ?")
     frames = video(8)

@@ -106,7 +106,7 @@ class VideoRouterTrainer(Trainer):
         return [float(share) for share in (-torch.stack(losses)).softmax(0)]
 
     def _entered(self, part: VideoRouterPart, example: Example) -> tuple[Tensor, Tensor]:
-        """What the frozen layers make of each frame and of the question alone; once for a line, as they never change."""
+        """What the frozen layers make of each frame and of the question alone, which never changes."""
         key = key_of(example.line)
         if key not in self._known:
             steps, words = len(example.chunk.steps), example.words

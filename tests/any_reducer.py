@@ -12,6 +12,8 @@ import torch
 from clips import clip
 from torch import Tensor
 
+from pdrop_video.parts import Part
+from pdrop_video.parts.evocomp import EvoCompPart
 from pdrop_video.reduce import REDUCERS, Reduced, Reducer, Tokens, reducer_named
 
 HIDDEN = 24
@@ -24,6 +26,16 @@ def text_half() -> str:
     folder = Path(mkdtemp(prefix="clip"))
     clip(folder, words=32)
     return str(folder)
+
+
+@cache
+def parts() -> dict[str, Part]:
+    """Trained parts that nobody trained, for the reducers that can't do without."""
+    torch.manual_seed(0)
+    found = EvoCompPart(hidden=HIDDEN)
+    for parameter in found.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return {found.name: found.eval()}
 
 
 def reducer(line: str) -> Reducer:
@@ -67,6 +79,7 @@ def tokens_of(features: Tensor, grid: tuple[int, int], since: int = 0, *, there:
         None,
         question,
         QUESTION,
+        parts(),
     )
 
 

@@ -34,6 +34,7 @@ INVARIANT = (
 """What goes on, and as what, does not depend on where chunks begin and end."""
 BOUNDS = {
     "even": (0.05, 0.02),
+    "evocomp": (0.12, 0.02),
     "random": (0.15, 0.02),
     "evs": (0.25, 0.1),
     "event_saliency": (0.25, 0.1),

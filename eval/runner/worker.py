@@ -50,7 +50,7 @@ class StreamWorker:
         self.clock = Clock()
         self._begun = False
         self.paraphrase = config.paraphraser()
-        self._open("?" if config.question_aware else None)  # settings that suit no item of this model
+        self._open("What?" if config.question_aware else None)  # settings that suit no item of this model
         asking = (config.ask_pyramid_object() or pv.Pyramid(stages=1)).resolve(self.shape.layers, self.shape.rank_at)
         if config.decode is not None:
             checked_for_looking(config.decode, asking, self.shape.kinds, config.memory_object().archive)
@@ -121,7 +121,8 @@ def load_model(config: RunConfig, index: int) -> pv.VideoLM:
     if device is None and torch.cuda.is_available():
         device = f"cuda:{index % torch.cuda.device_count()}"
     more: dict[str, Any] = {} if config.revision is None else {"revision": config.revision}
-    return pv.load(config.model, device=device, dtype=config.dtype, attn=config.attn, batch=config.batch, **more)
+    more |= dict(dtype=config.dtype, attn=config.attn, batch=config.batch, parts=config.parts)
+    return pv.load(config.model, device=device, **more)
 
 
 def passes(items: Iterable[Item], config: RunConfig) -> list[list[Item]]:

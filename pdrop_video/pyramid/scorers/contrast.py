@@ -34,8 +34,8 @@ class Contrast:
     decay : float
         How much of what was usual is still so after one step of time.
     anywhere : bool
-        Compare with what is usual at any place, the most similar one, not at the token's own: where the camera moves, what
-        is usual moves from place to place.
+        Compare with what is usual at any place, the most similar one, not at the token's own: where the camera moves,
+        what is usual moves from place to place.
     """
 
     facts: ClassVar[Facts] = Facts(

@@ -1,0 +1,14 @@
+"""Trainers by the name of the part that they train."""
+
+from __future__ import annotations
+
+from .dualcomp import DualCompTrainer
+from .evocomp import EvoCompTrainer
+from .learnpruner import LearnPrunerTrainer
+from .trainer import Trainer
+from .videorouter import VideoRouterTrainer
+
+TRAINERS: dict[str, type[Trainer]] = {
+    each.part.name: each for each in (LearnPrunerTrainer, EvoCompTrainer, VideoRouterTrainer, DualCompTrainer)
+}
+"""One for each of `pdrop_video.parts.PARTS`."""

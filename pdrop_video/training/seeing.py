@@ -1,0 +1,138 @@
+"""What the trainers share of parts that reach into the vision tower: targets of a step's few tokens, and questions.
+
+Two losses. The answer's cross entropy through the frozen language model, as in the papers. And what makes minutes on
+one core enough (ours): each of a step's few tokens is to be like the most salient of those tokens that it stands for,
+which the language model can read already, whereas a mean of them it can't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models import VisualChunk
+from ..parts import Part
+from .examples import Example, Examples, answer_logits, answer_losses
+from .lines import Line
+from .trainer import Trainer
+
+Places = Sequence[tuple[int, int]]
+_SHARP = 6.0
+"""How much more a token that differs from its step's mean counts than others: e to this, where it differs twice as much
+as they do on average."""
+
+
+def owners(places: Places, size: tuple[int, int]) -> Tensor:
+    """Which of the few tokens each token of a grid belongs to [rows * columns]: the nearest; of several, the first."""
+    row, column = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
+    apart = torch.stack([(row - r).square() + (column - c).square() for r, c in places])
+    return apart.flatten(1).argmin(dim=0)
+
+
+def shares(features: Tensor, owner: Tensor, sharp: float = _SHARP) -> Tensor:
+    """What each token counts for the one that it belongs to [steps, few, tokens]: rows of weights that sum to 1.
+
+    A softmax of ``sharp * |x - mean| / mean |x - mean|``, means over the step. With 0 they are plain means.
+
+    Parameters
+    ----------
+    features : Tensor [steps, tokens, hidden]
+    owner : Tensor [tokens], int64
+    sharp : float
+    """
+    apart = (features - features.mean(1, keepdim=True)).norm(dim=-1)
+    apart = apart / apart.mean(1, keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
+    own = owner == torch.arange(int(owner.max()) + 1, device=owner.device)[:, None]
+    return (sharp * apart)[:, None].expand(-1, len(own), -1).masked_fill(~own, -torch.inf).softmax(dim=-1)
+
+
+class SeeingTrainer(Trainer):
+    """How a part that reaches into the vision tower is trained; a subclass says what it makes of an example.
+
+    Settings: `sharp` of the targets, `weight` of their loss, `asked`, the share of the examples that answer as well,
+    and `questions`, how many of a video's are put to it then.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.3, "questions": 3}
+    rate: ClassVar[float] = 3e-3
+    steps: ClassVar[int] = 250
+
+    def prepare(
+        self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Which lines are of the same video."""
+        self.examples, self.others = examples, {}
+        for line in lines:
+            self.others.setdefault(line.video, []).append(line)
+
+    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
+        """A chunk of the few tokens that the part makes of each step, and their places in the grid."""
+        raise NotImplementedError
+
+    def answered(self, example: Example, few: VisualChunk, draw: torch.Generator) -> Tensor:
+        """The answer's loss."""
+        return answer_losses(self.lm, example, few).mean()
+
+    def loss(self, part: Any, example: Example, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """See above."""
+        few, places = self.few(part, example)
+        target = self.pooled(example, few, places, self.settings["sharp"])
+        off = (few.embeds.float() - target.embeds.float()).square().sum(-1).mean()
+        loss = self.settings["weight"] * off / target.embeds.float().square().sum(-1).mean()
+        figures = {"target": float(loss.detach())}
+        if float(torch.rand(1, generator=draw)) < self.settings["asked"]:
+            same = self.others[example.line.video]
+            chosen = torch.randperm(len(same), generator=draw)[: self.settings["questions"]].tolist()
+            asked = [self.answered(self.examples.of(same[number]), few, draw) for number in chosen]
+            answers = torch.stack(asked).mean()
+            loss, figures["answer"] = loss + answers, float(answers.detach())
+        return loss, figures
+
+    def pooled(self, example: Example, few: VisualChunk, places: Places, sharp: float) -> VisualChunk:
+        """The same few tokens as weighted means of the tower's own; plain means where `sharp` is 0."""
+        (h, w), steps = example.chunk.size, len(example.chunk.steps)
+        features = example.chunk.embeds.view(steps, h * w, -1).float()
+        weights = shares(features, owners(places, (h, w)).to(features.device), sharp)
+        return replace(few, embeds=(weights @ features).flatten(0, 1).to(few.embeds))
+
+    def methods(self, part: Any, example: Example) -> dict[str, VisualChunk]:
+        """What the part is judged beside, of as many tokens: plain means, and the targets."""
+        few, places = self.few(part, example)
+        return {
+            "trained": few,
+            "pooled": self.pooled(example, few, places, 0.0),
+            "salient": self.pooled(example, few, places, self.settings["sharp"]),
+            "all tokens": example.chunk,
+        }
+
+    def knowing(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
+    @torch.no_grad()
+    def judged(self, part: Part, examples: Examples, lines: Sequence[Line]) -> dict[str, Any]:
+        """As `Trainer.judged`."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for line in lines:
+            example = examples.of(line)
+            wanted = torch.tensor(example.answer, device=example.chunk.embeds.device)
+            for name, chunk in self.methods(part, example).items():
+                logits = answer_logits(self.lm, example, chunk)
+                said = {
+                    "loss": float(F.cross_entropy(logits, wanted)),
+                    "right": float((logits.argmax(-1) == wanted).all()),
+                    "kept": chunk.visual_tokens / example.chunk.visual_tokens,
+                }
+                each = found.setdefault(name, {key: [] for key in said})
+                for key, value in said.items():
+                    each[key].append(value)
+        return {
+            name: {key: round(sum(values) / len(values), 6) for key, values in each.items()}
+            for name, each in found.items()
+        }

@@ -1,0 +1,52 @@
+"""Training of standby tokens: the answer's loss with them alone and with a step's own tokens beside them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..models import VisualChunk
+from ..parts.standby import StandbyPart
+from ..stream.sight import look
+from .examples import Example, answer_losses
+from .seeing import Places, SeeingTrainer
+
+
+class StandbyTrainer(SeeingTrainer):
+    """Two forwards an answer, losses averaged: with standby tokens alone, and with full ones beside those of the end.
+
+    That is the paper's second stage, in which it trains the language model, too. Ours: this one stays frozen; the full
+    tokens beside them are those of a window at the end, of a length drawn anew, as a stream remembers them; and the
+    loss of targets (`pdrop_video.training.seeing`). Setting `n`: standby tokens a step.
+    """
+
+    part: ClassVar[type[StandbyPart]] = StandbyPart
+    defaults: ClassVar[dict[str, Any]] = {**SeeingTrainer.defaults, "n": 4}
+
+    def begin(self) -> StandbyPart:
+        """Of so many tokens."""
+        return StandbyPart.of(self.lm.model, n=self.settings["n"])
+
+    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
+        """The standby tokens."""
+        frames = example.frames
+        chunk, _ = look(part, self.lm.adapter, frames.frames, frames.seconds, 0, {})
+        return beside(chunk, 0), chunk.standby
+
+    def answered(self, example: Example, few: VisualChunk, draw: torch.Generator) -> Tensor:
+        """Both forwards."""
+        steps = len(few.steps)
+        window = int(torch.randint(1, max(steps // 4, 1) + 1, (1,), generator=draw))
+        tokens = few.embeds.unflatten(0, (steps, -1))
+        both = beside(example.chunk.with_standby(tokens, few.standby), window)
+        losses = [answer_losses(self.lm, example, chunk).mean() for chunk in (few, both)]
+        return torch.stack(losses).mean()
+
+
+def beside(chunk: VisualChunk, window: int) -> VisualChunk:
+    """All standby tokens of a chunk, and the full ones of so many steps at its end."""
+    rows = chunk.visual_rows()
+    stays = chunk.place()[rows] >= chunk.size[0] * chunk.size[1]
+    return chunk.keep((stays | (chunk.step()[rows] >= len(chunk.steps) - window)).nonzero()[:, 0])

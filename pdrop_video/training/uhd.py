@@ -1,0 +1,32 @@
+"""Training of the compression inside the vision tower: targets of its few tokens, and the answer's loss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..models import VisualChunk
+from ..parts.uhd import UHDPart
+from ..stream.sight import look
+from .examples import Example
+from .seeing import Places, SeeingTrainer
+
+
+class UHDTrainer(SeeingTrainer):
+    """The answer's loss, with the language model frozen, and that of targets (`pdrop_video.training.seeing`), ours.
+
+    The paper trains tower and language model in four stages. Setting `after`: blocks in front of the compressor.
+    """
+
+    part: ClassVar[type[UHDPart]] = UHDPart
+    defaults: ClassVar[dict[str, Any]] = {**SeeingTrainer.defaults, "after": 2}
+
+    def begin(self) -> UHDPart:
+        """Behind so many blocks."""
+        return UHDPart.of(self.lm.model, after=self.settings["after"])
+
+    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
+        """What leaves the tower."""
+        frames = example.frames
+        chunk, _ = look(part, self.lm.adapter, frames.frames, frames.seconds, 0, {})
+        h, w = chunk.size
+        return chunk, [divmod(each, w) for each in part.kept((1, h, w)).tolist()]

@@ -43,6 +43,10 @@ def main(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub name; left out: the built-in model.")] = None,
     revision: Annotated[str | None, typer.Option(help="Of a model on the hub.")] = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Option("--part", help="A trained part: a name, a file, NAME=FILE, or a folder; may be repeated."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="For example bfloat16; left out: the checkpoint's own.")] = None,
     attn: Annotated[str | None, typer.Option(help="Attention: sdpa, flash_attention_2, ...")] = None,
     device: Annotated[str | None, typer.Option(help="Left out: workers are spread over the CUDA devices.")] = None,

@@ -148,7 +148,7 @@ def test_shares_of_bfloat16() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"keep": 0}, "keep is 0; expected a share"),
     ({"diverse": 1.5}, "diverse is 1.5; expected a number from 0 to 1"),
-    ({"score": "lpm"}, "score is 'lpm'; choose 'residual' or 'length' or 'attention'"),
+    ({"score": "lpm"}, "score is 'lpm'; choose 'residual' or 'length' or 'attention' or 'trained'"),
     ({"rank": 0}, "rank is 0"),
     ({"seeded": 1}, "seeded is 1; expected True or False"),
 ]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 import pdrop_video as pv
+from pdrop_video.parts import PARTS as TRAINED
+from pdrop_video.parts import located
 from pdrop_video.registry import name_of
 from pdrop_video.stream.looking import DECODES, decode_named
 from pdrop_video.stream.terms import checked_for_asking
@@ -40,6 +42,8 @@ class RunConfig(BaseModel):
         The benchmark's folder, and where the run is written.
     model, revision, dtype, attn, device : str or None
         As `pdrop_video.load` takes them; no model means the built-in one.
+    parts : tuple of str
+        Trained parts, as `pdrop_video.load` takes them.
     recipe : Path or None
         A file that `pdrop_video.Recipe.load` reads; the next four stand in place of what it says of the same.
     gate, reducer : str or None
@@ -86,6 +90,7 @@ class RunConfig(BaseModel):
     out: Path
     model: str | None = None
     revision: str | None = None
+    parts: tuple[str, ...] = ()
     dtype: str = "auto"
     attn: str | None = None
     device: str | None = None
@@ -197,6 +202,11 @@ class RunConfig(BaseModel):
         for slot in (*FRONT, "decode"):
             if settings[slot] is None:
                 del settings[slot]  # so that runs from before there was any keep their name
+        settings["parts"] = {
+            name: digest(path.read_bytes().hex()) for name, path in located(self.parts, TRAINED, not self.model).items()
+        }
+        if not self.parts:
+            del settings["parts"]  # likewise
         if self.paraphrase is not None and self.paraphrase not in TEMPLATES:
             settings["paraphrase"] = digest(Path(self.paraphrase).read_text(encoding="utf-8"))
         return settings

@@ -121,7 +121,8 @@ def load_model(config: RunConfig, index: int) -> pv.VideoLM:
     if device is None and torch.cuda.is_available():
         device = f"cuda:{index % torch.cuda.device_count()}"
     more: dict[str, Any] = {} if config.revision is None else {"revision": config.revision}
-    return pv.load(config.model, device=device, dtype=config.dtype, attn=config.attn, batch=config.batch, **more)
+    more |= dict(dtype=config.dtype, attn=config.attn, batch=config.batch, parts=config.parts)
+    return pv.load(config.model, device=device, **more)
 
 
 def passes(items: Iterable[Item], config: RunConfig) -> list[list[Item]]:

@@ -2,11 +2,14 @@
 
 Videos of under a minute, 5 minutes, 30 minutes and 2 hours; questions with four options, `sub_category` their kind,
 `domain` how long before the end the answer was last to be seen. `eval.run videomme --data DIR` runs it. With `--hard`
-the videos are harder to remember, and only what needs remembering is asked; see `eval.synthetic.hard`.
+the videos are harder to remember, and only what needs remembering is asked; see `eval.synthetic.hard`. With `--lines`
+the same questions stand in `lines.jsonl`, too, with their answers in words and the seconds of their evidence: what
+`python -m pdrop_video.train_part --data DIR/lines.jsonl` trains on.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -45,6 +48,8 @@ TASK_TYPES = {
     "colour_of": "Attribute Perception",
 }
 """Of each kind the type that Video-MME would call it; kinds without four options are not here."""
+LINES = "lines.jsonl"
+"""What parts are trained on, beside the table."""
 AGES = ((10, "under 10 s ago"), (60, "10 s to 1 min ago"), (600, "1 to 10 min ago"), (10**9, "over 10 min ago"))
 
 
@@ -119,6 +124,20 @@ def row(made: Video, number: int, asked: Question) -> dict[str, Any]:
     }
 
 
+def write_lines(out: Path, asked: Sequence[tuple[Video, Question]]) -> None:
+    """Questions as `pdrop_video.training.read_lines` reads them; those whose answer has no moment have no evidence."""
+    said = [
+        {
+            "video": f"data/{made.name}.mp4",
+            "question": one.text,
+            "answer": one.answer,
+            **({"evidence": list(one.moments)} if one.moments else {}),
+        }
+        for made, one in asked
+    ]
+    (out / LINES).write_text("".join(json.dumps(line) + "\n" for line in said), encoding="utf-8")
+
+
 def stepped(asked: Sequence[Question], rng: np.random.Generator) -> Iterator[tuple[Question, Question]]:
     """Each question behind another one about the same video, which rests on other moments, where there is one."""
     for last in asked:
@@ -146,6 +165,7 @@ def make(
     workers: int,
     hardness: Hardness | None = None,
     steps: bool = False,
+    lines: bool = False,
 ) -> pd.DataFrame:
     """Write a set; videos that are there already are kept. Returns the table of questions.
 
@@ -165,15 +185,18 @@ def make(
         Makes harder videos.
     steps : bool
         Each question stands behind a first one; see `eval.tasks.steps`.
+    lines : bool
+        Write ``lines.jsonl`` as well; see `write_lines`.
     """
     (out / "videomme").mkdir(parents=True, exist_ok=True)
     (out / "data").mkdir(exist_ok=True)
     videos = [video(split, seed, duration, n, hardness) for duration, most in numbers.items() for n in range(most)]
     counts: Counter[str] = Counter()
     kinds = None if hardness is None else hardness.kinds
-    rows = []
+    rows, spoken = [], []
     for made in videos:
         asked = quiz(made, each, counts, kinds)
+        spoken += [(made, one) for one in asked]
         if not steps:
             rows += [row(made, n, q) for n, q in enumerate(asked)]
             continue
@@ -188,6 +211,8 @@ def make(
         jobs = [pool.submit(_write, made, out / "data") for made in longest_first]
         for job in track(jobs, "rendering", console=Console(stderr=True)):
             job.result()
+    if lines:
+        write_lines(out, spoken)
     table.to_parquet(out / "videomme" / "test-00000-of-00001.parquet")
     return table
 
@@ -207,12 +232,13 @@ def main(
     steps: Annotated[
         bool, typer.Option("--steps", help="Hard videos, two questions in one answer, for the task videomme-steps.")
     ] = False,
+    lines: Annotated[bool, typer.Option("--lines", help="Write lines.jsonl, too, on which parts are trained.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render a benchmark in Video-MME's layout, with right answers known by construction."""
     numbers = {"short": short, "medium": medium, "long": long, "very long": very_long}
     hardness = STEPS if steps else Hardness() if hard else None
-    table = make(out, split, seed, numbers, questions, workers, hardness, steps)
+    table = make(out, split, seed, numbers, questions, workers, hardness, steps, lines)
     print(f"{len(table)} questions about {table['videoID'].nunique()} videos in {out}")
 
 

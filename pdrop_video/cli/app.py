@@ -1,4 +1,4 @@
-"""The command line: ask, calibrate, demo, eval, families, info, methods, search, serve, watch.
+"""The command line: ask, calibrate, demo, eval, families, info, methods, search, serve, train-part, watch.
 
 All else is the library's, the page's and the evaluation's.
 """
@@ -25,6 +25,8 @@ from .search import EXAMPLES as SEARCHING
 from .search import search
 from .serve import EXAMPLES as HOSTING
 from .serve import serve
+from .training import EXAMPLES as TRAINING
+from .training import train_part
 from .watch import EXAMPLES as WATCHING
 from .watch import watch
 
@@ -60,4 +62,5 @@ app.command(epilog=INFORMING)(info)
 app.command(epilog=LISTING)(methods)
 app.command(epilog=SEARCHING)(search)
 app.command(epilog=HOSTING)(serve)
+app.command("train-part", epilog=TRAINING)(train_part)
 app.command(epilog=WATCHING)(watch)

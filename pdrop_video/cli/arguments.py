@@ -46,6 +46,16 @@ Reducer = Annotated[
 ]
 
 
+Parts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--part",
+        help="A trained part that methods may use: a name that ships with the built-in model, a file, NAME=FILE, or a "
+        "folder; may be repeated.",
+    ),
+]
+
+
 def _away(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Addresses and cameras")
 

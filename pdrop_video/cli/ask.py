@@ -35,6 +35,7 @@ from .arguments import (
     Gate,
     Model,
     OrBuiltIn,
+    Parts,
     Policy,
     Protocols,
     Ratios,
@@ -91,6 +92,7 @@ def ask(
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,
+    part: Parts = None,
     ratios: Ratios = None,
     memory: Annotated[
         str | None,
@@ -181,7 +183,7 @@ def ask(
         if looking is not None:
             hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
             checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
-        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn)
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn, parts=part or ())
         for question in questions:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened, standing_question=questions[0] if standing else None)

@@ -161,7 +161,7 @@ class Answerer:
         self, lm: VideoLM, watching: Watching, journal: str | os.PathLike[str] | None = None, rank: int = 0
     ) -> None:
         watching.check(kinds_of(lm.model.config.get_text_config()))  # said now, not after the first video
-        Front(lm.adapter, *watching.front)  # likewise
+        Front(lm.adapter, *watching.front, parts=lm.parts)  # likewise
         self.lm, self.watching = lm, watching
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
         if watching.front != (None, None):  # and else nothing, so that answers from before there was any are found

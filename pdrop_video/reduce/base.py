@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class Tokens:
         The standing question as it enters the language model; None where none is known.
     asked : str, optional
         Its text.
+    parts : mapping of Part
+        The trained parts that the reducer names in `Reducer.parts`.
     """
 
     features: Tensor
@@ -52,6 +54,7 @@ class Tokens:
     saliency: Tensor | None = None
     question: Tensor | None = None
     asked: str | None = None
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -120,6 +123,9 @@ class Reducer(Protocol):
         ``check(model_type: str, knows: tuple[str, ...], asked: str | None)``, asked when a stream is opened, with what
         the family can say of its vision tower and the standing question: raises `ConfigError`, with what to do, where
         it can't work.
+    parts : tuple of str, optional
+        Trained parts (`pdrop_video.parts`) that it can't do without: a stream is refused where one is not loaded, and a
+        saved one goes on only beside the same weights.
     unit : int, optional
         Steps of the stream that it takes together; 1 where left out. A stream holds frames back until a unit is whole,
         so that what becomes of them depends on no chunk's borders: a call then gets whole units, one behind another,

@@ -17,17 +17,21 @@ from .base import Reduced, Tokens
 from .likeness import apart, unit
 from .lrcp import leading, residuals
 
+_WIDTH = 128
+"""Of the trained network, as costs are counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class LearnPruner:
-    """Score and diversity, arXiv 2604.23950, without the paper's trained network.
+    """Score and diversity, arXiv 2604.23950, with the paper's trained network or without.
 
     Of the int(tokens * keep) tokens of a chunk that stay, int(of them * diverse) are there for diversity: first the
     best by score are taken, then again and again the token whose largest cosine to all that are taken is smallest. The
     paper's second half, the question's attention before a middle layer, is the scorer ``text_mean``.
 
-    Ours: the score. The paper's is a small trained network's (its weights are not released). In its place stands what
-    the leading directions of the chunk leave of a token, as LRCP has it (`LRCP`), or a token's length, or what it
+    The paper's score is a small trained network's: ``score=trained``, for which the part ``learnpruner`` must be loaded
+    (`pdrop_video.parts.learnpruner`; the paper's weights are not released). Ours: what stands in its place without one,
+    what the leading directions of the chunk leave of a token, as LRCP has it (`LRCP`), or a token's length, or what it
     receives of the vision tower's attention, which only some families hand over. Ours as well: how shares are rounded,
     that one token at least is taken by score, and that equals go in an order spread evenly over time and space. With
     `seeded`, the tokens that stayed of the newest step before the chunk count as taken while diversity is looked for,
@@ -43,7 +47,7 @@ class LearnPruner:
     diverse : float
         Share of those that is there for diversity.
     score : str
-        "residual", "length" or "attention".
+        "residual", "length", "attention" or "trained".
     rank : int
         Directions that count as explained, for "residual".
     seeded : bool
@@ -76,7 +80,7 @@ class LearnPruner:
         """Check the parameters."""
         object.__setattr__(self, "keep", share("keep", self.keep))
         object.__setattr__(self, "diverse", real("diverse", self.diverse, 0, 1))
-        object.__setattr__(self, "score", choice("score", self.score, ("residual", "length", "attention")))
+        object.__setattr__(self, "score", choice("score", self.score, ("residual", "length", "attention", "trained")))
         object.__setattr__(self, "rank", whole("rank", self.rank, 1))
         object.__setattr__(self, "seeded", switch("seeded", self.seeded))
 
@@ -84,6 +88,11 @@ class LearnPruner:
     def needs(self) -> tuple[str, ...]:
         """The tower's attention, to score by it."""
         return ("attention",) if self.score == "attention" else ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The trained network, to score by it."""
+        return ("learnpruner",) if self.score == "trained" else ()
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
@@ -100,8 +109,11 @@ class LearnPruner:
         return Reduced(kept), {"before": tokens.features[newest]}
 
     def _scores(self, tokens: Tokens) -> Tensor:
-        """What stands in for the trained network's score [tokens]."""
+        """The trained network's score, or what stands in for it [tokens]."""
         dtype = tokens.features.dtype
+        if self.score == "trained":
+            score: Tensor = tokens.parts["learnpruner"].keep(tokens.features)
+            return score
         if self.score == "attention":
             return exactly(tokens.tower["attention"])
         if self.score == "length":
@@ -121,7 +133,12 @@ class LearnPruner:
 
     def flops(self, tokens: int, hidden: int) -> int:
         """Directions, by a few products with a block of them, and cosines of all to those that stay."""
-        scores = {"residual": 24 * tokens * hidden * (self.rank + 8), "length": 2 * tokens * hidden, "attention": 0}
+        scores = {
+            "residual": 24 * tokens * hidden * (self.rank + 8),
+            "length": 2 * tokens * hidden,
+            "attention": 0,
+            "trained": 2 * tokens * hidden * _WIDTH,
+        }
         return scores[self.score] + 2 * tokens * hidden * self.left(tokens)
 
 

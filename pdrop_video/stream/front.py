@@ -19,6 +19,7 @@ from ..gate import Gate, Watched
 from ..memory import lasting
 from ..models import Adapter, Hearing, VisualChunk
 from ..models.base import LATEST
+from ..parts import Part, taken
 from ..reduce import Reducer, Tokens, asks_for
 from ..video import FrameChunk
 from . import hearing
@@ -43,16 +44,23 @@ class Front:
     reducer : Reducer, optional
     asked : str, optional
         The standing question.
+    parts : mapping of str to Part, optional
+        Trained parts that are loaded; those that gate and reducer use are in its attribute `parts`.
 
     Raises
     ------
     ConfigError
-        If the reducer needs what the family can't say of its vision tower, or refuses to work with it for a reason of
-        its own, such as that no question is known.
+        If the reducer needs what the family can't say of its vision tower, or a trained part that is not loaded; or if
+        it refuses to work with the family for a reason of its own, such as that no question is known.
     """
 
     def __init__(
-        self, adapter: Adapter, gate: Gate | None = None, reducer: Reducer | None = None, asked: str | None = None
+        self,
+        adapter: Adapter,
+        gate: Gate | None = None,
+        reducer: Reducer | None = None,
+        asked: str | None = None,
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         self.adapter, self.gate, self.reducer, self.asked = adapter, gate, reducer, asked or None
         if (check := getattr(reducer, "check", None)) is not None:  # which knows a better reason than the one below
@@ -63,6 +71,7 @@ class Front:
                 f"the reducer {reducer!r} needs {' and '.join(missing)} of the vision tower, which models of type "
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
+        self.parts = taken(parts or {}, gate, reducer)
         self.sight = sight_of(self.parts)
         self.knowing = asks_for(reducer, adapter.knows)
         self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
@@ -247,6 +256,7 @@ class Front:
             saliency=None if chunk.saliency is None else chunk.saliency[rows],
             question=self._question,
             asked=self.asked,
+            parts=self.parts,
         )
         state.reduced += (len(tokens),)
         reduced, carried = self.reducer(tokens, dict(state.carried.get(REDUCER, {})))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..errors import ConfigError, ModelError
 from ..gate import Gate, gate_named
 from ..memory import Memory
 from ..models.loading import read
+from ..parts import PARTS, located, opened
 from ..pyramid import LayerLoop, Pyramid
 from ..reduce import Reducer, reducer_named
 from . import session
@@ -49,9 +50,13 @@ class VideoLM(SharedModel):
         Most streams whose rows are computed together; see `load`.
     compile : bool
         Whether tokens of answers are computed by one compiled step; see `load`.
+    parts : mapping of str to Part, optional
+        Trained parts by name; see `load`.
 
     Attributes
     ----------
+    parts : mapping of str to Part
+        The trained parts that are loaded beside it, which methods of their name may use.
     engine : Engine or None
         What does so, where `batch` is more than 1.
     turnstile : Turnstile
@@ -226,6 +231,7 @@ def load(
     split_special_tokens: bool = True,
     batch: int = 1,
     compile: bool = False,
+    parts: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.
@@ -264,6 +270,9 @@ def load(
         time is Python's. Compiling takes a minute or two at load, once for a model on a machine, and a C++ compiler or
         a GPU. For families whose layers only attend; what stores columns in other forms (``storage="int8"``) or looks
         again (``decode=``) goes on without. Not with `batch`.
+    parts : str, path, or several
+        Trained parts, for methods that use one: the name of one that ships with the built-in model, as "learnpruner";
+        the file of one that `python -m pdrop_video.train_part` wrote; ``name=file``; or a folder of such files.
     **kwargs
         Passed to ``from_pretrained``: `revision`, `device_map`, `quantization_config`, ...
 
@@ -275,12 +284,13 @@ def load(
     ------
     ModelError
         If there is no such model, it has no safetensors weights, or its family is not supported, with the reason; if
-        torchvision is missing where it is needed.
+        torchvision is missing where it is needed; if a part was trained for another model.
     ConfigError
-        If an argument is none of those described; if limits of pixels are wrong, or the family has none; if both
-        `device` and `device_map` are given.
+        If an argument is none of those described; if there is no such part; if limits of pixels are wrong, or the
+        family has none; if both `device` and `device_map` are given.
     """
     batch, compile = checks.whole("batch", batch), checks.switch("compile", compile)
+    paths = located(parts, PARTS, builtin=name is None)
     checkpoint = read(
         name,
         device=device,
@@ -291,4 +301,4 @@ def load(
         split_special_tokens=split_special_tokens,
         **kwargs,
     )
-    return VideoLM(*checkpoint, batch=batch, compile=compile)
+    return VideoLM(*checkpoint, batch=batch, compile=compile, parts=opened(paths, PARTS, checkpoint.model))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..common.checks import path as checked_path
 from ..common.checks import shown, text, whole
+from ..common.weights import digest
 from ..errors import ModelError, PDropError, StreamError
 from ..gate import GATES, gate_named
 from ..memory import EVICTORS, STORAGES, Memory
@@ -32,7 +33,6 @@ from .proactive import Proactive
 from .resumed import PLAIN, part_name, state_of
 from .shared import SharedModel
 from .watch import Lookout, Summary, Watch
-from .weights import digest
 
 _FORMAT = 2
 
@@ -104,6 +104,7 @@ def _packed(stream: Proactive) -> tuple[dict[str, Tensor], dict[str, Any]]:
         },
         "gate": None if front.gate is None else name_of(GATES, front.gate),
         "reducer": None if front.reducer is None else name_of(REDUCERS, front.reducer),
+        **({"parts": {name: part.digest for name, part in front.parts.items()}} if front.parts else {}),
         "system": stream.system,
         "standing_question": stream.standing_question,
         "table_of_layer": [tables[id(table)] for table in state.cache.tables],
@@ -138,6 +139,7 @@ def read(lm: SharedModel, path: str | os.PathLike[str]) -> dict[str, Any]:
         with lm.turnstile:
             here = fingerprint(lm)
         _compare(header["fingerprint"], here)
+        _compare_parts(header.get("parts", {}), lm)
         return {
             "loop": LayerLoop(lm.model.get_decoder(), Pyramid(**header["pyramid"])),
             "memory": Memory(**header["memory"] | _storage_of(header["memory"], tensors)),
@@ -208,6 +210,21 @@ def _compare(saved: dict[str, Any], here: dict[str, Any]) -> None:
             raise ModelError(
                 f"the stream was saved by another model: its {name} is {value!r}, this model's is {here.get(name)!r}; "
                 "resume it with the model, dtype and tokenizer that it was watched with."
+            )
+
+
+def _compare_parts(saved: dict[str, str], lm: SharedModel) -> None:
+    """Refuse to go on without the trained parts that a stream was watched with, or with others of their name."""
+    for name, value in saved.items():
+        if name not in lm.parts:
+            raise ModelError(
+                f"the stream was saved with the trained part {name!r}, which is not loaded here; load the model with "
+                f'parts=("{name}",), or with the file of the part.'
+            )
+        if (here := lm.parts[name].digest) != value:
+            raise ModelError(
+                f"the stream was saved with the trained part {name!r} of other weights ({value}, here {here}); load "
+                "the file of the part that it was watched with."
             )
 
 

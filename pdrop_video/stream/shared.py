@@ -5,6 +5,8 @@ Knows what was loaded and which streams are open. Refuses to know what a stream 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 from weakref import ref
 
@@ -12,12 +14,13 @@ import torch
 
 from ..common import checks
 from ..common.hooks import inputs_on
+from ..common.weights import digest_if_repacked
 from ..engine import Engine, Turnstile
 from ..errors import ConfigError
 from ..models import Adapter, Prompt
+from ..parts import Part
 from ..pyramid.compiled import CompiledStep
 from ..pyramid.decoder import stack_of
-from .weights import digest_if_repacked
 
 MOST_TOKENS = 4096
 """Tokens of a text that a page, a command line or a server lets in, where a model would read more."""
@@ -45,9 +48,11 @@ class SharedModel:
         dtype_why: str = "",
         batch: int = 1,
         compile: bool = False,
+        parts: Mapping[str, Part] | None = None,
     ) -> None:
         self.model, self.adapter, self.prompt, self.name = model, adapter, prompt, name
         self.dtype_why, self.weights = dtype_why, digest_if_repacked(model)
+        self.parts: Mapping[str, Part] = MappingProxyType(dict(parts or {}))
         batch, compile = checks.whole("batch", batch), checks.switch("compile", compile)
         if compile and batch > 1:
             raise ConfigError(

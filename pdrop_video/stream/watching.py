@@ -63,7 +63,7 @@ class Watching:
             if loop.inner is not None:
                 loop.inner.fit(loop)
             before, probe = lm.prompt.before(system), lm.prompt.after(standing_question or "")
-            front = Front(lm.adapter, gate, reducer, standing_question)
+            front = Front(lm.adapter, gate, reducer, standing_question, lm.parts)
             self._ingest = Ingestor(lm.model, front, loop, memory, before, probe, lm.turnstile, lm.compiled)
             if restore is None:
                 self._open(self._ingest.begin())

@@ -7,9 +7,8 @@ which the language model can read already, whereas a mean of them it can't.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -55,43 +54,30 @@ def shares(features: Tensor, owner: Tensor, sharp: float = _SHARP) -> Tensor:
 class SeeingTrainer(Trainer):
     """How a part that reaches into the vision tower is trained; a subclass says what it makes of an example.
 
-    Settings: `sharp` of the targets, `weight` of their loss, `asked`, the share of the examples that answer as well,
-    and `questions`, how many of a video's are put to it then.
+    Settings: `sharp` of the targets, `weight` of their loss, and `asked`, the share of the steps that answer as well.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.3, "questions": 3}
+    defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.3}
     rate: ClassVar[float] = 3e-3
-    steps: ClassVar[int] = 250
-
-    def prepare(
-        self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
-    ) -> None:
-        """Which lines are of the same video."""
-        self.examples, self.others = examples, {}
-        for line in lines:
-            self.others.setdefault(line.video, []).append(line)
+    steps: ClassVar[int] = 400
 
     def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
         """A chunk of the few tokens that the part makes of each step, and their places in the grid."""
         raise NotImplementedError
 
-    def answered(self, example: Example, few: VisualChunk, draw: torch.Generator) -> Tensor:
-        """The answer's loss."""
-        return answer_losses(self.lm, example, few).mean()
+    def answered(self, examples: Sequence[Example], few: VisualChunk, draw: torch.Generator) -> Tensor:
+        """The answers' loss."""
+        return mean_of(answer_losses(self.lm, examples, few))
 
-    def loss(self, part: Any, example: Example, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See above."""
-        few, places = self.few(part, example)
-        target = self.pooled(example, few, places, self.settings["sharp"])
-        off = (few.embeds.float() - target.embeds.float()).square().sum(-1).mean()
-        loss = self.settings["weight"] * off / target.embeds.float().square().sum(-1).mean()
-        figures = {"target": float(loss.detach())}
+        few, places = self.few(part, examples[0])
+        target = self.pooled(examples[0], few, places, self.settings["sharp"]).embeds.float()
+        off = (few.embeds.float() - target).square().sum() / target.square().sum()
+        loss, figures = self.settings["weight"] * off, {"target": float(off.detach())}
         if float(torch.rand(1, generator=draw)) < self.settings["asked"]:
-            same = self.others[example.line.video]
-            chosen = torch.randperm(len(same), generator=draw)[: self.settings["questions"]].tolist()
-            asked = [self.answered(self.examples.of(same[number]), few, draw) for number in chosen]
-            answers = torch.stack(asked).mean()
-            loss, figures["answer"] = loss + answers, float(answers.detach())
+            answer = self.answered(examples, few, draw)
+            loss, figures["answer"] = loss + answer, float(answer.detach())
         return loss, figures
 
     def pooled(self, example: Example, few: VisualChunk, places: Places, sharp: float) -> VisualChunk:
@@ -118,21 +104,19 @@ class SeeingTrainer(Trainer):
     @torch.no_grad()
     def judged(self, part: Part, examples: Examples, lines: Sequence[Line]) -> dict[str, Any]:
         """As `Trainer.judged`."""
-        found: dict[str, dict[str, list[float]]] = {}
+        found: dict[str, list[tuple[float, float, float]]] = {}
         for line in lines:
             example = examples.of(line)
             wanted = torch.tensor(example.answer, device=example.chunk.embeds.device)
             for name, chunk in self.methods(part, example).items():
-                logits = answer_logits(self.lm, example, chunk)
-                said = {
-                    "loss": float(F.cross_entropy(logits, wanted)),
-                    "right": float((logits.argmax(-1) == wanted).all()),
-                    "kept": chunk.visual_tokens / example.chunk.visual_tokens,
-                }
-                each = found.setdefault(name, {key: [] for key in said})
-                for key, value in said.items():
-                    each[key].append(value)
-        return {
-            name: {key: round(sum(values) / len(values), 6) for key, values in each.items()}
-            for name, each in found.items()
-        }
+                (logits,) = answer_logits(self.lm, [example], chunk)
+                right = float((logits.argmax(-1) == wanted).all())
+                kept = chunk.visual_tokens / example.chunk.visual_tokens
+                found.setdefault(name, []).append((float(F.cross_entropy(logits, wanted)), right, kept))
+        means = {name: [round(sum(each) / len(each), 6) for each in zip(*rows, strict=True)] for name, rows in found.items()}
+        return {name: dict(zip(("loss", "right", "kept"), each, strict=True)) for name, each in means.items()}
+
+
+def mean_of(losses: Sequence[Tensor]) -> Tensor:
+    """The mean over answers of the mean over their tokens."""
+    return torch.stack([each.mean() for each in losses]).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from ..models import VisualChunk
 from ..parts.standby import StandbyPart
 from ..stream.sight import look
 from .examples import Example, answer_losses
-from .seeing import Places, SeeingTrainer
+from .seeing import Places, SeeingTrainer, mean_of
 
 
 class StandbyTrainer(SeeingTrainer):
@@ -23,7 +24,7 @@ class StandbyTrainer(SeeingTrainer):
     """
 
     part: ClassVar[type[StandbyPart]] = StandbyPart
-    defaults: ClassVar[dict[str, Any]] = {**SeeingTrainer.defaults, "n": 4}
+    defaults: ClassVar[Mapping[str, Any]] = {**SeeingTrainer.defaults, "n": 4}
 
     def begin(self) -> StandbyPart:
         """Of so many tokens."""
@@ -35,13 +36,12 @@ class StandbyTrainer(SeeingTrainer):
         chunk, _ = look(part, self.lm.adapter, frames.frames, frames.seconds, 0, {})
         return beside(chunk, 0), chunk.standby
 
-    def answered(self, example: Example, few: VisualChunk, draw: torch.Generator) -> Tensor:
+    def answered(self, examples: Sequence[Example], few: VisualChunk, draw: torch.Generator) -> Tensor:
         """Both forwards."""
         steps = len(few.steps)
         window = int(torch.randint(1, max(steps // 4, 1) + 1, (1,), generator=draw))
-        tokens = few.embeds.unflatten(0, (steps, -1))
-        both = beside(example.chunk.with_standby(tokens, few.standby), window)
-        losses = [answer_losses(self.lm, example, chunk).mean() for chunk in (few, both)]
+        whole = examples[0].chunk.with_standby(few.embeds.unflatten(0, (steps, -1)), few.standby)
+        losses = [mean_of(answer_losses(self.lm, examples, each)) for each in (few, beside(whole, window))]
         return torch.stack(losses).mean()
 
 

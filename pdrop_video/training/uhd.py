@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..models import VisualChunk
@@ -18,7 +19,7 @@ class UHDTrainer(SeeingTrainer):
     """
 
     part: ClassVar[type[UHDPart]] = UHDPart
-    defaults: ClassVar[dict[str, Any]] = {**SeeingTrainer.defaults, "after": 2}
+    defaults: ClassVar[Mapping[str, Any]] = {**SeeingTrainer.defaults, "after": 2}
 
     def begin(self) -> UHDPart:
         """Behind so many blocks."""

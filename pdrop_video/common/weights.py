@@ -13,8 +13,21 @@ def digest(model: Any) -> str:
     """Of a corner of every parameter, so that a fine-tuned model is told from its base at little cost."""
     found = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
-        corner = _corner(model, name, parameter)
+        corner = corner_of(model, name, parameter)
         found.update(name.encode() + str(tuple(parameter.shape)).encode() + corner.numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def rounded_digest(model: Any) -> str:
+    """Of the same corners, but in bfloat16: the same for a checkpoint whether it was loaded in float32 or in bfloat16.
+
+    Empty where it could not be so: of quantised weights, and of float16, which has other digits.
+    """
+    if getattr(model, "hf_quantizer", None) is not None or model.dtype == torch.float16:
+        return ""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        found.update(corner_of(model, name, parameter).bfloat16().view(torch.int16).numpy().tobytes())
     return found.hexdigest()[:16]
 
 
@@ -23,7 +36,7 @@ def digest_if_repacked(model: Any) -> str | None:
     return None if getattr(model, "hf_quantizer", None) is None else digest(model)
 
 
-def _corner(model: Any, name: str, parameter: Tensor) -> Tensor:
+def corner_of(model: Any, name: str, parameter: Tensor) -> Tensor:
     """The first numbers of a parameter, also where its weights come when they are needed, or are quantised."""
     weights = parameter.detach()
     if weights.is_meta:

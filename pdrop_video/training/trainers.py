@@ -1,0 +1,11 @@
+"""Trainers by the name of the part that they train."""
+
+from __future__ import annotations
+
+from .learnpruner import LearnPrunerTrainer
+from .standby import StandbyTrainer
+from .trainer import Trainer
+from .uhd import UHDTrainer
+
+TRAINERS: dict[str, type[Trainer]] = {each.part.name: each for each in (LearnPrunerTrainer, StandbyTrainer, UHDTrainer)}
+"""One for each of `pdrop_video.parts.PARTS`."""

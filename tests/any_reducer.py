@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pdrop_video.reduce import REDUCERS, Reduced, Reducer, Tokens, reducer_named
 
+BY_THEMSELVES = {name: each for name, each in REDUCERS.items() if not getattr(each, "parts", ())}
+"""Those that need no trained part; the others have tests of their own."""
 HIDDEN = 24
 QUESTION = "where is red ?"
 

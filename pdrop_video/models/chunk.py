@@ -179,7 +179,9 @@ class VisualChunk:
         """
         steps, n, hidden = tokens.shape
         places = self.places
-        assert self.steps == (places,) * steps and not self.deepstack and n == len(standby)
+        assert self.steps == (places,) * steps
+        assert not self.deepstack
+        assert n == len(standby)
         embeds = torch.cat([self.embeds.view(steps, places, hidden), tokens.to(self.embeds)], dim=1).flatten(0, 1)
         plain = VisualChunk.plain(embeds, (steps, places + n, 1), self.seconds)
         ids = None if self.ids is None else self.ids[:1].expand(len(embeds))

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .base import Part
-from .towers import Grid, LowRank, Passed, dense, passing, rope, sizes_of, slots_of, theta_of, tower_of, turned
+from .towers import SERVED, Grid, LowRank, Passed, dense, passing, rope, sizes_of, slots_of, theta_of, tower_of, turned
 
 
 class Temporal(nn.Module):
@@ -104,6 +104,7 @@ class StandbyPart(Part):
 
     name: ClassVar[str] = "standby"
     says: ClassVar[str] = "a few tokens a step, filled by the vision tower, that stay when the step's own tokens go"
+    families: ClassVar[tuple[str, ...]] = SERVED
     paper: ClassVar[str] = "POINTS-Long, arXiv 2604.11627"
 
     def __init__(
@@ -184,6 +185,15 @@ class StandbyPart(Part):
         columns = [int((2 * i + 1) * w / (2 * across)) for i in range(across)]
         return tuple((row, column) for row in rows for column in columns)
 
+    def owned(self, grid: Grid) -> Tensor:
+        """For which visual tokens of a step each standby token stands [n, h * w]: its cell, or else its place."""
+        _, h, w = grid
+        down, across = slots_of(self.n, h, w)
+        row, column = torch.meshgrid(torch.arange(h) * down // h, torch.arange(w) * across // w, indexing="ij")
+        own = (row * across + column).flatten() == torch.arange(self.n)[:, None]
+        place = torch.tensor([r * w + c for r, c in self.stands(grid)])
+        return own | ((torch.arange(h * w) == place[:, None]) & ~own.any(1, keepdim=True))
+
     def begun(self, patches: Tensor, grid: Grid) -> Tensor:
         """Standby rows [t, n * merge * merge, width] before the first block, from patches [t * h * w * area, width]."""
         t, h, w = grid
@@ -219,7 +229,9 @@ class StandbyPart(Part):
         first, keep = len(tower.blocks) - len(self.temporal), {}
         for number, block in enumerate(tower.blocks):
             theirs = rearrange(passed.qkv[number], "(t p) (three h d) -> three t p h d", t=t, three=3, h=self.heads)
-            mine = rearrange(block.attn.qkv(block.norm1(rows)), "t s (three h d) -> three t s h d", three=3, h=self.heads)
+            mine = rearrange(
+                block.attn.qkv(block.norm1(rows)), "t s (three h d) -> three t s h d", three=3, h=self.heads
+            )
             query, key = turned(mine[0], *own), torch.cat([turned(theirs[1], *seen), turned(mine[1], *own)], dim=1)
             states = (query, key, torch.cat([theirs[2], mine[2]], dim=1))
             told = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in states))
@@ -242,10 +254,12 @@ class StandbyPart(Part):
     @property
     def most_bytes(self) -> int:
         """Most bytes that are carried from chunk to chunk."""
-        return sum(2 * each.inner * (each.steps - 1) * len(self.learnt) * self.learnt.element_size() for each in self.temporal)
+        return sum(
+            2 * each.inner * (each.steps - 1) * len(self.learnt) * self.learnt.element_size() for each in self.temporal
+        )
 
     def flops(self, patches: int) -> int:
-        """What one step of so many patches costs besides the tower, a multiply-add as two; the mean of patches is not."""
+        """What one step of so many patches costs beside the tower, a multiply-add as two."""
         tower, rows, width = self.tower[0], len(self.learnt), self.learnt.shape[1]
         total = self.merger.flops(self.n) + self.n * dense(tower.merger)
         for block, copy in zip(tower.blocks, self.mlps, strict=True):

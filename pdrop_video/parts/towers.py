@@ -84,7 +84,7 @@ class Passed:
 
 @contextmanager
 def passing(tower: Any) -> Iterator[Passed]:
-    """While a tower that nobody else runs looks at something: what it leaves behind. It computes what it always does."""
+    """While a tower that nobody else runs looks at something: what it leaves behind. What it computes stays the same."""
     passed = Passed(torch.empty(0))
 
     def entered(_: nn.Module, __: Any, made: Tensor) -> None:

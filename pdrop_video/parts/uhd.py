@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..common import checks
 from .base import Part
-from .towers import Grid, LowRank, dense, linears, rope, sizes_of, theta_of, tower_of, turned
+from .towers import SERVED, Grid, LowRank, dense, linears, rope, sizes_of, theta_of, tower_of, turned
 
 AREA = 4
 
@@ -118,6 +118,7 @@ class UHDPart(Part):
 
     name: ClassVar[str] = "uhd"
     says: ClassVar[str] = "2 x 2 patches become one inside the vision tower, and what comes behind runs on a quarter"
+    families: ClassVar[tuple[str, ...]] = SERVED
     paper: ClassVar[str] = "LLaVA-UHD v4, arXiv 2605.08985"
 
     def __init__(
@@ -168,6 +169,7 @@ class UHDPart(Part):
             depth=len(tower.blocks),
             merge=tower.spatial_merge_size,
         )
+        said["after"] = min(2, said["depth"] - 1)
         part = cls(**said | shape)
         part.attach(model)
         return part
@@ -186,8 +188,8 @@ class UHDPart(Part):
         grid : (t, h, w)
             Of the visual tokens that it would give.
         told : mapping of Tensor
-            What the tower works out of the grid: "position_ids" [patches, 2], "cu_seqlens" and, where some blocks attend
-            within windows, "window_index" and "cu_window_seqlens"; see transformers.
+            What the tower works out of the grid: "position_ids" [patches, 2], "cu_seqlens" and, where some blocks
+            attend within windows, "window_index" and "cu_window_seqlens"; see transformers.
         """
         tower, area = self.tower[0], self.merge**2
         rows, places = tower.patch_embed(values), told["position_ids"].float()
@@ -216,11 +218,17 @@ class UHDPart(Part):
         return rope(places, self.shape["width"] // self.heads, self.theta)
 
     def kept(self, grid: Grid) -> Tensor:
-        """Numbers [t * ceil(h / 2) * ceil(w / 2)] of the grid's visual tokens at whose places those of `forward` stand."""
+        """Numbers [t * ceil(h / 2) * ceil(w / 2)] of the visual tokens at whose places those of `forward` stand."""
         t, h, w = grid
         rows, columns = (((torch.arange(-(-side // 2)) * 2 + 1).clamp(max=side - 1)) for side in (h, w))
         each = (rows[:, None] * w + columns).flatten()
         return (torch.arange(t)[:, None] * h * w + each).flatten()
+
+    def owned(self, grid: Grid) -> Tensor:
+        """Of which visual tokens of a step each of the fewer is made [quarter, h * w], bool."""
+        _, h, w = grid
+        of = torch.arange(h)[:, None] // 2 * -(-w // 2) + torch.arange(w) // 2
+        return of.flatten() == torch.arange(-(-h // 2) * -(-w // 2))[:, None]
 
     def flops(self, patches: int) -> int:
         """What the compressor and all that is of low rank cost for one step of so many patches; see `Tower.halved`."""

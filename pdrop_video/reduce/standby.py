@@ -39,8 +39,8 @@ class Standby:
         ours=True,
         carries="keys and values of 7 steps' standby rows in the tower's last layers",
         formula=(
-            "in each layer: standby rows attend to all patches of their step and to each other, patches to patches alone;\n"
-            "    in the last layers also to their like in the 7 steps before\n"
+            "in each layer: standby rows attend to all patches of their step and to each other, patches to\n"
+            "    patches alone; in the last layers also to their like in the 7 steps before\n"
             "then copies of MLPs and projector: W + B A"
         ),
     )

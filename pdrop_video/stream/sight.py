@@ -62,9 +62,7 @@ def look(
     return chunk.with_standby(tokens, part.stands(grid)), kept
 
 
-def _compressed(
-    part: UHDPart, adapter: Adapter, frames: Tensor, seconds: tuple[float, ...], first: int
-) -> VisualChunk:
+def _compressed(part: UHDPart, adapter: Adapter, frames: Tensor, seconds: tuple[float, ...], first: int) -> VisualChunk:
     """A quarter of the grid's tokens, at places of the grid."""
     assert isinstance(adapter, Qwen2VL)  # as is every family whose towers the part knows
     values, grid = adapter.pictures(frames)

@@ -21,48 +21,41 @@ from .examples import Example, Examples, answer_logits, answer_losses
 from .lines import Line
 from .trainer import Trainer
 
-Places = Sequence[tuple[int, int]]
 _SHARP = 6.0
 """How much more a token that differs from its step's mean counts than others: e to this, where it differs twice as much
 as they do on average."""
 
 
-def owners(places: Places, size: tuple[int, int]) -> Tensor:
-    """Which of the few tokens each token of a grid belongs to [rows * columns]: the nearest; of several, the first."""
-    row, column = torch.meshgrid(*(torch.arange(side) for side in size), indexing="ij")
-    apart = torch.stack([(row - r).square() + (column - c).square() for r, c in places])
-    return apart.flatten(1).argmin(dim=0)
-
-
-def shares(features: Tensor, owner: Tensor, sharp: float = _SHARP) -> Tensor:
-    """What each token counts for the one that it belongs to [steps, few, tokens]: rows of weights that sum to 1.
+def shares(features: Tensor, owned: Tensor, sharp: float = _SHARP) -> Tensor:
+    """What each token counts for each of the few [steps, few, tokens]: rows of weights that sum to 1.
 
     A softmax of ``sharp * |x - mean| / mean |x - mean|``, means over the step. With 0 they are plain means.
 
     Parameters
     ----------
     features : Tensor [steps, tokens, hidden]
-    owner : Tensor [tokens], int64
+    owned : Tensor [few, tokens], bool
+        For which tokens each stands: one or more.
     sharp : float
     """
     apart = (features - features.mean(1, keepdim=True)).norm(dim=-1)
     apart = apart / apart.mean(1, keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
-    own = owner == torch.arange(int(owner.max()) + 1, device=owner.device)[:, None]
-    return (sharp * apart)[:, None].expand(-1, len(own), -1).masked_fill(~own, -torch.inf).softmax(dim=-1)
+    return (sharp * apart)[:, None].expand(-1, len(owned), -1).masked_fill(~owned, -torch.inf).softmax(dim=-1)
 
 
 class SeeingTrainer(Trainer):
     """How a part that reaches into the vision tower is trained; a subclass says what it makes of an example.
 
-    Settings: `sharp` of the targets, `weight` of their loss, and `asked`, the share of the steps that answer as well.
+    Settings: `sharp` of the targets, `weight` of their loss, and `asked`, the share of the steps, the last
+    ones, that answer as well: what can't be read yet teaches nothing.
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.3}
+    defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.25}
     rate: ClassVar[float] = 3e-3
     steps: ClassVar[int] = 400
 
-    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
-        """A chunk of the few tokens that the part makes of each step, and their places in the grid."""
+    def few(self, part: Any, example: Example) -> VisualChunk:
+        """A chunk of the few tokens that the part makes of each step."""
         raise NotImplementedError
 
     def answered(self, examples: Sequence[Example], few: VisualChunk, draw: torch.Generator) -> Tensor:
@@ -71,29 +64,29 @@ class SeeingTrainer(Trainer):
 
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See above."""
-        few, places = self.few(part, examples[0])
-        target = self.pooled(examples[0], few, places, self.settings["sharp"]).embeds.float()
+        few = self.few(part, examples[0])
+        target = self.pooled(part, examples[0], few, self.settings["sharp"]).embeds.float()
         off = (few.embeds.float() - target).square().sum() / target.square().sum()
         loss, figures = self.settings["weight"] * off, {"target": float(off.detach())}
-        if float(torch.rand(1, generator=draw)) < self.settings["asked"]:
+        if self.progress >= 1 - self.settings["asked"]:
             answer = self.answered(examples, few, draw)
             loss, figures["answer"] = loss + answer, float(answer.detach())
         return loss, figures
 
-    def pooled(self, example: Example, few: VisualChunk, places: Places, sharp: float) -> VisualChunk:
+    def pooled(self, part: Any, example: Example, few: VisualChunk, sharp: float) -> VisualChunk:
         """The same few tokens as weighted means of the tower's own; plain means where `sharp` is 0."""
         (h, w), steps = example.chunk.size, len(example.chunk.steps)
         features = example.chunk.embeds.view(steps, h * w, -1).float()
-        weights = shares(features, owners(places, (h, w)).to(features.device), sharp)
+        weights = shares(features, part.owned((steps, h, w)).to(features.device), sharp)
         return replace(few, embeds=(weights @ features).flatten(0, 1).to(few.embeds))
 
     def methods(self, part: Any, example: Example) -> dict[str, VisualChunk]:
         """What the part is judged beside, of as many tokens: plain means, and the targets."""
-        few, places = self.few(part, example)
+        few = self.few(part, example)
         return {
             "trained": few,
-            "pooled": self.pooled(example, few, places, 0.0),
-            "salient": self.pooled(example, few, places, self.settings["sharp"]),
+            "pooled": self.pooled(part, example, few, 0.0),
+            "salient": self.pooled(part, example, few, self.settings["sharp"]),
             "all tokens": example.chunk,
         }
 
@@ -113,7 +106,9 @@ class SeeingTrainer(Trainer):
                 right = float((logits.argmax(-1) == wanted).all())
                 kept = chunk.visual_tokens / example.chunk.visual_tokens
                 found.setdefault(name, []).append((float(F.cross_entropy(logits, wanted)), right, kept))
-        means = {name: [round(sum(each) / len(each), 6) for each in zip(*rows, strict=True)] for name, rows in found.items()}
+        means = {
+            name: [round(sum(each) / len(each), 6) for each in zip(*rows, strict=True)] for name, rows in found.items()
+        }
         return {name: dict(zip(("loss", "right", "kept"), each, strict=True)) for name, each in means.items()}
 
 

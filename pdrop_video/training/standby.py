@@ -12,7 +12,7 @@ from ..models import VisualChunk
 from ..parts.standby import StandbyPart
 from ..stream.sight import look
 from .examples import Example, answer_losses
-from .seeing import Places, SeeingTrainer, mean_of
+from .seeing import SeeingTrainer, mean_of
 
 
 class StandbyTrainer(SeeingTrainer):
@@ -30,11 +30,11 @@ class StandbyTrainer(SeeingTrainer):
         """Of so many tokens."""
         return StandbyPart.of(self.lm.model, n=self.settings["n"])
 
-    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
+    def few(self, part: Any, example: Example) -> VisualChunk:
         """The standby tokens."""
         frames = example.frames
         chunk, _ = look(part, self.lm.adapter, frames.frames, frames.seconds, 0, {})
-        return beside(chunk, 0), chunk.standby
+        return beside(chunk, 0)
 
     def answered(self, examples: Sequence[Example], few: VisualChunk, draw: torch.Generator) -> Tensor:
         """Both forwards."""

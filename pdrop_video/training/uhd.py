@@ -9,7 +9,7 @@ from ..models import VisualChunk
 from ..parts.uhd import UHDPart
 from ..stream.sight import look
 from .examples import Example
-from .seeing import Places, SeeingTrainer
+from .seeing import SeeingTrainer
 
 
 class UHDTrainer(SeeingTrainer):
@@ -25,9 +25,8 @@ class UHDTrainer(SeeingTrainer):
         """Behind so many blocks."""
         return UHDPart.of(self.lm.model, after=self.settings["after"])
 
-    def few(self, part: Any, example: Example) -> tuple[VisualChunk, Places]:
+    def few(self, part: Any, example: Example) -> VisualChunk:
         """What leaves the tower."""
         frames = example.frames
         chunk, _ = look(part, self.lm.adapter, frames.frames, frames.seconds, 0, {})
-        h, w = chunk.size
-        return chunk, [divmod(each, w) for each in part.kept((1, h, w)).tolist()]
+        return chunk

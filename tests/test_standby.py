@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +167,7 @@ def test_where_chunks_end_changes_nothing(family: str, full: bool, tmp_path: Pat
     logits = []
     for cuts in ((0, 24), (0, 2, 3, 9, 10, 24), tuple(range(25))):
         stream = opened(lm, full=full)
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             stream.push(frames[begin:end], seconds[begin:end])
         logits.append(stream.next_logits("what is shown ?"))
     for other in logits[1:]:
@@ -220,7 +222,7 @@ def table_of(steps: list[int], own: int, standby: int) -> TokenTable:
     text = TokenTable.text(index, index[:, None].expand(-1, 3), index[:, None].expand(-1, 3))
     place = index % (own + standby)
     step = torch.tensor(steps).repeat_interleave(own + standby)
-    columns = dict(zip((f.name for f in _fields(text)), text.columns(), strict=True))
+    columns = dict(zip((f.name for f in fields(text)), text.columns(), strict=True))
     columns |= dict(
         step=step,
         chunk=step,
@@ -231,12 +233,6 @@ def table_of(steps: list[int], own: int, standby: int) -> TokenTable:
         visual=torch.ones(count, dtype=torch.bool),
     )
     return TokenTable(**columns)
-
-
-def _fields(table: TokenTable) -> Any:
-    from dataclasses import fields
-
-    return fields(table)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import pdrop_video as pv
 from pdrop_video.models import Place, Tower
 from pdrop_video.parts.uhd import UHDPart
+from pdrop_video.stream.cost import recipe_flops
+from pdrop_video.stream.sight import look_flops
+
+SIZE = dict(frames=4, height=32, width=96)
 
 
 @cache
@@ -158,7 +163,7 @@ def test_a_stream_sees_through_it(family: str, tmp_path: Path) -> None:
     logits = []
     for cuts in ((0, 12), (0, 3, 4, 12)):
         stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(tokens=None), reducer="uhd")
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             stream.push(frames[begin:end], seconds[begin:end])
         logits.append(stream.next_logits("what is shown ?"))
         assert int(stream.held().visual.sum()) == 6 * 4
@@ -179,25 +184,26 @@ def test_a_stream_sees_through_it(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_tower_is_cheaper_by_what_is_counted(family: str) -> None:
-    """The front's account is torch's: the blocks in front whole, those behind on a quarter, and all that is added."""
+    """Streams and recipes are told what torch counts: blocks in front whole, those behind on a quarter, and more."""
     lm, part = made(family, torch.float32)
-    frames = video(4, height=64, width=64)
-    assert lm.adapter.grid(64, 64) == (3, 3)
-    frames = video(4, height=48, width=96)
-    h, w = lm.adapter.grid(48, 96)
-    even = h % 2 == 0 and w % 2 == 0
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    frames, size = video(4, height=32, width=96), (2, 6)
+    assert lm.adapter.grid(32, 96) == size
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # whose products are counted
         with FlopCounterMode(display=False) as plain:
             lm.adapter.look(frames, times(4))
         with FlopCounterMode(display=False) as fewer:
-            look(lm, part, (4, 48, 96))
-    front = lm.stream(reducer="uhd")._ingest.front
-    from pdrop_video.stream.sight import look_flops
-
-    assert lm.adapter.look_flops((h, w), 2) == plain.get_total_flops()
-    assert front.sight is part
-    assert not even or look_flops(part, lm.adapter, (h, w), 2) == fewer.get_total_flops()
-    assert even
+            look(lm, part, (4, 32, 96))
+    assert lm.stream(reducer="uhd")._ingest.front.sight is part
+    assert lm.adapter.look_flops(size, 2) == plain.get_total_flops()
+    assert look_flops(part, lm.adapter, size, 2) == fewer.get_total_flops()
+    recipe = pv.Recipe(reducer="uhd", pyramid=pv.Pyramid(stages=1))
+    way = recipe_flops(recipe, lm.model.config, lm.adapter, frames=4, height=32, width=96, parts=lm.parts)
+    assert way.tower == fewer.get_total_flops()
+    whole = recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1)), lm.model.config, lm.adapter, **SIZE)
+    assert way.decoder is not None
+    assert whole.decoder is not None
+    assert way.decoder < whole.decoder / 3.5
+    assert recipe_flops(recipe, lm.model.config, lm.adapter, **SIZE).tower is None  # nobody said through which part
 
 
 def test_a_tower_that_halves() -> None:

@@ -246,10 +246,10 @@ class StandbyPart(Part):
 
     def _in_time(self, number: int, rows: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rows after temporal attention, and what it carries on."""
-        attention, now = self.temporal[number], rows.to(self.learnt.dtype)
+        attention, now = self.temporal[number], rows.to(self.learnt)
         past = now.new_zeros(0, now.shape[1], 2 * attention.inner) if past is None else past.to(now)
         added, kept = attention(now, past)
-        return rows + added.to(rows.dtype), kept
+        return rows + added.to(rows), kept
 
     @property
     def most_bytes(self) -> int:

@@ -84,7 +84,7 @@ class Passed:
 
 @contextmanager
 def passing(tower: Any) -> Iterator[Passed]:
-    """While a tower that nobody else runs looks at something: what it leaves behind. What it computes stays the same."""
+    """While a tower that nobody else runs looks at something: what it leaves behind. What it gives stays as it is."""
     passed = Passed(torch.empty(0))
 
     def entered(_: nn.Module, __: Any, made: Tensor) -> None:
@@ -163,10 +163,10 @@ class LowRank(nn.Module):
     def added(self, number: int, rows: Tensor) -> Tensor:
         """What B A of one of the matrices makes of rows [..., in]."""
         into, out = self.into[number], self.out[number]
-        return rows.to(into.dtype) @ into.T @ out.T
+        return rows.to(into) @ into.T @ out.T
 
     def _add(self, number: int, _: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> Tensor:
-        return made + self.added(number, given[0]).to(made.dtype)
+        return made + self.added(number, given[0]).to(made)
 
     def flops(self, rows: int) -> int:
         """What is added for so many rows, a multiply-add as two."""

@@ -71,13 +71,13 @@ class Compressor(nn.Module):
         *first, (_, last) = linears(block.mlp)
         flat = windows.flatten(1)
         wide = [
-            matrix(windows) + self.first.added(number, flat).unflatten(-1, (AREA, -1)).to(windows.dtype)
+            matrix(windows) + self.first.added(number, flat).unflatten(-1, (AREA, -1)).to(windows)
             for number, (_, matrix) in enumerate(first)
         ]
         act = next(each for name, each in block.mlp.named_children() if name.startswith("act"))
         inner = act(wide[0]) * wide[1] if len(wide) == 2 else act(wide[0])
         made: Tensor = last(inner.mean(dim=1))
-        return made + self.last.added(0, inner.flatten(1)).to(made.dtype)
+        return made + self.last.added(0, inner.flatten(1)).to(made)
 
     def flops(self, block: Any, rows: int) -> int:
         """For so many rows, a multiply-add as two."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..models import Adapter, VisualChunk
 from ..models.qwen2_vl import Qwen2VL
-from ..parts import Part
+from ..parts import PARTS, Part, needed_by
 from ..parts.standby import StandbyPart
 from ..parts.uhd import UHDPart
 
@@ -21,6 +21,11 @@ Sight = StandbyPart | UHDPart
 def sight_of(parts: Mapping[str, Part]) -> Sight | None:
     """The part through which frames are looked at, of those that gate and reducer use; None if there is none."""
     return next((part for part in parts.values() if isinstance(part, StandbyPart | UHDPart)), None)
+
+
+def reaches(method: object) -> bool:
+    """Whether a method looks through such a part."""
+    return any(issubclass(PARTS[name], StandbyPart | UHDPart) for name in needed_by(method) if name in PARTS)
 
 
 def look(
@@ -85,7 +90,7 @@ def look_flops(part: Sight, adapter: Adapter, size: tuple[int, int], steps: int)
     return looked.flops(steps) + steps * part.flops(tower.patches)
 
 
-def left(part: Part, size: tuple[int, int], full: bool) -> int:
+def left_of(part: Sight, size: tuple[int, int], full: bool) -> int:
     """Visual tokens that enter the language model of each step of (h, w) that is looked at through a part."""
     if isinstance(part, UHDPart):
         return -(-size[0] // 2) * -(-size[1] // 2)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..models import VisualChunk
 from ..parts import Part
+from ..video import FrameChunk
 from .examples import Example, Examples, answer_logits, answer_losses
 from .lines import Line
 from .trainer import Trainer
@@ -46,11 +47,12 @@ def shares(features: Tensor, owned: Tensor, sharp: float = _SHARP) -> Tensor:
 class SeeingTrainer(Trainer):
     """How a part that reaches into the vision tower is trained; a subclass says what it makes of an example.
 
-    Settings: `sharp` of the targets, `weight` of their loss, and `asked`, the share of the steps, the last
-    ones, that answer as well: what can't be read yet teaches nothing.
+    Settings: `sharp` of the targets, `weight` of their loss, `stretch`, steps of time of a video that they are made of,
+    and `asked`, the share of the training's steps, the last ones, that see whole videos and answer as well: what can't
+    be read yet teaches nothing.
     """
 
-    defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "asked": 0.25}
+    defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "stretch": 10, "asked": 0.25}
     rate: ClassVar[float] = 3e-3
     steps: ClassVar[int] = 400
 
@@ -64,14 +66,25 @@ class SeeingTrainer(Trainer):
 
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See above."""
-        few = self.few(part, examples[0])
-        target = self.pooled(part, examples[0], few, self.settings["sharp"]).embeds.float()
+        asks = self.progress >= 1 - self.settings["asked"]
+        seen = examples[0] if asks else self._stretch(examples[0], draw)
+        few = self.few(part, seen)
+        target = self.pooled(part, seen, few, self.settings["sharp"]).embeds.float()
         off = (few.embeds.float() - target).square().sum() / target.square().sum()
         loss, figures = self.settings["weight"] * off, {"target": float(off.detach())}
-        if self.progress >= 1 - self.settings["asked"]:
+        if asks:
             answer = self.answered(examples, few, draw)
             loss, figures["answer"] = loss + answer, float(answer.detach())
         return loss, figures
+
+    def _stretch(self, example: Example, draw: torch.Generator) -> Example:
+        """Some steps of a video, one behind another: another stretch of it teaches more than the rest of its scene."""
+        most, each = self.settings["stretch"], self.lm.adapter.frames_per_step
+        pieces = example.chunk.split(most)
+        number = int(torch.randint(len(pieces), (1,), generator=draw))
+        frames = slice(number * most * each, (number * most + len(pieces[number].steps)) * each)
+        of = FrameChunk(example.frames.frames[frames], example.frames.seconds[frames])
+        return replace(example, frames=of, chunk=pieces[number])
 
     def pooled(self, part: Any, example: Example, few: VisualChunk, sharp: float) -> VisualChunk:
         """The same few tokens as weighted means of the tower's own; plain means where `sharp` is 0."""

@@ -15,6 +15,8 @@ from pdrop_video.parts import PARTS, Part, identity, write_part
 from pdrop_video.training import TRAINERS, Plan, read_lines, train
 
 SECONDS = 4
+SMALL: dict[str, dict[str, Any]] = {"evocomp": {"population": 4, "generations": 1, "videos": 2, "lines": 1}}
+"""Settings of searches that end soon."""
 ANSWERS = ("red", "blue", "first")
 
 
@@ -35,7 +37,7 @@ def write_data(folder: Path, videos: int = 4) -> Path:
 
 def trained(lm: pv.VideoLM, name: str, data: Path, place: Path, steps: int = 6, **how: Any) -> Part | None:
     """A part after a few steps."""
-    stop, settings = how.pop("stop", lambda step: False), how.pop("settings", {})
+    stop, settings = how.pop("stop", lambda step: False), {**SMALL.get(name, {}), **how.pop("settings", {})}
     plan = Plan(**dict(steps=steps, batch=2, rate=1e-2, frames=8, every=2) | how)
     return train(TRAINERS[name](lm, **settings), read_lines(data), place / "out", place / "work", plan, stop=stop)
 

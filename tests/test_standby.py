@@ -1,4 +1,4 @@
-"""Standby tokens: the tower under a written mask, what stays to the last bit, streams that go on, and what is forgotten."""
+"""Standby tokens: the tower under a written mask, what stays to the last bit, streams that go on, what is forgotten."""
 
 from __future__ import annotations
 

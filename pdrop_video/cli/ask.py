@@ -92,7 +92,7 @@ def ask(
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,
-    part: Parts = None,
+    parts: Parts = None,
     ratios: Ratios = None,
     memory: Annotated[
         str | None,
@@ -183,7 +183,7 @@ def ask(
         if looking is not None:
             hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
             checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
-        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn, parts=part or ())
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn, parts=parts or ())
         for question in questions:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened, standing_question=questions[0] if standing else None)

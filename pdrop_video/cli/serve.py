@@ -80,7 +80,7 @@ def serve(
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,
-    part: Parts = None,
+    parts: Parts = None,
     ratios: Ratios = None,
     memory: Annotated[str | None, typer.Option(help="Most tokens that a layer remembers; left out: 6144.")] = None,
     max_sessions: Annotated[int, _bound("Sessions open at a time.")] = 128,
@@ -159,14 +159,14 @@ def serve(
             if shared is None:
                 raise pv.ConfigError("--ray needs --shared FOLDER, where copies of sessions are kept.")
             cluster = Cluster(shared, replicas or 2, save_every, replica_cpus, replica_gpus, ray_address)
-            how = dict(device=device, dtype=dtype, batch=batch, parts=tuple(part or ()))
+            how: dict[str, Any] = dict(device=device, dtype=dtype, batch=batch, parts=tuple(parts or ()))
             make = partial(pv.load, announced(model).fetch(), **how)
             serve_many(make, settings, cluster, host, port)
             return
         if not (replicas is None and shared is None and ray_address is None):
             raise pv.ConfigError("--replicas, --shared and --ray-address are for many machines; give --ray, too.")
         with listening(host, port) as place:
-            lm = pv.load(announced(model).fetch(), device=device, dtype=dtype, batch=batch, parts=part or ())
+            lm = pv.load(announced(model).fetch(), device=device, dtype=dtype, batch=batch, parts=parts or ())
             at = f"[{host}]" if ":" in host else host
             typer.echo(f"The server is at http://{at}:{place.getsockname()[1]}/v1 - Ctrl-C stops it.")
             server_of(create_app(lm, settings), largest=settings.limits.body).run(sockets=[place])

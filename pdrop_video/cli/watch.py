@@ -84,7 +84,7 @@ def watch(
     recipe: RecipeFile = None,
     gate: Gate = None,
     reducer: Reducer = None,
-    part: Parts = None,
+    parts: Parts = None,
     ratios: Ratios = None,
     memory: Annotated[
         str | None, typer.Option(help="Most tokens that a layer remembers; 'none' for no limit; left out: 6144.")
@@ -112,7 +112,7 @@ def watch(
         poster = None
         if webhook is not None:
             poster = over.enter_context(Webhook(webhook, _warn, timeout=webhook_timeout, attempts=webhook_attempts))
-        lm = pv.load(coming.fetch(), device=device, dtype=dtype, parts=part or ())
+        lm = pv.load(coming.fetch(), device=device, dtype=dtype, parts=parts or ())
         for question in when:
             lm.bounded("one of the questions", question)
         stream = lm.stream(opened)

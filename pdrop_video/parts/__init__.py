@@ -6,13 +6,17 @@ One small file a part, listed here by name; `pdrop_video.training` trains them.
 from __future__ import annotations
 
 from .base import Part, Trained
+from .evocomp import EvoCompPart
 from .files import check_fits, identity, read_part, read_said, write_part
 from .learnpruner import LearnPrunerPart
 from .loading import SHIPPED, located, needed_by, opened, taken
 from .standby import StandbyPart
 from .uhd import UHDPart
+from .videorouter import VideoRouterPart
 
-PARTS: dict[str, type[Part]] = {part.name: part for part in (LearnPrunerPart, StandbyPart, UHDPart)}
+PARTS: dict[str, type[Part]] = {
+    part.name: part for part in (LearnPrunerPart, EvoCompPart, VideoRouterPart, StandbyPart, UHDPart)
+}
 """Every part by its name."""
 
 __all__ = [

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from ..common.shadow import shadow
 from ..errors import ModelError, PDropError
 from .decoder import logits_of, some_rows, stack_of
 from .loop import LayerLoop
 from .schedule import Pyramid
-from .shadow import shadow
 from .stack import MARKS, refuse_meta
 from .tap import Seen, tapped
 

@@ -13,6 +13,7 @@ from .desap import DeSAP
 from .dtd import DTD
 from .dualcomp import DualComp
 from .event_saliency import EventSaliency
+from .evocomp import EvoComp
 from .evs import EVS
 from .fastvid import FastVID
 from .forest import ForestPrune
@@ -34,6 +35,7 @@ REDUCERS: dict[str, Reducer] = {
     "dtd": DTD(),
     "dualcomp": DualComp(),
     "event_saliency": EventSaliency(),
+    "evocomp": EvoComp(),
     "evs": EVS(),
     "fastvid": FastVID(),
     "forest": ForestPrune(),

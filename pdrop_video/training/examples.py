@@ -203,7 +203,7 @@ def answer_logits(
         shared = torch.zeros(len(hidden) - sum(map(len, said)), dtype=torch.long)
         branch = torch.cat([shared, *(torch.full((len(each),), n) for n, each in enumerate(said, 1))])
         loop.inner = _Hiding(weight, branch.to(hidden.device), lm.model.config)  # type: ignore[assignment]
-    rows = loop.run(
+    left = loop.run(
         hidden[None],
         positions,
         None,
@@ -212,7 +212,7 @@ def answer_logits(
     )
     ends = (len(hidden) - sum(map(len, said)) + torch.tensor([0, *map(len, said)]).cumsum(0))[1:].tolist()
     at = [slice(end - len(each.answer) - 1, end - 1) for end, each in zip(ends, examples, strict=True)]
-    wanted = loop.decoder.norm(torch.cat([rows.hidden[0, each] for each in at]))
+    wanted = loop.decoder.norm(torch.cat([left.hidden[0, each] for each in at]))
     logits = logits_of(lm.model, wanted)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return list(logits.split([len(each.answer) for each in examples]))
@@ -242,7 +242,8 @@ class _Hiding:
             raise ConfigError(
                 f"hiding tokens needs attention with masks, not {kind!r}; load the model with attn='sdpa'."
             )
-        self.weight, self._last = weight, (None, None)
+        self.weight = weight
+        self._last: tuple[Any, Tensor] | None = None
         self.apart = (branch[:, None] != branch) & (branch > 0)  # columns of a question that is not the row's own
 
     def begin(self, loop: Any, pictured: bool, passage: Any) -> _Hiding:
@@ -253,7 +254,7 @@ class _Hiding:
         self, i: int, layer: Any, kind: LayerKind, rows: Any, rope: Any, mask: Any, cache: Any, lent: Any
     ) -> Tensor:
         """The mask of layer `i` with the columns' weights in it [1, 1, rows, rows]."""
-        if self._last[0] is not None and self._last[0] is mask:
+        if self._last is not None and self._last[0] is mask and mask is not None:
             return self._last[1]
         dtype, device, length = rows.hidden.dtype, rows.hidden.device, rows.hidden.shape[1]
         seen = torch.ones(length, length, dtype=torch.bool, device=device).tril() if mask is None else mask

@@ -116,7 +116,7 @@ def train(
     held = random.Random(f"held out {plan.seed}").sample(held, min(plan.held, len(held)))
     examples = Examples(lm, plan.frames, trainer.knowing())
     with _frozen(lm):
-        trainer.prepare(learning, examples, work, say)
+        learning = list(trainer.prepare(learning, examples, work, say))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(plan.seed)
             part = trainer.begin().to(lm.device).train()

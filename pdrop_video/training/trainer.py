@@ -58,8 +58,9 @@ class Trainer:
 
     def prepare(
         self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
-    ) -> None:
-        """Labels that are made once, before the first step; kept in `work`, so that what was stopped goes on."""
+    ) -> Sequence[Line]:
+        """The lines to learn from; labels are made here, once, and kept in `work`, so that what was stopped goes on."""
+        return lines
 
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What is made smaller, and figures for the progress line.

@@ -19,12 +19,12 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers.cache_utils import Cache
 
 from ...common.kinds import LayerKind
+from ...common.shadow import shadow
 from ...common.ties import working
 from ...errors import ConfigError
 from ..decoder import Decoder
 from ..heads import Rope, attention_of, every_key, held_keys, normed, project
 from ..rows import Passage, Rows, past_columns
-from ..shadow import shadow
 from . import inside_named
 from .base import Inside
 from .branch import Share

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.shadow import shadow
 from ...errors import ConfigError, PDropError
 from ..decoder import Decoder, some_rows
-from ..shadow import shadow
 from .branch import Call, Share, parts_of, spread_out, watched
 
 _ROWS = 6

@@ -15,7 +15,11 @@ from pdrop_video.parts import PARTS, Part, identity, write_part
 from pdrop_video.training import TRAINERS, Plan, read_lines, train
 
 SECONDS = 4
-SMALL: dict[str, dict[str, Any]] = {"evocomp": {"population": 4, "generations": 1, "videos": 2, "lines": 1}}
+SMALL: dict[str, dict[str, Any]] = {
+    "evocomp": {"population": 4, "generations": 1, "videos": 2, "lines": 1},
+    "dualcomp": {"videos": 2, "lines": 1},
+    "videorouter": {"policies": 2},
+}
 """Settings of searches that end soon."""
 ANSWERS = ("red", "blue", "first")
 

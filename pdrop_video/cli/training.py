@@ -39,7 +39,7 @@ def train_part(
     ] = Path("parts-work"),
     model: Model = None,
     steps: Annotated[int | None, typer.Option(help="Steps; left out: the part's own, some minutes.", min=1)] = None,
-    batch: Annotated[int, typer.Option(help="Lines of a step, about one video.", min=1)] = 8,
+    batch: Annotated[int, typer.Option(help="Lines of a step, about one video.", min=1)] = 6,
     rate: Annotated[float | None, typer.Option(help="Learning rate; left out: the part's own.")] = None,
     frames: Annotated[int, typer.Option(help="Most frames of a video.", min=1)] = 128,
     held_out: Annotated[int, typer.Option(help="Most held-out lines.", min=1)] = 60,

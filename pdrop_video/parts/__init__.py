@@ -6,6 +6,7 @@ One small file a part, listed here by name; `pdrop_video.training` trains them.
 from __future__ import annotations
 
 from .base import Part, Trained
+from .dualcomp import DualCompPart
 from .evocomp import EvoCompPart
 from .files import check_fits, identity, read_part, read_said, write_part
 from .learnpruner import LearnPrunerPart
@@ -15,7 +16,7 @@ from .uhd import UHDPart
 from .videorouter import VideoRouterPart
 
 PARTS: dict[str, type[Part]] = {
-    part.name: part for part in (LearnPrunerPart, EvoCompPart, VideoRouterPart, StandbyPart, UHDPart)
+    part.name: part for part in (LearnPrunerPart, EvoCompPart, VideoRouterPart, DualCompPart, StandbyPart, UHDPart)
 }
 """Every part by its name."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,21 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import real, share, switch, whole
+from ..common.checks import choice, real, share, switch, whole
 from ..common.ties import exactly, settled, working
+from ..errors import ConfigError
 from ..registry import Facts
 from .base import Reduced, Tokens
-from .likeness import apart
-
-_WHERE = re.compile(
-    r"\b(where|count|how (many|far|long|wide)|road|line|left|right|above|below|between|behind|beside|path|route"
-    r"|direction|distance|position|locat\w+|boundar\w+|edge|edges)\b",
-    re.IGNORECASE,
-)
-"""What a question about places and extents says."""
-_GEOMETRIC, _EVEN = 0.7, 0.5
-_REGIONS = 4
-"""Regions along each side of the picture."""
+from .geometric import geometric_by_rule
+from .paths import anchors, links, means, roots, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +33,9 @@ class DualComp:
     each region, the token that stands out most; from each to the next a greedy walk, to the neighbour that is nearer to
     the next anchor (by the larger of rows and columns) and has the largest structure * (1 + relevance to the question).
 
-    The rules are those of the authors' release, which is of single images and names no constant; a trained router says
-    there how much goes to which stream.
+    The rules are those of the authors' release, which is of single images and names no constant. A trained router says
+    there how much goes to which stream, and how much stays: ``router=lambda`` for the first, ``router=both``, with the
+    part ``dualcomp`` (`pdrop_video.parts.dualcomp`) and a question. `keep` is then the most that stays.
 
     Ours: all constants (`tau`, `theta`, the 4 x 4 regions in snake order, both normed from least to most within a step,
     reflection at the border); without a router `geometric` is .7 if the standing question has a word for places,
@@ -65,13 +57,16 @@ class DualComp:
         Cosine above which neighbours are one cluster.
     theta : int
         Tokens up to which a cluster is shown by one of them.
+    router : str
+        "rule", or what the trained router says, "lambda" or "both"; not beside `geometric`.
     scale : bool
         Scale features by their stream's share, as the paper does. Weights then sum to that share and not to 1.
 
     Raises
     ------
     ConfigError
-        If `keep` is no share in (0, 1], `geometric` or `tau` not within 0 (or -1) and 1, `theta` not from 0.
+        If `keep` is no share in (0, 1], `geometric` or `tau` not within 0 (or -1) and 1, `theta` not from 0;
+        if `router` is another word, or given beside `geometric`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -91,6 +86,7 @@ class DualComp:
     geometric: float | None = None
     tau: float = 0.85
     theta: int = 4
+    router: str = "rule"
     scale: bool = False
 
     def __post_init__(self) -> None:
@@ -100,7 +96,30 @@ class DualComp:
             object.__setattr__(self, "geometric", real("geometric", self.geometric, 0, 1))
         object.__setattr__(self, "tau", real("tau", self.tau, -1, 1))
         object.__setattr__(self, "theta", whole("theta", self.theta, 0))
+        object.__setattr__(self, "router", choice("router", self.router, ("rule", "lambda", "both")))
         object.__setattr__(self, "scale", switch("scale", self.scale))
+        if self.geometric is not None and self.router != "rule":
+            raise ConfigError(
+                f"geometric={self.geometric:g} and router={self.router} both say lambda; give one of them."
+            )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The trained router, where it is used."""
+        return () if self.router == "rule" else ("dualcomp",)
+
+    def check(self, model_type: str, knows: tuple[str, ...], asked: str | None) -> None:
+        """Refuse a stream whose router would have no question to read.
+
+        Raises
+        ------
+        ConfigError
+        """
+        if asked is None and self.parts:
+            raise ConfigError(
+                f"the reducer dualcomp:router={self.router} reads the question while it watches; open the stream with "
+                "a standing_question, or leave the router out."
+            )
 
     @torch.no_grad()
     def __call__(self, tokens: Tokens, carried: Mapping[str, Tensor]) -> tuple[Reduced, dict[str, Tensor]]:
@@ -125,13 +144,14 @@ class DualComp:
         told = torch.stack([*scores, *(each.to(attention) for each in (tokens.step, root, turn))], 1).cpu().numpy()
         cells = torch.stack([tokens.row, tokens.column], 1).cpu().numpy()
 
-        geometric, singles, peaks = self.share_of(tokens.asked), [], []
+        geometric, keep = self._routed(tokens)
+        singles, peaks = [], []
         ends = np.searchsorted(told[:, 4], np.arange(steps + 1))
         for begin, end in pairwise(ends.tolist()):
             if begin < end:
                 weight, sums, change, plan, _, first, turns = told[begin:end].T
                 of_step = _Step(weight, sums, change, plan, first.astype(int) - begin, turns, tokens.grid)
-                count = self.left(end - begin)
+                count = max(int((end - begin) * keep), 1)
                 best = of_step.clusters(count - int(count * geometric + 0.5))
                 lines = of_step.lines(cells[begin:end], count - len(best), best)
                 peaks += [begin + cell for cell in best]
@@ -152,11 +172,18 @@ class DualComp:
         """What of the budget goes to the geometric stream."""
         if self.geometric is not None:
             return self.geometric
-        return _GEOMETRIC if asked and _WHERE.search(asked) else _EVEN
+        return geometric_by_rule(asked)
 
-    def left(self, tokens: int) -> int:
+    def _routed(self, tokens: Tokens) -> tuple[float, float]:
+        """What goes to the geometric stream, and the share that stays."""
+        if self.router == "rule":
+            return self.share_of(tokens.asked), self.keep
+        geometric, needed = tokens.parts["dualcomp"].routed(tokens.question)
+        return geometric, self.keep * needed if self.router == "both" else self.keep
+
+    def left(self, tokens: int) -> int | None:
         """Of a step's tokens, the share of them, one at least; of several steps it is this, or fewer by rounding."""
-        return max(int(tokens * self.keep), 1)
+        return None if self.router == "both" else max(int(tokens * self.keep), 1)
 
     def most_bytes(self, places: int, hidden: int, bytes_per_number: int) -> int:
         """Nothing is carried."""
@@ -207,30 +234,6 @@ class _Step:
         return best
 
 
-def links(rows: Tensor, at: Tensor, spot: Tensor, tau: float, dtype: torch.dtype) -> Tensor:
-    """The earlier neighbour, left or above, that each token links to [tokens]; itself where none is alike enough.
-
-    `at` [steps, rows, columns] says which token stands where, -1 for none; `spot` [tokens] where each stands in it,
-    flattened. Cosines are compared as far as the rows' first `dtype` can tell them apart.
-    """
-    unit, number = F.normalize(rows, dim=1), torch.arange(len(rows), device=rows.device)
-    first = torch.zeros(1, dtype=torch.int64, device=at.device)
-    above, left = (at.roll(1, axis).index_fill(axis, first, -1).flatten()[spot] for axis in (1, 2))
-    changes = []
-    for before in (above, left):
-        change = apart((unit * unit[before.clamp(min=0)]).sum(1), dtype)
-        changes.append(change.masked_fill(before < 0, torch.inf))
-    nearest = torch.where(changes[0] <= changes[1], above, left)  # of equals the earlier one
-    return torch.where(torch.minimum(*changes) < 1 - tau, nearest, number)
-
-
-def roots(parent: Tensor, places: int) -> Tensor:
-    """The first token of the cluster that each is in [tokens]: where its links end."""
-    for _ in range(places.bit_length()):
-        parent = parent[parent]
-    return parent
-
-
 def stands_out(rows: Tensor, at: Tensor, spot: Tensor, dtype: torch.dtype) -> Tensor:
     """Squared distance of each token to the mean of the 3 x 3 around it [tokens], reflected at the border.
 
@@ -249,43 +252,6 @@ def stands_out(rows: Tensor, at: Tensor, spot: Tensor, dtype: torch.dtype) -> Te
     eps, exact = torch.finfo(dtype).eps ** 2, torch.finfo(torch.float64).eps  # as for `unlike`
     least = max(16 * eps, 64 * torch.finfo(rows.dtype).eps ** 2, 64 * exact)
     return out.masked_fill(out <= least * exactly(rows.square().sum(1)), 0)
-
-
-def anchors(out: np.ndarray, cells: np.ndarray, grid: tuple[int, int], turn: np.ndarray) -> np.ndarray:
-    """The token of each region that stands out most, 4 x 4 regions in snake order; `cells` are rows and columns."""
-    row, column = (cells * _REGIONS // np.array(grid)).T
-    region = row * _REGIONS + np.where(row % 2, _REGIONS - 1 - column, column)
-    order = np.lexsort((turn, -out))
-    return order[np.unique(region[order], return_index=True)[1]]
-
-
-def walk(plan: list[list[float]], start: tuple[int, int], goal: tuple[int, int]) -> list[tuple[int, int]]:
-    """Cells from start to goal, both included: on to the largest neighbour nearer to the goal, of equals the first."""
-    (row, column), (to_row, to_column) = start, goal
-    path = [start]
-    while (row, column) != goal:
-        far = max(abs(row - to_row), abs(column - to_column))
-        nearer = [
-            (r, c)
-            for r in range(max(row - 1, 0), min(row + 2, len(plan)))
-            for c in range(max(column - 1, 0), min(column + 2, len(plan[0])))
-            if max(abs(r - to_row), abs(c - to_column)) < far
-        ]
-        row, column = max(nearer, key=lambda cell: plan[cell[0]][cell[1]])
-        path.append((row, column))
-    return path
-
-
-def means(kept: Tensor, merged: Tensor, root: Tensor, attention: Tensor) -> Tensor:
-    """Weights [kept, tokens], float64: each token itself, those `merged` by the attention within their clusters."""
-    weights = torch.zeros(len(kept), len(root), dtype=attention.dtype, device=kept.device)
-    weights[torch.arange(len(kept), device=kept.device), kept] = 1
-    inside = root[merged][:, None] == root
-    own = torch.where(inside, attention, 0)
-    total = own.sum(1, keepdim=True)
-    own = torch.where(total > 0, own / total, inside / inside.sum(1, keepdim=True))
-    weights[torch.searchsorted(kept, merged)] = own
-    return weights
 
 
 def _by_step(scores: Tensor, step: Tensor, steps: int, how: str) -> Tensor:

@@ -32,9 +32,10 @@ class RelevancePooling:
     int(tokens * keep) tokens. Where not even all frames fit when pooled (a keep under a quarter), the least relevant
     frames go. At most so many tokens stay, less than a frame's fewer.
 
-    With ``relevance=trained`` frames are ranked by the paper's image router, with ``policy=trained`` its semantic router
-    chooses between this policy and the global one, in which all frames are alike: of each, tokens become means of two
-    beside each other, or of 2 x 2, whatever fits first, and where not even this does, an even choice of frames is left.
+    With ``relevance=trained`` frames are ranked by the paper's image router; with ``policy=trained`` its semantic
+    router chooses between this policy and the global one, in which all frames are alike: of each, tokens become means
+    of two beside each other, or of 2 x 2, whatever fits first, and where not even this does, an even choice of frames
+    is left.
     Both need the part ``videorouter`` (`pdrop_video.parts.videorouter`) and a question.
 
     Ours: all but the scales, where no router is used. A frame's relevance is then the mean, or the largest, over its

@@ -37,8 +37,9 @@ class LearnPrunerTrainer(Trainer):
     """
 
     part: ClassVar[type[LearnPrunerPart]] = LearnPrunerPart
-    defaults: ClassVar[dict[str, Any]] = {"keep": 0.15, "weight": 4.0, "noise": 1.0}
+    defaults: ClassVar[dict[str, Any]] = {"keep": 0.15, "weight": 12.0, "noise": 0.5}
     rate: ClassVar[float] = 2e-3
+    steps: ClassVar[int] = 250
 
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""

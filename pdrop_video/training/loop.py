@@ -55,7 +55,7 @@ class Plan:
     """
 
     steps: int
-    batch: int = 8
+    batch: int = 6
     rate: float = 1e-3
     seed: int = 0
     frames: int = 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .dualcomp import DualCompTrainer
 from .evocomp import EvoCompTrainer
 from .learnpruner import LearnPrunerTrainer
 from .standby import StandbyTrainer
@@ -11,6 +12,9 @@ from .videorouter import VideoRouterTrainer
 
 TRAINERS: dict[str, type[Trainer]] = {
     each.part.name: each
-    for each in (LearnPrunerTrainer, EvoCompTrainer, VideoRouterTrainer, StandbyTrainer, UHDTrainer)
+    for each in (
+        *(LearnPrunerTrainer, EvoCompTrainer, VideoRouterTrainer, DualCompTrainer),
+        *(StandbyTrainer, UHDTrainer),
+    )
 }
 """One for each of `pdrop_video.parts.PARTS`."""

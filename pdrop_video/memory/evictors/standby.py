@@ -23,7 +23,8 @@ class Standby:
     standby columns, up to a share of the budget. When that is full, the own columns of its oldest step go and its
     standby columns stay. When there is no room for these, those of the oldest step go (inferred; the notes on the paper
     do not say). Room that is left stays filled with the newest of the own columns that would go, so that no budget is
-    wasted (ours). The half of it that needs no training is `TwoTier`.
+    wasted (ours). The half of it that needs no training is `TwoTier`. Where steps have no standby tokens, the newest
+    columns are all that stays.
 
     Parameters
     ----------
@@ -41,6 +42,7 @@ class Standby:
         says="the last steps whole; of each older step its standby tokens",
         paper="POINTS-Long, arXiv 2604.11627",
         trained=True,
+        ours=True,
         formula=(
             "stay: whole steps, the newest, up to the share `window` of the budget; all standby tokens\n"
             "what does not fit: first own tokens of steps behind the window, then standby tokens, the oldest first"

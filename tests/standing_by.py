@@ -83,20 +83,30 @@ def standby_places(n: int, h: int, w: int) -> list[tuple[float, float]]:
     ]
 
 
-def attended(block: Any, rows: Tensor, places: list[Any], sees: Tensor) -> Tensor:
-    """A block's attention over some rows under a mask [rows, rows], True where one sees another."""
+def attended(block: Any, rows: Tensor, places: list[Any], sees: Tensor, copy: Any = None, own: Any = None) -> Tensor:
+    """A block's attention over some rows under a mask [rows, rows], True where one sees another.
+
+    Rows `own` [rows], bool, pass its copy.
+    """
     heads = block.attn.num_heads
     width = rows.shape[1] // heads
-    query, key, value = block.attn.qkv(block.norm1(rows)).chunk(3, dim=-1)
+    normed = block.norm1(rows)
+    told = block.attn.qkv(normed)
+    if copy is not None:
+        told = torch.where(own[:, None], copied(block.attn.qkv, normed, copy, copy.names.index("qkv")), told)
+    query, key, value = told.chunk(3, dim=-1)
     turn = [angles(place, width) for place in places]
     made = torch.empty_like(query)
     for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
-        q = torch.stack([spun(row[own], angle) for row, angle in zip(query, turn, strict=True)])
-        k = torch.stack([spun(row[own], angle) for row, angle in zip(key, turn, strict=True)])
+        of = slice(head * width, (head + 1) * width)
+        q = torch.stack([spun(row[of], angle) for row, angle in zip(query, turn, strict=True)])
+        k = torch.stack([spun(row[of], angle) for row, angle in zip(key, turn, strict=True)])
         scores = (q @ k.T / math.sqrt(width)).masked_fill(~sees, -math.inf)
-        made[:, own] = scores.softmax(dim=-1) @ value[:, own]
-    return block.attn.proj(made)
+        made[:, of] = scores.softmax(dim=-1) @ value[:, of]
+    gone = block.attn.proj(made)
+    if copy is None:
+        return gone
+    return torch.where(own[:, None], copied(block.attn.proj, made, copy, copy.names.index("proj")), gone)
 
 
 def in_time(attention: Any, before: list[Tensor]) -> Tensor:

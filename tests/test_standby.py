@@ -71,7 +71,7 @@ def plainly(lm: pv.VideoLM, part: Any, shape: tuple[int, int, int]) -> Tensor:
             sees = sees & (standby[:, None] | (of[:, None] == of[None]).all(-1))
         before: list[Tensor] = []
         for i, step in enumerate(rows):
-            step = step + attended(block, step, places, sees)
+            step = step + attended(block, step, places, sees, part.attentions[number], standby)
             if number >= late:
                 before.append(step[area:])
                 step = torch.cat([step[:area], step[area:] + in_time(part.temporal[number - late], before)])

@@ -73,14 +73,15 @@ class StandbyPart(Part):
     """n standby tokens a step, POINTS-Long, arXiv 2604.11627.
 
     Each is a square of rows that run beside the patches. In every block they attend to all patches of their step and to
-    each other, by the block's own frozen attention, at places that lie evenly over the picture in its 2-D RoPE; then
-    they pass a copy of its MLP, and behind the last block a copy of the merger. In the last blocks they attend to the
+    each other, at places that lie evenly over the picture in its 2-D RoPE; then they pass a copy of its MLP, and behind
+    the last block a copy of the merger. In the last blocks they attend to the
     steps before as well (`Temporal`). Patches see patches only: they are computed first, by the tower as it is, so that
     the model's own tokens stay what they are to the last bit.
 
     The paper's tokens are learnt alone and its copies are whole. Ours: a standby row begins as the mean of the patches
-    that lie around its place, with what is learnt added, and copies are the frozen matrices with something of low rank
-    added, so that what is trained and stored is small, and so that training begins at pooled tokens, not at nothing.
+    that lie around its place, with what is learnt added; copies, and there is one of a block's attention, too, for what
+    standby rows ask and tell, are the frozen matrices with something of low rank added. So what is trained and stored
+    is small, and training begins at pooled tokens, not at nothing.
 
     Parameters
     ----------
@@ -90,14 +91,14 @@ class StandbyPart(Part):
         Patches of a token along a side.
     theta : float
         Base of the tower's RoPE.
-    mlp, merger : list
-        `sizes_of` a block's MLP and of the merger.
+    attention, mlp, merger : list
+        `sizes_of` a block's attention, its MLP, and of the merger.
     depth : int
         Blocks of the tower.
     n : int
         Standby tokens a step.
     rank : int
-        Of what is added to an MLP; the merger's copy has twice as much.
+        Of what is added to a matrix; to the merger's twice as much.
     k, late : int
         Steps of the temporal attention, the step's own included, and how many of the last blocks have one.
     """
@@ -114,6 +115,7 @@ class StandbyPart(Part):
         heads: int,
         merge: int,
         theta: float,
+        attention: list[list[Any]],
         mlp: list[list[Any]],
         merger: list[list[Any]],
         depth: int,
@@ -123,11 +125,12 @@ class StandbyPart(Part):
         late: int = 2,
     ) -> None:
         super().__init__(
-            **dict(width=width, hidden=hidden, heads=heads, merge=merge, theta=theta, mlp=mlp, merger=merger),
-            **dict(depth=depth, n=n, rank=rank, k=k, late=late),
+            **dict(width=width, hidden=hidden, heads=heads, merge=merge, theta=theta, depth=depth),
+            **dict(attention=attention, mlp=mlp, merger=merger, n=n, rank=rank, k=k, late=late),
         )
         self.n, self.k, self.heads, self.merge, self.theta = n, k, heads, merge, theta
         self.learnt = nn.Parameter(torch.zeros(n * merge**2, width))
+        self.attentions = nn.ModuleList(LowRank(attention, rank) for _ in range(depth))
         self.mlps = nn.ModuleList(LowRank(mlp, rank) for _ in range(depth))
         self.merger = LowRank(merger, 2 * rank)
         inner = max(width // 2 // heads, 2) // 2 * 2 * heads
@@ -150,6 +153,7 @@ class StandbyPart(Part):
             heads=tower.blocks[0].attn.num_heads,
             merge=tower.spatial_merge_size,
             theta=theta_of(tower),
+            attention=sizes_of(tower.blocks[0].attn),
             mlp=sizes_of(tower.blocks[0].mlp),
             merger=sizes_of(tower.merger),
             depth=len(tower.blocks),
@@ -229,13 +233,13 @@ class StandbyPart(Part):
         first, keep = len(tower.blocks) - len(self.temporal), {}
         for number, block in enumerate(tower.blocks):
             theirs = rearrange(passed.qkv[number], "(t p) (three h d) -> three t p h d", t=t, three=3, h=self.heads)
-            mine = rearrange(
-                block.attn.qkv(block.norm1(rows)), "t s (three h d) -> three t s h d", three=3, h=self.heads
-            )
-            query, key = turned(mine[0], *own), torch.cat([turned(theirs[1], *seen), turned(mine[1], *own)], dim=1)
-            states = (query, key, torch.cat([theirs[2], mine[2]], dim=1))
-            told = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in states))
-            rows = rows + block.attn.proj(rearrange(told, "t h s d -> t s (h d)"))
+            with self.attentions[number].on(block.attn):
+                made = block.attn.qkv(block.norm1(rows))
+                mine = rearrange(made, "t s (three h d) -> three t s h d", three=3, h=self.heads)
+                keys = torch.cat([turned(theirs[1], *seen), turned(mine[1], *own)], dim=1)
+                states = (turned(mine[0], *own), keys, torch.cat([theirs[2], mine[2]], dim=1))
+                told = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in states))
+                rows = rows + block.attn.proj(rearrange(told, "t h s d -> t s (h d)"))
             if number >= first:
                 rows, keep[f"block{number}"] = self._in_time(number - first, rows, carried.get(f"block{number}"))
             with self.mlps[number].on(block.mlp) as mlp:
@@ -262,8 +266,9 @@ class StandbyPart(Part):
         """What one step of so many patches costs beside the tower, a multiply-add as two."""
         tower, rows, width = self.tower[0], len(self.learnt), self.learnt.shape[1]
         total = self.merger.flops(self.n) + self.n * dense(tower.merger)
-        for block, copy in zip(tower.blocks, self.mlps, strict=True):
-            total += rows * dense(block) + copy.flops(rows) + 4 * width * rows * (patches + rows)
+        total += sum(copy.flops(rows) for copy in (*self.attentions, *self.mlps))
+        for block in tower.blocks:
+            total += rows * dense(block) + 4 * width * rows * (patches + rows)
         for each in self.temporal:
             total += rows * each.inner * (8 * width + 4 * each.steps)
         return total

@@ -44,6 +44,18 @@ def shares(features: Tensor, owned: Tensor, sharp: float = _SHARP) -> Tensor:
     return (sharp * apart)[:, None].expand(-1, len(owned), -1).masked_fill(~owned, -torch.inf).softmax(dim=-1)
 
 
+def missed(few: Tensor, target: Tensor, steps: int) -> Tensor:
+    """How far few tokens are from their targets, both [steps * few, hidden]: 1 where they are the step's mean.
+
+    sum w |x - t|^2 / sum w |t - mean|^2 with w = |t - mean|^2, means over the tokens' step: what stands out counts, not
+    the many tokens of a background.
+    """
+    each = target.unflatten(0, (steps, -1))
+    apart = (each - each.mean(1, keepdim=True)).square().sum(-1).flatten()
+    whole = apart.square().sum().clamp(min=torch.finfo(apart.dtype).tiny)
+    return (apart * (few - target).square().sum(-1)).sum() / whole
+
+
 class SeeingTrainer(Trainer):
     """How a part that reaches into the vision tower is trained; a subclass says what it makes of an example.
 
@@ -54,7 +66,7 @@ class SeeingTrainer(Trainer):
 
     defaults: ClassVar[Mapping[str, Any]] = {"sharp": _SHARP, "weight": 1.0, "stretch": 10, "asked": 0.25}
     rate: ClassVar[float] = 3e-3
-    steps: ClassVar[int] = 400
+    steps: ClassVar[int] = 2000
 
     def few(self, part: Any, example: Example) -> VisualChunk:
         """A chunk of the few tokens that the part makes of each step."""
@@ -70,7 +82,7 @@ class SeeingTrainer(Trainer):
         seen = examples[0] if asks else self._stretch(examples[0], draw)
         few = self.few(part, seen)
         target = self.pooled(part, seen, few, self.settings["sharp"]).embeds.float()
-        off = (few.embeds.float() - target).square().sum() / target.square().sum()
+        off = missed(few.embeds.float(), target, len(few.steps))
         loss, figures = self.settings["weight"] * off, {"target": float(off.detach())}
         if asks:
             answer = self.answered(examples, few, draw)

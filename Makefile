@@ -23,7 +23,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LMMS_PIP := .venv-lmms-eval/bin/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval test-pythons release-check lint picture methods families format clean help
+.PHONY: ask demo screenshots gpu gpu-wheels test test-slow test-portable test-browser test-processors test-quantized test-torchcodec test-range test-lmms-eval test-pythons release-check lint parts picture methods families format clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,6 +118,15 @@ release-check: .venv/ready  ## build sdist and wheel, install the wheel into an 
 
 lint: .venv/ready  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+# Rendering apart, about half an hour on one free core; what a stopped run has made is not made again.
+WORK ?= parts-work
+
+parts: .venv/ready  ## train all parts that ship with the built-in model anew: make parts WORK=folder
+	@test -f $(WORK)/data/lines.jsonl || $(BIN)/python -m eval.synthetic.make --out $(WORK)/data --split train \
+		--seed 40001 --short 120 --medium 0 --long 0 --questions 8 --lines --workers 1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pdrop_video.train_part all --data $(WORK)/data/lines.jsonl \
+		--out pdrop_video/builtin/parts --work $(WORK)
 
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py

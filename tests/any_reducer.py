@@ -12,10 +12,12 @@ import torch
 from clips import clip
 from torch import Tensor
 
+from pdrop_video.parts import Part
+from pdrop_video.parts.evocomp import EvoCompPart
 from pdrop_video.reduce import REDUCERS, Reduced, Reducer, Tokens, reducer_named
 
 BY_THEMSELVES = {name: each for name, each in REDUCERS.items() if not getattr(each, "parts", ())}
-"""Those that need no trained part; the others have tests of their own."""
+"""Those that need no trained part, for streams of any family; the others have tests of their own."""
 HIDDEN = 24
 QUESTION = "where is red ?"
 
@@ -26,6 +28,20 @@ def text_half() -> str:
     folder = Path(mkdtemp(prefix="clip"))
     clip(folder, words=32)
     return str(folder)
+
+
+@cache
+def parts() -> dict[str, Part]:
+    """Trained parts that nobody trained, for the reducers that can't do without."""
+    torch.manual_seed(0)
+    found = EvoCompPart(hidden=HIDDEN)
+    for parameter in found.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return {found.name: found.eval()}
+
+
+OF_TOKENS = {name: each for name, each in REDUCERS.items() if {*getattr(each, "parts", ())} <= {*parts()}}
+"""Those that decide by tokens alone; the others look through a part that reaches into the vision tower."""
 
 
 def reducer(line: str) -> Reducer:
@@ -69,6 +85,7 @@ def tokens_of(features: Tensor, grid: tuple[int, int], since: int = 0, *, there:
         None,
         question,
         QUESTION,
+        parts(),
     )
 
 

@@ -37,7 +37,7 @@ class LearnPrunerTrainer(Trainer):
     """
 
     part: ClassVar[type[LearnPrunerPart]] = LearnPrunerPart
-    defaults: ClassVar[dict[str, Any]] = {"keep": 0.15, "weight": 12.0, "noise": 0.5}
+    defaults: ClassVar[dict[str, Any]] = {"keep": 0.1, "weight": 12.0, "noise": 0.5}
     rate: ClassVar[float] = 2e-3
     steps: ClassVar[int] = 250
 

@@ -45,14 +45,14 @@ def shares(features: Tensor, owned: Tensor, sharp: float = _SHARP) -> Tensor:
 
 
 def missed(few: Tensor, target: Tensor, steps: int) -> Tensor:
-    """How far few tokens are from their targets, both [steps * few, hidden]: 1 where they are the step's mean.
+    """How far few tokens are from their targets, both [steps * few, hidden], as a share of what these are.
 
-    sum w |x - t|^2 / sum w |t - mean|^2 with w = |t - mean|^2, means over the tokens' step: what stands out counts, not
-    the many tokens of a background.
+    sum w |x - t|^2 / (sum w * mean |t|^2) with w = |t - mean|^2, of which the mean is that of the token's step: what
+    stands out counts, not the many tokens of a background.
     """
     each = target.unflatten(0, (steps, -1))
     apart = (each - each.mean(1, keepdim=True)).square().sum(-1).flatten()
-    whole = apart.square().sum().clamp(min=torch.finfo(apart.dtype).tiny)
+    whole = (apart.sum() * target.square().sum(-1).mean()).clamp(min=torch.finfo(apart.dtype).tiny)
     return (apart * (few - target).square().sum(-1)).sum() / whole
 
 

@@ -51,12 +51,13 @@ class VideoRouterTrainer(Trainer):
     part: ClassVar[type[VideoRouterPart]] = VideoRouterPart
     defaults: ClassVar[dict[str, Any]] = {"keep": 0.3, "evidence": True, "policies": 200}
     rate: ClassVar[float] = 2e-3
-    steps: ClassVar[int] = 300
+    steps: ClassVar[int] = 1200
 
     def prepare(
         self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
     ) -> Sequence[Line]:
         """Lines by evidence or by the answer's loss; the policies of some."""
+        self._known: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
         path = work / "videorouter.labels.jsonl"
         entries = list(read_journal(path)) if path.is_file() else []
         if entries and entries[0].get("settings") != self.settings:
@@ -104,22 +105,27 @@ class VideoRouterTrainer(Trainer):
         assert (GLOBAL, FRAGMENT) == (0, 1)
         return [float(share) for share in (-torch.stack(losses)).softmax(0)]
 
+    def _entered(self, part: VideoRouterPart, example: Example) -> tuple[Tensor, Tensor]:
+        """What the frozen layers make of each frame and of the question alone, which never changes."""
+        key = key_of(example.line)
+        if key not in self._known:
+            steps, words = len(example.chunk.steps), example.words
+            frames = part.entered(example.features.view(steps, -1, example.features.shape[1]), words)
+            self._known[key] = frames, part.entered(words.new_zeros(1, 0, words.shape[1]), words)
+        return self._known[key]
+
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""
         frames, policies, right = [], [], []
         for example in examples:
             relevant, shares = self._labels[key_of(example.line)]
-            step, words = example.chunk.step()[example.chunk.visual_rows()], example.words
-            counts = torch.bincount(step, minlength=len(relevant)).tolist()
-            whole = [n for n, count in enumerate(counts) if count == max(counts)]
-            pieces = example.features.split(counts)
-            entered = part.entered(torch.stack([pieces[n] for n in whole]), words)
-            logits, label = part.frame_logits(entered), torch.tensor(relevant, device=words.device)[whole]
+            entered, alone = self._entered(part, example)
+            logits, label = part.frame_logits(entered), torch.tensor(relevant, device=entered.device)
             weight = ((len(label) - label.sum()) / label.sum().clamp(min=1)).clamp(1, 20)  # the relevant ones are few
             frames.append(F.binary_cross_entropy_with_logits(logits, label, pos_weight=weight))
             right.append(float(label[logits.detach().argmax()] > 0.5))
             if shares:
-                said = part.policy_logits(part.entered(words.new_zeros(1, 0, words.shape[1]), words))
+                said = part.policy_logits(alone)
                 policies.append(F.cross_entropy(said, torch.tensor(shares, device=said.device)))
         image = torch.stack(frames).mean()
         semantic = torch.stack(policies).mean() if policies else image.new_zeros(())

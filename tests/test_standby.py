@@ -49,7 +49,7 @@ def made(family: str, dtype: torch.dtype = torch.float64) -> tuple[pv.VideoLM, A
 def plainly(lm: pv.VideoLM, part: Any, shape: tuple[int, int, int]) -> Tensor:
     """Standby tokens [steps, n, hidden], by the tower's blocks over patches and standby rows under one mask."""
     frames = video(*shape[:1], height=shape[1], width=shape[2])
-    values, (t, h, w) = lm.adapter.pictures(frames)
+    values, (t, h, w) = lm.adapter.values_of(frames)
     tower = lm.model.model.visual
     places = [*patch_places(h, w), *standby_places(part.n, h, w)]
     area, rows = 4 * h * w, []

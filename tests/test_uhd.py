@@ -89,7 +89,7 @@ def compressed(block: Any, compressor: Any, rows: Tensor, places: list[Any]) -> 
 def plainly(lm: pv.VideoLM, part: Any, shape: tuple[int, int, int]) -> Tensor:
     """Tokens [steps, quarter, hidden]."""
     frames = video(*shape[:1], height=shape[1], width=shape[2])
-    values, (t, h, w) = lm.adapter.pictures(frames)
+    values, (t, h, w) = lm.adapter.values_of(frames)
     tower = lm.model.model.visual
     side, tokens = getattr(lm.adapter, "window", None), []
     for step in tower.patch_embed(values).view(t, 4 * h * w, -1):

@@ -121,7 +121,7 @@ class Adapter(Worded, Attended, ABC):
 
         With `worth` [t, h, w] other tokens are not encoded, but zero.
         """
-        values, grid = self.pictures(frames)
+        values, grid = self.values_of(frames)
         if worth is None:
             return self.encode(values, grid), grid
         if not worth.any():
@@ -129,7 +129,7 @@ class Adapter(Worded, Attended, ABC):
         some, rows = self.encode_some(values, grid, worth), worth.flatten().nonzero()[:, 0].to(values.device)
         return tuple(each.new_zeros(worth.numel(), each.shape[1]).index_copy(0, rows, each) for each in some), grid
 
-    def pictures(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+    def values_of(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Pixel values of frames, in the model's type and where it takes them, and the grid; see `preprocess`.
 
         The last step is filled up with its last frame, as transformers fills it.

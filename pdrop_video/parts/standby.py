@@ -11,7 +11,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .base import Part
-from .towers import SERVED, Grid, LowRank, Passed, dense, passing, rope, sizes_of, slots_of, theta_of, tower_of, turned
+from .towers import (
+    SERVED,
+    Grid,
+    LowRank,
+    Passed,
+    dense,
+    few,
+    passing,
+    rope,
+    sizes_of,
+    slots_of,
+    theta_of,
+    tower_of,
+    turned,
+)
 
 
 class Temporal(nn.Module):
@@ -233,16 +247,17 @@ class StandbyPart(Part):
         first, keep = len(tower.blocks) - len(self.temporal), {}
         for number, block in enumerate(tower.blocks):
             theirs = rearrange(passed.qkv[number], "(t p) (three h d) -> three t p h d", t=t, three=3, h=self.heads)
-            with self.attentions[number].on(block.attn):
+            with few(self.attentions, number).on(block.attn):
                 made = block.attn.qkv(block.norm1(rows))
                 mine = rearrange(made, "t s (three h d) -> three t s h d", three=3, h=self.heads)
                 keys = torch.cat([turned(theirs[1], *seen), turned(mine[1], *own)], dim=1)
                 states = (turned(mine[0], *own), keys, torch.cat([theirs[2], mine[2]], dim=1))
-                told = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in states))
+                query, key, value = (each.transpose(1, 2) for each in states)
+                told = F.scaled_dot_product_attention(query, key, value)
                 rows = rows + block.attn.proj(rearrange(told, "t h s d -> t s (h d)"))
             if number >= first:
                 rows, keep[f"block{number}"] = self._in_time(number - first, rows, carried.get(f"block{number}"))
-            with self.mlps[number].on(block.mlp) as mlp:
+            with few(self.mlps, number).on(block.mlp) as mlp:
                 rows = rows + mlp(block.norm2(rows))
         with self.merger.on(tower.merger) as merger:
             tokens = merger(rows.flatten(0, 1))
@@ -250,25 +265,29 @@ class StandbyPart(Part):
 
     def _in_time(self, number: int, rows: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rows after temporal attention, and what it carries on."""
-        attention, now = self.temporal[number], rows.to(self.learnt)
+        attention, now = self._late[number], rows.to(self.learnt)
         past = now.new_zeros(0, now.shape[1], 2 * attention.inner) if past is None else past.to(now)
         added, kept = attention(now, past)
         return rows + added.to(rows), kept
 
     @property
+    def _late(self) -> list[Temporal]:
+        return [each for each in self.temporal if isinstance(each, Temporal)]
+
+    @property
     def most_bytes(self) -> int:
         """Most bytes that are carried from chunk to chunk."""
         return sum(
-            2 * each.inner * (each.steps - 1) * len(self.learnt) * self.learnt.element_size() for each in self.temporal
+            2 * each.inner * (each.steps - 1) * len(self.learnt) * self.learnt.element_size() for each in self._late
         )
 
     def flops(self, patches: int) -> int:
         """What one step of so many patches costs beside the tower, a multiply-add as two."""
         tower, rows, width = self.tower[0], len(self.learnt), self.learnt.shape[1]
         total = self.merger.flops(self.n) + self.n * dense(tower.merger)
-        total += sum(copy.flops(rows) for copy in (*self.attentions, *self.mlps))
+        total += sum(few(own, i).flops(rows) for own in (self.attentions, self.mlps) for i in range(len(own)))
         for block in tower.blocks:
             total += rows * dense(block) + 4 * width * rows * (patches + rows)
-        for each in self.temporal:
+        for each in self._late:
             total += rows * each.inner * (8 * width + 4 * each.steps)
         return total

@@ -173,6 +173,13 @@ class LowRank(nn.Module):
         return 2 * rows * sum(each.numel() for each in (*self.into, *self.out))
 
 
+def few(copies: nn.ModuleList, number: int) -> LowRank:
+    """One of several copies."""
+    copy = copies[number]
+    assert isinstance(copy, LowRank)
+    return copy
+
+
 def slots_of(count: int, height: int, width: int) -> tuple[int, int]:
     """Rows and columns in which `count` slots stand, as square as `count` allows, the longer side along the picture's.
 

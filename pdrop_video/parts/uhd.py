@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..common import checks
 from .base import Part
-from .towers import SERVED, Grid, LowRank, dense, linears, rope, sizes_of, theta_of, tower_of, turned
+from .towers import SERVED, Grid, LowRank, dense, few, linears, rope, sizes_of, theta_of, tower_of, turned
 
 AREA = 4
 
@@ -50,7 +50,8 @@ class Compressor(nn.Module):
             )
             cos, sin = (each.unflatten(0, (-1, AREA)) for each in angles)
             states = (turned(made[0], cos, sin), turned(made[1], cos, sin), made[2])
-            seen = F.scaled_dot_product_attention(*(each.transpose(1, 2) for each in states))
+            query, key, value = (each.transpose(1, 2) for each in states)
+            seen = F.scaled_dot_product_attention(query, key, value)
             rows = rows + block.attn.proj(rearrange(seen, "n h a d -> (n a) (h d)"))
         return rows.unflatten(0, (-1, AREA)).mean(dim=1) + self.merged(block, self.normed(block.norm2, rows))
 
@@ -84,8 +85,8 @@ class Compressor(nn.Module):
         *first, (_, last) = linears(block.mlp)
         attended = dense(block.attn) + 4 * AREA * block.attn.qkv.in_features
         each = attended + sum(2 * m.weight.numel() for _, m in first)
-        few = self.first.flops(1) + self.last.flops(1) + 2 * last.weight.numel()
-        return rows * each + self.attention.flops(rows) + rows // AREA * few
+        windows = self.first.flops(1) + self.last.flops(1) + 2 * last.weight.numel()
+        return rows * each + self.attention.flops(rows) + rows // AREA * windows
 
 
 class UHDPart(Part):
@@ -206,7 +207,7 @@ class UHDPart(Part):
                 ends = {kind: None if each is None else each // AREA for kind, each in ends.items()}
             with ExitStack() as copies:
                 if number >= self.after:
-                    copies.enter_context(self.blocks[number - self.after].on(block))
+                    copies.enter_context(few(self.blocks, number - self.after).on(block))
                 rows = block(rows, cu_seqlens=ends[number not in whole], position_embeddings=angles)
         if order is not None:
             rows = rows[order.argsort()]
@@ -232,9 +233,13 @@ class UHDPart(Part):
 
     def flops(self, patches: int) -> int:
         """What the compressor and all that is of low rank cost for one step of so many patches; see `Tower.halved`."""
-        tower, few = self.tower[0], patches // AREA
+        tower, rows = self.tower[0], patches // AREA
         total = self.compressor.flops(tower.blocks[self.after - 1], patches)
-        return total + sum(each.flops(few) for each in self.blocks) + self.merger.flops(-(-few // AREA))
+        return (
+            total
+            + sum(few(self.blocks, i).flops(rows) for i in range(len(self.blocks)))
+            + self.merger.flops(-(-rows // AREA))
+        )
 
 
 def _squares(rows: Tensor, grid: Grid) -> Tensor:

@@ -70,7 +70,7 @@ def look(
 def _compressed(part: UHDPart, adapter: Adapter, frames: Tensor, seconds: tuple[float, ...], first: int) -> VisualChunk:
     """A quarter of the grid's tokens, at places of the grid."""
     assert isinstance(adapter, Qwen2VL)  # as is every family whose towers the part knows
-    values, grid = adapter.pictures(frames)
+    values, grid = adapter.values_of(frames)
     tokens = part(values, grid, adapter.told_of(grid, values.device))
     kept = part.kept(grid).to(values.device)
     whole = tokens.new_zeros(grid[0] * grid[1] * grid[2], tokens.shape[1]).index_copy(0, kept, tokens)

@@ -15,15 +15,17 @@ from .seeing import SeeingTrainer
 class UHDTrainer(SeeingTrainer):
     """The answer's loss, with the language model frozen, and that of targets (`pdrop_video.training.seeing`), ours.
 
-    The paper trains tower and language model in four stages. Setting `after`: blocks in front of the compressor.
+    The paper trains tower and language model in four stages. Setting `after`: blocks in front of the compressor;
+    0 for two, or one where there are only two.
     """
 
     part: ClassVar[type[UHDPart]] = UHDPart
-    defaults: ClassVar[Mapping[str, Any]] = {**SeeingTrainer.defaults, "after": 2}
+    defaults: ClassVar[Mapping[str, Any]] = {**SeeingTrainer.defaults, "after": 0}
 
     def begin(self) -> UHDPart:
         """Behind so many blocks."""
-        return UHDPart.of(self.lm.model, after=self.settings["after"])
+        after = self.settings["after"]
+        return UHDPart.of(self.lm.model, **({"after": after} if after else {}))
 
     def few(self, part: Any, example: Example) -> VisualChunk:
         """What leaves the tower."""

@@ -119,14 +119,15 @@ release-check: .venv/ready  ## build sdist and wheel, install the wheel into an 
 lint: .venv/ready  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-# Rendering apart, about half an hour on one free core; what a stopped run has made is not made again.
+# Some twenty minutes on one free core beside the rendering; what a stopped run has made is not made again.
 WORK ?= parts-work
+OF_PARTS = --split train --seed 40001 --short 60 --medium 0 --long 0 --questions 8 --lines --workers 1
 
 parts: .venv/ready  ## train all parts that ship with the built-in model anew: make parts WORK=folder
-	@test -f $(WORK)/data/lines.jsonl || $(BIN)/python -m eval.synthetic.make --out $(WORK)/data --split train \
-		--seed 40001 --short 120 --medium 0 --long 0 --questions 8 --lines --workers 1
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pdrop_video.train_part all --data $(WORK)/data/lines.jsonl \
-		--out pdrop_video/builtin/parts --work $(WORK)
+	@test -f $(WORK)/still/lines.jsonl || $(BIN)/python -m eval.synthetic.make --out $(WORK)/still $(OF_PARTS)
+	@test -f $(WORK)/moving/lines.jsonl || $(BIN)/python -m eval.synthetic.make --out $(WORK)/moving $(OF_PARTS) --moving
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pdrop_video.train_part all --data $(WORK)/still/lines.jsonl \
+		--data $(WORK)/moving/lines.jsonl --out pdrop_video/builtin/parts --work $(WORK)
 
 picture: .venv/ready  ## the way of one frame, drawn from the code's imports into CONTRIBUTING.md
 	@$(BIN)/python tests/house.py

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from families import build, video
+from hybrids import build as hybrid
 from parts import random_part, trained, with_parts, write_data, written
 from reference import full_prompt, masked_forward
 
@@ -301,3 +302,28 @@ def test_a_part_takes_no_more_than_it_is_given() -> None:
     assert here.stream(reducer="evs")._ingest.front.parts == {}
     assert list(here.stream(reducer="learnpruner:score=trained")._ingest.front.parts) == ["learnpruner"]
     assert replace(example(lm).tokens(), parts={"x": 1}).parts == {"x": 1}
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "gemma4", "exaone4_5"])
+def test_layers_of_other_kinds(family: str, tmp_path: Path) -> None:
+    """States, windows, per-layer ids: hidden is as removed, questions are apart, and a part trains on them."""
+    lm = hybrid(family)
+    one = example(lm)
+    other = replace(one, question=tuple(lm.prompt.after("how many ?")), answer=(3, 8))
+    kept = torch.arange(0, one.chunk.visual_tokens, 2)
+    keep = torch.zeros(one.chunk.visual_tokens, dtype=torch.float64).index_fill(0, kept, 1).requires_grad_()
+    together = answer_losses(lm, [one, other], keep=keep)
+    for each, losses in zip((one, other), together, strict=True):
+        want = _losses(lm, each, one.chunk.keep(kept))
+        torch.testing.assert_close(losses, want, atol=5e-3, rtol=0)
+        assert (want - _losses(lm, each)).abs().max() > 0.02  # the control
+    torch.stack([each.sum() for each in together]).sum().backward()
+    assert keep.grad is not None and (keep.grad[kept] != 0).all()
+    if family == "gemma4":
+        with pytest.raises(pv.ModelError, match="get more of a token than its embedding"):
+            random_part(lm, "videorouter")
+        return
+    part = random_part(lm, "videorouter")
+    step = one.chunk.step()[one.chunk.visual_rows()]
+    found = part.relevance(one.features, step, len(one.chunk.steps), one.words)
+    assert found.shape == (len(one.chunk.steps),) and found.isfinite().all() and len(found.unique()) > 1

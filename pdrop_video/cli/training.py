@@ -30,8 +30,8 @@ ALL = "all"
 def train_part(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help=f"{', '.join(TRAINERS)}; or all.")],
     data: Annotated[
-        Path,
-        typer.Option(help='JSON lines such as {"video": "a.mp4", "question": "Who?", "answer": "a dog"}.'),
+        list[Path],
+        typer.Option(help='JSON lines such as {"video": "a.mp4", "question": "Who?", "answer": "a dog"}; repeatable.'),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the parts' files.")] = Path("parts"),
     work: Annotated[
@@ -59,7 +59,7 @@ def train_part(
             of = TRAINERS[name]
             how = dict(batch=batch, seed=seed, frames=frames, held=held_out)
             plans[name] = Plan(steps=steps or of.steps, rate=of.rate if rate is None else rate, **how)
-        lines = read_lines(data)
+        lines = [line for path in data for line in read_lines(path)]
         lm = pv.load(announced(model).fetch(), device=device, dtype=dtype)
         for name in chosen:
             train(TRAINERS[name](lm, **given[name]), lines, out, work, plans[name], typer.echo)

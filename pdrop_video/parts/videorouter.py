@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.shadow import shadow
+from ..errors import ModelError
 from .base import Part
 from .files import exact
 
@@ -50,9 +51,20 @@ class VideoRouterPart(Part):
         return cls(**{"hidden": text.hidden_size, "layers": min(4, max(text.num_hidden_layers // 2, 1)), **shape})
 
     def attach(self, model: Any) -> None:
-        """Let E be the first layers of this model."""
+        """Let E be the first layers of this model.
+
+        Raises
+        ------
+        ModelError
+            If layers get more of a token than its embedding (Gemma's per-layer embeddings), which are not at hand here.
+        """
         text = model.get_decoder()
         text = text if hasattr(text, "layers") else getattr(text, "model", text)
+        if getattr(text.config, "hidden_size_per_layer_input", None):
+            raise ModelError(
+                f"the layers of {model.config.model_type!r} get more of a token than its embedding, so that the part "
+                "videorouter can't run them by themselves; use relevance_pooling without it."
+            )
         stack: Any = shadow(text)
         stack._modules["layers"] = nn.ModuleList(list(stack.layers)[: self.shape["layers"]])
         name = next(name for name in ("norm", "embedding_norm", "norm_f") if name in stack._modules)

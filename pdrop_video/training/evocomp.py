@@ -65,7 +65,8 @@ class EvoCompTrainer(Trainer):
     The labels are the best sets that EvoComp's search finds (`pdrop_video.search.evolution`) by the loss on the right
     answer, of `lines` lines. Ours: `alpha`, which the paper does not say; bins and their number; sets of a given size,
     the share `keep` of the tokens, where the paper's number follows from the vocabulary; a smaller search, which begins
-    with the tokens that the answer's loss at all tokens depends on most, by its derivative, and with those of a scorer.
+    with scorers' sets (`LearnPruner`, by length and by residual), and with those in which the tokens that the answer's
+    loss depends on most, by its derivative at all tokens, take a third of the room.
     """
 
     part: ClassVar[type[EvoCompPart]] = EvoCompPart
@@ -112,10 +113,13 @@ class EvoCompTrainer(Trainer):
         answer_losses(self.lm, [example], keep=keep)[0].mean().backward()
         assert keep.grad is not None
         rows = example.tokens()
-        begin = [tuple(rows.best(-keep.grad, count).tolist())]
-        share = self.settings["keep"]
-        begin.append(tuple(SPpruner(keep=share)(rows, {})[0].kept.tolist())[:count])
-        device = example.chunk.embeds.device
+        share, device = self.settings["keep"], example.chunk.embeds.device
+        begin = [
+            tuple(LearnPruner(keep=share, score=score)(rows, {})[0].kept.tolist()) for score in ("length", "residual")
+        ]
+        # what the answer depends on is few tokens, and the order of the others is noise: a scorer's fill the set up
+        needed = rows.best(-keep.grad, max(count // 3, 1)).tolist()
+        begin += [_filled(needed, each, count) for each in begin] + [tuple(rows.best(-keep.grad, count).tolist())]
 
         @torch.no_grad()
         def fitness(kept: Kept) -> float:
@@ -123,8 +127,7 @@ class EvoCompTrainer(Trainer):
             return float(answer_losses(self.lm, [example], chunk)[0].mean())
 
         sets = Counted(example.chunk.visual_tokens, count)
-        begin = [one for one in begin if len(set(one)) == count]
-        population = max(self.settings["population"], 2)
+        population = max(self.settings["population"], len(begin))
         found = evolve(
             fitness,
             sets,
@@ -154,6 +157,13 @@ class EvoCompTrainer(Trainer):
         """At the share that labels keep."""
         keep = self.settings["keep"]
         return {"trained": EvoComp(keep=keep), "sppruner": SPpruner(keep=keep), "residual": LearnPruner(keep=keep)}
+
+
+def _filled(first: Sequence[int], others: Sequence[int], count: int) -> Kept:
+    """So many tokens: some first, and of others as many as there is room for, evenly over them."""
+    more = [token for token in others if token not in set(first)]
+    room = count - len(first)
+    return tuple(sorted([*first, *(more[n * len(more) // room] for n in range(room))]))
 
 
 def _some(lines: Sequence[Line], videos: int, each: int) -> list[Line]:

@@ -21,6 +21,7 @@ _FORGETTING = {
     "stream_mem": "StreamMem: what no answer would need",
     "hermes": "HERMES: old or unattended, by layer",
     "pyramid": "the unimportant, never a whole period",
+    "standby": "POINTS-Long: all but the last steps and what stands by for older ones, where steps have any",
     "two_tier": "all but the last steps and a few pieces of each older one",
     "two_tier_means": "the same, each of those few a mean of its neighbours",
     "fluxmem": "FluxMem: what is like the step before, then what is alike in a step",
@@ -107,7 +108,7 @@ def fields(models: list[str]) -> list[Any]:
             info="Saves looking at what shows nothing new; its time counts to the picture before.",
         ),
         gr.Dropdown(
-            _choices(_PIECES, REDUCERS),
+            _choices(_PIECES, (name for name, each in REDUCERS.items() if not getattr(each, "parts", ()))),
             value="none",
             label="Leaving out pieces",
             info="Keeps pieces of the picture from the model, before its first layer.",

@@ -16,6 +16,8 @@ from pdrop_video.parts import Part
 from pdrop_video.parts.evocomp import EvoCompPart
 from pdrop_video.reduce import REDUCERS, Reduced, Reducer, Tokens, reducer_named
 
+BY_THEMSELVES = {name: each for name, each in REDUCERS.items() if not getattr(each, "parts", ())}
+"""Those that need no trained part, for streams of any family; the others have tests of their own."""
 HIDDEN = 24
 QUESTION = "where is red ?"
 
@@ -36,6 +38,10 @@ def parts() -> dict[str, Part]:
     for parameter in found.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return {found.name: found.eval()}
+
+
+OF_TOKENS = {name: each for name, each in REDUCERS.items() if {*getattr(each, "parts", ())} <= {*parts()}}
+"""Those that decide by tokens alone; the others look through a part that reaches into the vision tower."""
 
 
 def reducer(line: str) -> Reducer:

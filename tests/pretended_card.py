@@ -129,13 +129,13 @@ def pretend() -> None:
 
 def ways(lm: Any) -> dict[str, dict[str, Any]]:
     """Every listed method, as arguments of a stream."""
+    from any_reducer import BY_THEMSELVES
     from families import budget
 
     import pdrop_video as pv
     from pdrop_video.gate import GATES
     from pdrop_video.memory import EVICTORS, STORAGES
     from pdrop_video.pyramid import ALLOCATORS, INSIDES, SCORERS
-    from pdrop_video.reduce import REDUCERS
 
     held, slots = budget(lm, 2.6), dict(scorer=SCORERS, allocator=ALLOCATORS, inside=INSIDES)
     ways: dict[str, dict[str, Any]] = {
@@ -146,7 +146,7 @@ def ways(lm: Any) -> dict[str, dict[str, Any]]:
     for slot, listed in dict(evictor=EVICTORS, storage=STORAGES).items():
         ways |= {f"{slot} {name}": dict(memory=pv.Memory(tokens=held, **{slot: name})) for name in listed}
     ways |= {f"gate {name}": dict(gate=name) for name in GATES}
-    ways |= {f"reducer {name}": dict(reducer=name, standing_question="what is red ?") for name in REDUCERS}
+    ways |= {f"reducer {name}": dict(reducer=name, standing_question="what is red ?") for name in BY_THEMSELVES}
     return {way: {"memory": pv.Memory(tokens=held), **how} for way, how in ways.items()}
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from any_reducer import HIDDEN, alike, copied, has, outcome, reducer, same, scene, tokens_of, watch
+from any_reducer import HIDDEN, OF_TOKENS, alike, copied, has, outcome, reducer, same, scene, tokens_of, watch
 from families import cases
 from torch import Tensor
 
-from pdrop_video.reduce import REDUCERS, Reduced, Reducer, Tokens
+from pdrop_video.reduce import Reduced, Reducer, Tokens
 
 GRID, STEPS = (5, 6), 24
 CUTS = ([1] * STEPS, [2] * (STEPS // 2), [8] * (STEPS // 8), [5, 1, 7, 3, 8], [1, STEPS - 1], [STEPS // 2] * 2)
@@ -71,8 +71,8 @@ WHOLE_EXCEPT = {
 def test_every_reducer_is_here() -> None:
     named = [line.partition(":")[0] for line in INVARIANT]
     plain = {line for line in INVARIANT if ":" not in line}
-    assert plain | {*BOUNDS} == {*REDUCERS} and not plain & {*BOUNDS}
-    assert {*named} | {*MOST_EXCEPT} | {*WHOLE_EXCEPT} <= {*REDUCERS}
+    assert plain | {*BOUNDS} == {*OF_TOKENS} and not plain & {*BOUNDS}
+    assert {*named} | {*MOST_EXCEPT} | {*WHOLE_EXCEPT} <= {*OF_TOKENS}
 
 
 # -- borders -----------------------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_others_differ_by_so_much_at_most(name: str) -> None:
 # -- what is carried ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", [*REDUCERS, "learnpruner:seeded=true", "omnirefine:centre=true", "vidcom2:unit=3"])
+@pytest.mark.parametrize("line", [*OF_TOKENS, "learnpruner:seeded=true", "omnirefine:centre=true", "vidcom2:unit=3"])
 def test_what_is_carried_stays_small(line: str) -> None:
     """A long stream whose film begins again and again: within the bound, and no more at its end than before."""
     each = reducer(line)
@@ -205,7 +205,7 @@ TYPES = (torch.float64, torch.float32, torch.bfloat16)
 
 
 @pytest.mark.parametrize(
-    "name, dtype, keep", cases(REDUCERS, TYPES, (None, 0.001, 0.9), fast=lambda _, dtype, keep: dtype == keep)
+    "name, dtype, keep", cases(OF_TOKENS, TYPES, (None, 0.001, 0.9), fast=lambda _, dtype, keep: dtype == keep)
 )
 def test_a_chunk_may_show_nothing(name: str, dtype: torch.dtype, keep: float | None) -> None:
     """Behind another that shows something, or first of a stream and then behind itself."""
@@ -227,7 +227,7 @@ def test_a_chunk_may_show_nothing(name: str, dtype: torch.dtype, keep: float | N
         assert name == "dtd" or len(reduced.kept), chunk  # a still picture has nothing that differs
 
 
-@pytest.mark.parametrize("name", REDUCERS)
+@pytest.mark.parametrize("name", OF_TOKENS)
 def test_where_everything_may_stay_nothing_changes(name: str) -> None:
     changed: list[bool] = []
     each = reducer(f"{name}:keep=1" if has(name, "keep") else name)
@@ -245,7 +245,7 @@ def test_where_everything_may_stay_nothing_changes(name: str) -> None:
 
 def test_pictures_of_another_size_begin_anew() -> None:
     """What was carried of others is of no use, and no harm; back again, neither."""
-    for name in REDUCERS:
+    for name in OF_TOKENS:
         held: dict[str, Tensor] = {}
         each = reducer(name)
         for number, grid in enumerate([(3, 4), (4, 3), (2, 6), (5, 6), (1, 12), (3, 4)]):

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from any_reducer import BY_THEMSELVES
 from families import FAMILIES, budget, build, video
 from reference import full_prompt, hidden, masked, masked_forward, recorded
 from test_exact import chunks, next_logits
@@ -120,7 +121,7 @@ class Threes(Thirds):
 
 FRONTS: dict[str, dict[str, Any]] = {
     **{name: {"gate": name} for name in GATES},
-    **{name: {"reducer": name} for name, each in REDUCERS.items() if not each.needs},
+    **{name: {"reducer": name} for name, each in BY_THEMSELVES.items() if not each.needs},
     "aot": {"reducer": "aot:anchors=features"},  # by attention families that know it alone
     "aot behind a gate": {"gate": Chequered(), "reducer": AOT(keep=0.4, anchors="features")},
     "evs behind a gate": {"gate": Chequered(), "reducer": EVS(keep=0.4)},

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from any_reducer import text_half
+from any_reducer import BY_THEMSELVES, text_half
 from families import budget, build, video
 from test_exact import next_logits
 from test_front import assert_equal
@@ -32,8 +32,8 @@ from pdrop_video.stream import watching
 FAMILIES = ("qwen2_5_vl", "llava_onevision", "internvl", "qwen3_vl", "qwen2_vl", "llava_next_video", "smolvlm")
 LINES: tuple[str | None, ...] = (
     None,
-    *(name for name, each in REDUCERS.items() if not each.needs),
-    *(name for name, each in REDUCERS.items() if each.needs),
+    *(name for name, each in BY_THEMSELVES.items() if not each.needs),
+    *(name for name, each in BY_THEMSELVES.items() if each.needs),
     "aot:anchors=features,keep=0.5,unit=2",
     "learnpruner:seeded=true",
     "lrcp:merge=false",
@@ -252,7 +252,7 @@ def met(cases: list[Case], one: str, other: str) -> dict[Any, set[Any]]:
 
 def test_who_meets_whom() -> None:
     """Of all streams every method has met all of everything but scorers; of the quick ones each has met some method."""
-    assert {*REDUCERS} <= {line.partition(":")[0] for line in LINES if line}
+    assert {*BY_THEMSELVES} <= {line.partition(":")[0] for line in LINES if line}
     axes: dict[str, set[Any]] = {
         "evictor": {*EVICTORS},
         "gate": {*GATE_LINES},

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import pytest
 import torch
+from any_reducer import BY_THEMSELVES
 from families import build, video
 from torch import Tensor
 
 import pdrop_video as pv
-from pdrop_video.reduce import REDUCERS, Reduced, Tokens
+from pdrop_video.reduce import Reduced, Tokens
 from pdrop_video.stream.cost import recipe_flops
 
 
@@ -61,11 +62,11 @@ def test_a_recipe_of_any_reducer_has_its_costs(family: str) -> None:
     lm = build(family)
     sizes = dict(frames=8, height=60, width=72)
     tower = {}
-    for reducer in (None, *REDUCERS):
+    for reducer in (None, *BY_THEMSELVES):
         pyramid = pv.Pyramid(stages=1)
         tower[reducer] = recipe_flops(pv.Recipe(reducer=reducer, pyramid=pyramid), lm.model.config, lm.adapter, **sizes)
     assert tower["sppruner"].tower > tower[None].tower == tower["learnpruner"].tower
-    assert {name for name in REDUCERS if tower[name].reducer == 0} == {"even", "random"}  # which look at nothing
+    assert {name for name in BY_THEMSELVES if tower[name].reducer == 0} == {"even", "random"}  # which look at nothing
 
 
 def test_a_reducer_refuses_when_a_stream_is_opened() -> None:

@@ -27,7 +27,7 @@ def moments(stream: Metered, evidence: Evidence | None = None) -> list[Moment]:
         Of the deepest stage.
     """
     table = stream.stream.held(-1)
-    table = table.take(table.pictured.nonzero()[:, 0])
+    table = table.take((table.pictured & ~table.standby).nonzero()[:, 0])
     seconds, rows, columns = (each.cpu().numpy() for each in (table.seconds, table.row, table.column))
     chosen: list[tuple[float, int, float | None]]
     if evidence is not None:

@@ -84,7 +84,8 @@ class TokenTable(_Housed):
         Its step of time in the stream, counted from 0; -1 for the prefix. Glue has that of its frame, a kept turn of
         question and answer one of its own.
     row, column : Tensor [tokens], int64
-        Its place in the picture, in visual tokens; -1 for text and for sound.
+        Its place in the picture, in visual tokens; -1 for text and for sound. The n standby tokens of a step have the
+        row that they are positioned at, and -2 to -1 - n as columns.
     score : Tensor [tokens], float32
         What it scored when it was last ranked; 0 if never.
     visual : Tensor [tokens], bool
@@ -142,8 +143,13 @@ class TokenTable(_Housed):
 
     @property
     def pictured(self) -> Tensor:
-        """What is of a picture [tokens], bool."""
+        """What is of a picture [tokens], bool; standby tokens are."""
         return self.visual & (self.row >= 0)
+
+    @property
+    def standby(self) -> Tensor:
+        """What stands for a whole step beside its own tokens [tokens], bool."""
+        return self.pictured & (self.column < -1)
 
     @property
     def sound(self) -> Tensor:

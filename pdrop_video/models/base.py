@@ -119,19 +119,25 @@ class Adapter(Worded, Attended, ABC):
     ) -> tuple[tuple[Tensor, ...], tuple[int, int, int]]:
         """Visual tokens [t * h * w, hidden] of frames at `seconds`, deepstack features behind them, and the grid.
 
-        The last step is filled up with its last frame, as transformers fills it. With `worth` [t, h, w] other tokens
-        are not encoded, but zero.
+        With `worth` [t, h, w] other tokens are not encoded, but zero.
         """
-        if missing := -len(frames) % self.frames_per_step:
-            frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
-        values, grid = self.preprocess(frames.to(inputs_on(self.model)))
-        values = values.to(self.model.dtype)
+        values, grid = self.values_of(frames)
         if worth is None:
             return self.encode(values, grid), grid
         if not worth.any():
             return (self.embed([]).new_zeros(worth.numel(), self.embed([]).shape[1]),), grid
         some, rows = self.encode_some(values, grid, worth), worth.flatten().nonzero()[:, 0].to(values.device)
         return tuple(each.new_zeros(worth.numel(), each.shape[1]).index_copy(0, rows, each) for each in some), grid
+
+    def values_of(self, frames: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
+        """Pixel values of frames, in the model's type and where it takes them, and the grid; see `preprocess`.
+
+        The last step is filled up with its last frame, as transformers fills it.
+        """
+        if missing := -len(frames) % self.frames_per_step:
+            frames = torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)])
+        values, grid = self.preprocess(frames.to(inputs_on(self.model)))
+        return values.to(self.model.dtype), grid
 
     def tower(self, height: int, width: int) -> Tower | None:
         """What `encode` multiplies for one step of so many visual tokens down and across; None if nobody said.
@@ -211,7 +217,7 @@ class Adapter(Worded, Attended, ABC):
             (embeds, *deepstack), grid = (
                 self.tokens(frames, seconds) if encoded is None else self.tokens(frames, seconds, encoded)
             )
-        chunk = self._laid_out(embeds, tuple(deepstack), grid, seconds, first)
+        chunk = self.laid_out(embeds, tuple(deepstack), grid, seconds, first)
         if notes and (encoded is None or encoded.any()):
             known = {name: self.per_token(whole(rows), grid, encoded).float() for name, rows in notes.items()}
             tower = {
@@ -220,7 +226,7 @@ class Adapter(Worded, Attended, ABC):
             chunk = replace(chunk, tower=tower)
         return chunk if worth is None else chunk.keep(worth.flatten().nonzero()[:, 0].to(chunk.embeds.device))
 
-    def _laid_out(
+    def laid_out(
         self,
         embeds: Tensor,
         deepstack: tuple[Tensor, ...],
@@ -259,18 +265,29 @@ class Adapter(Worded, Attended, ABC):
         keeps its positions to itself: they are those of the whole grid, of which the tokens that are there have theirs.
         """
         h, w = chunk.size
-        whole = chunk.whole_steps
-        if sum(whole) == len(whole) * h * w:
+        whole, places = chunk.whole_steps, chunk.places
+        if sum(whole) == len(whole) * places:
             ids, place = self.positions.video((len(whole), h, w), chunk.seconds, place)
+            ids = self._beside(ids, chunk)
         else:
             parts = []
             for tokens, lead, seconds in zip(whole, chunk.lead, chunk.seconds, strict=True):
                 before, place = self.positions.text(lead, place)
                 visual, place = self.positions.video((1, h, w), (seconds,), place)
-                after, place = self.positions.text(tokens - lead - h * w, place)
-                parts += [before, visual, after]
+                after, place = self.positions.text(tokens - lead - places, place)
+                parts += [before, self._beside(visual, chunk), after]
             ids = torch.cat(parts, dim=-1)
         return (ids if chunk.origin is None else ids[..., chunk.origin.to(ids.device)]), place
+
+    @staticmethod
+    def _beside(ids: Tensor, chunk: VisualChunk) -> Tensor:
+        """Position ids of whole grids with those of standby tokens behind each step: their places', once more."""
+        if not chunk.standby:
+            return ids
+        h, w = chunk.size
+        steps = ids.unflatten(-1, (-1, h * w))
+        places = torch.tensor([row * w + column for row, column in chunk.standby], device=ids.device)
+        return torch.cat([steps, steps[..., places]], dim=-1).flatten(-2)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of visual tokens that a frame of so many pixels makes."""

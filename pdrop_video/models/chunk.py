@@ -81,6 +81,9 @@ class VisualChunk:
         What a gate said of each visual token; 0 for others.
     tower : mapping of Tensor [tokens], float32
         What the vision tower knew of each visual token, as far as it was asked; 0 for others.
+    standby : tuple of (int, int)
+        Visual tokens that a trained part made of each step besides, which stand behind those of its grid: at which
+        place of the grid each is positioned, as (row, column). None where left out.
     """
 
     embeds: Tensor
@@ -97,6 +100,7 @@ class VisualChunk:
     sound: SoundRows | None = None
     saliency: Tensor | None = None
     tower: Mapping[str, Tensor] = field(default_factory=dict)
+    standby: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def plain(
@@ -117,8 +121,8 @@ class VisualChunk:
 
     @property
     def places(self) -> int:
-        """Places of a step's grid."""
-        return self.size[0] * self.size[1]
+        """Places of a step: those of its grid, and behind them those of standby tokens."""
+        return self.size[0] * self.size[1] + len(self.standby)
 
     @property
     def glue_steps(self) -> tuple[int, ...]:
@@ -152,7 +156,7 @@ class VisualChunk:
         return self._by_step(range(len(self.steps)))
 
     def place(self) -> Tensor:
-        """At which place of its step's grid each visual token stands, row by row [tokens]; -1 for glue."""
+        """At which of its step's `places` each visual token stands, row by row [tokens]; -1 for glue."""
         row = torch.arange(len(self), device=self.embeds.device) if self.origin is None else self.origin
         begins, begin = [], 0
         for tokens, lead in zip(self.whole_steps, self.lead, strict=True):
@@ -163,6 +167,25 @@ class VisualChunk:
     def visual_rows(self) -> Tensor:
         """Row numbers [visual tokens] of the visual tokens, ascending."""
         return self.visual.long().argsort(descending=True, stable=True)[: self.visual_tokens]
+
+    def with_standby(self, tokens: Tensor, standby: tuple[tuple[int, int], ...]) -> VisualChunk:
+        """A chunk that has all of its visual tokens and no glue, with more of them behind those of each step.
+
+        Parameters
+        ----------
+        tokens : Tensor [steps, n, hidden]
+        standby : tuple of (int, int)
+            The places of the n.
+        """
+        steps, n, hidden = tokens.shape
+        places = self.places
+        assert self.steps == (places,) * steps
+        assert not self.deepstack
+        assert n == len(standby)
+        embeds = torch.cat([self.embeds.view(steps, places, hidden), tokens.to(self.embeds)], dim=1).flatten(0, 1)
+        plain = VisualChunk.plain(embeds, (steps, places + n, 1), self.seconds)
+        ids = None if self.ids is None else self.ids[:1].expand(len(embeds))
+        return replace(plain, size=self.size, ids=ids, until=self.until, standby=standby)
 
     def keep(self, kept: Tensor, weights: Tensor | None = None) -> VisualChunk:
         """The same chunk with some of its visual tokens only, all of its glue, and everybody at his place.
@@ -225,6 +248,7 @@ class VisualChunk:
                     None if self.sound is None else self.sound.split(first, last, slice(start, end)),
                     None if self.saliency is None else self.saliency[start:end],
                     {name: known[start:end] for name, known in self.tower.items()},
+                    self.standby,
                 )
             )
         return chunks

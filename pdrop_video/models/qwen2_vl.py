@@ -68,6 +68,12 @@ class Qwen2VL(Adapter):
         told = self.placed(grid, groups, rows) | self.segments(grid, groups, worth)
         return self._made(self.see(values[rows], (1, 1, len(groups)), **told))
 
+    def told_of(self, grid: Grid, device: torch.device) -> dict[str, Tensor]:
+        """All that the tower would work out of a whole grid, for who runs its blocks by himself."""
+        groups = torch.arange(grid[0] * grid[1] * grid[2], device=device)
+        rows = torch.arange(len(groups) * self.merge**2, device=device)
+        return self.placed(grid, groups, rows) | self.segments(grid, groups, torch.ones(grid, dtype=torch.bool))
+
     def placed(self, grid: Grid, groups: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """Where patches [rows] of a grid stand, the patches of tokens [groups]."""
         return {"position_ids": get_vision_position_ids(self.thw(grid, rows.device), self.merge)[rows]}

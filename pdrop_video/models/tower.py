@@ -60,6 +60,18 @@ class Tower:
         after = tuple((rows * tokens // of, sizes) for rows, sizes in self.after)
         return replace(self, patches=whole[0], layers=layers, after=after)
 
+    def halved(self, behind: int) -> Tower:
+        """The same where, behind so many blocks, 2 x 2 patches are one row, and 2 x 2 rows of what comes after are one.
+
+        What makes one of four is not counted. Sides are even: an odd one costs a little more.
+        """
+        layers = tuple(
+            segments if number < behind else tuple(length // 4 for length in segments)
+            for number, segments in enumerate(self.layers)
+        )
+        after = tuple((-(-rows // 4), sizes) for rows, sizes in self.after)
+        return replace(self, layers=layers, after=after)
+
     def flops(self, steps: int = 1, told: Iterable[int] = ()) -> int:
         """FLOPs of encoding so many steps: patch embedding, blocks and all that comes behind, a multiply-add as two.
 

@@ -11,10 +11,12 @@ from .evocomp import EvoCompPart
 from .files import check_fits, identity, read_part, read_said, write_part
 from .learnpruner import LearnPrunerPart
 from .loading import SHIPPED, located, needed_by, opened, taken
+from .standby import StandbyPart
+from .uhd import UHDPart
 from .videorouter import VideoRouterPart
 
 PARTS: dict[str, type[Part]] = {
-    part.name: part for part in (LearnPrunerPart, EvoCompPart, VideoRouterPart, DualCompPart)
+    part.name: part for part in (LearnPrunerPart, EvoCompPart, VideoRouterPart, DualCompPart, StandbyPart, UHDPart)
 }
 """Every part by its name."""
 

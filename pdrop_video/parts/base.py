@@ -65,6 +65,8 @@ class Part(nn.Module):
         Its name, and the number that goes up when old weights mean something else.
     says, paper : str
         One line: what it does; and where it comes from.
+    families : tuple of str
+        The types of models that it serves; all of them where empty.
     trained : Trained or None
         What its file says; None of one that comes from no file.
     source : str
@@ -75,6 +77,7 @@ class Part(nn.Module):
     version: ClassVar[int] = 1
     says: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    families: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **shape: Any) -> None:
         super().__init__()

@@ -105,9 +105,15 @@ def opened(paths: Mapping[str, Path], registry: Mapping[str, type[Part]], model:
     return parts
 
 
+def _named_by(method: object) -> tuple[str, ...]:
+    """What a method's attribute `parts` names, where it is that: a gate's may be a switch, for parts of pictures."""
+    named = getattr(method, "parts", ())
+    return named if isinstance(named, tuple) else ()
+
+
 def needed_by(*methods: object) -> tuple[str, ...]:
     """The parts that methods name in their attribute `parts`, each once."""
-    return tuple(dict.fromkeys(name for method in methods for name in getattr(method, "parts", ())))
+    return tuple(dict.fromkeys(name for method in methods for name in _named_by(method)))
 
 
 def taken(parts: Mapping[str, Part], *methods: object) -> dict[str, Part]:
@@ -119,7 +125,7 @@ def taken(parts: Mapping[str, Part], *methods: object) -> dict[str, Part]:
         If one is not loaded, with what to do.
     """
     for method in methods:
-        for name in getattr(method, "parts", ()):
+        for name in _named_by(method):
             if name not in parts:
                 raise ConfigError(
                     f"{method!r} needs the trained part {name!r}, which is not loaded; load it with the model, "

@@ -110,7 +110,7 @@ class _Page:
         """
         begun = (table.seconds <= self.seconds) | (table.seconds < self.last)
         inside = (table.row < self.grid[0]) & (table.column < self.grid[1])  # a frame left out may be of another size
-        return table.pictured & begun & (table.until >= self.seconds) & inside
+        return table.pictured & ~table.standby & begun & (table.until >= self.seconds) & inside
 
 
 @dataclass(slots=True)

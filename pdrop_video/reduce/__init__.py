@@ -24,7 +24,9 @@ from .omnirefine import OmniRefine
 from .relevance_pooling import RelevancePooling
 from .select_rescore import SelectRescore
 from .sppruner import SPpruner
+from .standby import Standby
 from .streamingtom import StreamingTOM
+from .uhd import UHD
 from .vidcom2 import VidCom2
 
 REDUCERS: dict[str, Reducer] = {
@@ -44,7 +46,9 @@ REDUCERS: dict[str, Reducer] = {
     "relevance_pooling": RelevancePooling(),
     "select_rescore": SelectRescore(),
     "sppruner": SPpruner(),
+    "standby": Standby(),
     "streamingtom": StreamingTOM(),
+    "uhd": UHD(),
     "vidcom2": VidCom2(),
     "even": Even(),
     "random": Random(),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,16 +16,26 @@ from ..gate import gate_named
 from ..memory import Limits
 from ..memory.storages import storage_named
 from ..models import Adapter
+from ..parts import Part, taken
 from ..pyramid import Schedule
 from ..reduce import asks_for, reducer_named
 from .limits import Sizes, reading_of, steps_at_once
 from .recipe import Recipe
+from .sight import Sight, left_of, look_flops, reaches, sight_of
 from .state import StreamState
 from .watching import Watching
 
 
 def recipe_flops(
-    recipe: Recipe, config: Any, adapter: Adapter, *, frames: int, height: int, width: int, chunk: int = 8
+    recipe: Recipe,
+    config: Any,
+    adapter: Adapter,
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    chunk: int = 8,
+    parts: Mapping[str, Part] | None = None,
 ) -> WayFlops:
     """FLOPs of watching so many frames with a recipe, by part.
 
@@ -39,6 +50,9 @@ def recipe_flops(
         Of the video.
     chunk : int
         Frames a push.
+    parts : mapping of str to Part, optional
+        Trained parts that are loaded beside the model. What the tower costs through one that reaches into it is None
+        where it is not given.
 
     Returns
     -------
@@ -69,16 +83,24 @@ def recipe_flops(
     at_once = _at_once(schedule, Limits(limits, limits, tier=tier).entering, max(chunk // step, 1), places)
     left, reducer = None, 0
     knowing: tuple[str, ...] = ()
+    sight: Sight | None = None
+    reaching = False
     if recipe.reducer is not None:
         method = reducer_named(recipe.reducer)
+        sight, reaching = sight_of(taken(parts, method) if parts else {}), reaches(method)
         knowing = asks_for(method, adapter.knows)
         sizes = [places * min(at_once, steps - first) for first in range(0, steps, at_once)]
         reducer = sum(method.flops(tokens, shape.hidden) for tokens in sizes)
         whole = method.left(places * at_once)
         left = None if whole is None else whole // at_once
-    return video_flops(
+        if sight is not None:
+            left = left_of(sight, grid, getattr(method, "full", False))
+    way = video_flops(
         adapter, stream, steps, grid, chunk=at_once, left=left, gate=gate, reducer=reducer, knowing=knowing
     )
+    if not reaching:
+        return way
+    return replace(way, tower=None if sight is None else look_flops(sight, adapter, grid, steps))
 
 
 def _at_once(schedule: Schedule, limits: tuple[int, ...] | None, steps: int, places: int) -> int:

@@ -24,9 +24,10 @@ from ..reduce import Reducer, Tokens, asks_for
 from ..video import FrameChunk
 from . import hearing
 from .sifted import sifted_steps
+from .sight import look, look_flops, most_bytes, sight_of
 from .state import Seen, StreamState
 
-GATE, REDUCER = "gate", "reducer"
+GATE, TOWER, REDUCER = "gate", "tower", "reducer"
 """Slots of what is carried."""
 _MOST = 4096
 """Steps that a reducer may take together at most: their frames are held back meanwhile."""
@@ -71,6 +72,7 @@ class Front:
                 f"{adapter.model_types[0]!r} don't hand over; choose another one."
             )
         self.parts = taken(parts or {}, gate, reducer)
+        self.sight = sight_of(self.parts)
         self.knowing = asks_for(reducer, adapter.knows)
         self.unit = 1 if reducer is None else checks.whole("unit of the reducer", getattr(reducer, "unit", 1), 1, _MOST)
 
@@ -204,15 +206,21 @@ class Front:
 
     def _seen(self, state: StreamState, seen: Seen) -> VisualChunk:
         """The same before the reducer."""
-        step, worth = self.adapter.frames_per_step, self.worth(seen)
-        chunk = self.adapter.look(seen.frames, seen.seconds, state.steps - state.first_step, worth, self.knowing)
+        step, worth, first = self.adapter.frames_per_step, self.worth(seen), state.steps - state.first_step
+        if self.sight is None:
+            chunk = self.adapter.look(seen.frames, seen.seconds, first, worth, self.knowing)
+        else:
+            before = state.carried.get(TOWER, {})
+            chunk, carried = look(self.sight, self.adapter, seen.frames, seen.seconds, first, before, worth)
+            _carry(state, TOWER, carried, self.sight, most_bytes(self.sight))
         cost = self.look_flops(seen)
         state.looked = None if cost is None or state.looked is None else state.looked + cost
         chunk = replace(chunk, until=tuple(seen.until[min(i + step, len(seen)) - 1] for i in range(0, len(seen), step)))
         if seen.saliency is not None:
-            means = torch.stack([part.mean(0) for part in seen.saliency.split(step)])
-            means = (means if worth is None else means[worth.to(means.device)]).flatten().to(chunk.embeds.device)
-            chunk = replace(chunk, saliency=means.new_zeros(len(chunk)).masked_scatter(chunk.visual, means))
+            means = torch.stack([part.mean(0) for part in seen.saliency.split(step)]).flatten(1)
+            means = torch.cat([means, means.mean(1, keepdim=True)], dim=1).to(chunk.embeds.device)  # of a whole step
+            place = chunk.place().clamp(max=means.shape[1] - 1)
+            chunk = replace(chunk, saliency=means[chunk.step(), place].masked_fill(~chunk.visual, 0))
         return chunk
 
     def worth(self, seen: Seen) -> Tensor | None:
@@ -224,6 +232,8 @@ class Front:
     def look_flops(self, seen: Seen) -> int | None:
         """FLOPs of the vision tower for such frames, with what the reducer must know; None if the family says none."""
         steps, size = -(-len(seen) // self.adapter.frames_per_step), self.adapter.grid(*seen.frames.shape[1:3])
+        if self.sight is not None:
+            return look_flops(self.sight, self.adapter, size, steps)
         return self.adapter.look_flops(size, steps, self.worth(seen), self.knowing)
 
     def _reduced(self, state: StreamState, chunk: VisualChunk, seen: Seen) -> VisualChunk:

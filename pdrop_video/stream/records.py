@@ -30,8 +30,8 @@ def chunk_table(
     since : float
         From when the table counts seconds.
     """
-    count, device, width = len(piece), piece.embeds.device, piece.size[1]
-    number, place = piece.step(), piece.place()
+    count, device = len(piece), piece.embeds.device
+    number, (row, column) = piece.step(), _where(piece)
     seconds, until = (
         torch.tensor([s - since for s in times], dtype=time_dtype(device), device=device)[number]
         for times in (piece.seconds, piece.seconds if piece.until is None else piece.until)
@@ -50,14 +50,25 @@ def chunk_table(
         until=until,
         chunk=torch.full_like(number, chunk),
         step=number + step,
-        row=torch.where(piece.visual, place // width, -1),
-        column=torch.where(piece.visual, place % width, -1),
+        row=row,
+        column=column,
         score=torch.zeros(count, dtype=torch.float32, device=device),
         visual=heard,
         position=position,
         entered=position,
         now=position,
     )
+
+
+def _where(piece: VisualChunk) -> tuple[Tensor, Tensor]:
+    """Row and column of each token [tokens], as a table has them."""
+    place, (height, width) = piece.place(), piece.size
+    row, column = (torch.where(piece.visual, each, -1) for each in (place // width, place % width))
+    if not piece.standby:
+        return row, column
+    beside, number = place >= height * width, (place - height * width).clamp(min=0)
+    rows = torch.tensor([row for row, _ in piece.standby], device=place.device)
+    return torch.where(beside, rows[number.clamp(max=len(rows) - 1)], row), torch.where(beside, -2 - number, column)
 
 
 def stage_tables(
@@ -97,8 +108,7 @@ def _per_layer(tables: list[TokenTable], shifts: list[Shift]) -> list[TokenTable
 def layout_of(table: TokenTable, piece: VisualChunk, first: int, text: int) -> Layout:
     """Where a chunk's tokens and the text behind them stand; steps are counted from the stream's step `first`."""
     frame = torch.where(piece.visual, table.step - first, -1)
-    place = torch.where(piece.visual, table.row * piece.size[1] + table.column, -1)
-    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, place))
+    frame, place = (F.pad(of, (0, text), value=-1)[None] for of in (frame, piece.place()))
     salient = None if piece.saliency is None else F.pad(piece.saliency, (0, text))[None]
     return Layout(frame, place, len(piece.steps), piece.places, piece.size[1], first, salient)
 

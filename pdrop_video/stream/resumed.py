@@ -213,8 +213,9 @@ def _check_table(table: TokenTable, counts: dict[str, Any], axes: int) -> None:
     ends = {"index": counts["rows"], "chunk": counts["chunks"] + 1, "step": counts["steps"] + 1}
     for name, end in (ends | {"row": _SIDE, "column": _SIDE}).items():
         column = getattr(table, name)
-        if len(table) and not (int(column.min()) >= -1 and int(column.max()) < end):
-            raise ValueError(f"{name} of a table leaves -1 to {end}")
+        least = -_SIDE if name == "column" else -1  # standby tokens' are below -1
+        if len(table) and not (int(column.min()) >= least and int(column.max()) < end):
+            raise ValueError(f"{name} of a table leaves {least} to {end}")
 
 
 def _expect(name: str, tensors: list[Tensor], shape: tuple[int, ...]) -> None:

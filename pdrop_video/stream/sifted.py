@@ -124,7 +124,7 @@ def sifted_steps(
     frames = [tuple(seconds[i : i + together]) for i in range(0, len(seconds), together)]
     if kept is None and not gated:
         return [SiftedStep(times) for times in frames]
-    rows, size = chunk.visual_rows(), (len(chunk.steps), *chunk.size)
+    rows = chunk.visual_rows()
     at = (chunk.step() * chunk.places + chunk.place())[rows]
     whole = torch.zeros(len(chunk.steps) * chunk.places, dtype=torch.int64, device=at.device)
     of, went = torch.ones_like(at), None
@@ -133,9 +133,14 @@ def sifted_steps(
         if weights is not None:
             of = of.index_copy(0, kept, (weights != 0).sum(1, dtype=torch.int32).long())
             went = (weights.sum(0) != 0).index_fill(0, kept, False)  # weights are none below 0
-    members = whole.index_copy(0, at, of).view(size)
-    worth = whole.bool().index_fill(0, at, True).view(size) if gated else None
-    merged = None if went is None else whole.bool().index_copy(0, at, went).view(size)
+
+    def grids(numbers: Tensor) -> Tensor:
+        """What is of the picture of each step; standby tokens are of all of it."""
+        return numbers.view(len(chunk.steps), -1)[:, : chunk.size[0] * chunk.size[1]].unflatten(1, chunk.size)
+
+    members = grids(whole.index_copy(0, at, of))
+    worth = grids(whole.bool().index_fill(0, at, True)) if gated else None
+    merged = None if went is None else grids(whole.bool().index_copy(0, at, went))
     return [
         SiftedStep(times, members[i], None if worth is None else worth[i], None if merged is None else merged[i])
         for i, times in enumerate(frames)

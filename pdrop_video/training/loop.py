@@ -182,6 +182,7 @@ class _Run:
                 group["lr"] = plan.rate * _schedule(step, plan.steps)
             drawn = [examples.of(line) for line in _drawn(lines, plan, step)]
             draw = torch.Generator().manual_seed(_seed(plan.seed, step))
+            self.trainer.progress = step / plan.steps
             loss, figures = self.trainer.loss(self.part, drawn, draw)
             loss.backward()
             smooth.add(figures)

@@ -36,12 +36,15 @@ class Trainer:
         Learning rate, where none is given.
     steps : int
         Steps, where none are given: some minutes on one core for the built-in model.
+    progress : float
+        Share of the steps that are done, for losses that change on the way.
     """
 
     part: ClassVar[type[Part]]
     defaults: ClassVar[Mapping[str, Any]] = {}
     rate: ClassVar[float] = 1e-3
     steps: ClassVar[int] = 600
+    progress: float = 0.0
 
     def __init__(self, lm: VideoLM, **settings: Any) -> None:
         self.lm = lm

@@ -9,6 +9,7 @@ from .hermes import Hermes
 from .infinipot_v import InfiniPotV
 from .oldest import Oldest, Random, Window
 from .pyramid import Pyramid
+from .standby import Standby
 from .stream_mem import StreamMem
 from .streaming_vlm import StreamingVLM
 from .two_tier import TwoTier, TwoTierMeans
@@ -24,6 +25,7 @@ EVICTORS: dict[str, Evictor] = {
     "stream_mem": StreamMem(),
     "hermes": Hermes(),
     "pyramid": Pyramid(),
+    "standby": Standby(),
     "two_tier": TwoTier(),
     "two_tier_means": TwoTierMeans(),
     "fluxmem": FluxMem(),

@@ -98,10 +98,11 @@ class FluxMem:
         steps = steps[steps >= 0]
         age = len(steps) - 1 - torch.searchsorted(steps, table.step).clamp(max=max(len(steps) - 1, 0))
         scene = _Scene(held, steps)
-        middle = table.pictured & (age >= self.short) & (age < self.short + self.middle)
+        own = table.pictured & ~table.standby
+        middle = own & (age >= self.short) & (age < self.short + self.middle)
         new = scene.changes(middle, self.same)
-        cluster, anchor = scene.clusters(table.pictured & (age >= self.short + self.middle))
-        stays = torch.where(new, _NEW, torch.where(anchor | (table.visual & ~table.pictured), _ANCHOR, _GOES))
+        cluster, anchor = scene.clusters(own & (age >= self.short + self.middle))
+        stays = torch.where(new, _NEW, torch.where(anchor | (table.visual & ~own), _ANCHOR, _GOES))
         return torch.where(table.visual & (age < self.short), _SHORT, stays), cluster
 
 
@@ -110,7 +111,7 @@ class _Scene:
 
     def __init__(self, held: Held, steps: Tensor) -> None:
         table, self.dtype = held.table, held.keys.dtype
-        self.pictured, device = table.pictured, steps.device
+        self.pictured, device = table.pictured & ~table.standby, steps.device
         self.raw = exactly(held.keys.transpose(0, 1).flatten(1))
         self.unit = F.normalize(self.raw, dim=-1)
         self.steps = max(len(steps), 1)

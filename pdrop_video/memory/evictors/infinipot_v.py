@@ -48,7 +48,7 @@ class InfiniPotV:
         """3 for the recent steps, 2 for TaR's choice; 0 to 1 by value norm for the others."""
         table = held.table
         width = int(table.column.max()) + 1
-        place = (table.row * width + table.column).masked_fill(~table.pictured, -1)
+        place = (table.row * width + table.column).masked_fill(~table.pictured | table.standby, -1)
         steps = table.step[table.visual].unique()
         new = steps[len(steps) - int(self.recent * len(steps)) :]
         recent = table.visual & torch.isin(table.step, new)

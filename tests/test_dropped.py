@@ -174,7 +174,7 @@ class Small:
 
     def __init__(self, work, monkeypatch):
         monkeypatch.setattr(dropping_run, "DEV_BATCHES", 1)
-        clock = SimpleNamespace(monotonic=itertools.count(0, 50).__next__, perf_counter=time.perf_counter)
+        clock = SimpleNamespace(monotonic=itertools.count(0, 50).__next__, process_time=time.process_time)
         monkeypatch.setattr(dropping_run, "time", clock)  # a checkpoint every few steps
         monkeypatch.setattr(dropping_run, "clips_for", lambda grids, form: 1)
         monkeypatch.setattr(dropping_run, "grids_for", lambda progress, rng: int(rng.integers(2, 6)))

@@ -11,10 +11,11 @@ machine disturbs them alike:
 | `dropping` | by PyramidDrop's default schedule: half of the visual tokens at each of three boundaries |
 | `random` | at each step by another schedule: PyramidDrop's shape at 15, 20, ..., 100 % of the FLOPs, each as likely |
 
-All of them rank as streams do (`dropping`). The learning rate rises for 50 steps, stays, and falls to nothing over the
+All of them rank as streams do (`dropping`). The learning rate rises for 20 steps, stays, and falls to nothing over the
 last fifth: each run is ended twice, at the steps of `without` ("steps"), and at its seconds ("time"), that is after as
-many more steps as its own took less time in the turns. So there are five checkpoints in DIR, `without_steps`,
-`dropping_steps`, `dropping_time`, `random_steps` and `random_time`, and `eval.tables.dropped` measures them.
+many more steps as its own took less time in the turns. Seconds are the processor's, which are the wall clock's where
+nothing else runs. So there are five checkpoints in DIR, `without_steps`, `dropping_steps`, `dropping_time`,
+`random_steps` and `random_time`, and `eval.tables.dropped` measures them.
 
 `--reset K` gives the last K layers of the start new weights at first. The start knows its lessons, so what is learned
 from it is only how to see less; behind new layers the runs show who learns faster.
@@ -192,7 +193,7 @@ def main(
     ] = None,
     clips: Annotated[int, typer.Option(help="Clips of 8 grids in the training bank.")] = 4000,
     steps: Annotated[int | None, typer.Option(min=5, help="Steps of the run without dropping.")] = None,
-    minutes: Annotated[float, typer.Option(help="In place of --steps: how long that run takes.")] = 10.0,
+    minutes: Annotated[float, typer.Option(help="In place of --steps: processor time of that run.")] = 10.0,
     reset: Annotated[int, typer.Option(min=0, help="So many of the last layers begin anew.")] = 0,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; 2e-4, or 1e-3 with --reset.")] = None,
     scorer: Annotated[str, typer.Option(help="What ranks; it must look at no question.")] = "contrast",

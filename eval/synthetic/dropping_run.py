@@ -1,4 +1,8 @@
-"""Runs that learn the same lessons in turns, each under schedules of its own, and their clocks and checkpoints."""
+"""Runs that learn the same lessons in turns, each under schedules of its own, and their clocks and checkpoints.
+
+Seconds are those of this process's processors, all threads together: what it would take on a machine of its own. Where
+others run beside it, the wall clock says what they do.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ MEASURED = (1.0, 0.5, 0.25, 0.15)
 DEV_BATCHES = 6
 EVERY_SECONDS = 120.0
 LOGGED = 25
+WARMUP = 20
 
 
 def spending(config: Any, share: float, scorer: str) -> pv.Pyramid:
@@ -64,7 +69,7 @@ class Trapezoid(MasterAdamW):
 
 
 class Run:
-    """A model that learns, and the seconds that it took.
+    """A model that learns, and the processor's seconds that it took.
 
     Parameters
     ----------
@@ -80,7 +85,7 @@ class Run:
     def __init__(self, name: str, model: Qwen2_5_VLForConditionalGeneration, draw: Draw, lr: float) -> None:
         self.name, self.model, self.draw, self.seconds = name, model, draw, 0.0
         model.set_attn_implementation("bf16_softmax")
-        self.optimiser = Trapezoid(model.model.language_model.parameters(), lr, 1)
+        self.optimiser = Trapezoid(model.model.language_model.parameters(), lr, 1, WARMUP)
 
     def learn(self, lesson: Lesson, form: str, pyramid: pv.Pyramid) -> dict[str, float]:
         """One step; what is worth a line of the log."""
@@ -152,14 +157,14 @@ class Turns:
         """Lesson after lesson."""
         began = last = time.monotonic()
         while (done := runs[0].optimiser.done) < until:
-            begun = time.perf_counter()
+            begun = time.process_time()
             lesson, form = self.lesson(done)
-            making = time.perf_counter() - begun
+            making = time.process_time() - begun
             for run in runs if done % 2 else runs[::-1]:
-                begun = time.perf_counter()
+                begun = time.process_time()
                 pyramid = run.draw(np.random.default_rng([self.seed, 6, done]))
                 values = run.learn(lesson, form, pyramid)
-                took = making + time.perf_counter() - begun  # each would have made its lesson
+                took = making + time.process_time() - begun  # each would have made its lesson
                 run.seconds += took
                 if (done + 1) % LOGGED == 0 or done + 1 == until:
                     name, grids = f"{run.name}{ending}_{form}", lesson.visual.shape[1] // 16

@@ -110,6 +110,17 @@ def compared(done: Mapping[str, list[Answered]], margin: float) -> tuple[pd.Data
     return table, [verdict(row, 0.95) for row in table.to_dict("records")]
 
 
+def by_share(done: Mapping[str, list[Answered]]) -> pd.DataFrame:
+    """Accuracy in per cent with its error by videos: a row a checkpoint, a column a share of the FLOPs."""
+    columns = {}
+    for share, runs in done.items():
+        table = run_table(match(runs))
+        names = [name.removesuffix(f" {share}") for name in table.run]
+        cells = [f"{100 * a:.1f} ± {100 * e:.1f}" for a, e in zip(table.accuracy, table.standard_error, strict=True)]
+        columns[share] = pd.Series(cells, index=names)
+    return pd.DataFrame(columns).rename_axis("checkpoint").reset_index()
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder of eval.synthetic.dropped.")],
     data: Annotated[Path, typer.Option(help="A set in Video-MME's layout, as eval.synthetic.make writes it.")],
@@ -147,9 +158,15 @@ def main(
         trained = json.loads((work / "dropped.json").read_text())
         figures = {"task": everything.task, "said": said, "asked": asked, "training": trained}
         write(out / name, everything, tables, said, figures, 0.95)
+        wide = by_share(done).to_markdown(index=False)
+        parts = [f"# Trained with dropping: accuracy by share of the FLOPs, %\n\n{wide}"]
         if repeats:
-            trained_runs, tokenizer, _ = opened(Path(asked["start"]), 0, 0, asked["scorer"], 0.0)
-            step_times(trained_runs, tokenizer, repeats).to_csv(out / name / "step_times.csv", index=False)
+            learners, tokenizer, _ = opened(Path(asked["start"]), 0, 0, asked["scorer"], 0.0)
+            times = step_times(learners, tokenizer, repeats)
+            times.to_csv(out / name / "step_times.csv", index=False)
+            parts.append(f"## A training step\n\n{times.to_markdown(index=False, floatfmt='.3g')}")
+        (out / name / "shares.md").write_text("\n\n".join(parts) + "\n")
+        Console().print("\n\n".join(parts), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

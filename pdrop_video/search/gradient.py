@@ -82,6 +82,12 @@ class Compared:
         """The best of what was learned on the clips that were held out."""
         return min((one.tried for one in self.learned.values()), key=lambda one: one.held_out)
 
+    def rows(self) -> list[tuple[str, Tried, int, float]]:
+        """Each by its name, with passes and seconds; 0 of what nothing was done for."""
+        learned = [(f"by gradients, {n}", one.tried, one.passes, one.seconds) for n, one in self.learned.items()]
+        without = ("the same without", self.front, self.front_passes, self.front_seconds)
+        return [*learned, without, ("paper's shape", self.paper, 0, 0.0)]
+
 
 def gradient_search(
     lm: VideoLM,

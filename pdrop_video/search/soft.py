@@ -149,7 +149,9 @@ def _joined(runs: list[dict[str, Any]], reference: Reference) -> Laid:
     depth = max(len(each.get("deepstack") or ()) for each in runs)
     deep = [each.get("deepstack") or [torch.zeros_like(each["hidden"])] * depth for each in runs]
     groups = [each.get("group") for each in runs]
-    group = torch.cat([n if g is None else g for g, n in zip(groups, away, strict=True)], 1)
+    since = [0 if layout is None else layout.since for layout in layouts]  # the same number is of other steps later on
+    numbered = [n if g is None else torch.where(g < 0, g, g + s) for g, n, s in zip(groups, away, since, strict=True)]
+    group = torch.cat(numbered, 1)
     return Laid(
         torch.cat([each["hidden"] for each in runs], 1).clone(),
         torch.cat([each["positions"] for each in runs], -1).clone(),

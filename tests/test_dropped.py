@@ -12,10 +12,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from test_compare import record, written
 from torch.testing import assert_close
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pdrop_video as pv
+from eval.stats.record import read_run
 from eval.synthetic import dropping_run
 from eval.synthetic.bank import labels_of
 from eval.synthetic.dropped import draws, planned, train
@@ -28,6 +30,8 @@ from eval.synthetic.model import build_config, initialise, patches
 from eval.synthetic.offline import prompt
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.world import sample_clip
+from eval.tables import dropped as dropped_table
+from eval.tables.dropped import by_share, checkpoints, compared, step_times
 from pdrop_video.video import FrameChunk
 
 PYRAMID = pv.Pyramid(layers=(2, 4, 6), ratios=(0.5, 0.25, 0.125), scorer="contrast")
@@ -242,3 +246,35 @@ def test_every_run_learns_the_same_lessons_and_its_seconds_hold_them(tmp_path, m
     assert all(len(each) == 1 for each in by_step.values()) and len(set().union(*by_step.values())) == 4
     assert [name for name, *_ in learned[:6]] == ["random", "dropping", "without", "without", "dropping", "random"]
     assert min(seconds_a_step(small.runs).values()) > 0
+
+
+def test_checkpoints_are_compared_share_by_share(tmp_path):
+    """Each with the run without dropping at the same share, by videos."""
+    scores = {"without_steps": [1, 1, 0, 1, 1, 0], "start": [1, 0, 0, 1, 0, 0], "dropping_steps": [1, 1, 1, 1, 1, 0]}
+    done = {}
+    for share, turned in (("100%", False), ("50%", True)):
+        done[share] = []
+        for name, right in scores.items():
+            records = [record(f"v{n // 2}-{n % 2}", s) for n, s in enumerate(right[::-1] if turned else right)]
+            done[share].append(read_run(written(tmp_path / f"{name} {share}", records)))
+    table, said = compared(done, 0.03)
+    assert table.share.tolist() == ["100%", "100%", "50%", "50%"] and len(said) == 4
+    assert table.against.tolist() == ["without_steps 100%"] * 2 + ["without_steps 50%"] * 2
+    assert table.difference.tolist() == pytest.approx([-2 / 6, 1 / 6, -2 / 6, 1 / 6])
+    wide = by_share(done).set_index("checkpoint")
+    assert wide.columns.tolist() == ["100%", "50%"] and wide.loc["dropping_steps", "50%"].startswith("83.3 ± ")
+
+
+def test_step_times_are_taken_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(dropped_table, "GRIDS", (2, 3))
+    monkeypatch.setattr(dropped_table, "clips_for", lambda grids, form: 1)
+    monkeypatch.setattr(dropped_table, "WIDTH", 128)
+    times = step_times(Small(tmp_path, monkeypatch).runs, TOKENIZER, 1)
+    assert times.grids.tolist() == [2, 3]
+    assert (times["dropping_times_faster"] > 0).all()
+    assert times["dropping_times_faster"].to_numpy() == pytest.approx((times.without_s / times.dropping_s).to_numpy())
+
+
+def test_nothing_is_measured_before_all_is_trained(tmp_path):
+    with pytest.raises(pv.ConfigError, match=r"finish python -m eval\.synthetic\.dropped"):
+        checkpoints(tmp_path)

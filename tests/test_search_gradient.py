@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import build, video
+from hybrids import build as build_hybrid
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
@@ -97,6 +98,19 @@ def test_about_so_many_tokens_stay_and_text_does() -> None:
 def test_with_nothing_hidden_it_says_what_a_stream_says(family: str, attn: str) -> None:
     lm = build(family, attn=attn)
     laid = laid_of(lm)
+    says_the_same(lm, laid)
+
+
+def test_windows_stand() -> None:
+    lm = build_hybrid("exaone4_5")
+    laid = laid_of(lm)
+    kinds = SoftPass(lm, pv.Pyramid()).decoder.kinds
+    windows = [kind.window for kind in kinds if kind.window is not None]
+    assert windows and min(windows) < laid.hidden.shape[1]
+    says_the_same(lm, laid)
+
+
+def says_the_same(lm: pv.VideoLM, laid: Laid) -> None:
     with torch.no_grad():
         found = SoftPass(lm, pv.Pyramid()).logits(laid).log_softmax(-1)
     assert len(found) == len(laid.reference.known) > 1
@@ -223,7 +237,7 @@ def test_what_cannot_be_learned() -> None:
     with pytest.raises(pv.ConfigError, match="two or more"):
         gradient_search(lm, clips[:1], 0.5)
     with pytest.raises(pv.ModelError, match="without gradients"):
-        SoftPass(build("gemma3n"), pv.Pyramid())
+        SoftPass(build_hybrid("qwen3_5"), pv.Pyramid())
 
 
 def test_the_command(tmp_path: Path) -> None:

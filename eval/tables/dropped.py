@@ -47,6 +47,8 @@ START = "start"
 GRIDS = (8, 24, 40, 128)
 """Grids of the lessons that are timed."""
 REPEATS = 3
+WIDTH = 256
+"""Of the built-in model."""
 
 
 def checkpoints(work: Path) -> dict[str, Path]:
@@ -83,7 +85,7 @@ def step_times(runs: list[Run], tokenizer: Any, repeats: int = REPEATS) -> pd.Da
     """
     labels = np.concatenate([labels_of(sample_clip("train", 1, n, seconds=8, dense=True)) for n in range(100)])
     source = torch.Generator().manual_seed(0)
-    teacher = Teacher(torch.randn(len(labels), 16, 256, generator=source).bfloat16(), labels, tokenizer, "train")
+    teacher = Teacher(torch.randn(len(labels), 16, WIDTH, generator=source).bfloat16(), labels, tokenizer, "train")
     table = []
     for grids in GRIDS:
         lesson = teacher.lesson(np.random.default_rng(grids), clips_for(grids, "words"), grids, True, blindness=BLIND)

@@ -16,12 +16,17 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 
-from .render import read_mp4, write_clip
+from .moving import CODES, moving_clip
+from .render import FPS, read_mp4, write_clip
 from .world import COLOURS, DIRECTIONS, GLYPHS, Clip, sample_clip
 
 PIXELS = 112
 CELLS = 4
 NO_COLOUR, NO_GLYPH, NO_MARKER = len(COLOURS), len(GLYPHS), len(DIRECTIONS)
+FIRST_CODE = NO_GLYPH + 1
+"""Number of the first of `moving.CODES`, where glyphs are numbered."""
+MOVING_FPS = 4
+"""Frames a second of a bank's clips of moving cameras, of which two are taken."""
 LABELS = ("colour", "glyph", "cell", "direction", "marker_cell")
 SECONDS = 8
 """Every clip of a bank is so long, so that clip i owns rows 8 i to 8 i + 7."""
@@ -47,11 +52,18 @@ def cell_of(x: float, y: float) -> int:
     return min(int(y * CELLS), CELLS - 1) * CELLS + min(int(x * CELLS), CELLS - 1)
 
 
+def glyph_number(glyph: str) -> int:
+    """The number of a glyph or code in labels."""
+    return GLYPHS.index(glyph) if glyph in GLYPHS else FIRST_CODE + CODES.index(glyph)
+
+
 def labels_of(clip: Clip) -> NDArray[np.int64]:
     """Labels of every second of a clip, `[seconds, 5]`; -1 is no cell."""
     rows = np.tile(np.array([NO_COLOUR, NO_GLYPH, -1, NO_MARKER, -1]), (clip.seconds, 1))
     for thing in clip.things:
-        rows[thing.second, :3] = COLOURS.index(thing.colour), GLYPHS.index(thing.glyph), cell_of(thing.x, thing.y)
+        for second in thing.seen:
+            where = cell_of(*thing.at(second + (0.25 if thing.lasts > 1 or any(thing.velocity) else 0)))
+            rows[second, :3] = COLOURS.index(thing.colour), glyph_number(thing.glyph), where
     if clip.marker:
         for second in range(clip.seconds):
             rows[second, 3:] = DIRECTIONS.index(clip.marker.direction), cell_of(*clip.marker.at(second))
@@ -61,23 +73,29 @@ def labels_of(clip: Clip) -> NDArray[np.int64]:
 def clip_grids(clip: Clip) -> NDArray[np.uint8]:
     """The grids of a clip after encoding and decoding, `[seconds, 2, 112, 112, 3]`."""
     with io.BytesIO() as file:
-        write_clip(clip, file)
+        write_clip(clip, file, MOVING_FPS if clip.moving else FPS)
         file.seek(0)
         return rearrange(shrink(read_mp4(file)), "(s t) h w c -> s t h w c", t=2)
 
 
-def _fill(folder: Path, split: str, seed: int, clips: range, total: int) -> int:
+def bank_clip(split: str, seed: int, index: int, still: int) -> Clip:
+    """A bank's clip: the first `still` ones are of the world of still cameras, the others of `moving`."""
+    draw = sample_clip if index < still else moving_clip
+    return draw(split, seed, index, seconds=SECONDS, dense=True)
+
+
+def _fill(folder: Path, split: str, seed: int, clips: range, total: int, still: int) -> int:
     torch.set_num_threads(1)
     frames = np.memmap(folder / "frames.u8", np.uint8, "r+", shape=(total, 2, PIXELS, PIXELS, 3))
     labels = np.memmap(folder / "labels.i64", np.int64, "r+", shape=(total, len(LABELS)))
     for index in clips:
-        clip = sample_clip(split, seed, index, seconds=SECONDS, dense=True)
+        clip = bank_clip(split, seed, index, still)
         rows = slice(index * SECONDS, (index + 1) * SECONDS)
         frames[rows], labels[rows] = clip_grids(clip), labels_of(clip)
     return len(clips)
 
 
-def open_bank(folder: Path, split: str, seed: int, clips: int, workers: int = 2) -> Bank:
+def open_bank(folder: Path, split: str, seed: int, clips: int, workers: int = 2, still: int | None = None) -> Bank:
     """Open the bank in `folder`, filling it first where it is missing or was left half done.
 
     Parameters
@@ -90,7 +108,10 @@ def open_bank(folder: Path, split: str, seed: int, clips: int, workers: int = 2)
         How many clips of 8 grids.
     workers : int
         Processes.
+    still : int, optional
+        How many of them are of still cameras; all if left out.
     """
+    still = clips if still is None else still
     total = clips * SECONDS
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "done.txt"
@@ -101,7 +122,7 @@ def open_bank(folder: Path, split: str, seed: int, clips: int, workers: int = 2)
     pieces = [range(start, min(start + 50, clips)) for start in range(0, clips, 50)]
     with ProcessPoolExecutor(workers) as pool:
         jobs = {
-            piece: pool.submit(_fill, folder, split, seed, piece, total)
+            piece: pool.submit(_fill, folder, split, seed, piece, total, still)
             for piece in pieces
             if str(piece.start) not in finished
         }

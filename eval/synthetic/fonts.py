@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import ImageFont
 
 _MATPLOTLIB = "matplotlib/mpl-data/fonts/ttf"
+PIP_NAMES = {"skimage": "scikit-image", "skvideo": "scikit-video"}
+"""Packages whose folder is not called as `pip` calls them."""
 
 FONTS = {
     "train": (
@@ -36,8 +38,8 @@ FONTS = {
 }
 
 
-def font_path(name: str) -> Path:
-    """Where a font of `FONTS` is installed.
+def packaged(name: str) -> Path:
+    """Where a file that a package ships is installed; `name` begins with the package's folder.
 
     Raises
     ------
@@ -50,13 +52,13 @@ def font_path(name: str) -> Path:
     for folder in folders:
         if (Path(folder) / inside).is_file():
             return Path(folder) / inside
-    pip_name = package.replace("_", "-")
+    pip_name = PIP_NAMES.get(package, package.replace("_", "-"))
     raise FileNotFoundError(
-        f"the font {name} is missing: the package {pip_name!r} ships it; install the 'eval' extra of pdrop-video"
+        f"the file {name} is missing: the package {pip_name!r} ships it; install the 'eval' extra of pdrop-video"
     )
 
 
 @lru_cache(maxsize=512)
 def font(name: str, pixels: int) -> ImageFont.FreeTypeFont:
     """A font of `FONTS` at a size in pixels."""
-    return ImageFont.truetype(str(font_path(name)), pixels)
+    return ImageFont.truetype(str(packaged(name)), pixels)

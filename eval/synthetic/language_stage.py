@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,24 @@ def early(model: Qwen2_5_VLForConditionalGeneration, after: list[Tensor], lesson
     return EARLY_WEIGHT * F.cross_entropy(scores, wanted, reduction="sum") / len(lesson.asked)
 
 
+def losses(
+    model: Qwen2_5_VLForConditionalGeneration, heads: Ladder, lesson: Lesson, form: str
+) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+    """Of one lesson: the answers' loss, all others, the heads' accuracies, and the answers' scores without gradient."""
+    after = run(model, lesson)
+    learned = lesson.targets >= 0
+    scores = model.lm_head(after[-1][learned]).float()
+    loss = F.cross_entropy(scores, lesson.targets[learned], reduction="sum") / len(lesson.asked)
+    extra, known = heads.loss(after, lesson)
+    return loss, extra + early(model, after, lesson, form), known, scores.detach()
+
+
+def follow(wrong: dict[str, float], right: Mapping[str, Sequence[bool]]) -> None:
+    """Bring the shares of wrong answers by kind up to date."""
+    for kind, answers in right.items():
+        wrong[kind] += SMOOTHING * min(len(answers), 10) / 5 * (1 - float(np.mean(answers)) - wrong[kind])
+
+
 def grids_for(progress: float, rng: np.random.Generator) -> int:
     """How many grids the videos of a step have: few at first, which teach most a token, up to 40 (128) later."""
     draw = rng.random()
@@ -178,17 +197,23 @@ def answered(scores: Tensor, lesson: Lesson) -> dict[str, list[bool]]:
 
 @torch.no_grad()
 def accuracy(
-    model: Qwen2_5_VLForConditionalGeneration, teacher: Teacher, form: str = "words", batches: int = 12, most: int = 32
+    model: Qwen2_5_VLForConditionalGeneration,
+    teacher: Teacher,
+    form: str = "words",
+    batches: int = 12,
+    most: int = 32,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, float]:
     """Share of right answers (all tokens of an answer) by kind, on fixed lessons of 4 to `most` grids."""
+    weights = None if kinds is KINDS else dict.fromkeys(kinds, 1.0)
     right: dict[str, list[bool]] = defaultdict(list)
     for number in range(batches):
         rng = np.random.default_rng([77, number])
-        lesson = teacher.lesson(rng, 12, int(rng.integers(4, most + 1)), gaps=False, form=form)
+        lesson = teacher.lesson(rng, 12, int(rng.integers(4, most + 1)), gaps=False, form=form, weights=weights)
         scores = model.lm_head(run(model, lesson)[-1][lesson.targets >= 0])
         for kind, answers in answered(scores, lesson).items():
             right[kind] += answers
-    report = {kind: float(np.mean(right[kind])) for kind in KINDS if right[kind]}
+    report = {kind: float(np.mean(right[kind])) for kind in kinds if right[kind]}
     return {"all": float(np.mean([x for xs in right.values() for x in xs])), **report}
 
 
@@ -220,17 +245,10 @@ def train_language(
         weights = {kind: share + LEAST_ERROR for kind, share in wrong[form].items()}
         gaps = bool(rng.random() < 0.5)
         lesson = teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND)
-        after = run(model, lesson)
-        learned = lesson.targets >= 0
-        scores = model.lm_head(after[-1][learned]).float()
-        loss = F.cross_entropy(scores, lesson.targets[learned], reduction="sum") / len(lesson.asked)
-        extra, known = heads.loss(after, lesson)
-        extra = extra + early(model, after, lesson, form)
+        loss, extra, known, scores = losses(model, heads, lesson, form)
         (loss + extra).backward()
         norm = optimiser.step()
-        for kind, answers in answered(scores.detach(), lesson).items():
-            share = 1 - float(np.mean(answers))
-            wrong[form][kind] += SMOOTHING * min(len(answers), 10) / 5 * (share - wrong[form][kind])
+        follow(wrong[form], answered(scores, lesson))
         if optimiser.done % 25 == 0 or optimiser.done == steps:
             values = {"loss": loss.item(), "auxiliary": extra.item(), "norm": norm}
             values |= {kind: float(value) for kind, value in known.items()}

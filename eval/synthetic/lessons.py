@@ -8,7 +8,7 @@ by side without padding; padding ends a row that is shorter than others.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from .bank import CELLS, NO_GLYPH, NO_MARKER
-from .known import TOKENS, facts_of, states_of
+from .known import FACTS, TOKENS, facts_by_name, not_shown, states_of
 from .model import video_positions
 from .quiz import ENDS, KINDS, Question, question
 from .tokenizer import ENDING, INSTRUCTION, LETTERS
@@ -66,9 +66,9 @@ class Lesson:
     targets : Tensor
         `[clips, T]`, next token where it is learned, else -100.
     states : Tensor
-        `[clips, 16 grids, 14]`, the classes of `STATES` for the video so far.
+        `[clips, 16 grids, 16]`, the classes of `STATES` for the video so far.
     facts : Tensor
-        `[clips, T, 5]`, the classes of `FACTS` at words for things in questions, else -100.
+        `[clips, T, 9]`, the classes of `FACTS` at words for things in questions, else -100.
     words : Tensor
         `[clips, T]`, at the last token of a question the first token of the words that answer it, else -100.
     options : Tensor
@@ -144,8 +144,7 @@ class Teacher:
         self.prefix = [ids[t] for t in ("<|im_start|>", "user", "<|vision_start|>")]
         self.before = [ids["<|vision_end|>"]]
         self.after = [ids[t] for t in ("<|im_end|>", "<|im_start|>", "assistant")]
-        self.glyphs = torch.full((len(tokenizer),), -1)
-        self.glyphs[torch.tensor([ids[glyph] for glyph in GLYPHS])] = torch.arange(len(GLYPHS))
+        self.named = {ids[glyph]: glyph for glyph in GLYPHS}
         self.end, self.pad = ids["<|im_end|>"], ids["<|endoftext|>"]
 
     def lesson(
@@ -164,13 +163,13 @@ class Teacher:
         `weights` say how often each kind is asked; by default those about the first and last thing half as often. A
         share `blindness` of the questions is answered from what their own tokens know.
         """
-        rows = np.stack([self._rows(rng, grids) for _ in range(clips)])
+        rows = self._rows_of(rng, clips, grids)
         visual = self.features[torch.from_numpy(rows)].flatten(1, 2)
         if noise:
             spread = rng.uniform(0, noise, (clips, 1, 1)).astype(np.float32) / 16
             shape = tuple(visual.shape)
             visual = visual + torch.from_numpy(spread * rng.standard_normal(shape, np.float32)).to(visual.dtype)
-        shown = [self._clip(self.labels[r]) for r in rows]
+        shown = self._clips(rows)
         states = np.stack([states_of(clip, self.labels[r]) for clip, r in zip(shown, rows, strict=True)])
         each = BLOCKS[form] * (2 if grids >= LONG else 1)
         weights = weights or {kind: 0.5 if kind in (*ENDS, "motion", "now") else 1.0 for kind in KINDS}
@@ -209,16 +208,37 @@ class Teacher:
         same = (group[:, None, :] == group[:, :, None]) | ((group[:, None, :] == 0) & (group[:, :, None] >= 0))
         same[:, :, video] &= ~blind[:, :, None]
         mask = (same & torch.ones(total, total, dtype=torch.bool).tril())[:, None]
-        named = self.glyphs[ids]
-        named[:, : video.stop] = -1
-        known = torch.stack([facts_of(clip) for clip in shown])[torch.arange(clips)[:, None], named]
-        facts = known.masked_fill(named[..., None] < 0, -100)
+        facts = self._facts(shown, ids, video.stop)
         return Lesson(ids, visual, positions, mask, targets, torch.from_numpy(states), facts, words, options, asked)
 
     def _seconds(self, rng: np.random.Generator, grids: int, gaps: bool) -> Tensor:
         """When the grids are, `[grids]`: every second, or scattered over a span of up to `SPAN` (by its logarithm)."""
         span = int(grids * (SPAN / grids) ** rng.random()) if gaps else grids
         return torch.from_numpy(np.sort(rng.choice(span, grids, replace=False)).astype(np.float32))
+
+    def _facts(self, shown: Sequence[Clip], ids: Tensor, start: int) -> Tensor:
+        """What is known of every thing that a question names, at the last token of its name; `start` ends the video."""
+        facts = torch.full((*ids.shape, len(FACTS)), -100)
+        for n, clip in enumerate(shown):
+            known = facts_by_name(clip)
+            row = ids[n].tolist()
+            for at in range(start, len(row)):
+                name = self._name(row, at)
+                if name:
+                    facts[n, at] = torch.tensor(known.get(name, not_shown()))
+        return facts
+
+    def _name(self, row: list[int], at: int) -> tuple[str | None, str] | None:
+        """The colour (here always none) and the glyph that a token names, if it names one."""
+        return (None, self.named[row[at]]) if row[at] in self.named else None
+
+    def _rows_of(self, rng: np.random.Generator, clips: int, grids: int) -> np.ndarray:
+        """Rows of the bank that make so many videos, `[clips, grids]`."""
+        return np.stack([self._rows(rng, grids) for _ in range(clips)])
+
+    def _clips(self, rows: np.ndarray) -> list[Clip]:
+        """What they show."""
+        return [self._clip(self.labels[r]) for r in rows]
 
     def _rows(self, rng: np.random.Generator, grids: int) -> np.ndarray:
         """Rows of the bank that make one video: one direction, 1 to 8 things, none of one glyph right after another.

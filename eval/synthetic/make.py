@@ -2,7 +2,8 @@
 
 Videos of under a minute, 5 minutes, 30 minutes and 2 hours; questions with four options, `sub_category` their kind,
 `domain` how long before the end the answer was last to be seen. `eval.run videomme --data DIR` runs it. With `--hard`
-the videos are harder to remember, and only what needs remembering is asked; see `eval.synthetic.hard`.
+the videos are harder to remember, and only what needs remembering is asked; see `eval.synthetic.hard`. With `--moving`
+cameras and things move, and things have near-duplicates; see `eval.synthetic.moving`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ from rich.console import Console
 from rich.progress import track
 
 from .hard import STEPS, Hardness, hard_clip
+from .moving import moving_clip
+from .puzzles import PUZZLES, TWO_STEPS, puzzle
 from .quiz import ENDS, KINDS, Question, question
 from .render import FPS, write_clip
 from .world import SPLITS, Clip, generator, sample_clip
 
-LENGTHS = {"short": (16, 59), "medium": (280, 320), "long": (1770, 1830), "very long": (7170, 7230)}
+LENGTHS = {
+    "short": (16, 59),
+    "medium": (280, 320),
+    "long": (1770, 1830),
+    "very long": (7170, 7230),
+    "hour": (3660, 3900),
+}
 """Seconds, both included."""
 SLOW = 4
 """Frames a second of videos longer than a minute; of shorter ones `render.FPS`."""
@@ -43,6 +52,16 @@ TASK_TYPES = {
     "where": "Spatial Perception",
     "relation": "Spatial Reasoning",
     "colour_of": "Attribute Perception",
+    "code_first": "OCR Problems",
+    "code_last": "OCR Problems",
+    "code_which": "OCR Problems",
+    "code_colour": "Attribute Perception",
+    "where_twin": "Spatial Perception",
+    "before_twin": "Temporal Reasoning",
+    "after_twin": "Temporal Reasoning",
+    "which_twin": "Object Recognition",
+    "absent_twin": "Object Reasoning",
+    **{kind: "Object Reasoning" for kind in TWO_STEPS},
 }
 """Of each kind the type that Video-MME would call it; kinds without four options are not here."""
 AGES = ((10, "under 10 s ago"), (60, "10 s to 1 min ago"), (600, "1 to 10 min ago"), (10**9, "over 10 min ago"))
@@ -58,15 +77,19 @@ class Video:
     @property
     def name(self) -> str:
         """Its file's name, without the ending; no other video has it, of whatever set of one split and seed."""
-        hard = "-hard" if self.clip.restless else ""
+        hard = "-hard" if self.clip.restless else "-moving" if self.clip.moving else ""
         return f"{self.duration.replace(' ', '-')}{hard}-{self.clip.look[1]:05d}"
 
 
-def video(split: str, seed: int, duration: str, number: int, hardness: Hardness | None = None) -> Video:
+def video(
+    split: str, seed: int, duration: str, number: int, hardness: Hardness | None = None, moving: bool = False
+) -> Video:
     """Draw one video of a set; its length and its content follow from the arguments alone."""
     place = 100_000 * list(LENGTHS).index(duration) + number
     low, high = LENGTHS[duration]
     seconds = int(generator(split, seed, place, 3).integers(low, high + 1))
+    if moving:
+        return Video(duration, moving_clip(split, seed, place, seconds))
     if hardness is not None:
         return Video(duration, hard_clip(split, seed, place, seconds, hardness))
     return Video(duration, sample_clip(split, seed, place, seconds))
@@ -87,6 +110,13 @@ def quiz(made: Video, wanted: int, counts: Counter[str], kinds: Sequence[str] | 
     """
     clip = made.clip
     asked: list[Question] = []
+    if clip.moving:
+        for kind in sorted(PUZZLES, key=lambda kind: counts[kind]):
+            rng = generator(clip.split, *clip.look, 17, PUZZLES.index(kind))
+            if len(asked) < wanted and (one := puzzle(clip, kind, rng, clip.split)):
+                asked.append(one)
+        counts.update(q.kind for q in asked)
+        return asked
     if kinds is not None:
         for kind, again in sorted(product(kinds, range(wanted)), key=lambda each: (each[1], counts[each[0]])):
             one = question(clip, kind, generator(clip.split, *clip.look, 17, KINDS.index(kind), again), clip.split)
@@ -94,7 +124,7 @@ def quiz(made: Video, wanted: int, counts: Counter[str], kinds: Sequence[str] | 
                 asked.append(one)
         counts.update(q.kind for q in asked)
         return asked
-    for kind in sorted(TASK_TYPES, key=lambda kind: counts[kind]):
+    for kind in sorted((kind for kind in TASK_TYPES if kind in KINDS), key=lambda kind: counts[kind]):
         rng = generator(clip.split, *clip.look, 17, KINDS.index(kind))
         if len(asked) < wanted and (one := question(clip, kind, rng, clip.split)):
             asked.append(one)
@@ -146,6 +176,7 @@ def make(
     workers: int,
     hardness: Hardness | None = None,
     steps: bool = False,
+    moving: bool = False,
 ) -> pd.DataFrame:
     """Write a set; videos that are there already are kept. Returns the table of questions.
 
@@ -165,10 +196,14 @@ def make(
         Makes harder videos.
     steps : bool
         Each question stands behind a first one; see `eval.tasks.steps`.
+    moving : bool
+        Cameras and things move, and other questions are asked; see `eval.synthetic.moving`.
     """
     (out / "videomme").mkdir(parents=True, exist_ok=True)
     (out / "data").mkdir(exist_ok=True)
-    videos = [video(split, seed, duration, n, hardness) for duration, most in numbers.items() for n in range(most)]
+    videos = [
+        video(split, seed, duration, n, hardness, moving) for duration, most in numbers.items() for n in range(most)
+    ]
     counts: Counter[str] = Counter()
     kinds = None if hardness is None else hardness.kinds
     rows = []
@@ -200,6 +235,7 @@ def main(
     medium: Annotated[int, typer.Option(min=0, help="Videos of about 5 minutes.")] = 20,
     long: Annotated[int, typer.Option(min=0, help="Videos of about 30 minutes.")] = 8,
     very_long: Annotated[int, typer.Option(min=0, help="Videos of about 2 hours.")] = 0,
+    hour: Annotated[int, typer.Option(min=0, help="Videos of a little over an hour.")] = 0,
     questions: Annotated[int, typer.Option(min=1, help="Questions a video, at most.")] = 10,
     hard: Annotated[
         bool, typer.Option("--hard", help="Videos that are harder to remember; see eval.synthetic.hard.")
@@ -207,12 +243,18 @@ def main(
     steps: Annotated[
         bool, typer.Option("--steps", help="Hard videos, two questions in one answer, for the task videomme-steps.")
     ] = False,
+    moving: Annotated[
+        bool,
+        typer.Option("--moving", help="The third set: cameras and things move; see eval.synthetic.moving."),
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
 ) -> None:
     """Render a benchmark in Video-MME's layout, with right answers known by construction."""
-    numbers = {"short": short, "medium": medium, "long": long, "very long": very_long}
+    numbers = {"short": short, "medium": medium, "long": long, "very long": very_long, "hour": hour}
+    if moving and (hard or steps):
+        raise typer.BadParameter("--moving is a set of its own: leave --hard and --steps out, or make two sets.")
     hardness = STEPS if steps else Hardness() if hard else None
-    table = make(out, split, seed, numbers, questions, workers, hardness, steps)
+    table = make(out, split, seed, numbers, questions, workers, hardness, steps, moving)
     print(f"{len(table)} questions about {table['videoID'].nunique()} videos in {out}")
 
 

@@ -10,8 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .bank import CELLS, LABELS, NO_COLOUR, NO_GLYPH, NO_MARKER, PIXELS, SECONDS, cell_of
-from .world import Clip, sample_clip
+from .bank import (
+    CELLS,
+    FIRST_CODE,
+    LABELS,
+    NO_COLOUR,
+    NO_GLYPH,
+    NO_MARKER,
+    PIXELS,
+    SECONDS,
+    bank_clip,
+    cell_of,
+)
+from .moving import LETTERS
+from .world import DIGITS, Clip
+
+THING = [0, 1, 3, 4]
+"""The classes that belong to a thing, not to the marker."""
 
 HALF = 24
 """Half the side of the square that is set down, in pixels of 112."""
@@ -20,7 +35,7 @@ WARP = 0.2
 TRIES = 40
 
 
-def places(split: str, seed: int, clips: int) -> NDArray[np.float32]:
+def places(split: str, seed: int, clips: int, still: int | None = None) -> NDArray[np.float32]:
     """Where things and markers are in a bank's grids, in pixels; NaN for none.
 
     Returns
@@ -30,9 +45,10 @@ def places(split: str, seed: int, clips: int) -> NDArray[np.float32]:
     """
     out = np.full((clips * SECONDS, 3, 2), np.nan, np.float32)
     for index in range(clips):
-        clip: Clip = sample_clip(split, seed, index, seconds=SECONDS, dense=True)
+        clip: Clip = bank_clip(split, seed, index, clips if still is None else still)
         for thing in clip.things:
-            out[index * SECONDS + thing.second, 0] = thing.x, thing.y
+            for second in thing.seen:
+                out[index * SECONDS + second, 0] = thing.at(second + 0.25)
         for second in range(SECONDS) if clip.marker else ():
             for half in (0, 1):
                 out[index * SECONDS + second, 1 + half] = clip.marker.at(second + half / 2)  # type: ignore[union-attr]
@@ -40,14 +56,20 @@ def places(split: str, seed: int, clips: int) -> NDArray[np.float32]:
 
 
 def class_maps(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What each merged token covers, `[grids, 16, 3]` (colour, glyph, direction), from labels `[grids, 5]`."""
+    """What each merged token covers, `[grids, 16, 5]`, from labels `[grids, 5]`.
+
+    The classes are colour, glyph, direction, and a code's letter and digit; the glyph is -100 where there is a code.
+    """
     cells = np.arange(CELLS * CELLS)
     colour, glyph, cell, direction, marker_cell = (labels[:, n : n + 1] for n in range(len(LABELS)))
-    thing, marker = cell == cells, marker_cell == cells
+    thing, marker, code = cell == cells, marker_cell == cells, glyph - FIRST_CODE
+    written = thing & (code >= 0)
     maps = [
         np.where(thing, colour, NO_COLOUR),
-        np.where(thing, glyph, NO_GLYPH),
+        np.where(written, -100, np.where(thing, glyph, NO_GLYPH)),
         np.where(marker, direction, NO_MARKER),
+        np.where(written, code // len(DIGITS), len(LETTERS)),
+        np.where(written, code % len(DIGITS), len(DIGITS)),
     ]
     return np.stack(maps, -1)
 
@@ -84,7 +106,7 @@ def mix(
     frames : array
         `[grids, 2, 112, 112, 3]`.
     classes : array
-        `[grids, 16, 3]`, from `class_maps`.
+        `[grids, 16, 5]`, from `class_maps`.
     where : array
         `[grids, 3, 2]`, from `places`.
     borrow : int
@@ -96,7 +118,7 @@ def mix(
     for g in givers:
         x, y = (int(v) for v in where[g, 0])
         square = frames[g, :, y - HALF : y + HALF, x - HALF : x + HALF].copy()
-        thing = classes[g, cell_of(*(where[g, 0] / PIXELS).tolist()), :2]
+        thing = classes[g, cell_of(*(where[g, 0] / PIXELS).tolist()), THING]
         cut.append((square, thing.copy(), where[g, 0] - (x, y)))
     for taker in np.flatnonzero(rng.random(len(frames)) < 0.75) if cut else ():
         taken = [p for p in where[taker] if not np.isnan(p[0])]
@@ -107,6 +129,6 @@ def mix(
                 if all(np.abs(p - (x, y)).max() > HALF + 14 for p in taken):
                     frames[taker, :, y - HALF : y + HALF, x - HALF : x + HALF] = _warp(rng, square)
                     centre = offset + np.array([x, y])
-                    classes[taker, cell_of(*(centre / PIXELS).tolist()), :2] = thing
+                    classes[taker, cell_of(*(centre / PIXELS).tolist()), THING] = thing
                     taken.append(centre)
                     break

@@ -12,6 +12,7 @@ ATTRIBUTES = {
     "number": ("number", "digit"),
     "shape": ("shape",),
     "icon": ("icon", "symbol"),
+    "code": ("code",),
 }
 
 ORDER = {
@@ -253,6 +254,52 @@ NAMED: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+STEPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "colour": {
+        "train": (
+            "What colour is the thing that is shown right {s} the {x}?",
+            "Which color does the thing {s} the {x} have?",
+            "Tell me the colour of the thing that comes just {s} the {x}.",
+            "The thing that comes right {s} the {x} has which colour?",
+            "What is the color of the thing {s} the {x}?",
+            "Name the colour of what is shown just {s} the {x}.",
+        ),
+        "dev": ("Which colour has the thing that is shown just {s} the {x}?",),
+        "test": (
+            "What is the colour of the thing that comes right {s} the {x}?",
+            "Which color is the thing that you see {s} the {x}?",
+            "Tell me which colour the thing {s} the {x} has.",
+        ),
+    },
+    "where": {
+        "train": (
+            "Where is the thing that is shown right {s} the {x}?",
+            "In which corner is the thing {s} the {x}?",
+            "Which part of the picture shows the thing that comes just {s} the {x}?",
+            "Where do you see the thing that comes right {s} the {x}?",
+            "Where is the thing {s} the {x} shown?",
+            "In which part of the screen is what is shown just {s} the {x}?",
+        ),
+        "dev": ("In which corner do you see the thing that comes {s} the {x}?",),
+        "test": (
+            "Where do you see the thing {s} the {x}?",
+            "Which part of the screen shows the thing that is shown right {s} the {x}?",
+            "In which corner is the thing that comes just {s} the {x}?",
+        ),
+    },
+}
+"""What is asked about the neighbour, before or after (`{s}`), of a thing that is named."""
+AS = {
+    "where_twin": "where",
+    "before_twin": "before",
+    "after_twin": "after",
+    "which_twin": "which",
+    "absent_twin": "absent",
+    "code_which": "which",
+    "code_colour": "colour_of",
+}
+"""Kinds of the third set that are asked in the sentences of another kind."""
+
 ENDS = {"first": ("start", "beginning"), "last": ("end",)}
 
 
@@ -262,7 +309,7 @@ def phrasings(kind: str, split: str) -> tuple[str, ...]:
     Parameters
     ----------
     kind : str
-        One of `quiz.KINDS`, e.g. `"colour_first"`.
+        One of `quiz.KINDS` or of `puzzles.PUZZLES`, e.g. `"colour_first"`.
     split : str
         `"train"`, `"dev"` or `"test"`.
     """
@@ -272,7 +319,11 @@ def phrasings(kind: str, split: str) -> tuple[str, ...]:
         return MOTION[split]
     if kind in NAMED:
         return NAMED[kind][split]
+    if kind in AS:
+        return NAMED[AS[kind]][split]
     attribute, order = kind.split("_")
+    if order in ("before", "after"):
+        return tuple(sentence.replace("{s}", order) for sentence in STEPS[attribute][split])
     templates = ORDER[split] + (COLOUR_OF_THING[split] if attribute == "colour" else ())
     return tuple(
         template.format(a=name, o=order, e=end)

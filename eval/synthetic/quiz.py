@@ -58,7 +58,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """What fills a sentence, the answer, and what else could be taken for it: sure options, and a pool of more."""
 
     answer: str
@@ -71,11 +71,16 @@ class _Asked:
     moments: tuple[int, ...] = ()
 
 
-def corner(thing: Thing) -> str | None:
-    """Which quarter of the frame a thing is in; None too close to a middle line."""
-    if min(abs(thing.x - 0.5), abs(thing.y - 0.5)) < MARGIN:
+def corner_at(x: float, y: float) -> str | None:
+    """Which quarter of the frame a point is in, given in frame sides; None too close to a middle line."""
+    if min(abs(x - 0.5), abs(y - 0.5)) < MARGIN:
         return None
-    return f"{'top' if thing.y < 0.5 else 'bottom'} {'left' if thing.x < 0.5 else 'right'}"
+    return f"{'top' if y < 0.5 else 'bottom'} {'left' if x < 0.5 else 'right'}"
+
+
+def corner(thing: Thing) -> str | None:
+    """Which quarter of the frame a thing is in when it comes; None too close to a middle line."""
+    return corner_at(thing.x, thing.y)
 
 
 def unique(things: Sequence[Thing]) -> list[int]:
@@ -93,28 +98,30 @@ def _one(rng: np.random.Generator, choices: Sequence[int]) -> int:
     return int(choices[int(rng.integers(len(choices)))])
 
 
-def _others(words: Sequence[str], *out: str) -> tuple[str, ...]:
+def others(words: Sequence[str], *out: str) -> tuple[str, ...]:
+    """Words without some of them."""
     return tuple(word for word in words if word not in out)
 
 
-def _some(rng: np.random.Generator, words: Sequence[str], number: int) -> tuple[str, ...]:
+def draw_some(rng: np.random.Generator, words: Sequence[str], number: int) -> tuple[str, ...]:
+    """So many of the words, fewer where there are no more, in a random order."""
     return tuple(str(words[int(place)]) for place in rng.permutation(len(words))[:number])
 
 
-def _lookup(clip: Clip, kind: str, rng: np.random.Generator) -> _Asked | None:
+def _lookup(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
     """A question that names a thing."""
     things = clip.things
     shown = tuple(dict.fromkeys(thing.glyph for thing in things))
-    unseen = _others(GLYPHS, *shown)
+    unseen = others(GLYPHS, *shown)
     if kind == "shown":
         there = bool(rng.random() < 0.5)
         x = str(rng.choice(shown if there else unseen))
-        return _Asked("yes" if there else "no", ("yes", "no"), x=x, moments=_when(things, x))
+        return Asked("yes" if there else "no", ("yes", "no"), x=x, moments=_when(things, x))
     if kind == "which":
-        right = _some(rng, shown, 1)[0]
-        return _Asked(right, _some(rng, unseen, 3), listed=True, moments=_when(things, right))
+        right = draw_some(rng, shown, 1)[0]
+        return Asked(right, draw_some(rng, unseen, 3), listed=True, moments=_when(things, right))
     if kind == "absent":
-        return None if len(shown) < 3 else _Asked(_some(rng, unseen, 1)[0], _some(rng, shown, 3), listed=True)
+        return None if len(shown) < 3 else Asked(draw_some(rng, unseen, 1)[0], draw_some(rng, shown, 3), listed=True)
     once = unique(things)
     if kind == "order":
         if len(once) < 4:
@@ -124,7 +131,7 @@ def _lookup(clip: Clip, kind: str, rng: np.random.Generator) -> _Asked | None:
         names = tuple(things[n].glyph for n in four)
         right = names[0] if order == "first" else names[-1]
         moments = tuple(things[n].second for n in four)
-        return _Asked(right, _others(names, right), listed=True, order=order, moments=moments)
+        return Asked(right, others(names, right), listed=True, order=order, moments=moments)
     if kind == "relation":
         pairs = [(a, b, side) for a in once for b in once if a != b and (side := _side(things[a], things[b]))]
         if not pairs:
@@ -133,7 +140,7 @@ def _lookup(clip: Clip, kind: str, rng: np.random.Generator) -> _Asked | None:
         fitting = [pair for pair in pairs if pair[2] == wanted]
         a, b, side = fitting[int(rng.integers(len(fitting)))]
         moments = (things[a].second, things[b].second)
-        return _Asked(side, SIDES, x=things[a].glyph, y=things[b].glyph, moments=moments)
+        return Asked(side, SIDES, x=things[a].glyph, y=things[b].glyph, moments=moments)
     return _of_one(clip, kind, rng, once, shown, unseen)
 
 
@@ -144,7 +151,7 @@ def _of_one(
     once: Sequence[int],
     shown: tuple[str, ...],
     unseen: tuple[str, ...],
-) -> _Asked | None:
+) -> Asked | None:
     """A question about one thing that comes once."""
     things = clip.things
     step = {"before": -1, "after": 1}.get(kind)
@@ -157,13 +164,13 @@ def _of_one(
     n = _one(rng, once)
     x = things[n].glyph
     if kind == "where":
-        return _Asked(str(corner(things[n])), CORNERS, x=x, moments=(things[n].second,))
+        return Asked(str(corner(things[n])), CORNERS, x=x, moments=(things[n].second,))
     if kind == "colour_of":
-        return _Asked(things[n].colour, pool=COLOURS, x=x, moments=(things[n].second,))
+        return Asked(things[n].colour, pool=COLOURS, x=x, moments=(things[n].second,))
     assert step is not None
     right = things[n + step].glyph
-    near = _some(rng, _others(shown, right, x), 3)
-    return _Asked(right, near, unseen, x=x, moments=(things[n].second, things[n + step].second))
+    near = draw_some(rng, others(shown, right, x), 3)
+    return Asked(right, near, unseen, x=x, moments=(things[n].second, things[n + step].second))
 
 
 def _side(thing: Thing, other: Thing) -> str | None:
@@ -179,19 +186,19 @@ def _side(thing: Thing, other: Thing) -> str | None:
     return None
 
 
-def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> _Asked | None:
+def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
     if kind == "count":
-        return _Asked(str(len(clip.things)), pool=COUNTS) if 0 < len(clip.things) <= MOST_THINGS else None
+        return Asked(str(len(clip.things)), pool=COUNTS) if 0 < len(clip.things) <= MOST_THINGS else None
     if kind == "motion":
-        return _Asked(clip.marker.direction, DIRECTIONS) if clip.marker else None
+        return Asked(clip.marker.direction, DIRECTIONS) if clip.marker else None
     if kind == "now":
         last = clip.things[-1] if clip.things else None
         if last is not None and last.second == clip.seconds - 1:
             earlier = tuple(dict.fromkeys(t.glyph for t in clip.things[:-1] if t.glyph != last.glyph))
-            return _Asked(last.glyph, (NOTHING, *_some(rng, earlier, 2)), GLYPHS, moments=(last.second,))
+            return Asked(last.glyph, (NOTHING, *draw_some(rng, earlier, 2)), GLYPHS, moments=(last.second,))
         if rng.random() >= STILL_ASKED:
             return None
-        return _Asked(NOTHING, _some(rng, [t.glyph for t in clip.things], 1), GLYPHS, moments=(clip.seconds - 1,))
+        return Asked(NOTHING, draw_some(rng, [t.glyph for t in clip.things], 1), GLYPHS, moments=(clip.seconds - 1,))
     if kind in LOOKUPS:
         return _lookup(clip, kind, rng) if clip.things else None
     attribute, order = kind.split("_")
@@ -200,7 +207,7 @@ def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> _Asked | None:
         return None
     thing = seen[0] if order == "first" else seen[-1]
     right = thing.colour if attribute == "colour" else thing.glyph
-    return _Asked(right, pool=WORDS[attribute], moments=(thing.second,))
+    return Asked(right, pool=WORDS[attribute], moments=(thing.second,))
 
 
 def question(clip: Clip, kind: str, rng: np.random.Generator, split: str) -> Question | None:
@@ -217,10 +224,13 @@ def question(clip: Clip, kind: str, rng: np.random.Generator, split: str) -> Que
         Whose sentences.
     """
     asked = _asked(clip, kind, rng)
-    if asked is None:
-        return None
-    sure = tuple(dict.fromkeys(_others(asked.sure, asked.answer)))[:3]
-    more = _some(rng, _others(tuple(dict.fromkeys(asked.pool)), asked.answer, asked.x, *sure), 3 - len(sure))
+    return None if asked is None else put(asked, kind, rng, split)
+
+
+def put(asked: Asked, kind: str, rng: np.random.Generator, split: str) -> Question:
+    """A question in a sentence of a split, with four options in a random order."""
+    sure = tuple(dict.fromkeys(others(asked.sure, asked.answer)))[:3]
+    more = draw_some(rng, others(tuple(dict.fromkeys(asked.pool)), asked.answer, asked.x, *sure), 3 - len(sure))
     options = [asked.answer, *sure, *more]
     options = [options[int(n)] for n in rng.permutation(len(options))]
     sentences = phrasings(kind, split)

@@ -14,7 +14,9 @@ from einops import rearrange
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from .camera import MovingScene
 from .fonts import FONTS, font
+from .moving import CODES
 from .outlines import holes, outline, strokes
 from .pen import Pen
 from .scenes import Scene
@@ -32,11 +34,13 @@ RGB = {
 }
 PENNED = 0.4
 """Share of the digits that are written with a pen in training, not set in a font."""
+WALL, WALL_SPEED = 0.25, 5.0
+"""Half the side of what hides a thing, in frame sides, and how fast it comes and goes, in frame sides a second."""
 UPSCALE = 3
 """Things are drawn so many times larger and then reduced, for smooth edges."""
 
 
-def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tuple[Image.Image, Image.Image]:
+def stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tuple[Image.Image, Image.Image]:
     """Opacity of a thing's body and of its dark edge, as two 8-bit pictures of the same size."""
     height = rng.uniform(56, 84) * SIDE / 224
     stretch, turn = rng.uniform(0.85, 1.2), rng.uniform(-10, 10)
@@ -50,9 +54,9 @@ def _stencil(rng: np.random.Generator, glyph: str, split: str, edge: bool) -> tu
         draw = ImageDraw.Draw(layer)
         if pen:
             pen.draw(draw, room / 2, height * UPSCALE * 0.47, grow)
-        elif glyph in DIGITS:
-            face = font(name, int(height * UPSCALE * 1.25))
-            draw.text((room / 2, room / 2), glyph, 255, font=face, anchor="mm", stroke_width=grow)
+        elif glyph in DIGITS or glyph in CODES:
+            face = font(name, int(height * UPSCALE * (1.25 if glyph in DIGITS else 0.9)))
+            draw.text((room / 2, room / 2), glyph.upper(), 255, font=face, anchor="mm", stroke_width=grow)
         else:
             _draw_outline(draw, glyph, room / 2, height * UPSCALE * 0.47, grow)
         box = (room * (1 - 1 / stretch) / 2, 0, room * (1 + 1 / stretch) / 2, room)
@@ -101,14 +105,25 @@ class _Look:
     @classmethod
     def of(cls, thing: Thing, split: str, rng: np.random.Generator) -> _Look:
         edge = bool(rng.random() < 0.5)
-        body, rim = _stencil(rng, thing.glyph, split, edge)
+        body, rim = stencil(rng, thing.glyph, split, edge)
         rgb = np.array(RGB[thing.colour], np.float32) * rng.uniform(0.85, 1.0) + rng.uniform(-8, 8, 3)
         below = ((rim, np.array((20, 20, 20), np.float32)),) if edge else ()
         return cls(thing, (*below, (body, rgb.astype(np.float32))))
 
-    def draw(self, picture: NDArray[np.float32]) -> None:
-        for stencil, rgb in self.layers:
-            _paste(picture, stencil, rgb, self.thing.x * SIDE, self.thing.y * SIDE)
+    def draw(self, picture: NDArray[np.float32], seconds: float) -> None:
+        x, y = self.thing.at(seconds)
+        if int(seconds) not in self.thing.hidden:
+            for stencil, rgb in self.layers:
+                _paste(picture, stencil, rgb, x * SIDE, y * SIDE)
+        for second in self.thing.hidden:
+            _hide(picture, x, y, max(second - seconds, seconds - second - 0.9, 0.0))
+
+
+def _hide(picture: NDArray[np.float32], x: float, y: float, apart: float) -> None:
+    """A dull wall before a thing at (x, y); `apart` seconds before and after that it stands beside it, then outside."""
+    left = round((x - WALL + apart * WALL_SPEED) * SIDE)
+    top, edge = max(round((y - WALL) * SIDE), 0), max(left, 0)
+    picture[top : round((y + WALL) * SIDE), edge : max(round(left + 2 * WALL * SIDE), 0)] = picture.mean((0, 1)) * 0.8
 
 
 def _draw_marker(picture: NDArray[np.uint8], marker: Marker, seconds: float, radius: float) -> None:
@@ -126,6 +141,12 @@ def _draw_marker(picture: NDArray[np.uint8], marker: Marker, seconds: float, rad
                 part[:] = np.where(far < radius * 0.68, 250, np.where(far < radius, 5, part))
 
 
+def _scene(clip: Clip, rng: np.random.Generator, second: int) -> Scene:
+    if clip.moving:
+        return MovingScene(rng, clip.split, SIDE, second)
+    return Scene(rng, clip.split, SIDE, second, clip.restless)
+
+
 def each_frame(clip: Clip, fps: int = FPS) -> Iterator[NDArray[np.uint8]]:
     """The frames of a video one by one, `[SIDE, SIDE, 3]`, RGB.
 
@@ -138,16 +159,21 @@ def each_frame(clip: Clip, fps: int = FPS) -> Iterator[NDArray[np.uint8]]:
     """
     rng = generator(clip.split, *clip.look, 11)
     radius = rng.uniform(14, 19) * SIDE / 224
-    shown = {thing.second: thing for thing in clip.things}
+    shown = {second: thing for thing in clip.things for second in range(thing.second, thing.second + thing.lasts)}
     scene: Scene | None = None
+    look: _Look | None = None
     for second in range(clip.seconds):
         if scene is None or second == scene.end:
-            scene = Scene(rng, clip.split, SIDE, second, clip.restless)
-        look = _Look.of(shown[second], clip.split, rng) if second in shown else None
+            scene = _scene(clip, rng, second)
+        thing = shown.get(second)
+        if thing is None:
+            look = None
+        elif look is None or thing is not look.thing:  # a thing looks the same as long as it lasts
+            look = _Look.of(thing, clip.split, rng)
         for number in range(second * fps, (second + 1) * fps):
             drawn = scene.at(number / fps)
             if look:
-                look.draw(drawn)
+                look.draw(drawn, number / fps)
             picture = np.clip(drawn, 0, 255).astype(np.uint8)
             if clip.marker:
                 _draw_marker(picture, clip.marker, number / fps, radius)

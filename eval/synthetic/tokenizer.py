@@ -26,6 +26,8 @@ SPECIAL = (
 ROLES = ("user", "assistant", "system")
 LETTERS = ("A", "B", "C", "D")
 """Capitals that stand alone are tokens of their own: scorers look for them. Everything else is read in lower case."""
+LATER = ("code",)
+"""Words that came with the third set; they stand last, so that no other word's number changed."""
 INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video. "
     "Respond with only the letter (A, B, C, or D) of the correct option."
@@ -66,7 +68,7 @@ def vocabulary() -> dict[str, int]:
         words.update(re.findall(r"[a-z]+", re.sub(r"{\w+}", "", sentence).lower()))
     characters = [*DIGITS, *string.ascii_lowercase, *string.punctuation]
     pieces = [f"##{c}" for c in (*string.ascii_lowercase, *DIGITS)]
-    ordered = dict.fromkeys([*SPECIAL, *LETTERS, *characters, *pieces, *sorted(words)])
+    ordered = dict.fromkeys([*SPECIAL, *LETTERS, *characters, *pieces, *sorted(words), *LATER])
     return {token: number for number, token in enumerate(ordered)}
 
 

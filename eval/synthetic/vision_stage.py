@@ -1,7 +1,8 @@
 """Stage 1: the vision tower alone learns to say, per merged token, what that token covers.
 
 Each merged token is trained to be the sum of the word embeddings (random, frozen) of what it covers: the cell that
-holds a thing's centre is colour + glyph, any other is "nothing"; the cell that holds the marker adds its direction.
+holds a thing's centre is colour + glyph (or letter + digit), any other is "nothing"; the cell that holds the marker
+adds its direction.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from .bank import Bank
+from .bank import FIRST_CODE, Bank
+from .fresh import Fresh
 from .log import Log
 from .mixing import class_maps, mix
 from .model import patches
+from .moving import LETTERS
 from .optim import MasterAdamW, load_checkpoint, save_checkpoint
 from .quiz import NOTHING
-from .world import COLOURS, DIRECTIONS, GLYPHS
+from .world import COLOURS, DIGITS, DIRECTIONS, GLYPHS
 
 SHARPNESS = 10.0
-GROUPS = ("colour", "glyph", "marker")
+GROUPS = ("colour", "glyph", "marker", "letter", "digit")
 EVERY_SECONDS = 60.0
 
 
@@ -85,33 +88,39 @@ class TokenTargets:
             return table[tokenizer.convert_tokens_to_ids(list(names))].float()
 
         self.colours, self.glyphs = words((*COLOURS, NOTHING)), words((*GLYPHS, NOTHING))
-        self.directions = words(DIRECTIONS)
+        self.directions, self.letters = words(DIRECTIONS), words(LETTERS)
+        self.digits = words(tuple(f"##{digit}" for digit in DIGITS))
 
-    def logits(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of the classes from tokens `[grids, 16, 256]`; "no marker" has the constant score 5."""
+    def logits(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Scores of the classes from tokens `[grids, 16, 256]`; no marker and no code have the constant score 5."""
         tokens = tokens.float()
-        direction = SHARPNESS * tokens @ self.directions.T
-        none = torch.full_like(direction[..., :1], SHARPNESS / 2)
         colour, glyph = SHARPNESS * tokens @ self.colours.T, SHARPNESS * tokens @ self.glyphs.T
-        return colour, glyph, torch.cat([direction, none], -1)
+        rest = []
+        for table in (self.directions, self.letters, self.digits):
+            scores = SHARPNESS * tokens @ table.T
+            rest.append(torch.cat([scores, torch.full_like(scores[..., :1], SHARPNESS / 2)], -1))
+        return colour, glyph, *rest
 
     def loss(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """Cross entropy of the three groups + 2 x squared distance to the sum of the embeddings.
+        """Cross entropy of the five groups + 2 x squared distance to the sum of the embeddings.
 
         Parameters
         ----------
         tokens : Tensor
             `[grids, 16, 256]`.
         classes : Tensor
-            `[grids, 16, 3]`, from `mixing.class_maps`.
+            `[grids, 16, 5]`, from `mixing.class_maps`.
         """
         loss = torch.zeros(())
         for scores, wanted in zip(self.logits(tokens), classes.unbind(-1), strict=True):
             each = F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), reduction="sum")
-            loss = loss + each / (wanted != scores.shape[-1] - 1).sum().clamp(min=1)
-        colour, glyph, direction = classes.unbind(-1)
-        moving = torch.cat([self.directions, torch.zeros_like(self.directions[:1])])
-        thing = self.colours[colour] + self.glyphs[glyph]
+            loss = loss + each / ((wanted != scores.shape[-1] - 1) & (wanted >= 0)).sum().clamp(min=1)
+        colour, glyph, direction, letter, digit = classes.unbind(-1)
+        moving, letters, digits = (
+            torch.cat([table, torch.zeros_like(table[:1])]) for table in (self.directions, self.letters, self.digits)
+        )
+        code = letters[letter] + digits[digit]
+        thing = self.colours[colour] + torch.where((glyph < 0)[..., None], code, self.glyphs[glyph.clamp(min=0)])
         target = torch.where((glyph == len(GLYPHS))[..., None], self.colours[-1], thing) + moving[direction]
         return loss + 2 * (tokens.float() - target).square().sum(-1).mean()
 
@@ -119,9 +128,9 @@ class TokenTargets:
         """Share of right tokens: where there is a thing or marker, and (`_none`) where there is none."""
         report = {}
         for name, scores, right in zip(GROUPS, self.logits(tokens), classes.unbind(-1), strict=True):
-            hit, marked = scores.argmax(-1) == right, right != scores.shape[-1] - 1
-            report[name] = float(hit[marked].float().mean())
-            report[f"{name}_none"] = float(hit[~marked].float().mean())
+            hit, none = scores.argmax(-1) == right, right == scores.shape[-1] - 1
+            report[name] = float(hit[~none & (right >= 0)].float().mean())
+            report[f"{name}_none"] = float(hit[none].float().mean())
         return report
 
 
@@ -154,10 +163,13 @@ def train_vision(
     seed: int,
     grids: int = 128,
     lr: float = 1.2e-3,
+    code_weight: float = 1.0,
+    fresh: Fresh | None = None,
 ) -> None:
     """Train `model.model.visual` in place; goes on from the checkpoint in `work` where there is one.
 
-    `where` are the training bank's places, from `mixing.places`; `grids` is the batch.
+    `where` are the training bank's places, from `mixing.places`; `grids` is the batch, in which a grid with a code is
+    `code_weight` times as likely as another, and to which `fresh` adds things.
     """
     visual: Any = model.model.visual
     embeddings: Any = model.get_input_embeddings()
@@ -166,12 +178,16 @@ def train_vision(
     if saved := load_checkpoint(work / "vision.pt"):
         optimiser.restore(saved["optimiser"])
     classes, dev_classes = class_maps(train.labels), torch.from_numpy(class_maps(dev.labels))
+    often = np.where(train.labels[:, 1] >= FIRST_CODE, code_weight, 1.0)
+    share = None if code_weight == 1 else often / often.sum()
     began = last = time.monotonic()
     while optimiser.done < steps:
         rng = np.random.default_rng([seed, 1, optimiser.done])
-        rows = np.sort(rng.choice(len(classes), grids, replace=False))
+        rows = np.sort(rng.choice(len(classes), grids, replace=False, p=share))
         frames, covered = np.array(train.frames[rows]), classes[rows]
-        mix(rng, frames, covered, where[rows])
+        if fresh is not None:
+            fresh.put(rng, frames, covered, where[rows])
+        mix(rng, frames, covered, where[rows], 2 if fresh is None else 1)
         tokens = fast_vision(visual, _shake(torch.from_numpy(frames), rng))
         loss = targets.loss(tokens, torch.from_numpy(covered))
         loss.backward()

@@ -27,16 +27,22 @@ CLEARANCE = 0.26
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing, shown for one second.
+    """One thing, shown for one second; in the third set (`moving`) it may last longer, move and be hidden.
 
     Attributes
     ----------
     second : int
         When it is shown, from that second to the next.
     glyph, colour : str
-        What it is: one of `GLYPHS`, one of `COLOURS`.
+        What it is: one of `GLYPHS` (or of `moving.CODES`), one of `COLOURS`.
     x, y : float
-        Its centre, in frame sides (0 to 1, from the left and from the top).
+        Its centre, in frame sides (0 to 1, from the left and from the top), when it comes.
+    lasts : int
+        Seconds from its coming to its going.
+    velocity : tuple of float
+        How its centre moves, in frame sides a second.
+    hidden : tuple of int
+        Seconds in which something stands before it.
     """
 
     second: int
@@ -44,6 +50,19 @@ class Thing:
     colour: str
     x: float
     y: float
+    lasts: int = 1
+    velocity: tuple[float, float] = (0.0, 0.0)
+    hidden: tuple[int, ...] = ()
+
+    def at(self, seconds: float) -> tuple[float, float]:
+        """Its centre (x, y) in frame sides at a time in seconds."""
+        since = seconds - self.second
+        return self.x + self.velocity[0] * since, self.y + self.velocity[1] * since
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The seconds in which it is to be seen."""
+        return tuple(s for s in range(self.second, self.second + self.lasts) if s not in self.hidden)
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class Marker:
 class Clip:
     """A video of `seconds` seconds; `things` in order of time; `look` seeds fonts, scenes and the codec.
 
-    `restless` scenes are short, and all of them drift and have clutter.
+    `restless` scenes are short, and all of them drift and have clutter; in those of `moving` the camera moves.
     """
 
     split: str
@@ -85,6 +104,7 @@ class Clip:
     marker: Marker | None
     look: tuple[int, ...]
     restless: bool = False
+    moving: bool = False
 
 
 def generator(split: str, *numbers: int) -> np.random.Generator:

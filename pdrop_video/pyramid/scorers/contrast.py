@@ -33,6 +33,9 @@ class Contrast:
     ----------
     decay : float
         How much of what was usual is still so after one step of time.
+    anywhere : bool
+        Compare with what is usual at any place, the most similar one, not at the token's own: where the camera moves, what
+        is usual moves from place to place.
     """
 
     facts: ClassVar[Facts] = Facts(
@@ -51,6 +54,7 @@ class Contrast:
     uses_layout: ClassVar[bool] = True
     once: ClassVar[bool] = True
     decay: float = 0.9
+    anywhere: bool = False
 
     @torch.no_grad()
     def learn(self, ranking: Ranking) -> Tensor:
@@ -70,7 +74,9 @@ class Contrast:
         unit, dtype = unit_rows(ranking.hidden), ranking.hidden.dtype
         usual, once = self._usual(ranking, unit)
         at = ranking.places()
-        over_time = unlike((unit * rows_at(F.normalize(usual, dim=-1), at)).sum(-1), dtype)
+        known = F.normalize(usual, dim=-1)
+        likeness = (unit @ known[:, 1:].mT).amax(-1) if self.anywhere else (unit * rows_at(known, at)).sum(-1)
+        over_time = unlike(likeness, dtype)
         frame = ranking.layout.frame.masked_fill(~ranking.visual, -1) + 1
         pictures = F.normalize(_sums(unit, frame, ranking.layout.steps), dim=-1)
         within = unlike((unit * rows_at(pictures, frame)).sum(-1), dtype)

@@ -26,6 +26,7 @@ from eval.synthetic.dropping_run import Run, Trapezoid, Turns, seconds_a_step, s
 from eval.synthetic.language_stage import run
 from eval.synthetic.lessons import PREFIX, Teacher
 from eval.synthetic.log import Log
+from eval.synthetic.mixed_stage import Teachers
 from eval.synthetic.model import build_config, initialise, patches
 from eval.synthetic.offline import prompt
 from eval.synthetic.tokenizer import build_tokenizer
@@ -178,10 +179,11 @@ class Small:
 
     def __init__(self, work, monkeypatch):
         monkeypatch.setattr(dropping_run, "DEV_BATCHES", 1)
+        monkeypatch.setattr(dropping_run, "DEV_CLIPS", 1)
         clock = SimpleNamespace(monotonic=itertools.count(0, 50).__next__, process_time=time.process_time)
         monkeypatch.setattr(dropping_run, "time", clock)  # a checkpoint every few steps
         monkeypatch.setattr(dropping_run, "clips_for", lambda grids, form: 1)
-        monkeypatch.setattr(dropping_run, "grids_for", lambda progress, rng: int(rng.integers(2, 6)))
+        monkeypatch.setattr(dropping_run, "grids_of", lambda rng: int(rng.integers(2, 6)))
         self.work = work
         drops = {"without": pv.Pyramid(stages=1), "dropping": PYRAMID, "random": PYRAMID}
         self.runs = [
@@ -189,8 +191,8 @@ class Small:
             for name, pyramid in drops.items()
         ]
         work.mkdir(exist_ok=True)
-        both = taught(dtype=torch.bfloat16), taught("dev", dtype=torch.bfloat16)
-        self.turns = Turns(*both, work, Log(work / "log.csv"), 0, "contrast")
+        both = Teachers(taught(dtype=torch.bfloat16), taught("dev", dtype=torch.bfloat16))
+        self.turns = Turns({"still": both}, work, Log(work / "log.csv"), 0, "contrast")
 
     def train(self, steps):
         return train(self.runs, self.turns, planned(self.turns, self.runs, steps, 1.0, {}))

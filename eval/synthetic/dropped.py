@@ -37,18 +37,22 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForCo
 
 import pdrop_video as pv
 
-from .bank import open_bank
+from .bank import SECONDS, open_bank
 from .dropping import scorer_for
 from .dropping_run import WITHOUT, Draw, Run, Turns, seconds_a_step, spending
 from .lessons import Teacher
 from .log import Log
+from .mixed_stage import Teachers
 from .model import build_model, save_model
+from .moving_lessons import MovingTeacher
 from .optim import load_checkpoint, save_checkpoint
-from .train import DEV_SEED, TRAIN_SEED
+from .train_moving import DEV_SEED, TRAIN_SEED
 from .vision_stage import features
 
 SHARES = tuple(percent / 100 for percent in range(15, 101, 5))
 """Of the FLOPs, that `random` draws from."""
+DEV_CLIPS = 160
+"""Of the dev bank, as many of them of still cameras as of the training bank."""
 FIRST = 10
 """Steps whose time says how many `--minutes` are."""
 COOLED = 0.2
@@ -99,20 +103,29 @@ def opened(
 
 
 def teachers(
-    bank: Path, work: Path, clips: int, tokenizer: PreTrainedTokenizerFast, tower: Any, threads: int
-) -> tuple[Teacher, Teacher]:
-    """Teachers of the train and the dev split, on the start's features of a bank that `train` fills, too."""
+    bank: Path, work: Path, clips: int, still: int, tokenizer: PreTrainedTokenizerFast, tower: Any, threads: int
+) -> dict[str, Teachers]:
+    """Teachers of each world that there are clips of, on the start's features of a bank as `train_moving` fills it."""
+    first = {"train": still, "dev": DEV_CLIPS * still // clips}
     banks = {
-        "train": open_bank(bank / "bank_train", "train", TRAIN_SEED, clips, threads),
-        "dev": open_bank(bank / "bank_dev", "dev", DEV_SEED, 200, threads),
+        "train": open_bank(bank / "bank_train", "train", TRAIN_SEED, clips, threads, first["train"]),
+        "dev": open_bank(bank / "bank_dev", "dev", DEV_SEED, DEV_CLIPS, threads, first["dev"]),
     }
     path = work / "features.pt"
     if not path.exists():
         save_checkpoint(path, **{split: features(tower, each) for split, each in banks.items()})
     seen = load_checkpoint(path)
     assert seen is not None
-    train, dev = (Teacher(seen[split], each.labels, tokenizer, split) for split, each in banks.items())
-    return train, dev
+    kinds = {"still": Teacher, "moving": MovingTeacher}
+    there = [world for world, some in (("still", still), ("moving", clips - still)) if some]
+    cut = {split: slice(0, first[split] * SECONDS) for split in banks}
+    rest = {split: slice(first[split] * SECONDS, None) for split in banks}
+
+    def teacher(world: str, split: str) -> Teacher:
+        rows = (cut if world == "still" else rest)[split]
+        return kinds[world](seen[split][rows], banks[split].labels[rows], tokenizer, split)
+
+    return {world: Teachers(teacher(world, "train"), teacher(world, "dev")) for world in there}
 
 
 def ended(run: Run, turns: Turns, end: int, name: str, out: Path) -> dict[str, Any]:
@@ -189,9 +202,11 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for features, checkpoints, models and the log.")],
     start: Annotated[Path, typer.Option(help="Model folder that all runs begin with.")] = Path("pdrop_video/builtin"),
     bank: Annotated[
-        Path | None, typer.Option(help="Folder of eval.synthetic.train with its banks; made in --work if left out.")
+        Path | None,
+        typer.Option(help="Work folder of eval.synthetic.train_moving, for its banks; made in --work if left out."),
     ] = None,
-    clips: Annotated[int, typer.Option(help="Clips of 8 grids in the training bank.")] = 4000,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of 8 grids in the training bank.")] = 3200,
+    still: Annotated[int, typer.Option(min=0, help="How many of them are of still cameras.")] = 1200,
     steps: Annotated[int | None, typer.Option(min=5, help="Steps of the run without dropping.")] = None,
     minutes: Annotated[float, typer.Option(help="In place of --steps: processor time of that run.")] = 10.0,
     reset: Annotated[int, typer.Option(min=0, help="So many of the last layers begin anew.")] = 0,
@@ -206,9 +221,17 @@ def main(
     log = Log(work / "training_log.csv")
     rate = lr or (1e-3 if reset else 2e-4)
     runs, tokenizer, untouched = opened(start, reset, seed, scorer, rate)
-    teacher, dev = teachers(bank or work, work, clips, tokenizer, untouched, threads)
-    turns = Turns(teacher, dev, work, log, seed, scorer)
-    asked = {"start": str(start), "clips": clips, "reset": reset, "lr": rate, "scorer": scorer, "seed": seed}
+    taught = teachers(bank or work, work, clips, min(still, clips), tokenizer, untouched, threads)
+    turns = Turns(taught, work, log, seed, scorer)
+    asked = {
+        "start": str(start),
+        "clips": clips,
+        "still": still,
+        "reset": reset,
+        "lr": rate,
+        "scorer": scorer,
+        "seed": seed,
+    }
     found = train(runs, turns, planned(turns, runs, steps, minutes, asked))
     untouched.set_attn_implementation("bf16_softmax")
     print(json.dumps(found | {"start": turns.dev_accuracy(untouched)}), flush=True)

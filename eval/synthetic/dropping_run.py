@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,9 +21,10 @@ from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.search.budget import Costs
 
 from .dropping import answers_loss, run_dropping
-from .language_stage import NOISE, answered, clips_for, form_for, grids_for
-from .lessons import BLIND, Lesson, Teacher
+from .language_stage import NOISE, answered, clips_for
+from .lessons import BLIND, Lesson
 from .log import Log
+from .mixed_stage import KINDS_OF, LESSONS, Teachers, grids_of
 from .optim import MasterAdamW, load_checkpoint, save_checkpoint
 
 Draw: TypeAlias = Callable[[np.random.Generator], pv.Pyramid]
@@ -35,7 +36,7 @@ VISUAL = 1024
 """Visual tokens of the prefill whose FLOPs shares are of, as in `eval.tables depth`."""
 MEASURED = (1.0, 0.5, 0.25, 0.15)
 """Shares of the FLOPs at which checkpoints are measured."""
-DEV_BATCHES = 6
+DEV_BATCHES, DEV_CLIPS = 6, 8
 EVERY_SECONDS = 120.0
 LOGGED = 25
 WARMUP = 20
@@ -111,8 +112,8 @@ class Turns:
 
     Parameters
     ----------
-    teacher, dev : Teacher
-        What is learned, and what is asked at the ends.
+    teachers : mapping of str to Teachers
+        What is learned, and what is asked at the ends: of the worlds "moving" and "still", or of one of them.
     work : Path
         For checkpoints: `turns.pt` of all runs, `NAME.pt` of an end.
     log : Log
@@ -125,10 +126,11 @@ class Turns:
     """
 
     def __init__(
-        self, teacher: Teacher, dev: Teacher, work: Path, log: Log, seed: int, scorer: str, cooling: int = 1
+        self, teachers: Mapping[str, Teachers], work: Path, log: Log, seed: int, scorer: str, cooling: int = 1
     ) -> None:
-        self.teacher, self.dev, self.work, self.log = teacher, dev, work, log
+        self.teachers, self.work, self.log = teachers, work, log
         self.seed, self.scorer, self.cooling = seed, scorer, cooling
+        self.lessons = {which: share for which, share in LESSONS.items() if which[0] in teachers}
 
     def together(self, runs: Sequence[Run], until: int) -> None:
         """All runs up to a step, each lesson by each of them before the next; on from the checkpoint if there is one.
@@ -174,29 +176,31 @@ class Turns:
                 last = time.monotonic()
 
     def lesson(self, step: int) -> tuple[Lesson, str]:
-        """The lesson of a step and its form, the same for all runs and after every restart; as at the end of `train`.
+        """The lesson of a step and its form, the same for all runs and after every restart; drawn as `train_mixed` does.
 
-        All kinds are asked as often in all runs, right or wrong: asking by errors, as `train_language` does, would give
-        each run lessons of its own.
+        All kinds are asked as often, right or wrong: asking by errors would give each run lessons of its own.
         """
         rng = np.random.default_rng([self.seed, 5, step])
-        grids, form = grids_for(1.0, rng), form_for(1.0, rng)
-        gaps = bool(rng.random() < 0.5)
-        made = self.teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, None, BLIND)
-        return made, form
+        share = np.array(list(self.lessons.values()))
+        world, form = list(self.lessons)[int(rng.choice(len(share), p=share / share.sum()))]
+        grids, gaps, weights = grids_of(rng), bool(rng.random() < 0.5), dict.fromkeys(KINDS_OF[world], 1.0)
+        teacher = self.teachers[world].train
+        return teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND), form
 
     @torch.no_grad()
-    def dev_accuracy(self, model: Qwen2_5_VLForConditionalGeneration) -> dict[str, float]:
-        """Share of right answers in words, by share of the FLOPs, on fixed lessons of 4 to 32 grids."""
-        found = {}
-        for share in MEASURED:
-            pyramid, right = spending(model.config, share, self.scorer), []
-            for number in range(DEV_BATCHES):
-                rng = np.random.default_rng([77, number])
-                lesson = self.dev.lesson(rng, 12, int(rng.integers(4, 33)), gaps=False)
-                scores = answers_loss(model, run_dropping(model, lesson, pyramid), lesson, "words")[2]
-                right += [x for each in answered(scores, lesson).values() for x in each]
-            found[f"{share:g}"] = float(np.mean(right))
+    def dev_accuracy(self, model: Qwen2_5_VLForConditionalGeneration) -> dict[str, dict[str, float]]:
+        """Share of right answers in words, by world and share of the FLOPs, on fixed lessons of 4 to 64 grids."""
+        found: dict[str, dict[str, float]] = {}
+        for world, two in self.teachers.items():
+            found[world], weights = {}, dict.fromkeys(KINDS_OF[world], 1.0)
+            for share in MEASURED:
+                pyramid, right = spending(model.config, share, self.scorer), list[bool]()
+                for number in range(DEV_BATCHES):
+                    rng = np.random.default_rng([77, number])
+                    lesson = two.dev.lesson(rng, DEV_CLIPS, int(rng.integers(4, 65)), gaps=False, weights=weights)
+                    scores = answers_loss(model, run_dropping(model, lesson, pyramid), lesson, "words")[2]
+                    right += [x for each in answered(scores, lesson).values() for x in each]
+                found[world][f"{share:g}"] = float(np.mean(right))
         return found
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from eval.synthetic import language_stage, mixed_stage
 from eval.synthetic.bank import FIRST_CODE, NO_GLYPH, cell_of, glyph_number, labels_of
 from eval.synthetic.camera import MovingScene
 from eval.synthetic.fresh import Fresh
 from eval.synthetic.known import FACTS, NAMES, facts_by_name
+from eval.synthetic.lessons import Teacher
+from eval.synthetic.log import Log
 from eval.synthetic.make import make
 from eval.synthetic.mixing import class_maps
+from eval.synthetic.model import build_model
 from eval.synthetic.moving import CODES, FEWEST, MOST, MOST_IN_ALL, moving_clip
 from eval.synthetic.moving_lessons import MovingTeacher
 from eval.synthetic.photographs import FOOTAGE, PHOTOGRAPHS, film, photograph
@@ -24,7 +29,7 @@ from eval.synthetic.puzzles import PUZZLES, puzzle, split_by_name
 from eval.synthetic.quiz import KINDS
 from eval.synthetic.render import frames
 from eval.synthetic.tokenizer import build_tokenizer, vocabulary
-from eval.synthetic.world import COLOURS, SPLITS, Clip, Thing, generator
+from eval.synthetic.world import COLOURS, SPLITS, Clip, Thing, generator, sample_clip
 
 BY_HAND = Clip(
     "train",
@@ -256,6 +261,49 @@ def test_lessons_show_what_their_answers_say(teacher):
     assert any(glyph in CODES for (_, glyph), _ in named) and all(glyph in NAMES for (_, glyph), _ in named)
     for name, facts in named:
         assert any(facts.tolist() == facts_by_name(clip).get(name) for clip in teacher._shown) or int(facts[0]) == 6
+
+
+def test_a_stopped_training_in_both_worlds_goes_on_bit_for_bit(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(mixed_stage, "clips_for", lambda grids, form: 1)
+    monkeypatch.setattr(mixed_stage, "GRIDS", {1.0: {1.0: (3, 6)}})
+    labels = np.concatenate([labels_of(sample_clip("train", 9, n, 8, True)) for n in range(60)])
+    features = torch.randn(len(labels), 16, 256, generator=torch.Generator().manual_seed(1)) / 16
+    still = Teacher(features, labels, teacher.tokenizer, "train")
+    moving = MovingTeacher(torch.randn(len(teacher.labels), 16, 256) / 16, teacher.labels, teacher.tokenizer, "train")
+    teachers = {"moving": mixed_stage.Teachers(moving, moving), "still": mixed_stage.Teachers(still, still)}
+
+    def trained(stops: tuple[int, ...], work: Path) -> dict[str, torch.Tensor]:
+        for stop in stops:  # the planned length, and so the learning rate, stays 5
+            model = build_model(teacher.tokenizer, 3).bfloat16()
+            monkeypatch.setattr(mixed_stage, "accuracy", lambda *_, **__: {"all": 0.0})
+            with monkeypatch.context() as patch:
+                if stop < 5:
+                    patch.setattr(mixed_stage, "EVERY_SECONDS", -1.0)
+                    patch.setattr(mixed_stage, "follow", _stopping(stop))
+                    with pytest.raises(KeyboardInterrupt):
+                        mixed_stage.train_mixed(model, teachers, work, Log(work / "log.csv"), 5, 0)
+                else:
+                    mixed_stage.train_mixed(model, teachers, work, Log(work / "log.csv"), 5, 0)
+        return model.state_dict()
+
+    whole, pieces = trained((5,), tmp_path / "whole"), trained((3, 5), tmp_path / "pieces")
+    assert all(torch.equal(value, pieces[name]) for name, value in whole.items())
+    fresh = build_model(teacher.tokenizer, 3).bfloat16().state_dict()
+    moved = {name for name, value in whole.items() if not torch.equal(value, fresh[name])}
+    assert moved and all("visual" not in name for name in moved)
+
+
+def _stopping(stop: int):
+    """What `follow` does, until a run is stopped as by Ctrl-C in its step `stop` + 1."""
+    done = []
+
+    def follow(wrong, right):
+        done.append(right)
+        if len(done) > stop:
+            raise KeyboardInterrupt
+        language_stage.follow(wrong, right)
+
+    return follow
 
 
 def test_a_set_of_the_third_kind(tmp_path):

@@ -31,8 +31,12 @@ from .quiz import KINDS
 KINDS_OF: Mapping[str, tuple[str, ...]] = {"moving": PUZZLES, "still": KINDS}
 LESSONS = {("moving", "words"): 0.7, ("still", "words"): 0.2, ("still", "letters"): 0.1}
 """Which lessons a step has, and how often."""
-GRIDS = {0.25: (3, 12), 0.5: (12, 24), 0.9: (24, 64), 1.0: (64, 129)}
-"""How many grids the videos of a step have, by the cumulated share of the steps."""
+GRIDS = {
+    0.6: {0.45: (3, 12), 0.85: (12, 24), 1.0: (24, 64)},
+    1.0: {0.25: (3, 12), 0.5: (12, 24), 0.93: (24, 64), 1.0: (64, 129)},
+}
+"""How many grids the videos of a step have, by the cumulated share of the steps, up to a part of the run and after it:
+short ones teach more a second."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,11 @@ class Teachers:
     dev: Teacher
 
 
-def grids_of(rng: np.random.Generator) -> int:
+def grids_of(progress: float, rng: np.random.Generator) -> int:
     """How many grids the videos of a step have."""
     draw = rng.random()
-    low, high = next(span for share, span in GRIDS.items() if draw < share)
+    spans = next(spans for until, spans in GRIDS.items() if progress < until)
+    low, high = next(span for share, span in spans.items() if draw < share)
     return int(rng.integers(low, high))
 
 
@@ -83,7 +88,8 @@ def train_mixed(
     while optimiser.done < steps:
         rng = np.random.default_rng([seed, 3, optimiser.done])
         world, form = list(LESSONS)[int(rng.choice(len(LESSONS), p=list(LESSONS.values())))]
-        kinds, grids, gaps = wrong[f"{world}_{form}"], grids_of(rng), bool(rng.random() < 0.5)
+        kinds, gaps = wrong[f"{world}_{form}"], bool(rng.random() < 0.5)
+        grids = grids_of(optimiser.done / steps, rng)
         weights = {kind: share + LEAST_ERROR for kind, share in kinds.items()}
         lesson = teachers[world].train.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND)
         loss, extra, known, scores = losses(model, heads, lesson, form)

@@ -183,7 +183,7 @@ class Small:
         clock = SimpleNamespace(monotonic=itertools.count(0, 50).__next__, process_time=time.process_time)
         monkeypatch.setattr(dropping_run, "time", clock)  # a checkpoint every few steps
         monkeypatch.setattr(dropping_run, "clips_for", lambda grids, form: 1)
-        monkeypatch.setattr(dropping_run, "grids_of", lambda rng: int(rng.integers(2, 6)))
+        monkeypatch.setattr(dropping_run, "grids_of", lambda late, rng: int(rng.integers(2, 6)))
         self.work = work
         drops = {"without": pv.Pyramid(stages=1), "dropping": PYRAMID, "random": PYRAMID}
         self.runs = [

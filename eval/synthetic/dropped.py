@@ -2,8 +2,8 @@
 
     python -m eval.synthetic.dropped --work DIR [--minutes 10] [--reset 4]
 
-Three runs of the language part see the same lessons in the same order, each lesson in turns, so that what disturbs the
-machine disturbs them alike:
+Three runs of the language part see the same lessons of still and moving cameras (`mixed_stage`) in the same order, each
+lesson in turns, so that what disturbs the machine disturbs them alike:
 
 | run | drops |
 |---|---|
@@ -51,8 +51,8 @@ from .vision_stage import features
 
 SHARES = tuple(percent / 100 for percent in range(15, 101, 5))
 """Of the FLOPs, that `random` draws from."""
-DEV_CLIPS = 160
-"""Of the dev bank, as many of them of still cameras as of the training bank."""
+DEV_CLIPS, DEV_STILL = 160, 80
+"""Clips of the dev bank, and how many are of still cameras: those of `train_moving`."""
 FIRST = 10
 """Steps whose time says how many `--minutes` are."""
 COOLED = 0.2
@@ -96,8 +96,8 @@ def opened(
     for name, draw in draws(untouched.config, scorer).items():
         own = model()
         for i in range(layers - reset, layers):
-            new = fresh.model.language_model.layers[i].state_dict()  # type: ignore[union-attr, index]
-            own.model.language_model.layers[i].load_state_dict(new)  # type: ignore[union-attr, index]
+            new = fresh.model.language_model.layers[i].state_dict()
+            own.model.language_model.layers[i].load_state_dict(new)
         runs.append(Run(name, own, draw, lr))
     return runs, tokenizer, untouched
 
@@ -106,7 +106,7 @@ def teachers(
     bank: Path, work: Path, clips: int, still: int, tokenizer: PreTrainedTokenizerFast, tower: Any, threads: int
 ) -> dict[str, Teachers]:
     """Teachers of each world that there are clips of, on the start's features of a bank as `train_moving` fills it."""
-    first = {"train": still, "dev": DEV_CLIPS * still // clips}
+    first = {"train": still, "dev": DEV_STILL}
     banks = {
         "train": open_bank(bank / "bank_train", "train", TRAIN_SEED, clips, threads, first["train"]),
         "dev": open_bank(bank / "bank_dev", "dev", DEV_SEED, DEV_CLIPS, threads, first["dev"]),
@@ -203,7 +203,7 @@ def main(
     start: Annotated[Path, typer.Option(help="Model folder that all runs begin with.")] = Path("pdrop_video/builtin"),
     bank: Annotated[
         Path | None,
-        typer.Option(help="Work folder of eval.synthetic.train_moving, for its banks; made in --work if left out."),
+        typer.Option(help="Work folder of eval.synthetic.train_moving with its banks; --work if left out."),
     ] = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips of 8 grids in the training bank.")] = 3200,
     still: Annotated[int, typer.Option(min=0, help="How many of them are of still cameras.")] = 1200,
@@ -223,15 +223,8 @@ def main(
     runs, tokenizer, untouched = opened(start, reset, seed, scorer, rate)
     taught = teachers(bank or work, work, clips, min(still, clips), tokenizer, untouched, threads)
     turns = Turns(taught, work, log, seed, scorer)
-    asked = {
-        "start": str(start),
-        "clips": clips,
-        "still": still,
-        "reset": reset,
-        "lr": rate,
-        "scorer": scorer,
-        "seed": seed,
-    }
+    asked: dict[str, Any] = {"start": str(start), "clips": clips, "still": still, "reset": reset}
+    asked |= {"lr": rate, "scorer": scorer, "seed": seed}
     found = train(runs, turns, planned(turns, runs, steps, minutes, asked))
     untouched.set_attn_implementation("bf16_softmax")
     print(json.dumps(found | {"start": turns.dev_accuracy(untouched)}), flush=True)

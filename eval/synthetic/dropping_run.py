@@ -40,6 +40,8 @@ DEV_BATCHES, DEV_CLIPS = 6, 8
 EVERY_SECONDS = 120.0
 LOGGED = 25
 WARMUP = 20
+LATE = 0.9
+"""The part of `train_mixed` whose lengths of videos lessons have."""
 
 
 def spending(config: Any, share: float, scorer: str) -> pv.Pyramid:
@@ -176,14 +178,14 @@ class Turns:
                 last = time.monotonic()
 
     def lesson(self, step: int) -> tuple[Lesson, str]:
-        """The lesson of a step and its form, the same for all runs and after every restart; drawn as `train_mixed` does.
+        """The lesson of a step and its form, the same for all runs and after every restart, as late in `train_mixed`.
 
         All kinds are asked as often, right or wrong: asking by errors would give each run lessons of its own.
         """
         rng = np.random.default_rng([self.seed, 5, step])
         share = np.array(list(self.lessons.values()))
         world, form = list(self.lessons)[int(rng.choice(len(share), p=share / share.sum()))]
-        grids, gaps, weights = grids_of(rng), bool(rng.random() < 0.5), dict.fromkeys(KINDS_OF[world], 1.0)
+        grids, gaps, weights = grids_of(LATE, rng), bool(rng.random() < 0.5), dict.fromkeys(KINDS_OF[world], 1.0)
         teacher = self.teachers[world].train
         return teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND), form
 

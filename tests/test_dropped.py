@@ -18,16 +18,17 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pdrop_video as pv
 from eval.stats.record import read_run
-from eval.synthetic import dropping_run
-from eval.synthetic.bank import labels_of
-from eval.synthetic.dropped import draws, planned, train
+from eval.synthetic import dropped, dropping_run
+from eval.synthetic.bank import Bank, bank_clip, labels_of
+from eval.synthetic.dropped import draws, planned, teachers, train
 from eval.synthetic.dropping import answers_loss, run_dropping, scorer_for
 from eval.synthetic.dropping_run import Run, Trapezoid, Turns, seconds_a_step, spending
 from eval.synthetic.language_stage import run
 from eval.synthetic.lessons import PREFIX, Teacher
 from eval.synthetic.log import Log
-from eval.synthetic.mixed_stage import Teachers
+from eval.synthetic.mixed_stage import LESSONS, Teachers
 from eval.synthetic.model import build_config, initialise, patches
+from eval.synthetic.moving_lessons import MovingTeacher
 from eval.synthetic.offline import prompt
 from eval.synthetic.tokenizer import build_tokenizer
 from eval.synthetic.world import sample_clip
@@ -280,3 +281,29 @@ def test_step_times_are_taken_in_turns(tmp_path, monkeypatch):
 def test_nothing_is_measured_before_all_is_trained(tmp_path):
     with pytest.raises(pv.ConfigError, match=r"finish python -m eval\.synthetic\.dropped"):
         checkpoints(tmp_path)
+
+
+def test_teachers_of_both_worlds_share_a_bank(tmp_path, monkeypatch):
+    """The bank's first clips are of still cameras, and each world is taught on its own."""
+    monkeypatch.setattr(dropped, "DEV_CLIPS", 14)
+    monkeypatch.setattr(dropped, "DEV_STILL", 7)
+    monkeypatch.setattr(dropped, "features", lambda model, bank: torch.zeros(len(bank.labels), 16, 128).bfloat16())
+    monkeypatch.setattr(dropped, "open_bank", lambda folder, split, seed, clips, workers, still: labelled(clips, still))
+    found = teachers(tmp_path, tmp_path, 60, 30, TOKENIZER, None, 1)
+    assert list(found) == ["still", "moving"] and isinstance(found["moving"].train, MovingTeacher)
+    assert not isinstance(found["still"].train, MovingTeacher)
+    assert [len(found[w].train.labels) for w in found] == [240, 240]
+    assert [len(found[w].dev.labels) for w in found] == [56, 56]
+    turns = Turns(found, tmp_path, Log(tmp_path / "log.csv"), 0, "contrast")
+    monkeypatch.setattr(dropping_run, "clips_for", lambda grids, form: 1)
+    monkeypatch.setattr(dropping_run, "grids_of", lambda late, rng: int(rng.integers(4, 9)))
+    assert turns.lessons == LESSONS and {turns.lesson(step)[1] for step in range(6)} <= {"words", "letters"}
+    assert turns.lesson(3)[0].ids.equal(turns.lesson(3)[0].ids)
+    (tmp_path / "other").mkdir()
+    assert list(teachers(tmp_path, tmp_path / "other", 60, 60, TOKENIZER, None, 1)) == ["still"]
+
+
+def labelled(clips, still):
+    """A bank without its pictures."""
+    rows = [labels_of(bank_clip("train", 5, n, still)) for n in range(clips)]
+    return Bank(np.zeros((8 * clips, 0), np.uint8), np.concatenate(rows))

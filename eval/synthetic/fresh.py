@@ -6,6 +6,8 @@ another ground in another colour, is worth many more than any bank of videos.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,16 +42,21 @@ class Fresh:
     """
 
     def __init__(self, rng: np.random.Generator, split: str, size: int) -> None:
-        self.pool: list[tuple[str, Image.Image, Image.Image]] = []
-        for _ in range(size):
+        self._rng, self._split, self._size = rng, split, size
+
+    @cached_property
+    def pool(self) -> list[tuple[str, Image.Image, Image.Image]]:
+        """What each thing is, and the opacity of its body and of its dark edge; drawn when it is first needed."""
+        rng, pool = self._rng, []
+        for _ in range(self._size):
             words = CODES if rng.random() < CODED else GLYPHS
             glyph = words[int(rng.integers(len(words)))]
-            body, rim = stencil(rng, glyph, split, bool(rng.random() < 0.5))
+            body, rim = stencil(rng, glyph, self._split, bool(rng.random() < 0.5))
             scale = rng.uniform(0.9, 1.15) * PIXELS / SIDE
             width, height = (max(round(side * scale), 8) for side in body.size)
-            width = round(width * rng.uniform(0.9, 1.1))
-            small = (width, height)
-            self.pool.append((glyph, *(layer.resize(small, Image.Resampling.BOX) for layer in (body, rim))))
+            small = (round(width * rng.uniform(0.9, 1.1)), height)
+            pool.append((glyph, body.resize(small, Image.Resampling.BOX), rim.resize(small, Image.Resampling.BOX)))
+        return pool
 
     def put(
         self,

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from .bank import CELLS
-from .moving import CODES
+from .moving import CODES, LETTERS
 from .puzzles import corner_of, split_by_name
 from .quiz import CORNERS, COUNTS
 from .world import COLOURS, DIGITS, DIRECTIONS, GLYPHS, ICONS, SHAPES, Clip, Thing
 
 NAMES = (*GLYPHS, *CODES)
+KNOWN = (*GLYPHS, *LETTERS)
+"""What a thing is called by a head: its glyph or a code's letter; the code's digit has a head of its own."""
 
 TOKENS = CELLS * CELLS
 """Visual tokens a grid."""
@@ -23,21 +25,23 @@ STATES: dict[str, tuple[str, ...]] = {
     **{f"number_{order}": DIGITS for order in ("first", "last")},
     **{f"shape_{order}": SHAPES for order in ("first", "last")},
     **{f"icon_{order}": ICONS for order in ("first", "last")},
-    **{f"code_{order}": CODES for order in ("first", "last")},
+    **{f"letter_{order}": LETTERS for order in ("first", "last")},
+    **{f"digit_{order}": DIGITS for order in ("first", "last")},
     "count": COUNTS,
     "motion": DIRECTIONS,
-    "thing_last": NAMES,
-    "thing_before": NAMES,
+    **{name: KNOWN for name in ("thing_last", "thing_before", "now")},
+    **{f"{name}_digit": DIGITS for name in ("thing_last", "thing_before", "now")},
     "corner_last": CORNERS,
-    "now": NAMES,
 }
 """What every visual slot is asked about the video so far; the class after the last word is "none yet"."""
 FACTS: dict[str, tuple[str, ...]] = {
     "colour": COLOURS,
     "corner": CORNERS,
-    "before": NAMES,
+    "before": KNOWN,
+    "before_digit": DIGITS,
     "number": COUNTS,
-    "after": NAMES,
+    "after": KNOWN,
+    "after_digit": DIGITS,
     **{f"colour_{side}": COLOURS for side in ("before", "after")},
     **{f"corner_{side}": CORNERS for side in ("before", "after")},
 }
@@ -48,6 +52,15 @@ PLACES: dict[str, tuple[str, ...]] = {"row": tuple("0123"), "column": tuple("012
 """Where in its grid a visual slot is."""
 OPTIONS: dict[str, tuple[str, ...]] = {"right": ("no", "yes")}
 """What the last word of every option is asked: whether that option answers the question."""
+
+
+def called(glyph: str | None) -> tuple[int, int]:
+    """Classes of `KNOWN` and of a code's digit; the last ones of what is none."""
+    if glyph is None:
+        return len(KNOWN), len(DIGITS)
+    if glyph in CODES:
+        return len(GLYPHS) + LETTERS.index(glyph[0]), DIGITS.index(glyph[1])
+    return GLYPHS.index(glyph), len(DIGITS)
 
 
 def _facts(things: Sequence[Thing], n: int) -> list[int]:
@@ -61,9 +74,9 @@ def _facts(things: Sequence[Thing], n: int) -> list[int]:
     return [
         COLOURS.index(things[n].colour),
         place(things[n]),
-        NAMES.index(before.glyph) if before else len(NAMES),
+        *called(before.glyph if before else None),
         n if n < len(COUNTS) else -100,
-        NAMES.index(after.glyph) if after else len(NAMES),
+        *called(after.glyph if after else None),
         *(COLOURS.index(thing.colour) if thing else len(COLOURS) for thing in (before, after)),
         *(place(thing) if thing else len(CORNERS) for thing in (before, after)),
     ]
@@ -90,7 +103,7 @@ def not_shown() -> list[int]:
 
 
 def states_of(clip: Clip, labels: np.ndarray) -> np.ndarray:
-    """Classes of `STATES` at every visual slot, counting what was shown up to that slot; `[16 grids, 16]`.
+    """Classes of `STATES` at every visual slot, counting what was shown up to that slot; `[16 grids, states]`.
 
     Parameters
     ----------
@@ -102,28 +115,32 @@ def states_of(clip: Clip, labels: np.ndarray) -> np.ndarray:
     out = np.tile(np.array([len(STATES[name]) for name in names]), (clip.seconds * TOKENS, 1))
     if clip.marker:
         out[int(labels[0, 4]) :, names.index("motion")] = DIRECTIONS.index(clip.marker.direction)
-    before = len(NAMES)
+    before = called(None)
+
+    def put(rows: slice, name: str, classes: tuple[int, int]) -> None:
+        out[rows, names.index(name)], out[rows, names.index(f"{name}_digit")] = classes
+
     for number, thing in enumerate(clip.things):
         here = thing.seen[0] * TOKENS + int(labels[thing.seen[0], 2])
-        glyph = NAMES.index(thing.glyph)
-        what, words = next(
-            (w, ws)
-            for w, ws in (("number", DIGITS), ("shape", SHAPES), ("icon", ICONS), ("code", CODES))
-            if thing.glyph in ws
-        )
-        for attribute, value in (("colour", COLOURS.index(thing.colour)), (what, words.index(thing.glyph))):
+        seen = [("colour", COLOURS.index(thing.colour))]
+        if thing.glyph in CODES:
+            seen += [("letter", LETTERS.index(thing.glyph[0])), ("digit", DIGITS.index(thing.glyph[1]))]
+        else:
+            groups = (("number", DIGITS), ("shape", SHAPES), ("icon", ICONS))
+            seen += [(what, words.index(thing.glyph)) for what, words in groups if thing.glyph in words]
+        for attribute, value in seen:
             first = names.index(f"{attribute}_first")
             if out[here, first] == len(STATES[names[first]]):
                 out[here:, first] = value
             out[here:, names.index(f"{attribute}_last")] = value
         out[here:, names.index("count")] = number if number < len(COUNTS) else -100
-        out[here:, names.index("thing_last")] = glyph
-        out[here:, names.index("thing_before")] = before
+        put(slice(here, None), "thing_last", called(thing.glyph))
+        put(slice(here, None), "thing_before", before)
         where = corner_of(thing)
         out[here:, names.index("corner_last")] = -100 if where is None else CORNERS.index(where)
         for second in thing.seen:
-            out[second * TOKENS + int(labels[second, 2]) : (second + 1) * TOKENS, names.index("now")] = glyph
-        before = glyph
+            put(slice(second * TOKENS + int(labels[second, 2]), (second + 1) * TOKENS), "now", called(thing.glyph))
+        before = called(thing.glyph)
     return out
 
 

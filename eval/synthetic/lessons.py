@@ -66,9 +66,9 @@ class Lesson:
     targets : Tensor
         `[clips, T]`, next token where it is learned, else -100.
     states : Tensor
-        `[clips, 16 grids, 16]`, the classes of `STATES` for the video so far.
+        `[clips, 16 grids, states]`, the classes of `STATES` for the video so far.
     facts : Tensor
-        `[clips, T, 9]`, the classes of `FACTS` at words for things in questions, else -100.
+        `[clips, T, facts]`, the classes of `FACTS` at words for things in questions, else -100.
     words : Tensor
         `[clips, T]`, at the last token of a question the first token of the words that answer it, else -100.
     options : Tensor

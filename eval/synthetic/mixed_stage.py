@@ -29,10 +29,10 @@ from .puzzles import PUZZLES
 from .quiz import KINDS
 
 KINDS_OF: Mapping[str, tuple[str, ...]] = {"moving": PUZZLES, "still": KINDS}
-LESSONS = {("moving", "words"): 0.7, ("still", "words"): 0.2, ("still", "letters"): 0.1}
+LESSONS = {("moving", "words"): 0.77, ("still", "words"): 0.16, ("still", "letters"): 0.07}
 """Which lessons a step has, and how often."""
 GRIDS = {
-    0.6: {0.45: (3, 12), 0.85: (12, 24), 1.0: (24, 64)},
+    0.4: {0.7: (3, 12), 0.93: (12, 24), 1.0: (24, 64)},
     1.0: {0.25: (3, 12), 0.5: (12, 24), 0.93: (24, 64), 1.0: (64, 129)},
 }
 """How many grids the videos of a step have, by the cumulated share of the steps, up to a part of the run and after it:

@@ -25,6 +25,14 @@ visual tokens that it lets on, measured on the dev split (seed 211)."""
 MARGIN = 1.08
 """Times that, which schedules leave room for: other videos are let on more of."""
 
+TEXT_TOWER = {"attended", "class_attention"}
+"""What only towers with a text encoder beside them hand over, and the built-in one does not."""
+
+
+def servable(reducer: object) -> bool:
+    """Whether a reducer needs no more of the vision tower than the built-in model knows of its own."""
+    return not TEXT_TOWER & set(getattr(reducer, "needs", ()))
+
 
 def one_drop(layer: int, ratio: float) -> pv.Pyramid:
     """All that goes, goes before one layer."""

@@ -9,7 +9,7 @@ from pdrop_video.reduce import REDUCERS
 from pdrop_video.registry import facts_of
 
 from ..runner.equal import Way
-from .base import ALL, LETS_ON, MARGIN, Rows, even_drops, one_drop, written
+from .base import ALL, LETS_ON, MARGIN, Rows, even_drops, one_drop, servable, written
 
 
 def front(way: Way) -> Rows:
@@ -58,7 +58,7 @@ def _at_equal_cost(way: Way, share: float, encoded: float) -> Rows:
     if keep is None:
         return rows
     for name, method in REDUCERS.items():
-        if getattr(method, "check", None) is not None:  # needs more than frames, such as a text tower
+        if not servable(method):
             continue
         says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
         line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))

@@ -1,0 +1,251 @@
+"""The league's three commands: what gates let on, what is missing, and the page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import pdrop_video as pv
+
+from ..runner.config import configured
+from ..runner.doors import clear_errors, encodable, out_folder
+from ..runner.equal import Way
+from ..runner.header import git_commit
+from ..stats.record import digest, writable
+from ..tables.entries import Entry
+from ..tables.league import BEHIND, FPS, league_flops
+from ..tables.league_memory import league_bytes, league_decode
+from ..tasks import task_named
+from .gates import lets_on, measured
+from .page import page
+from .picture import draw
+from .running import Field, collected, run, wanted, with_parts
+from .sharing import Shared
+from .standings import TABLES, read, sentences, standings, verdict
+
+RESULTS = Path("eval/results/league")
+PAGE = Path("docs/league.md")
+GATES = "gates.csv"
+ABOUT = "about.json"
+IDENTITY = "league.json"
+CHUNK = 8
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+_err, _out = Console(stderr=True), Console()
+
+Data = Annotated[Path, typer.Option(help="A set in Video-MME's layout, as eval.synthetic.make writes it.")]
+Model = Annotated[str | None, typer.Option(help="Folder or hub name; the built-in model if left out.")]
+Dtype = Annotated[str, typer.Option(help="As eval.run's.")]
+
+
+@app.command()
+def gates(
+    data: Annotated[Path, typer.Option(help="A set of the dev split, like the one that the league will run on.")],
+    out: Annotated[Path, typer.Option(help="Gets gates.csv.")] = RESULTS,
+    model: Model = None,
+    dtype: Dtype = "auto",
+) -> None:
+    """Measure what each gate lets on, which decides what stands in front of the rows of each share."""
+    with clear_errors():
+        common = _common("videomme", data, model, dtype, None)
+        configured(None, {**common, "out": out_folder(out)})
+        table = measured(Shared(), common)
+        table.to_csv(writable(out) / GATES, index=False)
+    _out.print(table.to_string(index=False, float_format="{:.3f}".format), highlight=False)
+
+
+@app.command("run")
+def run_command(
+    data: Data,
+    runs: Annotated[Path, typer.Option(help="Keeps the runs, row by row; another set or model needs another folder.")],
+    bytes_data: Annotated[
+        Path | None, typer.Option(help="The set for equal bytes, where it is another one, such as longer videos.")
+    ] = None,
+    steps_data: Annotated[
+        Path | None, typer.Option(help="A set of eval.synthetic.make --steps, for what looks again while answering.")
+    ] = None,
+    table: Annotated[list[str] | None, typer.Option(help="Only flops, bytes or decode; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows whose name holds this, beside all tokens and the default; may be repeated."),
+    ] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Only this share of the FLOPs; may be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many questions.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Gets the tables: eval/results/league; of a part of the league, results/ in --runs."),
+    ] = None,
+    gates: Annotated[Path, typer.Option(help="What `gates` measured.")] = RESULTS / GATES,
+    behind: Annotated[
+        str, typer.Option(help="The gate that rows stand behind where the tower costs too much.")
+    ] = BEHIND,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    part: Annotated[
+        list[str] | None, typer.Option(help="A trained part that does not ship, as NAME=FILE; may be repeated.")
+    ] = None,
+    made: Annotated[str, typer.Option(help="How the set was made, for the page.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a model of its own.")] = 1,
+) -> None:
+    """Do the rows that are missing, and write the tables."""
+    with clear_errors():
+        for name, given in {
+            "--only": list(only or ()),
+            "--part": list(part or ()),
+            "--made": made,
+            "--behind": behind,
+        }.items():
+            encodable(name, given)
+        if wrong := [each for each in table or () if each not in TABLES]:
+            raise pv.ConfigError(f"there is no table {wrong[0]!r}; choose some of {', '.join(TABLES)}.")
+        if share and not all(each in (None, "flops") for each in table or ("flops",)):
+            raise pv.ConfigError("--share is of the table flops alone; name --table flops with it, or neither.")
+        some = bool(only or share or limit or table)
+        target = out or (runs / "results" if some else RESULTS)
+        out_folder(target)
+        out_folder(runs, "--runs")
+        sets = {"flops": data, "bytes": bytes_data or data, "decode": steps_data}
+        chosen = [name for name in TABLES if not table or name in table]
+        if share:
+            chosen = ["flops"]
+        common = {
+            name: _common("videomme", folder, model, dtype, limit)
+            for name, folder in sets.items()
+            if folder is not None
+        }
+        if "decode" in chosen and steps_data is None:
+            _err.print("decode is left out: it wants --steps-data, a set of eval.synthetic.make --steps.")
+            chosen.remove("decode")
+        for name in chosen:
+            configured(None, {**common[name], "out": runs})  # before the model is loaded
+        way, known = _looked_at(configured(None, {**common[chosen[0]], "out": runs}))
+        entries = {
+            "flops": lambda: league_flops(way, lets_on(gates, behind)),
+            "bytes": lambda: league_bytes(way),
+            "decode": league_decode,
+        }
+        fields = [
+            Field(name, _there(wanted(entries[name](), only or (), share or ()), model, part or ()), common[name], runs)
+            for name in chosen
+        ]
+        _same(runs, {"model": known, **{f.table: _set(common[f.table]) for f in fields}})
+        for field in fields:
+            run(field, workers, lambda line: _err.print(line, highlight=False))
+        _written(target, fields, {"model": model or "the built-in model", "weights": known, "dtype": dtype}, made)
+    _out.print(f"written to {target}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def write(
+    results: Annotated[Path, typer.Option(help="What `run` wrote.")] = RESULTS,
+    to: Annotated[Path, typer.Option("--page", help="The page.")] = PAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="End with the verdict as JSON on the last line.")] = False,
+) -> None:
+    """Write the page, its picture and the verdict, from the tables alone."""
+    with clear_errors():
+        made = written(results, to)
+        for name, text in made["files"].items():
+            path = Path(name)
+            writable(path.parent)
+            path.write_text(text, encoding="utf-8")
+        draw(made["tables"], results / "league.png")
+    for line in made["said"]:
+        _out.print(line, highlight=False, soft_wrap=True, markup=False)
+    if as_json:
+        print(json.dumps(made["verdict"]), flush=True)
+
+
+def written(results: Path, to: Path) -> dict[str, Any]:
+    """What `write` writes: files by their paths, the verdict, its sentences, and the tables for the picture.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no table.
+    """
+    tables = {name: found for name in TABLES if (found := read(results, name)) is not None}
+    if not tables:
+        raise pv.ConfigError(f"{results} holds no table of the league; `python -m eval.league run` writes them.")
+    stand = {name: standings(table) for name, table in tables.items()}
+    said = {name: verdict(tables[name], stand[name]) for name in tables}
+    lines = {name: sentences(name, said[name]) for name in tables}
+    about = json.loads((results / ABOUT).read_text(encoding="utf-8")) if (results / ABOUT).exists() else {}
+    text = page(stand, lines, about, tables, results, to)
+    files = {str(to): text, str(results / "verdict.json"): json.dumps(said, indent=1) + "\n"}
+    files |= {str(results / f"{name}_standings.csv"): found.to_csv(index=False) for name, found in stand.items()}
+    return {
+        "files": files,
+        "verdict": said,
+        "said": [line for each in lines.values() for line in each],
+        "tables": stand,
+    }
+
+
+def _common(task: str, data: Path | None, model: str | None, dtype: str, limit: int | None) -> dict[str, Any]:
+    given = {"task": task, "data": data, "model": model, "dtype": dtype, "limit": limit}
+    return {**given, "fps": FPS, "chunk": CHUNK, "answer": "likelihood"}
+
+
+def _looked_at(config: Any) -> tuple[Way, str]:
+    """What the way costs on the model, and a name of its weights."""
+    lm = Shared().model(config)
+    found = hashlib.sha256()
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        few = tensor.detach().flatten()[:4096].float().cpu().contiguous()
+        found.update(f"{name} {tuple(tensor.shape)}".encode() + few.numpy().tobytes())
+    return Way.of(lm), found.hexdigest()[:16]
+
+
+def _there(entries: Sequence[Entry], model: str | None, parts: Sequence[str]) -> list[Entry]:
+    """Rows whose trained parts are there; a sentence for each of the others."""
+    left = []
+    for entry in entries:
+        placed, why = with_parts(entry, model, parts)
+        if why:
+            _err.print(why, highlight=False, soft_wrap=True, markup=False)
+        else:
+            left.append(placed)
+    return left
+
+
+def _set(common: dict[str, Any]) -> str:
+    """A name of a set's items, all of them."""
+    items = task_named(common["task"], common["data"]).items()
+    return digest([[item.id, item.video, item.question, item.options, item.answer] for item in items])
+
+
+def _same(runs: Path, now: dict[str, str]) -> None:
+    """Refuse a folder that holds runs of another model or another set.
+
+    Raises
+    ------
+    ConfigError
+        If it does: records would be taken for those of this one.
+    """
+    path = runs / IDENTITY
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, value in now.items():
+        if before.get(name, value) != value:
+            what = "another model" if name == "model" else f"another set for {name}"
+            raise pv.ConfigError(f"{runs} holds runs of {what}; choose another --runs.")
+    writable(runs)
+    path.write_text(json.dumps({**before, **now}) + "\n", encoding="utf-8")
+
+
+def _written(target: Path, fields: Sequence[Field], model: dict[str, str], made: str) -> None:
+    """The tables of these fields, and what is to be known of them."""
+    path = writable(target) / ABOUT
+    about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    about |= {**model, "fps": FPS, "chunk": CHUNK, "version": pv.__version__, "commit": git_commit()}
+    for field in fields:
+        rows, items = collected(field)
+        rows.to_csv(target / f"{field.table}.csv", index=False)
+        items.to_csv(target / f"{field.table}_items.csv", index=False)
+        about.setdefault("sets", {})[field.table] = {"made": made, "items": len(items), "videos": items.video.nunique()}
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

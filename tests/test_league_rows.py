@@ -1,0 +1,116 @@
+"""The league's rows spend what they say, name their systems, and are runs that can be made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pdrop_video as pv
+from eval.runner.config import RunConfig
+from eval.runner.equal import STEPS, TEXT, Way
+from eval.tables.base import MARGIN
+from eval.tables.entries import Entry
+from eval.tables.league import SHARES, LetOn, league_flops
+from eval.tables.league_memory import BYTES, league_bytes, league_decode
+from pdrop_video.costs.decoder import DecoderShape, prefill_flops
+from pdrop_video.memory.evictors import EVICTORS
+from pdrop_video.memory.storages import STORAGES
+from pdrop_video.pyramid.scorers import SCORERS
+from pdrop_video.reduce import REDUCERS
+
+SHAPE = DecoderShape(hidden=256, mlp=704, heads=4, kv_heads=2, head_dim=64, layers=8, vocabulary=248)
+WAY = Way(SHAPE, step=141_000_000, places=16)
+LINES = {
+    "surprise:threshold=2": 0.3,
+    "surprise": 0.2,
+    "surprise:threshold=9": 0.1,
+    "static:threshold=16": 0.8,
+    "static:threshold=48": 0.22,
+    "event": 0.35,
+    "event:theta=0.4": 0.2,
+    "event:theta=0.5": 0.15,
+    "codec": 0.6,
+}
+ON = LetOn(LINES)
+FULL = STEPS * WAY.step + prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), STEPS * 16, TEXT)
+
+
+def spent(entry: Entry) -> float:
+    """What a row costs on a typical video, counted plainly: tower, decoder, a question."""
+    given = entry.settings
+    encoded = min(1.0, MARGIN * LINES[given["gate"]]) if "gate" in given else given.get("fps", 2.0) / 2
+    keep = float((re.findall(r"(?:keep|most)=([\d.]+)", given.get("reducer", "")) or [1])[0])
+    pyramid = pv.Pyramid(**given["pyramid"])
+    flops = encoded * STEPS * WAY.step
+    flops += prefill_flops(SHAPE, pyramid.resolve(8), round(STEPS * 16 * encoded * keep), TEXT)
+    if pyramid.inside is not None:  # three matrices, two FLOPs a number, eight layers
+        active = float(pyramid.inside.partition("p=")[2].partition(",")[0])
+        flops -= (1 - active) * 6 * 256 * 704 * 8 * round(STEPS * 16 * encoded)
+    return flops / FULL
+
+
+def test_rows_at_equal_flops_spend_the_share_that_they_say() -> None:
+    rows = league_flops(WAY, ON)
+    assert rows[0].kind == "whole" and spent(rows[0]) == 1
+    for row in rows[1:]:
+        assert isinstance(row.at, float)
+        least = 0 if row.slot == "gate" else 0.95  # gates come in lines
+        assert least * row.at < spent(row) <= 1.011 * row.at, (row.name, spent(row))
+    gates = {(row.system, row.at): row.settings["gate"] for row in rows if row.slot == "gate"}
+    assert gates["static", 0.25] == "static:threshold=48" and gates["surprise", 0.5] == "surprise:threshold=2"
+    assert ("codec", 0.25) not in gates  # no line of it lets so little on
+
+
+def test_every_listed_method_has_a_row_at_its_papers_shape() -> None:
+    rows = {row.name: row for row in league_flops(WAY, ON)}
+    assert len(rows) == len(league_flops(WAY, ON))
+    for share in ("25%", "15%", "10%"):
+        assert rows[f"stage pyramid {share}"].kind == "default"
+        for name in REDUCERS:
+            assert (f"reducer {name} {share}" in rows) == (name != "desap")  # whose text tower the model lacks
+        for name, method in SCORERS.items():
+            row = rows.get(f"stage {name} {share}")
+            assert (row is None) == (name in ("contrast", "relevance")), name  # the default; and PyramidDrop's own
+            assert row is None or row.settings.get("question_aware", False) == method.facts.needs_question
+    own = rows["stage pyramiddrop 15%"].settings
+    assert own["pyramid"]["scorer"] == "relevance" and own["pyramid"]["allocator"] == "global" and own["question_aware"]
+    assert rows["stage hawk 15%"].settings["pyramid"]["layers"] == [0]
+    assert rows["stage fastv 15%"].settings["pyramid"]["layers"] in ([1], [2])
+    both = rows["reducer + stage learnpruner 15%"].settings
+    assert both["pyramid"]["scorer"] == "text_mean" and both["pyramid"]["layers"] == [3]
+    assert rows["reducer random 15%"].kind == "control" and rows["reducer lrcp 15%"].paper.startswith("LRCP")
+    trained = rows["reducer learnpruner, trained 15%"]
+    assert trained.trained and trained.settings["parts"] == ("learnpruner",) and "score=trained" in str(trained)
+    assert rows["stage quota 50%"].settings.get("gate") is None  # the tower alone leaves room
+
+
+def test_where_no_gate_is_frugal_enough_all_stand_behind_fewer_frames() -> None:
+    settings, encoded = LetOn({"surprise": 0.9}).common(WAY, 0.1)
+    assert set(settings) == {"fps"} and settings["fps"] == pytest.approx(2 * encoded)
+    rows = league_flops(WAY, LetOn({"surprise": 0.9}))
+    assert {row.settings["fps"] for row in rows if row.at == 0.1 and row.slot == "reducer"} == {settings["fps"]}
+    for row in rows:
+        if row.at == 0.1:
+            assert spent(row) <= 0.101, row.name
+
+
+def test_rows_at_equal_bytes_and_while_answering() -> None:
+    rows = {row.name: row for row in league_bytes(WAY)}
+    kinds = [("evictor", name) for name in EVICTORS] + [("storage", name) for name in STORAGES if name != "full"]
+    for tokens in BYTES:
+        assert {f"{slot} {name} {tokens}" for slot, name in kinds} <= rows.keys()
+        assert rows[f"evictor pyramid {tokens}"].kind == "default"
+        assert rows[f"evictor window {tokens}"].settings["memory"] == {"evictor": "window", "tokens": tokens}
+        assert rows[f"frames fewer frames {tokens}"].settings["frames"] * 8 == tokens
+    assert [row.kind for row in league_decode()] == ["whole", *["default", "system", "system"] * 2]
+
+
+def test_every_row_is_a_run_that_can_be_made(tmp_path: Path) -> None:
+    rows = [row for row in league_flops(WAY, ON) if not row.parts and row.slot != "gate"]  # a line may suit two shares
+    for several in (rows, league_bytes(WAY), league_decode()):
+        common = {"task": "videomme", "data": tmp_path, "out": tmp_path, "fps": 2, "answer": "likelihood"}
+        digests = {RunConfig(**{**common, **row.settings}).digest for row in several}
+        assert len(digests) == len(several)  # no row is another one's under a second name
+    assert {row.at for row in rows[1:]} == set(SHARES)

@@ -19,6 +19,7 @@ from ..search.search import checked
 from ..video.address import Address
 from .arguments import Chunk, Device, Dtype, Model
 from .console import clear_errors
+from .learning import learn_schedule
 from .options import check_choice, check_questions, pyramid_of
 from .searching import Asked, find_recipes, find_schedule, measure_oracle
 
@@ -26,10 +27,12 @@ EXAMPLES = """
 [bold]Examples[/bold]
 
   pdrop-video search a.mp4 b.mp4 c.mp4 d.mp4 --question "What happens?" --budget 0.4 --out schedule.json
+  pdrop-video search --questions clips.jsonl --budget 0.4 --by gradient --objective answer --out schedule.json
   pdrop-video search --space recipe --questions videomme/ --budget 0.5 --budget 0.25 --bytes 2000000 --out found/
   pdrop-video search --space oracle --questions clips.jsonl --keep 0.1 --scorer contrast --scorer relevance --out far/
 """
 SPACES = ("schedule", "recipe", "oracle")
+WAYS = ("search", "gradient")
 
 
 def search(
@@ -73,6 +76,13 @@ def search(
             help=f"Shapes of schedules that are tried: {', '.join(KERNELS)}; recipes: or quota; by default all."
         ),
     ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="Schedules: search, by trials and steps; gradient, as VisPCO learns them, in four rounds of --steps "
+            "steps, beside the same kind of schedule found without."
+        ),
+    ] = "search",
     frames: Annotated[int, typer.Option(help="Of each video, evenly spaced.", min=1)] = 32,
     chunk: Chunk = 8,
     gate: Annotated[
@@ -104,6 +114,9 @@ def search(
     with clear_errors():
         check_choice("--space", space, *SPACES)
         check_choice("--objective", objective, *OBJECTIVES)
+        check_choice("--by", by, *WAYS)
+        if by == "gradient" and (space != "schedule" or kernel):
+            raise ConfigError("--by gradient learns schedules of one kernel; leave --space and --kernel out.")
         asked = Asked(_question_set(videos or [], question or [], questions), frames, chunk)
         compared, shares = Objective(objective, answer_tokens), budget or [0.5]  # type: ignore[arg-type]
         loading = (model, device, dtype)
@@ -112,7 +125,10 @@ def search(
                 raise ConfigError("a search over schedules has one --budget and one --scorer; see --space recipe.")
             base = pyramid_of("--ratios", None, scorer=scorer[0] if scorer else None, allocator=allocator)
             sizes = checked(len(asked.clips), shares[0], stages, trials, steps)
-            find_schedule(asked, loading, out, sizes, base, kernel or [], compared, seed)
+            if by == "gradient":
+                learn_schedule(asked, loading, out, shares[0], steps, base, compared, seed)
+            else:
+                find_schedule(asked, loading, out, sizes, base, kernel or [], compared, seed)
         elif space == "recipe":
             taking = {
                 "gates": gate,

@@ -85,7 +85,10 @@ def _what(rng: np.random.Generator, earlier: list[Thing]) -> tuple[str, str]:
     like = earlier[int(rng.integers(len(earlier)))]
     if like.glyph in GLYPHS or rng.random() < 0.3:
         return like.glyph, str(rng.choice(COLOURS))
-    letter, digit = like.glyph
-    if rng.random() < 0.5:
-        return letter + str(rng.choice(DIGITS)), str(rng.choice(COLOURS))
-    return str(rng.choice(LETTERS)) + digit, str(rng.choice(COLOURS))
+    return near_code(rng, like.glyph), str(rng.choice(COLOURS))
+
+
+def near_code(rng: np.random.Generator, code: str) -> str:
+    """A code that has one of two characters of this one."""
+    letter, digit = code[0], code[1]
+    return letter + str(rng.choice(DIGITS)) if rng.random() < 0.5 else str(rng.choice(LETTERS)) + digit

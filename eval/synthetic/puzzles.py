@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .moving import CODES, LETTERS
+from .moving import CODES, near_code
 from .quiz import CORNERS, ENDS, NOTHING, WORDS, Asked, Question, corner_at, draw_some, others, put
-from .world import COLOURS, DIGITS, GLYPHS, Clip, Thing
+from .world import COLOURS, GLYPHS, Clip, Thing
 
 TWO_STEPS = ("colour_before", "colour_after", "where_before", "where_after")
 TWINS = ("where_twin", "before_twin", "after_twin", "which_twin", "absent_twin")
@@ -51,12 +51,6 @@ def near(rng: np.random.Generator, glyph: str, colour: str) -> tuple[str, str]:
     if rng.random() < 0.5:
         return glyph, str(rng.choice(COLOURS))
     return (near_code(rng, glyph) if glyph in CODES else str(rng.choice(GLYPHS))), colour
-
-
-def near_code(rng: np.random.Generator, code: str) -> str:
-    """A code that has one of two characters of this one."""
-    letter, digit = code
-    return letter + str(rng.choice(DIGITS)) if rng.random() < 0.5 else str(rng.choice(LETTERS)) + digit
 
 
 def _unseen(rng: np.random.Generator, like: Thing, known: set[tuple[str, str]], number: int) -> list[str]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from .bank import SECONDS, Bank, open_bank
 from .fresh import Fresh
@@ -48,11 +48,13 @@ def begin_from(start: Path, seed: int) -> Qwen2_5_VLForConditionalGeneration:
 def take_language(model: Qwen2_5_VLForConditionalGeneration, start: Path) -> None:
     """Put the earlier version's language part in; a word that it did not know keeps its fresh embedding."""
     earlier = Qwen2_5_VLForConditionalGeneration.from_pretrained(start, dtype=torch.bfloat16)
-    fresh = model.get_input_embeddings().weight.detach().clone()
+    embeddings: Any = model.get_input_embeddings()
+    fresh = embeddings.weight.detach().clone()
     model.model.language_model.load_state_dict(earlier.model.language_model.state_dict())
-    code = build_tokenizer().get_vocab()["code"]
+    known = PreTrainedTokenizerFast.from_pretrained(start).get_vocab()
+    new = [number for word, number in build_tokenizer().get_vocab().items() if word not in known]
     with torch.no_grad():
-        model.get_input_embeddings().weight[code] = fresh[code]
+        embeddings.weight[new] = fresh[new]
 
 
 def main(

@@ -141,6 +141,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 split_special_tokens=NOTHING,
                 batch=COUNT,
                 compile=NOTHING,
+                parts=_names("list"),  # of no parts
             ),
         ),
         "open_video": (

@@ -84,7 +84,7 @@ class Case:
 
 def design() -> list[Case]:
     """Each line with every evictor; the rest is drawn, evenly: of each axis what this line has had least often."""
-    lot, cases = random.Random(17), []
+    lot, cases = random.Random(18), []
     axes: dict[str, tuple[Any, ...]] = {
         "gate": GATE_LINES,
         "family": FAMILIES,
@@ -264,7 +264,8 @@ def test_who_meets_whom() -> None:
     }
     for axis, every in axes.items():
         assert all(seen == every for seen in met(CASES, "reducer", axis).values()), axis
-        assert all(len(seen) >= 2 for seen in met(QUICK, axis, "reducer").values()), axis
+        room = min(2, len(LINES) // len(every))
+        assert all(len(seen) >= room for seen in met(QUICK, axis, "reducer").values()), axis
         assert {*met(QUICK, axis, "reducer")} == every, axis
     assert {*met(CASES, "scorer", "reducer")} == {None, *SCORERS}
     assert all(len(seen) >= len(LINES) // 3 for seen in met(CASES, "scorer", "reducer").values())

@@ -145,8 +145,9 @@ def test_the_page_has_a_table_for_bytes_and_one_for_looking_again(folder: Path, 
 
 def test_the_committed_page_is_what_the_committed_tables_make() -> None:
     results, page = ROOT / "eval" / "results" / "league", ROOT / "docs" / "league.md"
-    if not (results / "about.json").exists():
-        pytest.skip("the league was not run yet")
+    assert page.exists() == (results / "about.json").exists()
+    if not page.exists():  # the league has not been run on this version of the built-in model
+        return
     made = written(Path("eval/results/league"), Path("docs/league.md"))["files"]["docs/league.md"]
     assert page.read_text(encoding="utf-8") == made, "run `python -m eval.league write`"
 

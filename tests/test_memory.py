@@ -83,6 +83,7 @@ def test_a_catalogue_finds_what_every_listed_evictor_says_and_asks_nobody_else()
         "two_tier": "POINTS-Long, arXiv 2604.11627",
         "two_tier_means": "POINTS-Long, arXiv 2604.11627",
         "fluxmem": "FluxMem, arXiv 2603.02096",
+        "standby": "POINTS-Long, arXiv 2604.11627",
     }
     says = [method.facts.says for method in EVICTORS.values()]
     assert all(says) and len(set(says)) == len(says)

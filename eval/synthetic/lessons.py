@@ -281,10 +281,13 @@ class Teacher:
         found: list[Question] = []
         while len(found) < number:
             for kind in rng.choice(list(weights), number, p=share / share.sum()):
-                one = question(clip, str(kind), rng, self.split)
+                one = self._ask(clip, str(kind), rng)
                 if one is not None and (form == "words" or len(one.options) == len(LETTERS)):
                     found.append(one)
         return found[:number]
+
+    def _ask(self, clip: Clip, kind: str, rng: np.random.Generator) -> Question | None:
+        return question(clip, kind, rng, self.split)
 
     def _block(self, asked: Question, form: str) -> _Block:
         """A question as the chat template puts it after a video, with its answer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -97,14 +96,5 @@ class MovingTeacher(Teacher):
             x = y = NOWHERE
         return replace(thing, x=x, y=y, velocity=(0.0, 0.0))
 
-    def _questions(
-        self, rng: np.random.Generator, clip: Clip, form: str, number: int, weights: Mapping[str, float]
-    ) -> list[Question]:
-        share = np.array(list(weights.values()))
-        found: list[Question] = []
-        while len(found) < number:
-            for kind in rng.choice(list(weights), number, p=share / share.sum()):
-                one = puzzle(clip, str(kind), rng, self.split)
-                if one is not None:
-                    found.append(one)
-        return found[:number]
+    def _ask(self, clip: Clip, kind: str, rng: np.random.Generator) -> Question | None:
+        return puzzle(clip, kind, rng, self.split)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .moving import CODES, near_code
-from .quiz import CORNERS, ENDS, NOTHING, WORDS, Asked, Question, corner_at, draw_some, others, put
+from .quiz import CORNERS, ENDS, Asked, Question, asked_end, asked_now, corner_at, draw_some, others, put
 from .world import COLOURS, GLYPHS, Clip, Thing
 
 TWO_STEPS = ("colour_before", "colour_after", "where_before", "where_after")
@@ -17,7 +17,6 @@ CODED = ("code_first", "code_last", "code_colour", "code_which")
 SINGLE = ("colour_of", "where", "before", "after", "order")
 PUZZLES = (*ENDS, "now", *SINGLE, *CODED, *TWINS, *TWO_STEPS)
 """All kinds. Those of `quiz.KINDS` among them ask the same as there."""
-STILL_ASKED = 0.3
 NEIGHBOURS = {"before": -1, "after": 1}
 
 
@@ -132,13 +131,7 @@ def _named(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
 def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
     things = clip.things
     if kind == "now":
-        last = things[-1]
-        if last.second + last.lasts == clip.seconds:
-            earlier = tuple(dict.fromkeys(t.glyph for t in things[:-1] if t.glyph != last.glyph))
-            return Asked(last.glyph, (NOTHING, *draw_some(rng, earlier, 2)), GLYPHS, moments=last.seen[-1:])
-        if rng.random() >= STILL_ASKED:
-            return None
-        return Asked(NOTHING, draw_some(rng, [t.glyph for t in things], 1), GLYPHS, moments=(clip.seconds - 1,))
+        return asked_now(clip, rng)
     if kind == "order":
         once = split_by_name(things)[0]
         if len(once) < 4:
@@ -150,13 +143,7 @@ def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
         moments = tuple(thing.seen[0] for thing in four)
         return Asked(label(right.glyph), others(names, label(right.glyph)), listed=True, order=order, moments=moments)
     if kind in ENDS:
-        attribute, order = kind.split("_")
-        seen = [t for t in things if attribute == "colour" or t.glyph in WORDS[attribute]]
-        if not seen:
-            return None
-        thing = seen[0] if order == "first" else seen[-1]
-        right_word = thing.colour if attribute == "colour" else thing.glyph
-        return Asked(right_word, pool=WORDS[attribute], moments=thing.seen[:1])
+        return asked_end(clip, kind)
     if kind in ("which_twin", "absent_twin"):
         return _twin(clip, kind, rng)
     if kind in CODED and kind != "code_colour":

@@ -192,22 +192,32 @@ def _asked(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
     if kind == "motion":
         return Asked(clip.marker.direction, DIRECTIONS) if clip.marker else None
     if kind == "now":
-        last = clip.things[-1] if clip.things else None
-        if last is not None and last.second == clip.seconds - 1:
-            earlier = tuple(dict.fromkeys(t.glyph for t in clip.things[:-1] if t.glyph != last.glyph))
-            return Asked(last.glyph, (NOTHING, *draw_some(rng, earlier, 2)), GLYPHS, moments=(last.second,))
-        if rng.random() >= STILL_ASKED:
-            return None
-        return Asked(NOTHING, draw_some(rng, [t.glyph for t in clip.things], 1), GLYPHS, moments=(clip.seconds - 1,))
+        return asked_now(clip, rng)
     if kind in LOOKUPS:
         return _lookup(clip, kind, rng) if clip.things else None
+    return asked_end(clip, kind)
+
+
+def asked_now(clip: Clip, rng: np.random.Generator) -> Asked | None:
+    """What is on the screen in the last second; where nothing is, now and then."""
+    last = clip.things[-1] if clip.things else None
+    if last is not None and last.second + last.lasts == clip.seconds:
+        earlier = tuple(dict.fromkeys(t.glyph for t in clip.things[:-1] if t.glyph != last.glyph))
+        return Asked(last.glyph, (NOTHING, *draw_some(rng, earlier, 2)), GLYPHS, moments=last.seen[-1:])
+    if rng.random() >= STILL_ASKED:
+        return None
+    return Asked(NOTHING, draw_some(rng, [t.glyph for t in clip.things], 1), GLYPHS, moments=(clip.seconds - 1,))
+
+
+def asked_end(clip: Clip, kind: str) -> Asked | None:
+    """The first or last colour, digit, shape or icon."""
     attribute, order = kind.split("_")
     seen = [t for t in clip.things if attribute == "colour" or t.glyph in WORDS[attribute]]
     if not seen:
         return None
     thing = seen[0] if order == "first" else seen[-1]
     right = thing.colour if attribute == "colour" else thing.glyph
-    return Asked(right, pool=WORDS[attribute], moments=(thing.second,))
+    return Asked(right, pool=WORDS[attribute], moments=thing.seen[:1])
 
 
 def question(clip: Clip, kind: str, rng: np.random.Generator, split: str) -> Question | None:

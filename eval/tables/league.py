@@ -165,7 +165,7 @@ def _reducers(way: Way, share: float, encoded: float) -> Iterator[Entry]:
     if keep is None:
         return
     for name, method in REDUCERS.items():
-        if servable(method):
+        if servable(method) and name not in IN_TOWER:
             says = ("keep",) if hasattr(method, "keep") else ("least", "most")  # how much it leaves
             line = ",".join(f"{parameter}={keep}" for parameter in says if hasattr(method, parameter))
             given = {"pyramid": ALL, "reducer": f"{name}:{line}" if line else name}
@@ -176,6 +176,8 @@ def _reducers(way: Way, share: float, encoded: float) -> Iterator[Entry]:
         yield entry_of(system, "reducer", share, given, facts_of(REDUCERS[reducer.partition(":")[0]]), parts=(part,))
 
 
+IN_TOWER = ("standby", "uhd")
+"""What changes what the tower costs: at equal bytes the first, and neither here yet."""
 TRAINED_REDUCERS = (
     ("learnpruner, trained", "learnpruner:score=trained", "learnpruner", False),
     ("dualcomp, trained", "dualcomp:router=lambda", "dualcomp", True),

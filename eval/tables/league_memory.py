@@ -19,6 +19,9 @@ from .remembering import HIDDEN, TOKENS_A_CHUNK, TOKENS_A_FRAME, in_bytes_of
 BYTES = (64, 128, 256)
 """Tokens a layer, stored in full, whose bytes the rows of `league_bytes` may take."""
 
+BESIDE: dict[str, Settings] = {"standby": {"reducer": "standby"}}
+"""What an evictor of trained tokens needs beside it: the reducer that makes them, whose part has the evictor's name."""
+
 
 def league_bytes(way: Way) -> list[Entry]:
     """Every evictor and every storage in the bytes of `BYTES` tokens a layer, against all tokens and few frames."""
@@ -38,9 +41,9 @@ def league_bytes(way: Way) -> list[Entry]:
         for name, slot, kind, method in kinds:
             memory = in_bytes_of(way, tokens, kind)
             if memory is not None:
-                given = {"pyramid": ALL, **pushed, "memory": memory}
+                given = {"pyramid": ALL, **pushed, **BESIDE.get(name, {}), "memory": memory}
                 kind_of = "default" if (name, slot) == (pv.Memory().evictor, "evictor") else "system"
-                parts = tuple(getattr(method, "parts", ()))
+                parts = (name,) if name in BESIDE else ()
                 rows.append(entry_of(name, slot, tokens, given, facts_of(method), kind_of, parts))
     return rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ SHIPPED = Path(__file__).parent.parent / "builtin" / "parts"
 
 
 def located(
-    given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], registry: Mapping[str, type[Part]], builtin: bool
+    given: str | os.PathLike[str] | Collection[str | os.PathLike[str]],
+    registry: Mapping[str, type[Part]],
+    builtin: bool,
 ) -> dict[str, Path]:
     """The file of each part that was asked for; no weights are read.
 
@@ -37,7 +39,9 @@ def located(
     ConfigError
         If there is no such part or file, or one part is given twice.
     """
-    several = [given] if isinstance(given, str | os.PathLike) else list(given)
+    several = [given] if isinstance(given, str | os.PathLike) else given
+    if not isinstance(several, list | tuple | set | frozenset):
+        raise ConfigError(f"parts must be a name, a file, a folder, or a list of such; got {shown(given)}.")
     found: dict[str, Path] = {}
     for each in several:
         for path in _files(os.fspath(each) if isinstance(each, os.PathLike) else each, registry, builtin):

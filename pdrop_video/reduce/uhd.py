@@ -27,7 +27,8 @@ class UHD:
         trained=True,
         ours=True,
         formula=(
-            "behind a layer: y = x + attention in windows of 2 x 2; x' = mean of 4 y + W2 act(W1 LN(4 y in a row))\n"
+            "behind a layer: y = x + attention in windows of 2 x 2\n"
+            "x' = mean of 4 y + W2 act(W1 LN(4 y in a row))\n"
             "at first W1 = blockdiag(F1, F1, F1, F1), W2 = [F2 F2 F2 F2] / 4"
         ),
     )

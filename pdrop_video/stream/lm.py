@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -231,7 +231,7 @@ def load(
     split_special_tokens: bool = True,
     batch: int = 1,
     compile: bool = False,
-    parts: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    parts: str | os.PathLike[str] | Collection[str | os.PathLike[str]] = (),
     **kwargs: Any,
 ) -> VideoLM:
     """Load a video-LLM.

@@ -11,8 +11,7 @@ from torch import Tensor
 from ...common import checks
 from ...registry import Facts
 from .base import Held, lexicographic
-
-_WINDOW, _BANK, _REST = 2, 1, 0
+from .two_tier import BANK, REST, WINDOW, window
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Standby:
         ours=True,
         formula=(
             "stay: whole steps, the newest, up to the share `window` of the budget; all standby tokens\n"
-            "what does not fit: first own tokens of steps behind the window, then standby tokens, the oldest first"
+            "first go own tokens of steps behind the window, then standby tokens, the oldest first"
         ),
     )
     by_table: ClassVar[bool] = True
@@ -63,11 +62,5 @@ class Standby:
 
     def tiers(self, held: Held, keep: int) -> Tensor:
         """What each column is of [tokens]: 2 the window, its text too, 1 the bank, 0 neither."""
-        table = held.table
-        steps, group = table.step.unique(return_inverse=True)
-        counts = torch.zeros_like(steps).scatter_add(0, group, table.visual.long())
-        since = counts.flip(0).cumsum(0).flip(0)  # of a step and all later ones
-        shown = torch.where(counts > 0, steps, -1)
-        recent = (since <= int(self.window * keep)) | (shown == shown.max())
-        inside = recent[group] & (table.step >= 0)
-        return torch.where(inside, _WINDOW, torch.where(table.standby, _BANK, _REST))
+        _, inside = window(held.table, int(self.window * keep))
+        return torch.where(inside, WINDOW, torch.where(held.table.standby, BANK, REST))

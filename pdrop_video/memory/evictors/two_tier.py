@@ -12,9 +12,29 @@ from torch import Tensor
 from ...common import checks
 from ...common.ties import exactly, settled
 from ...registry import Facts
+from ..table import TokenTable
 from .base import Held, best_first, lexicographic, mean_of, rank_in_group
 
-_WINDOW, _BANK, _REST = 2, 1, 0
+WINDOW, BANK, REST = 2, 1, 0
+"""Tiers, by what goes last."""
+
+
+def window(table: TokenTable, room: int) -> tuple[Tensor, Tensor]:
+    """The newest steps that fit into so many columns, whole, and the newest that shows something in any case.
+
+    Returns
+    -------
+    group : Tensor [tokens]
+        The number of each column's step.
+    inside : Tensor [tokens]
+        Whether it belongs to one of those steps.
+    """
+    steps, group = table.step.unique(return_inverse=True)
+    counts = torch.zeros_like(steps).scatter_add(0, group, table.visual.long())
+    since = counts.flip(0).cumsum(0).flip(0)  # of a step and all later ones
+    shown = torch.where(counts > 0, steps, -1)
+    recent = (since <= room) | (shown == shown.max())
+    return group, recent[group] & (table.step >= 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +95,16 @@ class TwoTier:
     def __call__(self, held: Held, keep: int) -> Tensor:
         """By tier; in the window by recency, in the bank by recency and score, else by score."""
         table, tier = held.table, self.tiers(held, keep)
-        recency = table.step.masked_fill(tier == _REST, -1)
+        recency = table.step.masked_fill(tier == REST, -1)
         return lexicographic(tier, recency, table.score, *table.spread())
 
     def tiers(self, held: Held, keep: int) -> Tensor:
         """What each column is of [tokens]: 2 the window, its text too, 1 the bank, 0 neither."""
         table = held.table
-        steps, group = table.step.unique(return_inverse=True)
-        counts = torch.zeros_like(steps).scatter_add(0, group, table.visual.long())
-        since = counts.flip(0).cumsum(0).flip(0)  # of a step and all later ones
-        shown = torch.where(counts > 0, steps, -1)
-        recent = (since <= int(self.window * keep)) | (shown == shown.max())
+        group, inside = window(table, int(self.window * keep))
         order = table.spread() if self.by == "place" else (table.score, *table.spread())
         place = rank_in_group(best_first(table.visual, *order), group)
-        inside = recent[group] & (table.step >= 0)
-        return torch.where(inside, _WINDOW, torch.where(table.visual & (place < self.n), _BANK, _REST))
+        return torch.where(inside, WINDOW, torch.where(table.visual & (place < self.n), BANK, REST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,7 @@ class TwoTierMeans(TwoTier):
         table, tier = held.table, self.tiers(held, len(stay))
         kept = torch.zeros_like(table.visual).index_fill(0, stay, True)
         goes = table.visual & ~kept
-        slots = (kept & (tier == _BANK) & torch.isin(table.step, table.step[goes])).nonzero()[:, 0]
+        slots = (kept & (tier == BANK) & torch.isin(table.step, table.step[goes])).nonzero()[:, 0]
         if not len(slots):
             return None
         slots = slots[best_first(*(key[slots] for key in table.spread()))]

@@ -18,7 +18,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 import pdrop_video as pv
 from eval.stats.record import read_run
-from eval.synthetic import dropped, dropping_run
+from eval.synthetic import dropping_run, train_moving
 from eval.synthetic.bank import Bank, bank_clip, labels_of
 from eval.synthetic.dropped import draws, planned, teachers, train
 from eval.synthetic.dropping import answers_loss, run_dropping, scorer_for
@@ -285,10 +285,12 @@ def test_nothing_is_measured_before_all_is_trained(tmp_path):
 
 def test_teachers_of_both_worlds_share_a_bank(tmp_path, monkeypatch):
     """The bank's first clips are of still cameras, and each world is taught on its own."""
-    monkeypatch.setattr(dropped, "DEV_CLIPS", 14)
-    monkeypatch.setattr(dropped, "DEV_STILL", 7)
-    monkeypatch.setattr(dropped, "features", lambda model, bank: torch.zeros(len(bank.labels), 16, 128).bfloat16())
-    monkeypatch.setattr(dropped, "open_bank", lambda folder, split, seed, clips, workers, still: labelled(clips, still))
+    monkeypatch.setattr(train_moving, "DEV_CLIPS", 14)
+    monkeypatch.setattr(train_moving, "DEV_STILL", 7)
+    monkeypatch.setattr(train_moving, "features", lambda model, bank: torch.zeros(len(bank.labels), 16, 128).bfloat16())
+    monkeypatch.setattr(
+        train_moving, "open_bank", lambda folder, split, seed, clips, workers, still: labelled(clips, still)
+    )
     found = teachers(tmp_path, tmp_path, 60, 30, TOKENIZER, None, 1)
     assert list(found) == ["still", "moving"] and isinstance(found["moving"].train, MovingTeacher)
     assert not isinstance(found["still"].train, MovingTeacher)

@@ -15,7 +15,7 @@ from eval.synthetic import language_stage, mixed_stage
 from eval.synthetic.bank import FIRST_CODE, NO_GLYPH, cell_of, glyph_number, labels_of
 from eval.synthetic.camera import MovingScene
 from eval.synthetic.fresh import Fresh
-from eval.synthetic.known import FACTS, NAMES, facts_by_name
+from eval.synthetic.known import FACTS, facts_by_name
 from eval.synthetic.lessons import Teacher
 from eval.synthetic.log import Log
 from eval.synthetic.make import make
@@ -29,7 +29,7 @@ from eval.synthetic.puzzles import PUZZLES, puzzle, split_by_name
 from eval.synthetic.quiz import KINDS
 from eval.synthetic.render import frames
 from eval.synthetic.tokenizer import build_tokenizer, vocabulary
-from eval.synthetic.world import COLOURS, SPLITS, Clip, Thing, generator, sample_clip
+from eval.synthetic.world import COLOURS, GLYPHS, SPLITS, Clip, Thing, generator, sample_clip
 
 BY_HAND = Clip(
     "train",
@@ -260,7 +260,7 @@ def test_lessons_show_what_their_answers_say(teacher):
         if (lesson.facts[n, at] >= 0).any()
     ]
     assert {colour is None for (colour, _), _ in named} == {True, False}
-    assert any(glyph in CODES for (_, glyph), _ in named) and all(glyph in NAMES for (_, glyph), _ in named)
+    assert any(glyph in CODES for (_, glyph), _ in named) and all(glyph in (*GLYPHS, *CODES) for (_, glyph), _ in named)
     for name, facts in named:
         assert any(facts.tolist() == facts_by_name(clip).get(name) for clip in teacher._shown) or int(facts[0]) == 6
 
@@ -280,8 +280,8 @@ def test_a_stopped_training_in_both_worlds_goes_on_bit_for_bit(teacher, tmp_path
             monkeypatch.setattr(mixed_stage, "accuracy", lambda *_, **__: {"all": 0.0})
             with monkeypatch.context() as patch:
                 if stop < 5:
-                    patch.setattr(mixed_stage, "EVERY_SECONDS", -1.0)
-                    patch.setattr(mixed_stage, "follow", _stopping(stop))
+                    patch.setattr(language_stage, "EVERY_SECONDS", -1.0)
+                    patch.setattr(language_stage, "follow", _stopping(stop))
                     with pytest.raises(KeyboardInterrupt):
                         mixed_stage.train_mixed(model, teachers, work, Log(work / "log.csv"), 5, 0)
                 else:
@@ -297,13 +297,13 @@ def test_a_stopped_training_in_both_worlds_goes_on_bit_for_bit(teacher, tmp_path
 
 def _stopping(stop: int):
     """What `follow` does, until a run is stopped as by Ctrl-C in its step `stop` + 1."""
-    done = []
+    done, original = [], language_stage.follow
 
     def follow(wrong, right):
         done.append(right)
         if len(done) > stop:
             raise KeyboardInterrupt
-        language_stage.follow(wrong, right)
+        original(wrong, right)
 
     return follow
 

@@ -57,6 +57,11 @@ def glyph_number(glyph: str) -> int:
     return GLYPHS.index(glyph) if glyph in GLYPHS else FIRST_CODE + CODES.index(glyph)
 
 
+def glyph_of(number: int) -> str:
+    """The glyph or code of a number in labels, which is not `NO_GLYPH`."""
+    return GLYPHS[number] if number < NO_GLYPH else CODES[number - FIRST_CODE]
+
+
 def labels_of(clip: Clip) -> NDArray[np.int64]:
     """Labels of every second of a clip, `[seconds, 5]`; -1 is no cell."""
     rows = np.tile(np.array([NO_COLOUR, NO_GLYPH, -1, NO_MARKER, -1]), (clip.seconds, 1))

@@ -37,22 +37,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForCo
 
 import pdrop_video as pv
 
-from .bank import SECONDS, open_bank
 from .dropping import scorer_for
 from .dropping_run import WITHOUT, Draw, Run, Turns, seconds_a_step, spending
-from .lessons import Teacher
 from .log import Log
 from .mixed_stage import Teachers
 from .model import build_model, save_model
-from .moving_lessons import MovingTeacher
-from .optim import load_checkpoint, save_checkpoint
-from .train_moving import DEV_SEED, TRAIN_SEED
-from .vision_stage import features
+from .train_moving import banks_of, earlier_version, teachers_of
 
 SHARES = tuple(percent / 100 for percent in range(15, 101, 5))
 """Of the FLOPs, that `random` draws from."""
-DEV_CLIPS, DEV_STILL = 160, 80
-"""Clips of the dev bank, and how many are of still cameras: those of `train_moving`."""
 FIRST = 10
 """Steps whose time says how many `--minutes` are."""
 COOLED = 0.2
@@ -84,17 +77,14 @@ def opened(
     if not (start / "config.json").is_file():
         raise pv.ConfigError(f"{start} holds no config.json; expected a folder of the built-in model's kind.")
 
-    def model() -> Qwen2_5_VLForConditionalGeneration:
-        return Qwen2_5_VLForConditionalGeneration.from_pretrained(start, dtype=torch.bfloat16, local_files_only=True)
-
     tokenizer: Any = AutoTokenizer.from_pretrained(start, local_files_only=True)
-    untouched, fresh = model(), build_model(tokenizer, seed).bfloat16()
+    untouched, fresh = earlier_version(start), build_model(tokenizer, seed).bfloat16()
     layers = len(untouched.model.language_model.layers)
     if not 0 <= reset <= layers:
         raise pv.ConfigError(f"--reset is {reset}; expected 0 to {layers}, the layers of {start}.")
     runs = []
     for name, draw in draws(untouched.config, scorer).items():
-        own = model()
+        own = earlier_version(start)
         for i in range(layers - reset, layers):
             new = fresh.model.language_model.layers[i].state_dict()
             own.model.language_model.layers[i].load_state_dict(new)
@@ -106,26 +96,7 @@ def teachers(
     bank: Path, work: Path, clips: int, still: int, tokenizer: PreTrainedTokenizerFast, tower: Any, threads: int
 ) -> dict[str, Teachers]:
     """Teachers of each world that there are clips of, on the start's features of a bank as `train_moving` fills it."""
-    first = {"train": still, "dev": DEV_STILL}
-    banks = {
-        "train": open_bank(bank / "bank_train", "train", TRAIN_SEED, clips, threads, first["train"]),
-        "dev": open_bank(bank / "bank_dev", "dev", DEV_SEED, DEV_CLIPS, threads, first["dev"]),
-    }
-    path = work / "features.pt"
-    if not path.exists():
-        save_checkpoint(path, **{split: features(tower, each) for split, each in banks.items()})
-    seen = load_checkpoint(path)
-    assert seen is not None
-    kinds = {"still": Teacher, "moving": MovingTeacher}
-    there = [world for world, some in (("still", still), ("moving", clips - still)) if some]
-    cut = {split: slice(0, first[split] * SECONDS) for split in banks}
-    rest = {split: slice(first[split] * SECONDS, None) for split in banks}
-
-    def teacher(world: str, split: str) -> Teacher:
-        rows = (cut if world == "still" else rest)[split]
-        return kinds[world](seen[split][rows], banks[split].labels[rows], tokenizer, split)
-
-    return {world: Teachers(teacher(world, "train"), teacher(world, "dev")) for world in there}
+    return teachers_of(banks_of(bank, clips, still, threads), still, work / "features.pt", tower, tokenizer)
 
 
 def ended(run: Run, turns: Turns, end: int, name: str, out: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pdrop_video.pyramid.rows import Rows
 from pdrop_video.pyramid.scorers import Layout, Learner, Ranking, Scorer, scorer_named
 
 from .known import TOKENS
-from .language_stage import early
+from .language_stage import early, entering
 from .lessons import PREFIX, Lesson
 from .model import SIDE
 
@@ -154,11 +154,7 @@ def run_dropping(
     ratio_of = dict(zip(schedule.layers, schedule.ratios, strict=True))
     chooser = _Chooser(scorer_for(pyramid), allocator_named(pyramid.allocator), chunk)
     visual = lesson.visual.shape[1]
-    hidden = text.embed_tokens(lesson.ids)
-    video = slice(PREFIX, PREFIX + visual)
-    hidden = torch.cat([hidden[:, : video.start], lesson.visual.to(hidden.dtype), hidden[:, video.stop :]], 1)
-    angles, positions = text.rotary_emb(hidden, lesson.positions), lesson.positions
-    mask = torch.zeros(lesson.mask.shape, dtype=hidden.dtype).masked_fill(~lesson.mask, -1e4)
+    (hidden, angles, mask), positions = entering(text, lesson), lesson.positions
     clips, total = lesson.ids.shape
     number = torch.arange(visual).expand(clips, -1)
     after, kept = [], []
@@ -177,7 +173,7 @@ def run_dropping(
         kept.append(number)
         hidden = layer(hidden, attention_mask=mask, position_embeddings=angles)
         after.append(hidden)
-    return Seen([*after[:-1], text.norm(hidden)], kept, total - video.stop)
+    return Seen([*after[:-1], text.norm(hidden)], kept, total - PREFIX - visual)
 
 
 def answers_loss(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .bank import PIXELS, cell_of
+from .bank import NO_COLOUR, NO_MARKER, PIXELS, cell_of
 from .mixing import TRIES
 from .moving import CODES, LETTERS
 from .render import RGB, SIDE, stencil
@@ -69,7 +69,7 @@ class Fresh:
         for n in np.flatnonzero(rng.random(len(frames)) < SHARE):
             taken = [point for point in where[n] if not np.isnan(point[0])]
             # a cell that says something already is not written over
-            said = (classes[n, :, 0] != len(COLOURS)) | (classes[n, :, 2] != 4)
+            said = (classes[n, :, 0] != NO_COLOUR) | (classes[n, :, 2] != NO_MARKER)
             for _ in range(TRIES):
                 centre = rng.uniform(0.2, 0.8, 2) * PIXELS
                 x, y = centre / PIXELS

@@ -14,7 +14,6 @@ from .puzzles import corner_of, split_by_name
 from .quiz import CORNERS, COUNTS
 from .world import COLOURS, DIGITS, DIRECTIONS, GLYPHS, ICONS, SHAPES, Clip, Thing
 
-NAMES = (*GLYPHS, *CODES)
 KNOWN = (*GLYPHS, *LETTERS)
 """What a thing is called by a head: its glyph or a code's letter; the code's digit has a head of its own."""
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,19 @@ def attention(
 AttentionInterface.register("bf16_softmax", attention)
 
 
-def run(model: Qwen2_5_VLForConditionalGeneration, lesson: Lesson) -> list[Tensor]:
-    """Hidden states after every layer, each `[clips, T, 256]`; the last ones with the final norm."""
-    text: Any = model.model.language_model
+def entering(text: Any, lesson: Lesson) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+    """What the first layer of a language part `text` is given: rows `[clips, T, 256]`, angles, and the mask to add."""
     hidden = text.embed_tokens(lesson.ids)
     video = slice(PREFIX, PREFIX + lesson.visual.shape[1])
     hidden = torch.cat([hidden[:, : video.start], lesson.visual.to(hidden.dtype), hidden[:, video.stop :]], 1)
-    angles = text.rotary_emb(hidden, lesson.positions)
     mask = torch.zeros(lesson.mask.shape, dtype=hidden.dtype).masked_fill(~lesson.mask, -1e4)
+    return hidden, text.rotary_emb(hidden, lesson.positions), mask
+
+
+def run(model: Qwen2_5_VLForConditionalGeneration, lesson: Lesson) -> list[Tensor]:
+    """Hidden states after every layer, each `[clips, T, 256]`; the last ones with the final norm."""
+    text: Any = model.model.language_model
+    hidden, angles, mask = entering(text, lesson)
     after = []
     for layer in text.layers:
         hidden = layer(hidden, attention_mask=mask, position_embeddings=angles)
@@ -217,6 +223,70 @@ def accuracy(
     return {"all": float(np.mean([x for xs in right.values() for x in xs])), **report}
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a language part is taught, step by step.
+
+    Attributes
+    ----------
+    kinds : mapping
+        Kinds of question of each sort of lesson.
+    draw : callable
+        Of a step's number, its part of the run, and the weights of the kinds of each sort: the sort, the form of
+        answers, and the lesson.
+    judge : callable
+        Of the part of the run: names of what is asked of the dev split, and its figures.
+    """
+
+    kinds: Mapping[str, Sequence[str]]
+    draw: Callable[[int, float, Mapping[str, Mapping[str, float]]], tuple[str, str, Lesson]]
+    judge: Callable[[float], Iterable[tuple[str, dict[str, float]]]]
+
+
+def learn(
+    model: Qwen2_5_VLForConditionalGeneration,
+    course: Course,
+    work: Path,
+    log: Log,
+    steps: int,
+    seed: int,
+    lr: float,
+    name: str,
+) -> None:
+    """Train `model.model.language_model` in place; goes on from the checkpoint in `work` where there is one.
+
+    Kinds of question are asked in proportion to their share of wrong answers lately.
+    """
+    torch.manual_seed(seed)
+    model.set_attn_implementation("bf16_softmax")
+    heads = Ladder(model)
+    optimiser = MasterAdamW([*model.model.language_model.parameters(), *heads.parameters()], lr, steps)
+    wrong = {sort: dict.fromkeys(kinds, 1.0) for sort, kinds in course.kinds.items()}
+    if saved := load_checkpoint(work / f"{name}.pt"):
+        optimiser.restore(saved["optimiser"])
+        wrong = saved["wrong"]
+    began = last = time.monotonic()
+    while optimiser.done < steps:
+        progress = optimiser.done / steps
+        weights = {sort: {kind: share + LEAST_ERROR for kind, share in kinds.items()} for sort, kinds in wrong.items()}
+        sort, form, lesson = course.draw(optimiser.done, progress, weights)
+        loss, extra, known, scores = losses(model, heads, lesson, form)
+        (loss + extra).backward()
+        norm = optimiser.step()
+        follow(wrong[sort], answered(scores, lesson))
+        if optimiser.done % 25 == 0 or optimiser.done == steps:
+            values = {"loss": loss.item(), "auxiliary": extra.item(), "norm": norm}
+            values |= {kind: float(value) for kind, value in known.items()}
+            grids = lesson.visual.shape[1] // TOKENS
+            log.write(f"{name}_{sort}", optimiser.done, time.monotonic() - began, grids=grids, **values)
+        if optimiser.done % 250 == 0 or optimiser.done == steps:
+            for asked, figures in course.judge(progress):
+                log.write(f"{name}_dev_{asked}", optimiser.done, time.monotonic() - began, **figures)
+        if time.monotonic() - last > EVERY_SECONDS or optimiser.done == steps:
+            save_checkpoint(work / f"{name}.pt", optimiser=optimiser.state(), wrong=wrong)
+            last = time.monotonic()
+
+
 def train_language(
     model: Qwen2_5_VLForConditionalGeneration,
     teacher: Teacher,
@@ -229,33 +299,16 @@ def train_language(
     name: str = "language",
 ) -> None:
     """Train `model.model.language_model` in place; goes on from the checkpoint in `work` where there is one."""
-    torch.manual_seed(seed)
-    model.set_attn_implementation("bf16_softmax")
-    heads = Ladder(model)
-    optimiser = MasterAdamW([*model.model.language_model.parameters(), *heads.parameters()], lr, steps)
-    wrong = {form: dict.fromkeys(KINDS, 1.0) for form in BLOCKS}
-    if saved := load_checkpoint(work / f"{name}.pt"):
-        optimiser.restore(saved["optimiser"])
-        wrong = saved["wrong"]
-    began = last = time.monotonic()
-    while optimiser.done < steps:
-        rng = np.random.default_rng([seed, 2, optimiser.done])
-        progress = optimiser.done / steps
+
+    def draw(step: int, progress: float, weights: Mapping[str, Mapping[str, float]]) -> tuple[str, str, Lesson]:
+        rng = np.random.default_rng([seed, 2, step])
         grids, form = grids_for(progress, rng), form_for(progress, rng)
-        weights = {kind: share + LEAST_ERROR for kind, share in wrong[form].items()}
         gaps = bool(rng.random() < 0.5)
-        lesson = teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND)
-        loss, extra, known, scores = losses(model, heads, lesson, form)
-        (loss + extra).backward()
-        norm = optimiser.step()
-        follow(wrong[form], answered(scores, lesson))
-        if optimiser.done % 25 == 0 or optimiser.done == steps:
-            values = {"loss": loss.item(), "auxiliary": extra.item(), "norm": norm}
-            values |= {kind: float(value) for kind, value in known.items()}
-            log.write(f"{name}_{form}", optimiser.done, time.monotonic() - began, grids=grids, **values)
-        if optimiser.done % 250 == 0 or optimiser.done == steps:
-            for form in BLOCKS if progress > LETTERS_FROM else ("words",):
-                log.write(f"{name}_dev_{form}", optimiser.done, time.monotonic() - began, **accuracy(model, dev, form))
-        if time.monotonic() - last > EVERY_SECONDS or optimiser.done == steps:
-            save_checkpoint(work / f"{name}.pt", optimiser=optimiser.state(), wrong=wrong)
-            last = time.monotonic()
+        lesson = teacher.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights[form], BLIND)
+        return form, form, lesson
+
+    def judge(progress: float) -> Iterator[tuple[str, dict[str, float]]]:
+        for form in BLOCKS if progress > LETTERS_FROM else ("words",):
+            yield form, accuracy(model, dev, form)
+
+    learn(model, Course(dict.fromkeys(BLOCKS, KINDS), draw, judge), work, log, steps, seed, lr, name)

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from .language_stage import (
-    EVERY_SECONDS,
-    LEAST_ERROR,
-    NOISE,
-    Ladder,
-    accuracy,
-    answered,
-    clips_for,
-    follow,
-    losses,
-)
-from .lessons import BLIND, Teacher
+from .language_stage import NOISE, Course, accuracy, clips_for, learn
+from .lessons import BLIND, Lesson, Teacher
 from .log import Log
-from .optim import MasterAdamW, load_checkpoint, save_checkpoint
 from .puzzles import PUZZLES
 from .quiz import KINDS
 
@@ -76,34 +63,19 @@ def train_mixed(
     work, log, steps, seed, lr, name
         As `language_stage.train_language`'s.
     """
-    torch.manual_seed(seed)
-    model.set_attn_implementation("bf16_softmax")
-    heads = Ladder(model)
-    optimiser = MasterAdamW([*model.model.language_model.parameters(), *heads.parameters()], lr, steps)
-    wrong = {f"{world}_{form}": dict.fromkeys(KINDS_OF[world], 1.0) for world, form in LESSONS}
-    if saved := load_checkpoint(work / f"{name}.pt"):
-        optimiser.restore(saved["optimiser"])
-        wrong = saved["wrong"]
-    began = last = time.monotonic()
-    while optimiser.done < steps:
-        rng = np.random.default_rng([seed, 3, optimiser.done])
+
+    def draw(step: int, progress: float, weights: Mapping[str, Mapping[str, float]]) -> tuple[str, str, Lesson]:
+        rng = np.random.default_rng([seed, 3, step])
         world, form = list(LESSONS)[int(rng.choice(len(LESSONS), p=list(LESSONS.values())))]
-        kinds, gaps = wrong[f"{world}_{form}"], bool(rng.random() < 0.5)
-        grids = grids_of(optimiser.done / steps, rng)
-        weights = {kind: share + LEAST_ERROR for kind, share in kinds.items()}
-        lesson = teachers[world].train.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights, BLIND)
-        loss, extra, known, scores = losses(model, heads, lesson, form)
-        (loss + extra).backward()
-        norm = optimiser.step()
-        follow(kinds, answered(scores, lesson))
-        if optimiser.done % 25 == 0 or optimiser.done == steps:
-            values = {"loss": loss.item(), "auxiliary": extra.item(), "norm": norm}
-            values |= {kind: float(value) for kind, value in known.items()}
-            log.write(f"{name}_{world}_{form}", optimiser.done, time.monotonic() - began, grids=grids, **values)
-        if optimiser.done % 250 == 0 or optimiser.done == steps:
-            for each, two in teachers.items():
-                right = accuracy(model, two.dev, most=64, kinds=KINDS_OF[each])
-                log.write(f"{name}_dev_{each}", optimiser.done, time.monotonic() - began, **right)
-        if time.monotonic() - last > EVERY_SECONDS or optimiser.done == steps:
-            save_checkpoint(work / f"{name}.pt", optimiser=optimiser.state(), wrong=wrong)
-            last = time.monotonic()
+        sort, gaps = f"{world}_{form}", bool(rng.random() < 0.5)
+        grids = grids_of(progress, rng)
+        train = teachers[world].train
+        lesson = train.lesson(rng, clips_for(grids, form), grids, gaps, NOISE, form, weights[sort], BLIND)
+        return sort, form, lesson
+
+    def judge(progress: float) -> Iterator[tuple[str, dict[str, float]]]:
+        for world, two in teachers.items():
+            yield world, accuracy(model, two.dev, most=64, kinds=KINDS_OF[world])
+
+    kinds = {f"{world}_{form}": KINDS_OF[world] for world, form in LESSONS}
+    learn(model, Course(kinds, draw, judge), work, log, steps, seed, lr, name)

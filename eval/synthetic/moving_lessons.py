@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from .bank import CELLS, NO_GLYPH, glyph_number
-from .known import NAMES
+from .bank import CELLS, NO_GLYPH, glyph_number, glyph_of
 from .lessons import Teacher
 from .moving import LETTERS, moving_clip
 from .puzzles import puzzle
@@ -77,7 +76,7 @@ class MovingTeacher(Teacher):
                     continue
                 pair = free[int(rng.integers(len(free)))]
                 taken.add(pair)
-                thing = replace(thing, colour=COLOURS[pair[0]], glyph=NAMES[pair[1] - (pair[1] > NO_GLYPH)])
+                thing = replace(thing, colour=COLOURS[pair[0]], glyph=glyph_of(pair[1]))
             things.append(self._placed(rng, thing, self.pools[pair], rows))
         self._shown.append(replace(clip, things=tuple(things)))
         return rows

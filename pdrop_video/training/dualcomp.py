@@ -10,14 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..common.journal import Journal, read_journal
-from ..errors import ConfigError
 from ..parts.dualcomp import LEAST, DualCompPart
 from ..reduce import Reducer
 from ..reduce.dualcomp import DualComp
 from ..reduce.geometric import geometric_by_rule
-from .evocomp import key_of
 from .examples import Example, Examples, answer_losses, reduced_by
+from .labels import Labels
 from .lines import Line
 from .trainer import Trainer
 
@@ -73,27 +71,19 @@ class DualCompTrainer(Trainer):
         self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
     ) -> Sequence[Line]:
         """Try lambdas and shares on some lines; what was found is in a journal."""
-        path, said = work / "dualcomp.labels.jsonl", self.settings
-        entries = list(read_journal(path)) if path.is_file() else []
-        if entries and entries[0].get("settings") != said:
-            raise ConfigError(f"{path} holds labels of other settings; give another --work, or the same settings.")
-        self._labels = {(each["video"], each["question"]): (each["lambda"], each["rho"]) for each in entries[1:]}
+        said, self._labels = self.settings, Labels(work / "dualcomp.labels.jsonl", self.settings)
         videos = sorted({line.video for line in lines})
         some = set(random.Random("router").sample(videos, min(said["videos"], len(videos))))
         chosen = []
         for video in sorted(some):
             about = [line for line in lines if line.video == video]
             chosen += random.Random(video.rpartition("/")[2]).sample(about, min(said["lines"], len(about)))
-        with Journal(path) as journal:
-            if not entries:
-                journal.append({"settings": said})
+        with self._labels as labels:
             for number, line in enumerate(chosen):
-                video, question = key_of(line)
-                if (video, question) in self._labels:
+                if line in labels:
                     continue
-                found = self.label(examples.of(line))
-                journal.append({"video": video, "question": question, "lambda": found[0], "rho": found[1]})
-                self._labels[video, question] = found
+                geometric, needed = self.label(examples.of(line))
+                labels.add(line, **{"lambda": geometric, "rho": needed})
                 if number % 16 == 0:
                     say(f"dualcomp: label {number + 1} of {len(chosen)}")
         return chosen
@@ -114,7 +104,8 @@ class DualCompTrainer(Trainer):
     def loss(self, part: Any, examples: Sequence[Example], draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """See the class."""
         found = torch.stack([torch.stack(part(example.words)) for example in examples])
-        wanted = torch.tensor([self._labels[key_of(example.line)] for example in examples]).to(found)
+        labels = [self._labels[example.line] for example in examples]
+        wanted = torch.tensor([(label["lambda"], label["rho"]) for label in labels]).to(found)
         errors = (found - wanted).square().mean(0)
         geometric, needed = errors.detach().tolist()
         return errors.sum(), {"lambda": geometric, "rho": needed}

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.journal import Journal, read_journal
-from ..errors import ConfigError
 from ..parts.evocomp import EvoCompPart
 from ..reduce import Reducer
 from ..reduce.evocomp import EvoComp
@@ -20,6 +18,7 @@ from ..reduce.learnpruner import LearnPruner
 from ..reduce.sppruner import SPpruner
 from ..search.evolution import Counted, Kept, evolve
 from .examples import Example, Examples, answer_losses
+from .labels import Labels
 from .lines import Line
 from .trainer import Trainer
 
@@ -85,25 +84,16 @@ class EvoCompTrainer(Trainer):
         self, lines: Sequence[Line], examples: Examples, work: Path, say: Callable[[str], None] = lambda line: None
     ) -> list[Line]:
         """Search a label for some lines; what was found is in a journal."""
-        path, said = work / "evocomp.labels.jsonl", self.settings
-        entries = list(read_journal(path)) if path.is_file() else []
-        if entries and entries[0].get("settings") != said:
-            raise ConfigError(f"{path} holds labels of other settings; give another --work, or the same settings.")
-        chosen = _some(lines, said["videos"], said["lines"])
-        self._labels = {(entry["video"], entry["question"]): tuple(entry["kept"]) for entry in entries[1:]}
-        with Journal(path) as journal:
-            if not entries:
-                journal.append({"settings": said})
+        chosen = _some(lines, self.settings["videos"], self.settings["lines"])
+        self._labels = Labels(work / "evocomp.labels.jsonl", self.settings)
+        with self._labels as labels:
             for number, line in enumerate(chosen):
-                if key_of(line) not in self._labels:
-                    kept, before, after = self.label(examples.of(line), number)
-                    video, question = key_of(line)
-                    journal.append({"video": video, "question": question, "kept": list(kept)})
-                    self._labels[video, question] = kept
-                    if number % 8 == 0:
-                        say(
-                            f"evocomp: label {number + 1} of {len(chosen)}, loss {before:.3f} random, {after:.3f} found"
-                        )
+                if line in labels:
+                    continue
+                kept, before, after = self.label(examples.of(line), number)
+                labels.add(line, kept=list(kept))
+                if number % 8 == 0:
+                    say(f"evocomp: label {number + 1} of {len(chosen)}, loss {before:.3f} random, {after:.3f} found")
         return chosen
 
     def label(self, example: Example, seed: int = 0) -> tuple[Kept, float, float]:
@@ -143,7 +133,7 @@ class EvoCompTrainer(Trainer):
         """See the class."""
         losses, hit = [], 0.0
         for example in examples:
-            kept = torch.tensor(self._labels[key_of(example.line)], device=example.chunk.embeds.device)
+            kept = torch.tensor(self._labels[example.line]["kept"], device=example.chunk.embeds.device)
             logits, states = part(example.features, example.words)
             label = torch.zeros_like(logits).index_fill(0, kept, 1.0)
             weights = ghm_weights(logits.detach().sigmoid(), label)
@@ -174,8 +164,3 @@ def _some(lines: Sequence[Line], videos: int, each: int) -> list[Line]:
     rng = random.Random("labels")
     chosen = rng.sample(sorted(by), min(videos, len(by)))
     return [line for video in chosen for line in rng.sample(by[video], min(each, len(by[video])))]
-
-
-def key_of(line: Line) -> tuple[str, str]:
-    """By what labels know a line."""
-    return Path(line.video).name, line.question

@@ -12,14 +12,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..models import VisualChunk
-from ..parts import Part
 from ..video import FrameChunk
-from .examples import Example, Examples, answer_logits, answer_losses
-from .lines import Line
+from .examples import Example, answer_losses
 from .trainer import Trainer
 
 _SHARP = 6.0
@@ -118,23 +115,6 @@ class SeeingTrainer(Trainer):
     def knowing(self) -> tuple[str, ...]:
         """Nothing."""
         return ()
-
-    @torch.no_grad()
-    def judged(self, part: Part, examples: Examples, lines: Sequence[Line]) -> dict[str, Any]:
-        """As `Trainer.judged`."""
-        found: dict[str, list[tuple[float, float, float]]] = {}
-        for line in lines:
-            example = examples.of(line)
-            wanted = torch.tensor(example.answer, device=example.chunk.embeds.device)
-            for name, chunk in self.methods(part, example).items():
-                (logits,) = answer_logits(self.lm, [example], chunk)
-                right = float((logits.argmax(-1) == wanted).all())
-                kept = chunk.visual_tokens / example.chunk.visual_tokens
-                found.setdefault(name, []).append((float(F.cross_entropy(logits, wanted)), right, kept))
-        means = {
-            name: [round(sum(each) / len(each), 6) for each in zip(*rows, strict=True)] for name, rows in found.items()
-        }
-        return {name: dict(zip(("loss", "right", "kept"), each, strict=True)) for name, each in means.items()}
 
 
 def mean_of(losses: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models import VisualChunk
 from ..parts import Part
 from ..reduce import Reducer
 from ..stream.lm import VideoLM
@@ -83,6 +84,12 @@ class Trainer:
         """What must be known of the vision tower."""
         return knowing_of(list(self.reducers().values()), self.lm)
 
+    def methods(self, part: Any, example: Example) -> dict[str, VisualChunk]:
+        """What each method leaves of an example, and all tokens: what the part is judged by."""
+        said = self.reducers().items()
+        left = {name: reduced_by(self.lm, example, reducer, {part.name: part}) for name, reducer in said}
+        return {"all tokens": example.chunk, **left}
+
     @torch.no_grad()
     def judged(self, part: Part, examples: Examples, lines: Sequence[Line]) -> dict[str, Any]:
         """Means over held-out lines, for all tokens and each method: the answer's loss, share right, share kept.
@@ -90,22 +97,22 @@ class Trainer:
         An answer is right where each of its tokens is the most likely one behind those before it, which is what
         greedy decoding would say.
         """
-        found: dict[str, Any] = {}
-        for name, reducer in {"all tokens": None, **self.reducers()}.items():
-            losses, right, kept = [], [], []
-            for line in lines:
-                example = examples.of(line)
-                chunk = example.chunk
-                if reducer is not None:
-                    chunk = reduced_by(self.lm, example, reducer, {part.name: part})
+        found: dict[str, list[dict[str, float]]] = {}
+        for line in lines:
+            example = examples.of(line)
+            wanted = torch.tensor(example.answer, device=example.chunk.embeds.device)
+            for name, chunk in self.methods(part, example).items():
                 (logits,) = answer_logits(self.lm, [example], chunk)
-                wanted = torch.tensor(example.answer, device=logits.device)
-                losses.append(float(F.cross_entropy(logits, wanted)))
-                right.append(float((logits.argmax(-1) == wanted).all()))
-                kept.append(chunk.visual_tokens / max(example.chunk.visual_tokens, 1))
-            found[name] = {"loss": _mean(losses), "right": _mean(right), "kept": _mean(kept)}
-        return found
+                figures = {
+                    "loss": float(F.cross_entropy(logits, wanted)),
+                    "right": float((logits.argmax(-1) == wanted).all()),
+                    "kept": chunk.visual_tokens / max(example.chunk.visual_tokens, 1),
+                }
+                found.setdefault(name, []).append(figures)
+        return {
+            name: {figure: _mean([row[figure] for row in rows]) for figure in rows[0]} for name, rows in found.items()
+        }
 
 
 def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / max(len(values), 1), 6)
+    return round(sum(values) / len(values), 6)

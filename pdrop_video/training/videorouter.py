@@ -12,18 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.journal import Journal, read_journal
-from ..errors import ConfigError
 from ..parts.videorouter import FRAGMENT, GLOBAL, VideoRouterPart
 from ..reduce import Reducer
 from ..reduce.relevance_pooling import RelevancePooling
-from .evocomp import key_of
 from .examples import Example, Examples, answer_losses, reduced_by
+from .labels import Labels, key_of
 from .lines import Line
 from .trainer import Trainer
-
-Label = tuple[list[float], list[float]]
-"""Relevance of each step, and the share of each policy."""
 
 
 def relevant_steps(example: Example) -> Tensor:
@@ -58,26 +53,15 @@ class VideoRouterTrainer(Trainer):
     ) -> Sequence[Line]:
         """Lines by evidence or by the answer's loss; the policies of some."""
         self._known: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
-        path = work / "videorouter.labels.jsonl"
-        entries = list(read_journal(path)) if path.is_file() else []
-        if entries and entries[0].get("settings") != self.settings:
-            raise ConfigError(f"{path} holds labels of other settings; give another --work, or the same settings.")
-        self._labels: dict[tuple[str, str], Label] = {
-            (entry["video"], entry["question"]): (entry["steps"], entry["policies"]) for entry in entries[1:]
-        }
+        self._labels = Labels(work / "videorouter.labels.jsonl", self.settings)
         every = max(len(lines) // self.settings["policies"], 1)
-        with Journal(path) as journal:
-            if not entries:
-                journal.append({"settings": self.settings})
+        with self._labels as labels:
             for number, line in enumerate(lines):
-                video, question = key_of(line)
-                if (video, question) in self._labels:
+                if line in labels:
                     continue
                 example = examples.of(line)
-                steps = self._steps(example).tolist()
                 policies = self._policies(example) if number % every == 0 else []
-                journal.append({"video": video, "question": question, "steps": steps, "policies": policies})
-                self._labels[video, question] = steps, policies
+                labels.add(line, steps=self._steps(example).tolist(), policies=policies)
                 if number % (16 * every) == 0:
                     say(f"videorouter: label {number + 1} of {len(lines)}")
         return lines
@@ -118,7 +102,8 @@ class VideoRouterTrainer(Trainer):
         """See the class."""
         frames, policies, right = [], [], []
         for example in examples:
-            relevant, shares = self._labels[key_of(example.line)]
+            label_of = self._labels[example.line]
+            relevant, shares = label_of["steps"], label_of["policies"]
             entered, alone = self._entered(part, example)
             logits, label = part.frame_logits(entered), torch.tensor(relevant, device=entered.device)
             weight = ((len(label) - label.sum()) / label.sum().clamp(min=1)).clamp(1, 20)  # the relevant ones are few

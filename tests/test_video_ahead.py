@@ -131,6 +131,31 @@ def test_what_was_never_read_is_freed(clip: Path) -> None:
     assert freed == ["once"]
 
 
+def test_who_closes_while_the_thread_is_being_started_frees_nothing_under_its_hands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    freed: list[bool] = []
+
+    def items() -> Iterator[int]:
+        freed.append(False)
+        yield from range(3)
+
+    ahead = Ahead(items(), 1, release=lambda: freed.append(True))
+    closing, start = threading.Thread(target=ahead.close), ahead._thread.start
+
+    def while_somebody_closes() -> None:
+        closing.start()
+        closing.join(0.3)  # its chance to free what the thread will draw from
+        start()
+
+    monkeypatch.setattr(ahead._thread, "start", while_somebody_closes)
+    with pytest.raises(StopIteration):
+        while True:
+            next(ahead)
+    closing.join()
+    assert until(lambda: freed == [False, True])
+
+
 @pytest.mark.parametrize("latest", [False, True])
 def test_a_full_buffer_waits_or_drops_the_oldest(latest: bool) -> None:
     drawn: list[int] = []

@@ -105,8 +105,10 @@ class Crowd:
         over, waited = Event(), []
 
         def watch(stream: pv.VideoStream) -> None:
-            while not over.is_set():
+            while True:  # at least once, however late this thread comes
                 self.push(stream)
+                if over.is_set():
+                    return
 
         def ask() -> None:
             try:

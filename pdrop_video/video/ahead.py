@@ -148,6 +148,7 @@ class Ahead(Generic[T]):
         self._thread = threading.Thread(
             target=_draw, args=(items, self.buffer, release), name="pdrop-video-ahead", daemon=True
         )
+        self._starting = threading.Lock()
         # Neither the thread nor this callback refers to `self`, so that a forgotten reader is collected and ends both.
         self._finalize = weakref.finalize(self, _shut, self.buffer, self._thread, stop, os.getpid())
 
@@ -157,8 +158,9 @@ class Ahead(Generic[T]):
 
     def start(self) -> None:
         """Start drawing before the first item is asked for."""
-        if self._thread.ident is None and self._finalize.alive:
-            self._thread.start()
+        with self._starting:
+            if self._thread.ident is None and self._finalize.alive:
+                self._thread.start()
 
     def __next__(self) -> T:
         """Take the next item."""
@@ -167,10 +169,11 @@ class Ahead(Generic[T]):
 
     def close(self) -> None:
         """Stop the thread; returns soon even while it waits for a source. A second call does nothing."""
-        first = self._finalize.alive
+        with self._starting:  # a thread that another one is just starting would draw from what is released here
+            if self._finalize.alive and self._thread.ident is None:
+                self._finalize()
+                self._release()
         self._finalize()
-        if first and self._thread.ident is None:
-            self._release()
 
 
 def _draw(items: Iterable[T], buffer: Buffer[T], release: Callable[[], None]) -> None:

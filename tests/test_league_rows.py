@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_every_listed_method_has_a_row_at_its_papers_shape() -> None:
     trained = rows["reducer learnpruner, trained 15%"]
     assert trained.trained and trained.settings["parts"] == ("learnpruner",) and "score=trained" in str(trained)
     assert rows["stage quota 50%"].settings.get("gate") is None  # the tower alone leaves room
+
+
+def test_what_leaves_the_tower_through_a_part_spends_its_share_on_frames() -> None:
+    """Counted plainly: a tower of 0.6 of its cost, 4 tokens of a step's 16."""
+    through = replace(WAY, step=84_600_000, places=4, whole=FULL)
+    rows = [row for row in league_flops(WAY, ON, {"uhd": through}) if row.system == "uhd"]
+    assert [row.at for row in rows] == list(SHARES) and all(row.parts == ("uhd",) for row in rows)
+    assert rows[0].settings == {"pyramid": {"stages": 1}, "reducer": "uhd", "parts": ("uhd",)}  # with room to spare
+    for row in rows[1:]:
+        encoded = row.settings["fps"] / 2
+        flops = encoded * STEPS * 84_600_000
+        flops += prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), round(STEPS * 4 * encoded), TEXT)
+        assert 0.97 < flops / FULL / float(row.at) <= 1, row.name
 
 
 def test_where_no_gate_is_frugal_enough_all_stand_behind_fewer_frames() -> None:

@@ -18,6 +18,8 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 import pdrop_video as pv
+from eval.runner.equal import STEPS, TEXT, WHOLE, Way
+from pdrop_video.costs.decoder import prefill_flops
 from pdrop_video.models import Place, Tower
 from pdrop_video.parts.uhd import UHDPart
 from pdrop_video.stream.cost import recipe_flops
@@ -199,6 +201,15 @@ def test_the_tower_is_cheaper_by_what_is_counted(family: str) -> None:
     recipe = pv.Recipe(reducer="uhd", pyramid=pv.Pyramid(stages=1))
     way = recipe_flops(recipe, lm.model.config, lm.adapter, frames=4, height=32, width=96, parts=lm.parts)
     assert way.tower == fewer.get_total_flops()
+    league = Way.of(lm, 96)
+    through = league.through(lm, "uhd", 96)  # of 3 x 3 tokens 2 x 2 leave
+    assert (through.step, through.places) == (look_flops(part, lm.adapter, (3, 3), 1), 4)
+    plain = WHOLE.resolve(league.decoder.layers, league.decoder.rank_at)
+    fewer_too, all_of_it = (
+        step * STEPS + prefill_flops(league.decoder, plain, tokens * STEPS, TEXT)
+        for step, tokens in ((through.step, 4), (league.step, 9))
+    )
+    assert through.share() == fewer_too / all_of_it
     whole = recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1)), lm.model.config, lm.adapter, **SIZE)
     assert way.decoder is not None
     assert whole.decoder is not None

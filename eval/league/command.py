@@ -19,7 +19,7 @@ from ..runner.equal import Way
 from ..runner.header import git_commit
 from ..stats.record import digest, writable
 from ..tables.entries import Entry
-from ..tables.league import BEHIND, FPS, league_flops
+from ..tables.league import BEHIND, FPS, IN_TOWER, league_flops
 from ..tables.league_memory import league_bytes, league_decode
 from ..tasks import task_named
 from .gates import lets_on, measured
@@ -126,7 +126,9 @@ def run_command(
             configured(None, {**common[name], "out": runs})  # before the model is loaded
         way, known = _looked_at(configured(None, {**common[chosen[0]], "out": runs}))
         entries = {
-            "flops": lambda: league_flops(way, lets_on(gates, behind)),
+            "flops": lambda: league_flops(
+                way, lets_on(gates, behind), _through(way, common["flops"], runs, part or ())
+            ),
             "bytes": lambda: league_bytes(way),
             "decode": league_decode,
         }
@@ -200,6 +202,19 @@ def _looked_at(config: Any) -> tuple[Way, str]:
         few = tensor.detach().flatten()[:4096].float().cpu().contiguous()
         found.update(f"{name} {tuple(tensor.shape)}".encode() + few.numpy().tobytes())
     return Way.of(lm), found.hexdigest()[:16]
+
+
+def _through(way: Way, common: dict[str, Any], runs: Path, parts: Sequence[str]) -> dict[str, Way]:
+    """The ways through parts that reach into the tower; a sentence for each that is not there."""
+    found = {}
+    for name in IN_TOWER:
+        placed, why = with_parts(Entry(name, "reducer", 1.0, {}, parts=(name,)), common["model"], parts)
+        if why:
+            _err.print(why, highlight=False, soft_wrap=True, markup=False)
+        else:
+            lm = Shared().model(configured(None, {**common, **placed.settings, "out": runs}))
+            found[name] = way.through(lm, name)
+    return found
 
 
 def _there(entries: Sequence[Entry], model: str | None, parts: Sequence[str]) -> list[Entry]:

@@ -6,11 +6,12 @@ Knows what each part costs on a typical video; refuses to know what any of it is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.search.budget import SMALLEST, largest
+from pdrop_video.stream.sight import left_of, look_flops, sight_of
 
 STEPS = 45
 """Of a typical short video."""
@@ -30,11 +31,14 @@ class Way:
         FLOPs of the tower for one step.
     places : int
         Visual tokens of a step.
+    whole : float
+        FLOPs that shares are of; 0 for this way's own, where nothing is left out.
     """
 
     decoder: DecoderShape
     step: int
     places: int
+    whole: float = 0.0
 
     @classmethod
     def of(cls, lm: pv.VideoLM, side: int = 224) -> Way:
@@ -51,6 +55,27 @@ class Way:
             raise pv.ConfigError("the model's family does not say what its vision tower costs; take another one.")
         return cls(DecoderShape.of(lm.model.config.get_text_config()), tower.flops(), down * across)
 
+    def through(self, lm: pv.VideoLM, part: str, side: int = 224) -> Way:
+        """The way through a trained part that reaches into the tower; what it spends is a share of this one's whole.
+
+        Parameters
+        ----------
+        lm : VideoLM
+            With the part.
+        part : str
+        side : int
+            As `of`'s.
+        """
+        sight, size = sight_of({part: lm.parts[part]}), lm.adapter.grid(side, side)
+        assert sight is not None
+        step = look_flops(sight, lm.adapter, size, 1)
+        assert step is not None  # the families that such parts serve all say what their towers cost
+        return replace(self, step=step, places=left_of(sight, size, full=False), whole=self._all)
+
+    @property
+    def _all(self) -> float:
+        return self.whole or self._flops(1.0, 1.0, WHOLE)
+
     def share(self, *, encoded: float = 1.0, keep: float = 1.0, pyramid: pv.Pyramid = WHOLE) -> float:
         """FLOPs of all that the way costs, of what it costs where nothing is left out.
 
@@ -62,7 +87,7 @@ class Way:
             Share of their tokens that a reducer leaves.
         pyramid : Pyramid
         """
-        return self._flops(encoded, keep, pyramid) / self._flops(1.0, 1.0, WHOLE)
+        return self._flops(encoded, keep, pyramid) / self._all
 
     def _flops(self, encoded: float, keep: float, pyramid: pv.Pyramid) -> float:
         schedule = pyramid.resolve(self.decoder.layers, self.decoder.rank_at)
@@ -76,7 +101,7 @@ class Way:
     def active(self, share: float, *, encoded: float = 1.0) -> float | None:
         """The share of visual rows that may get FFNs of their own, all of them attended to; None if none."""
         behind = self.decoder.behind or (3 * self.decoder.hidden * self.decoder.mlp,) * self.decoder.layers
-        ffn = 2 * round(STEPS * self.places * encoded) * sum(behind) / self._flops(1.0, 1.0, WHOLE)
+        ffn = 2 * round(STEPS * self.places * encoded) * sum(behind) / self._all
         return _largest(lambda active: self.share(encoded=encoded) - (1 - active) * ffn, share)
 
     def schedule(

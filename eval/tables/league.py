@@ -99,19 +99,19 @@ def dropping(way: Way, share: float, encoded: float, depths: tuple[int, ...]) ->
     return next((pyramid for pyramid in found if pyramid is not None), None)
 
 
-def league_flops(way: Way, lets_on: LetOn) -> list[Entry]:
+def league_flops(way: Way, lets_on: LetOn, through: Mapping[str, Way] | None = None) -> list[Entry]:
     """Every system that spends FLOPs, at each of `SHARES` of the whole way's, vision tower and question included.
 
     Whoever needs a question has it from the start (`question_aware`). Where the tower alone costs too much, all but
     the gates themselves and fewer frames stand behind the same gate. A scorer has PyramidDrop's shape unless its
-    paper says another one (`DEPTHS`); a reducer has no pyramid behind it. What a system can't spend so little with is
-    left out.
+    paper says another one (`DEPTHS`); a reducer has no pyramid behind it. Those within the tower (`IN_TOWER`) leave as
+    many tokens as they were trained to, of as many frames as there is room for, where the way `through` their part is
+    given. What a system can't spend so little with is left out.
     """
     rows = [Entry("all tokens", "nothing", 1.0, {"pyramid": ALL}, "whole")]
     for share in SHARES:
-        few = largest(lambda encoded: way.share(encoded=encoded), share, SMALLEST) or SMALLEST
-        fewer: Settings = {"pyramid": ALL, "fps": floor(1e4 * FPS * few) / 1e4}
-        rows.append(Entry("fewer frames", "frames", share, fewer, "control", says="frames at equal distances"))
+        says = "frames at equal distances"
+        rows.append(Entry("fewer frames", "frames", share, _frames(way, share), "control", says=says))
         for gate, method in GATES.items():
             line = lets_on.alone(way, share, gate)
             if line is not None:
@@ -120,6 +120,7 @@ def league_flops(way: Way, lets_on: LetOn) -> list[Entry]:
         for row in (*_stages(way, share, encoded), *_reducers(way, share, encoded), *_systems(way, share, encoded)):
             rows.append(replace(row, settings={**behind, **row.settings}))
         rows += _eventprune(way, share, lets_on)
+        rows += [_in_tower(name, there, share) for name, there in (through or {}).items()]
     return rows
 
 
@@ -176,14 +177,26 @@ def _reducers(way: Way, share: float, encoded: float) -> Iterator[Entry]:
         yield entry_of(system, "reducer", share, given, facts_of(REDUCERS[reducer.partition(":")[0]]), parts=(part,))
 
 
-IN_TOWER = ("standby", "uhd")
-"""What changes what the tower costs: at equal bytes the first, and neither here yet."""
+IN_TOWER: Mapping[str, str] = {"standby": "standby:full=false", "uhd": "uhd"}
+"""Reducers whose part reaches into the tower, and as one writes them: what the tower costs is another."""
 TRAINED_REDUCERS = (
     ("learnpruner, trained", "learnpruner:score=trained", "learnpruner", False),
     ("dualcomp, trained", "dualcomp:router=lambda", "dualcomp", True),
     ("videorouter, trained", "relevance_pooling:relevance=trained,policy=trained", "videorouter", True),
 )
 """Listed reducers with a trained part in place of what is ours: system, line without `keep`, part, whether it asks."""
+
+
+def _in_tower(name: str, through: Way, share: float) -> Entry:
+    """What leaves the tower through a part, of as many frames as the share allows."""
+    given: Settings = {**_frames(through, share), "reducer": IN_TOWER[name]}
+    return entry_of(name, "reducer", share, given, facts_of(REDUCERS[name]), parts=(name,))
+
+
+def _frames(way: Way, share: float) -> Settings:
+    """All tokens of as many frames as a share allows."""
+    few = largest(lambda encoded: way.share(encoded=encoded), share, SMALLEST) or SMALLEST
+    return {"pyramid": ALL} if few == 1 else {"pyramid": ALL, "fps": floor(1e4 * FPS * few) / 1e4}
 
 
 def _systems(way: Way, share: float, encoded: float) -> Iterator[Entry]:

@@ -27,7 +27,7 @@ from rich.progress import track
 
 from .hard import STEPS, Hardness, hard_clip
 from .moving import moving_clip
-from .puzzles import PUZZLES, TWO_STEPS, puzzle
+from .puzzles import PUZZLES, SELDOM, TWO_STEPS, puzzle
 from .quiz import ENDS, KINDS, Question, question
 from .render import FPS, write_clip
 from .world import SPLITS, Clip, generator, sample_clip
@@ -111,12 +111,12 @@ def age(asked: Question, clip: Clip) -> str:
 def quiz(made: Video, wanted: int, counts: Counter[str], kinds: Sequence[str] | None = None) -> list[Question]:
     """Up to so many questions about one video, of the kinds asked least so far; `counts` is brought up to date.
 
-    With `kinds` only these are asked, each as often as need be, no sentence twice.
+    Those of `SELDOM` are asked less. With `kinds` only these are asked, each as often as need be, no sentence twice.
     """
     clip = made.clip
     asked: list[Question] = []
     if clip.moving:
-        for kind in sorted(PUZZLES, key=lambda kind: counts[kind]):
+        for kind in sorted(PUZZLES, key=lambda kind: (counts[kind] + 0.5) * SELDOM.get(kind, 1)):
             rng = generator(clip.split, *clip.look, 17, PUZZLES.index(kind))
             if len(asked) < wanted and (one := puzzle(clip, kind, rng, clip.split)):
                 asked.append(one)

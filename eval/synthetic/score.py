@@ -26,6 +26,9 @@ import pdrop_video as pv
 
 from ..stats.intervals import clustered_mean
 from .lessons import multiple_choice
+from .make import Video, quiz
+from .moving import moving_clip
+from .puzzles import PUZZLES
 from .quiz import KINDS, Question, questions
 from .render import write_clip
 from .tokenizer import LETTERS
@@ -34,6 +37,8 @@ from .world import sample_clip
 ARCHIVE = 2**30
 """Bytes, with --retrieve."""
 GREY = 110
+EACH = 10
+"""Questions about one video of the third set, as in a set that `make` writes."""
 EVERY = 10
 """Plain progress lines come once in so many videos."""
 
@@ -73,20 +78,28 @@ def say(stream: pv.VideoStream, question: Question, answers: str, **asking: Any)
 
 
 def clips(
-    seed: int, wanted: int, split: str, lettered: bool = False, seconds: int | None = None
+    seed: int, wanted: int, split: str, lettered: bool = False, seconds: int | None = None, moving: bool = False
 ) -> Iterator[tuple[int, Path, list[Question]]]:
-    """Clip after clip until `wanted` questions are asked: its index, its file (gone afterwards) and its questions."""
+    """Clip after clip until `wanted` questions are asked: its index, its file (gone afterwards) and its questions.
+
+    With `moving` they are of the third set, and each is asked `EACH` questions at most.
+    """
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         index = 0
         while counts.total() < wanted:
-            clip = sample_clip(split, seed, index, seconds)
-            able = [q for q in questions(clip) if not lettered or len(q.options) == len(LETTERS)]
-            asked = pick(able, counts, wanted - counts.total())
+            room = wanted - counts.total()
+            if moving:
+                clip = moving_clip(split, seed, index, seconds)
+                asked = quiz(Video("short", clip), min(EACH, room), counts)
+            else:
+                clip = sample_clip(split, seed, index, seconds)
+                able = [q for q in questions(clip) if not lettered or len(q.options) == len(LETTERS)]
+                asked = pick(able, counts, room)
+                counts.update(q.kind for q in asked)
             path = Path(folder) / f"{index}.mp4"
             write_clip(clip, path)
             yield index, path, asked
-            counts.update(q.kind for q in asked)
             path.unlink()
             index += 1
 
@@ -128,10 +141,10 @@ class Way:
 
 
 def answers(
-    lm: pv.VideoLM, way: Way, seed: int, wanted: int, split: str, seconds: int | None = None
+    lm: pv.VideoLM, way: Way, seed: int, wanted: int, split: str, seconds: int | None = None, moving: bool = False
 ) -> Iterator[list[Marked]]:
     """Render, push and ask, video after video, until `wanted` questions are answered; yields each video's answers."""
-    for index, path, asked in clips(seed, wanted, split, way.read == "letters", seconds):
+    for index, path, asked in clips(seed, wanted, split, way.read == "letters", seconds, moving):
         stream = watch(lm, way.pyramid, path, way.chunk, way.memory, way.blind)
         said = [say(stream, q, way.read, pyramid=way.asking, retrieve=way.retrieve) for q in asked]
         yield [Marked(index, q, text) for q, text in zip(asked, said, strict=True)]
@@ -156,7 +169,7 @@ def report(marked: list[Marked], seed: int, split: str) -> dict[str, object]:
     """The figures of a run as one JSON-ready object."""
     by_kind = {
         kind: float(np.mean([m.right for m in marked if m.question.kind == kind]))
-        for kind in KINDS
+        for kind in dict.fromkeys((*KINDS, *PUZZLES))
         if any(m.question.kind == kind for m in marked)
     }
     accuracy = clustered_mean([m.right for m in marked], [m.video for m in marked])
@@ -189,6 +202,7 @@ def main(
     ask_ratios: Annotated[str | None, typer.Option(help="What a question keeps of the memory, stage by stage.")] = None,
     read: Annotated[str, typer.Option("--answers", help="words, likelihood or letters.")] = "words",
     seconds: Annotated[int | None, typer.Option(min=4, help="Length of every video; 4 to 32 s if left out.")] = None,
+    moving: Annotated[bool, typer.Option("--moving", help="Videos of the third set, of 16 to 59 s.")] = False,
     blind: Annotated[bool, typer.Option(help="Show nothing but grey: what guessing gives.")] = False,
     wrong: Annotated[bool, typer.Option(help="Also list the wrong answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
@@ -202,7 +216,7 @@ def main(
     memory = pv.Memory(tokens=tokens, evictor=evictor, archive=None if retrieve is None else ARCHIVE)
     lm = pv.load(model)
     way = Way(pyramid, memory, chunk, asking, retrieve, read, blind)
-    marked = watched(answers(lm, way, seed, wanted, split, seconds), wanted)
+    marked = watched(answers(lm, way, seed, wanted, split, seconds, moving), wanted)
     figures = report(marked, seed, split)
     table = Table("kind", "questions", "right")
     for kind, share in figures["by_kind"].items():  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ def test_the_curve_takes_the_later_line_of_a_step_that_was_done_twice(tmp_path):
         log.write("language_dev_words", step, 1.0, all=right, count=right / 2)
         log.write("language_dev_letters", step, 1.0, all=0.0)
         log.write("language_words", step, 1.0, loss=9.0)
-    found = read(log.path, "words")
+    found = read(log.path, "language_dev_words")
     assert found.index.tolist() == [250, 500]
     assert found["all"].tolist() == [0.2, 0.5] and found["count"].tolist() == [0.1, 0.25]
     draw(log.path, tmp_path / "curve.png")

@@ -17,7 +17,7 @@ CODED = ("code_first", "code_last", "code_colour", "code_which")
 SINGLE = ("colour_of", "where", "before", "after", "order")
 PUZZLES = (*ENDS, "now", *SINGLE, *CODED, *TWINS, *TWO_STEPS)
 """All kinds. Those of `quiz.KINDS` among them ask the same as there."""
-SELDOM = {kind: 3 for kind in (*TWO_STEPS, "where_twin", "before_twin", "after_twin", "absent_twin")}
+SELDOM = {kind: 6 for kind in (*TWO_STEPS, "where_twin", "before_twin", "after_twin", "absent_twin")}
 """Kinds that a set asks so many times less often than the others: the built-in model, with all tokens, is wrong in many
 of them, which says nothing of what a method left out."""
 TRIES = 20

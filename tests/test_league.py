@@ -20,6 +20,7 @@ from eval.runner.execute import execute
 from eval.stats.record import read_run
 from eval.synthetic.make import make
 from eval.tables.entries import Entry
+from pdrop_video.parts import loading
 
 ROOT = Path(__file__).parent.parent
 PYRAMID = {"ratios": [0.5, 0.25, 0.125], "scorer": "contrast"}
@@ -180,6 +181,7 @@ ENTRIES = [
         {"pyramid": {**PYRAMID, "scorer": "relevance"}, "gate": "surprise", "question_aware": True},
     ),
     Entry("evs", "reducer", 0.5, {"pyramid": {"stages": 1}, "gate": "surprise", "reducer": "evs:keep=0.5"}),
+    Entry("standby", "reducer", 0.5, {"pyramid": {"stages": 1}, "reducer": "standby", "parts": ("standby",)}),
 ]
 
 
@@ -188,7 +190,7 @@ def test_rows_are_those_of_eval_run_to_the_digit_and_are_not_done_twice(data: Pa
     field = Field("flops", ENTRIES, common, tmp_path / "runs")
     said: list[str] = []
     run(field, 1, said.append)
-    assert len(said) == 4 and "evs 50% (4 of 4)" in said[-1]
+    assert len(said) == 5 and "standby 50% (5 of 5)" in said[-1]  # which finds the tower at work
     for entry in ENTRIES[1:]:  # behind what was decoded and looked at for others
         plain = configured(None, {**common, **entry.settings, "out": tmp_path / entry.system})
         execute(plain)
@@ -197,7 +199,7 @@ def test_rows_are_those_of_eval_run_to_the_digit_and_are_not_done_twice(data: Pa
             (r.item, r.turns[0].likelihoods, r.flops, r.tower_flops, r.kept) for r in theirs
         ]
     rows, items = collected(field)
-    assert list(rows.system) == ["all tokens", "pyramid", "relevance", "evs"] and len(items) == 4
+    assert list(rows.system) == ["all tokens", "pyramid", "relevance", "evs", "standby"] and len(items) == 4
     whole, asked = rows.iloc[0], rows.iloc[2]
     assert whole.spent == 1 and whole.own == 0 and 0.0 < rows.iloc[1].spent < 1
     assert asked.own > 0.005 and rows.iloc[1].own < asked.own  # the question's rows behind every chunk
@@ -205,7 +207,7 @@ def test_rows_are_those_of_eval_run_to_the_digit_and_are_not_done_twice(data: Pa
     assert rows.iloc[3].marks == "".join(str(int(records[item].score)) for item in items.item)
     before = done_at(tmp_path / "runs")
     run(field, 1, said.append)
-    assert len(before) == 12 and done_at(tmp_path / "runs") == before
+    assert len(before) == 15 and done_at(tmp_path / "runs") == before
 
 
 def done_at(runs: Path) -> dict[Path, int]:
@@ -214,7 +216,10 @@ def done_at(runs: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for name in names for path in runs.rglob(name)}
 
 
-def test_the_command_runs_a_part_and_refuses_another_set(data: Path, tmp_path: Path) -> None:
+def test_the_command_runs_a_part_and_refuses_another_set(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path / "nothing")
     (tmp_path / "gates.csv").write_text("gate,tokens,tower,videos\nsurprise,0.2,0.2,1\n")
     call = ["run", "--data", str(data), "--runs", str(tmp_path / "runs"), "--gates", str(tmp_path / "gates.csv")]
     call += ["--share", "0.15", "--only", "evs", "--only", "trained", "--limit", "3"]

@@ -23,7 +23,7 @@ from pdrop_video.training.lines import held_out
 
 VIDEOS, SECONDS = 6, 10
 FEW: dict[str, dict[str, Any]] = {
-    "learnpruner": dict(steps=24, rate=4e-3, settings={"keep": 0.3}),
+    "learnpruner": dict(steps=100, rate=4e-3, settings={"keep": 0.3}),
     "evocomp": dict(steps=40, rate=4e-3, settings={"videos": 5, "lines": 3, "population": 4, "generations": 0}),
     "videorouter": dict(steps=60, rate=4e-3),
     "dualcomp": dict(steps=60, rate=4e-3, settings={"videos": 5, "lines": 3}),

@@ -22,7 +22,7 @@ LINES = (
     *(f"static:threshold={each:g}" for each in (4, 16, 24, 32, 40, 48, 64)),
     *(f"event:theta={theta},kappa={kappa},max_gap=30" for theta in (0.2, 0.5) for kappa in (0.02, 0.1, 0.2, 0.4, 0.6)),
     *(f"surprise:threshold={each:g}" for each in (1.5, 2.2, 3, 4)),
-    *(f"surprise:threshold={each:g},max_gap=30" for each in (2.2, 3, 4, 6, 9, 15)),
+    *(f"surprise:threshold={each:g},max_gap=30" for each in (2.2, 3, 4, 5, 6, 7, 8, 9, 12, 15)),
     *(f"codec:tau={tau:g},pixels={each:g},max_age=30,sticky=false" for tau in (4, 16, 64) for each in (16, 48)),
     "codec",
 )

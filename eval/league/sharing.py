@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 import pdrop_video as pv
+from pdrop_video.stream.sight import sight_of
 
 from ..runner.config import RunConfig
 from ..runner.frames import Frames, Viewing
@@ -147,7 +148,8 @@ class Shared:
         key = config.model, config.revision, config.dtype, config.attn, config.device, parts
         if key not in self._models:
             self._models[key] = load_model(config, 0)
-            remember_tower(self._models[key], Bounded(self._tokens))
+            if sight_of(self._models[key].parts) is None:  # who reaches into the tower has to find it at work
+                remember_tower(self._models[key], Bounded(self._tokens))
         return self._models[key]
 
     def worker(self, config: RunConfig) -> SharedWorker:

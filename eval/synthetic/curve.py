@@ -60,7 +60,7 @@ def draw(log: Path, out: Path) -> None:
     there = {stage: right for stage in TITLES if len(right := read(log, stage))}
     figure, grid = plt.subplots(1, len(there), figsize=(11, 4), sharey=True, squeeze=False, layout="constrained")
     panels = grid[0]
-    colours = dict(zip(GROUPS, plt.get_cmap("tab20").colors, strict=False))
+    colours = {name: plt.get_cmap("tab20")(number) for number, name in enumerate(GROUPS)}
     for axes, (stage, right) in zip(panels, there.items(), strict=True):
         for name, kinds in GROUPS.items():
             found = [kind for kind in kinds if kind in right]

@@ -27,7 +27,8 @@ HEAD = """# The league
 
 Every system that this library serves, on one stream, with one model: at equal FLOPs of the whole way, from frames
 to an answer and the vision tower included, and at equal bytes of memory. This page is written by `python -m
-eval.league write` from the tables beside [their verdict]({results}/verdict.json), without a model; no figure in it was typed.
+eval.league write` from the tables beside [their verdict]({results}/verdict.json), without a model; no
+figure in it was typed.
 """
 READ = """## How to read it
 

@@ -133,13 +133,9 @@ def test_no_answer_can_be_told_from_its_options():
                 assert len(one.options) == len(set(one.options)) == 4 and one.answer in one.options
                 places[one.options.index(one.answer)] += 1
                 lengths.append(len(one.answer) - np.mean([len(option) for option in one.options]))
-                if kind in (
-                    "which_twin",
-                    "code_which",
-                ):  # near-duplicates of each other, so that none is in their middle
-                    names = [
-                        set(option.replace("code ", "").split() if " " in option else option) for option in one.options
-                    ]
+                if kind in ("which_twin", "code_which"):  # none of four near-duplicates is in their middle
+                    plain = [option.replace("code ", "") for option in one.options]
+                    names = [set(name.split() if " " in name else name) for name in plain]
                     assert len({sum(len(name & other) for other in names) for name in names}) == 1
     total = sum(places.values())
     assert all(abs(count / total - 0.25) < 0.03 for count in places.values())

@@ -293,8 +293,8 @@ def test_a_stream_saved_by_the_first_version_goes_on() -> None:
     assert stream.status == pv.Status(24, (0.0, 11.5), tokens, 283648, 134078, carried_bytes=carried)
     assert stream.held(-1).index[:9].tolist() == [0, 1, 2, 4, 5, 6, 8, 21, 23]
     logits = stream.next_logits("What colour is shown first in the video?").float()
-    want = {160: 14.5, 201: 5.21875, 239: 4.46875, 227: 4.1875}
-    assert logits.topk(len(want)).indices.tolist() == list(want)
+    want = {160: 14.5, 201: 5.21875, 239: 4.46875, 227: 4.1875, 230: 2.078125, 195: 2.03125}
+    assert logits.topk(4).indices.tolist() == list(want)[:4]  # those behind are a rounding apart
     torch.testing.assert_close(logits[list(want)], torch.tensor(list(want.values())), atol=0.02, rtol=0.01)
     stream.push(torch.zeros(2, 224, 224, 3, dtype=torch.uint8), [20, 20.5])
     assert stream.ask("What colour is shown first in the video?", retrieve=2).text == "green"

@@ -202,7 +202,7 @@ def test_the_tower_is_cheaper_by_what_is_counted(family: str) -> None:
     way = recipe_flops(recipe, lm.model.config, lm.adapter, frames=4, height=32, width=96, parts=lm.parts)
     assert way.tower == fewer.get_total_flops()
     league = Way.of(lm, 96)
-    through = league.through(lm, "uhd", 96)  # of 3 x 3 tokens 2 x 2 leave
+    through = league.through(lm, part, 96)  # of 3 x 3 tokens 2 x 2 leave
     assert (through.step, through.places) == (look_flops(part, lm.adapter, (3, 3), 1), 4)
     plain = WHOLE.resolve(league.decoder.layers, league.decoder.rank_at)
     fewer_too, all_of_it = (

@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 
 import pdrop_video as pv
+from pdrop_video.parts import PARTS, located, opened
+from pdrop_video.stream.sight import sight_of
 
 from ..runner.config import configured
 from ..runner.doors import clear_errors, encodable, out_folder
@@ -25,7 +27,7 @@ from ..tasks import task_named
 from .gates import lets_on, measured
 from .page import page
 from .picture import draw
-from .running import Field, collected, run, wanted, with_parts
+from .running import Field, collected, placed, run, wanted, with_parts
 from .sharing import Shared
 from .standings import TABLES, read, sentences, standings, verdict
 
@@ -124,11 +126,10 @@ def run_command(
             chosen.remove("decode")
         for name in chosen:
             configured(None, {**common[name], "out": runs})  # before the model is loaded
-        way, known = _looked_at(configured(None, {**common[chosen[0]], "out": runs}))
+        lm, known = _looked_at(configured(None, {**common[chosen[0]], "out": runs}))
+        way = Way.of(lm)
         entries = {
-            "flops": lambda: league_flops(
-                way, lets_on(gates, behind), _through(way, common["flops"], runs, part or ())
-            ),
+            "flops": lambda: league_flops(way, lets_on(gates, behind), _through(way, lm, model, part or ())),
             "bytes": lambda: league_bytes(way),
             "decode": league_decode,
         }
@@ -194,26 +195,29 @@ def _common(task: str, data: Path | None, model: str | None, dtype: str, limit: 
     return {**given, "fps": FPS, "chunk": CHUNK, "answer": "likelihood"}
 
 
-def _looked_at(config: Any) -> tuple[Way, str]:
-    """What the way costs on the model, and a name of its weights."""
+def _looked_at(config: Any) -> tuple[pv.VideoLM, str]:
+    """The model, and a name of its weights."""
     lm = Shared().model(config)
     found = hashlib.sha256()
     for name, tensor in sorted(lm.model.state_dict().items()):
         few = tensor.detach().flatten()[:4096].float().cpu().contiguous()
         found.update(f"{name} {tuple(tensor.shape)}".encode() + few.numpy().tobytes())
-    return Way.of(lm), found.hexdigest()[:16]
+    return lm, found.hexdigest()[:16]
 
 
-def _through(way: Way, common: dict[str, Any], runs: Path, parts: Sequence[str]) -> dict[str, Way]:
+def _through(way: Way, lm: pv.VideoLM, model: str | None, parts: Sequence[str]) -> dict[str, Way]:
     """The ways through parts that reach into the tower; a sentence for each that is not there."""
     found = {}
     for name in IN_TOWER:
-        placed, why = with_parts(Entry(name, "reducer", 1.0, {}, parts=(name,)), common["model"], parts)
-        if why:
-            _err.print(why, highlight=False, soft_wrap=True, markup=False)
-        else:
-            lm = Shared().model(configured(None, {**common, **placed.settings, "out": runs}))
-            found[name] = way.through(lm, name)
+        try:
+            files = located(placed((name,), parts), PARTS, builtin=model is None)
+            sight = sight_of(opened(files, PARTS, lm.model))
+        except pv.PDropError as error:
+            said = f"{name} is left out at equal FLOPs: {error}"
+            _err.print(said, highlight=False, soft_wrap=True, markup=False)
+            continue
+        assert sight is not None  # by what `IN_TOWER` names
+        found[name] = way.through(lm, sight)
     return found
 
 

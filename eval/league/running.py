@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module, util
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pandas as pd
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape
 from pdrop_video.costs.stream import stream_flops
+from pdrop_video.parts import PARTS, located
 from pdrop_video.stream.cost import pushed_flops, shape_of
 
 from ..runner.config import RunConfig, configured
@@ -81,16 +81,18 @@ def with_parts(entry: Entry, model: str | None, given: Sequence[str]) -> tuple[E
     """
     if not entry.parts:
         return entry, ""
-    if util.find_spec("pdrop_video.parts") is None:
-        return entry, f"{entry.name} is left out: this version has no trained parts."
-    known = {each.partition("=")[0]: each for each in given}
-    places = tuple(known.get(name, name) for name in entry.parts)
-    parts = import_module("pdrop_video.parts")
+    places = placed(entry.parts, given)
     try:
-        parts.located(places, parts.PARTS, builtin=model is None)
+        located(places, PARTS, builtin=model is None)
     except pv.PDropError as error:
         return entry, f"{entry.name} is left out: {error}"
     return replace(entry, settings={**entry.settings, "parts": places}), ""
+
+
+def placed(names: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """Parts as `pdrop_video.load` takes them: those that were given as ``name=file`` in place of those that ship."""
+    known = {each.partition("=")[0]: each for each in given}
+    return tuple(known.get(name, name) for name in names)
 
 
 def wanted(entries: Sequence[Entry], only: Sequence[str], shares: Sequence[float]) -> list[Entry]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pdrop_video as pv
 from pdrop_video.costs.decoder import DecoderShape, prefill_flops
 from pdrop_video.search.budget import SMALLEST, largest
-from pdrop_video.stream.sight import left_of, look_flops, sight_of
+from pdrop_video.stream.sight import Sight, left_of, look_flops
 
 STEPS = 45
 """Of a typical short video."""
@@ -55,22 +55,21 @@ class Way:
             raise pv.ConfigError("the model's family does not say what its vision tower costs; take another one.")
         return cls(DecoderShape.of(lm.model.config.get_text_config()), tower.flops(), down * across)
 
-    def through(self, lm: pv.VideoLM, part: str, side: int = 224) -> Way:
+    def through(self, lm: pv.VideoLM, part: Sight, side: int = 224) -> Way:
         """The way through a trained part that reaches into the tower; what it spends is a share of this one's whole.
 
         Parameters
         ----------
         lm : VideoLM
-            With the part.
-        part : str
+        part : Part
+            Attached to the model.
         side : int
             As `of`'s.
         """
-        sight, size = sight_of({part: lm.parts[part]}), lm.adapter.grid(side, side)
-        assert sight is not None
-        step = look_flops(sight, lm.adapter, size, 1)
+        size = lm.adapter.grid(side, side)
+        step = look_flops(part, lm.adapter, size, 1)
         assert step is not None  # the families that such parts serve all say what their towers cost
-        return replace(self, step=step, places=left_of(sight, size, full=False), whole=self._all)
+        return replace(self, step=step, places=left_of(part, size, full=False), whole=self._all)
 
     @property
     def _all(self) -> float:

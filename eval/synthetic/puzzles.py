@@ -50,29 +50,32 @@ def corner_of(thing: Thing) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _square(rng: np.random.Generator, x: str, y: str, xs: Sequence[str], ys: Sequence[str]) -> list[tuple[str, str]]:
-    """Three pairs that make a square with a pair: of their corners none is nearer to the others, so none stands out."""
-    other_x, other_y = (str(rng.choice(others(tuple(several), one))) for several, one in ((xs, x), (ys, y)))
-    return [(other_x, y), (x, other_y), (other_x, other_y)]
+def _square(
+    rng: np.random.Generator, x: str, y: str, xs: Sequence[str], ys: Sequence[str], shown: set[tuple[str, str]]
+) -> list[tuple[str, str]] | None:
+    """Three pairs, none of them shown, that make a square with a pair; None if there are none.
+
+    Of a square's corners none is nearer to the others, so that none stands out.
+    """
+    for _ in range(TRIES):
+        other_x, other_y = (str(rng.choice(others(tuple(several), one))) for several, one in ((xs, x), (ys, y)))
+        found = [(other_x, y), (x, other_y), (other_x, other_y)]
+        if not shown.intersection(found):
+            return found
+    return None
 
 
 def near(rng: np.random.Generator, thing: Thing, known: set[tuple[str, str]]) -> list[str] | None:
     """Names of three near-duplicates of a thing, not shown, as near to each other as to it; None if there are none."""
     glyphs = CODES if thing.glyph in CODES else GLYPHS
-    for _ in range(TRIES):
-        found = _square(rng, thing.glyph, thing.colour, glyphs, COLOURS)
-        if not known.intersection(found):
-            return [f"{colour} {label(glyph)}" for glyph, colour in found]
-    return None
+    found = _square(rng, thing.glyph, thing.colour, glyphs, COLOURS, known)
+    return None if found is None else [f"{colour} {label(glyph)}" for glyph, colour in found]
 
 
 def near_codes(rng: np.random.Generator, code: str, shown: set[str]) -> tuple[str, ...] | None:
     """Three codes that are not shown, and as near to each other as to this one; None if there are none."""
-    for _ in range(TRIES):
-        found = {letter + digit for letter, digit in _square(rng, code[0], code[1], LETTERS, DIGITS)}
-        if not found & shown:
-            return tuple(sorted(found))
-    return None
+    found = _square(rng, code[0], code[1], LETTERS, DIGITS, {(other[0], other[1]) for other in shown})
+    return None if found is None else tuple(sorted(letter + digit for letter, digit in found))
 
 
 def _twin(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
@@ -87,11 +90,9 @@ def _twin(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:
         return None
     *shown, like = (things[int(n)] for n in rng.permutation(len(things))[:4])  # else what is like an option stood out
     names = near(rng, like, known)
-    return (
-        None
-        if names is None
-        else Asked(names[int(rng.integers(2))], tuple(full(thing) for thing in shown), listed=True)
-    )
+    if names is None:
+        return None
+    return Asked(names[int(rng.integers(2))], tuple(full(thing) for thing in shown), listed=True)
 
 
 def _coded(clip: Clip, kind: str, rng: np.random.Generator) -> Asked | None:

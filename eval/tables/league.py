@@ -144,8 +144,7 @@ def _stages(way: Way, share: float, encoded: float) -> Iterator[Entry]:
         if shape is not None:
             yield entry_of(name, "stage", share, {"pyramid": {**written(shape), "scorer": name}}, facts_of(scorer))
     first = dropping(way, share, encoded, (0,))
-    if first not in (None, pyramid):  # where nothing else fits the default is that already
-        assert first is not None
+    if first is not None and first != pyramid:  # where nothing else fits the default is that already
         says = "what the default's scorer ranks highest, in one drop before the first layer"
         given = {"pyramid": {**written(first), "scorer": SCORER}}
         yield Entry(f"{SCORER} at 0", "stage", share, given, paper="ours", says=says)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import pdrop_video as pv
+from eval.league import command
+from eval.league.aims import aims_of, settled
 from eval.league.command import app, written
 from eval.league.gates import lets_on, measured
 from eval.league.running import Field, collected, run, wanted, with_parts
@@ -57,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
         line("better", "system", better, slot="reducer", paper="Better, arXiv 2400.00001"),
         line("worse", "system", worse),
         line("learned", "system", default[:39] + "-", trained=True),
-        line("random", "control", "0" * 40, slot="reducer"),
+        line("random", "control", "0" * 40, slot="reducer", spent=0.18),
         line("better", "system", better, 0.1, slot="reducer"),
     ]
     pd.DataFrame(rows).to_csv(tmp_path / "flops.csv", index=False)
@@ -107,10 +110,12 @@ def test_the_page_says_what_the_tables_say(folder: Path, tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     text = to.read_text(encoding="utf-8")
     assert json.loads(done.output.splitlines()[-1])["flops"]["15%"]["beaten_by"][0]["wins"] == 18
-    rows = {each.split(" | ")[0].strip("| "): each for each in text.splitlines() if each.startswith("|")}
-    assert "| .950 ± .045 (18 : 0) ▲ | " in rows["`better`"] or "(18 : 0) ▲" in text
+    lines = [each for each in text[: text.index("## The systems")].splitlines() if each.startswith("|")]
+    rows = {each.split(" | ")[0].strip("| "): each for each in lines}
+    assert "| .950 ± .050 (18 : 0) ▲ | " in rows["`better`"]
     assert "`order`: 5 of 20 right, all tokens 20, the default 10" in text and "arXiv 2400.00001" in text
     assert text.index("### Without training") < text.index("### Trained") < text.index("### Controls")
+    assert " †" not in rows["`worse`"] and " † | " in rows["`random`"]  # which spent a fifth more than the default
     trained = text[text.index("### Trained") : text.index("### Controls")]
     assert "`learned`" in trained and "`worse`" not in trained and "the default" in trained
     assert (folder / "league.png").exists() and (folder / "verdict.json").exists()
@@ -248,6 +253,64 @@ def test_what_gates_let_on_is_measured(data: Path, tmp_path: Path) -> None:
         lets_on(tmp_path / "gates.csv", "surprise")
     with pytest.raises(pv.ConfigError, match=r"python -m eval\.league gates"):
         lets_on(tmp_path / "nothing.csv", "surprise")
+
+
+def test_rows_are_planned_again_until_they_spend_what_the_default_does(tmp_path: Path) -> None:
+    """Behind the default's front, which spent .09 of a tenth here; and beside it, where the share itself counts."""
+    costs = {"default": lambda aim: 0.09, "asks": lambda aim: 1.5 * aim, "frugal": lambda aim: aim - 0.02}
+    costs |= {"fits": lambda aim: 0.091, "coarse": lambda aim: 0.12, "beside": lambda aim: 1.1 * aim}
+    costs |= {"jumps": lambda aim: 0.2 if aim > 0.07 else aim - 0.001, "floor": lambda aim: 1.1 * aim + 0.01}
+    seen: list[dict[str, float]] = []
+
+    def plan(aims: Mapping[str, float]) -> list[Entry]:
+        seen.append(dict(aims))
+        rows = [Entry("all", "nothing", 1.0, {}, "whole")]
+        for name in costs:
+            aim = aims.get(f"stage {name} 10%", 0.1)
+            aim = 0.1 if name == "floor" and aim < 0.075 else aim  # can't be had for less: the first plan stands in
+            gate = {} if name == "beside" else {"gate": "surprise"}
+            kind = "default" if name == "default" else "system"
+            rows.append(Entry(name, "stage", 0.1, {**gate, "pyramid": {"ratios": [aim]}}, kind))
+        return rows
+
+    def spend(rows: Sequence[Entry]) -> dict[str, float]:
+        return {row.name: costs[row.system](row.settings["pyramid"]["ratios"][0]) for row in rows}
+
+    table = settled(plan, spend)
+    found = table.assign(row=table.row.str.split().str[1]).set_index("row")
+    assert (found.target.drop("beside") == 0.09).all() and found.target["beside"] == 0.1
+    assert found.aim["asks"] == pytest.approx(0.06, abs=1e-5) and found.spent["asks"] == pytest.approx(0.09)
+    assert 0.97 * 0.09 <= found.spent["frugal"] <= 1.02 * 0.09 and found.aim["fits"] == found.aim["default"] == 0.1
+    assert found.aim["beside"] == pytest.approx(0.1 / 1.1, abs=1e-5)
+    assert found.spent["coarse"] == 0.12
+    assert 0.06 < found.spent["jumps"] < 0.07  # close to where it jumps; what spends too much is not taken
+    assert 0.075 <= found.aim["floor"] < 0.08 and found.spent["floor"] > 0.09  # the least that it can be had for
+    assert seen[0] == {} and {aims["stage fits 10%"] for aims in seen[1:]} == {0.1}
+    table.to_csv(tmp_path / "aims.csv", index=False)
+    assert aims_of(tmp_path / "aims.csv")["stage asks 10%"] == found.aim["asks"]
+    with pytest.raises(pv.ConfigError, match=r"python -m eval\.league aims"):
+        aims_of(tmp_path / "nothing.csv")
+
+
+def test_the_command_for_aims_plans_rows_that_the_run_takes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all rows two are left, which is enough to see one planned again."""
+    (tmp_path / "gates.csv").write_text("gate,tokens,tower,videos\nsurprise,0.2,0.2,1\n")
+    few = ("all tokens", "stage pyramid 15%", "stage relevance_max 15%")
+    whole = command.league_flops
+    monkeypatch.setattr(command, "league_flops", lambda *given: [row for row in whole(*given) if row.name in few])
+    monkeypatch.setattr(command, "IN_TOWER", {})
+    call = ["aims", "--data", str(data), "--runs", str(tmp_path / "runs"), "--gates", str(tmp_path / "gates.csv")]
+    done = CliRunner().invoke(app, [*call, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    table = pd.read_csv(tmp_path / "aims.csv").set_index("row")
+    assert list(table.index) == list(few[1:]) and (table.target == table.loc[few[1], "spent"]).all()
+    # the question's rows behind every chunk are planned for: less is left for the tokens
+    assert table.loc[few[2], "aim"] < table.loc[few[1], "aim"] == 0.15
+    assert table.loc[few[2], "spent"] <= 1.02 * table.loc[few[2], "target"]
+    runs = [path.parent.name for path in (tmp_path / "runs" / "aims").rglob("run.json")]
+    assert sum(name.startswith(few[2]) for name in runs) > 1
 
 
 def test_rows_of_a_part_come_with_all_tokens_and_the_default() -> None:

@@ -11,7 +11,7 @@ import pytest
 import pdrop_video as pv
 from eval.runner.config import RunConfig
 from eval.runner.equal import STEPS, TEXT, Way
-from eval.tables.base import MARGIN
+from eval.tables.base import MARGIN, even_drops, written
 from eval.tables.entries import Entry
 from eval.tables.league import IN_TOWER, SHARES, LetOn, league_flops
 from eval.tables.league_memory import BYTES, league_bytes, league_decode
@@ -99,6 +99,21 @@ def test_what_leaves_the_tower_through_a_part_spends_its_share_on_frames() -> No
         flops = encoded * STEPS * 84_600_000
         flops += prefill_flops(SHAPE, pv.Pyramid(stages=1).resolve(8), round(STEPS * 4 * encoded), TEXT)
         assert 0.97 < flops / FULL / float(row.at) <= 1, row.name
+
+
+def test_a_row_that_missed_its_share_is_planned_for_another_one_behind_the_same_front() -> None:
+    name, beside = "stage relevance_max 15%", "stage quota 15%"
+    plain = {row.name: row for row in league_flops(WAY, ON)}
+    aimed = {row.name: row for row in league_flops(WAY, ON, aims={name: 0.14})}
+    assert aimed.keys() == plain.keys() and {n for n in plain if aimed[n] != plain[n]} == {name}
+    assert aimed[name].settings["gate"] == plain[name].settings["gate"] and aimed[name].at == 0.15
+    assert 0.95 * 0.14 < spent(aimed[name]) <= 1.011 * 0.14 and aimed[beside] == plain[beside]
+
+
+def test_a_shape_that_leaves_next_to_nothing_can_be_written() -> None:
+    assert written(even_drops(0.03)) == {"ratios": [0.03, 0.0009, 0.0001]}
+    assert pv.Pyramid(**written(even_drops(0.03))).ratios == (0.03, 0.0009, 0.0001)
+    assert written(even_drops(0.37559)) == {"ratios": [0.3755, 0.141, 0.0529]}
 
 
 def test_where_no_gate_is_frugal_enough_all_stand_behind_fewer_frames() -> None:

@@ -1,10 +1,9 @@
-"""The league's three commands: what gates let on, what is missing, and the page."""
+"""The league's four commands: what gates let on, what rows are planned for, what is missing, and the page."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,12 +18,13 @@ from ..runner.config import configured
 from ..runner.doors import clear_errors, encodable, out_folder
 from ..runner.equal import Way
 from ..runner.header import git_commit
-from ..stats.record import digest, writable
+from ..stats.record import writable
 from ..tables.entries import Entry
 from ..tables.league import BEHIND, FPS, IN_TOWER, league_flops
 from ..tables.league_memory import league_bytes, league_decode
-from ..tasks import task_named
+from .aims import aims_of, settled
 from .gates import lets_on, measured
+from .identity import looked_at, same, set_of
 from .page import page
 from .picture import draw
 from .running import Field, collected, placed, run, wanted, with_parts
@@ -33,9 +33,8 @@ from .standings import TABLES, read, sentences, standings, verdict
 
 RESULTS = Path("eval/results/league")
 PAGE = Path("docs/league.md")
-GATES = "gates.csv"
+GATES, AIMS = "gates.csv", "aims.csv"
 ABOUT = "about.json"
-IDENTITY = "league.json"
 CHUNK = 8
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
@@ -44,6 +43,12 @@ _err, _out = Console(stderr=True), Console()
 Data = Annotated[Path, typer.Option(help="A set in Video-MME's layout, as eval.synthetic.make writes it.")]
 Model = Annotated[str | None, typer.Option(help="Folder or hub name; the built-in model if left out.")]
 Dtype = Annotated[str, typer.Option(help="As eval.run's.")]
+Gates = Annotated[Path, typer.Option(help="What `gates` measured.")]
+Behind = Annotated[str, typer.Option(help="The gate that rows stand behind where the tower costs too much.")]
+Parts = Annotated[
+    list[str] | None, typer.Option(help="A trained part that does not ship, as NAME=FILE; may be repeated.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, each with a model of its own.")]
 
 
 @app.command()
@@ -60,6 +65,43 @@ def gates(
         table = measured(Shared(), common)
         table.to_csv(writable(out) / GATES, index=False)
     _out.print(table.to_string(index=False, float_format="{:.3f}".format), highlight=False)
+
+
+@app.command()
+def aims(
+    data: Annotated[Path, typer.Option(help="A set of the dev split, like the one of the league; a question a video.")],
+    runs: Annotated[Path, typer.Option(help="Keeps the runs, row by row.")],
+    out: Annotated[Path, typer.Option(help="Gets aims.csv.")] = RESULTS,
+    gates: Gates = RESULTS / GATES,
+    behind: Behind = BEHIND,
+    model: Model = None,
+    dtype: Dtype = "auto",
+    part: Parts = None,
+    workers: Workers = 1,
+) -> None:
+    """Measure what each row spends, and plan it again until it spends its share."""
+    with clear_errors():
+        common = _common("videomme", data, model, dtype, None)
+        out_folder(runs, "--runs")
+        lm, known = looked_at(configured(None, {**common, "out": out_folder(out)}))
+        same(runs, {"model": known, "aims": set_of(common)})
+        way, found = Way.of(lm), lets_on(gates, behind)
+        through = _through(way, lm, model, part or ())
+
+        def plan(planned: Mapping[str, float]) -> list[Entry]:
+            return _there(league_flops(way, found, through, planned), model, part or ())
+
+        whole = plan({})[0]
+
+        def spend(rows: Sequence[Entry]) -> dict[str, float]:
+            field = Field("aims", [whole, *rows], common, runs)
+            run(field, workers, lambda line: _err.print(line, highlight=False))
+            table, _ = collected(field)
+            return dict(zip([row.name for row in field.entries], table.spent, strict=True))
+
+        table = settled(plan, spend)
+        table.to_csv(writable(out) / AIMS, index=False)
+    _out.print(table.to_string(index=False, float_format="{:.4f}".format), highlight=False)
 
 
 @app.command("run")
@@ -83,17 +125,17 @@ def run_command(
         Path | None,
         typer.Option(help="Gets the tables: eval/results/league; of a part of the league, results/ in --runs."),
     ] = None,
-    gates: Annotated[Path, typer.Option(help="What `gates` measured.")] = RESULTS / GATES,
-    behind: Annotated[
-        str, typer.Option(help="The gate that rows stand behind where the tower costs too much.")
-    ] = BEHIND,
+    gates: Gates = RESULTS / GATES,
+    aims: Annotated[
+        Path | None,
+        typer.Option(help="What `aims` measured; with the built-in model that of the page, with another nothing."),
+    ] = None,
+    behind: Behind = BEHIND,
     model: Model = None,
     dtype: Dtype = "auto",
-    part: Annotated[
-        list[str] | None, typer.Option(help="A trained part that does not ship, as NAME=FILE; may be repeated.")
-    ] = None,
+    part: Parts = None,
     made: Annotated[str, typer.Option(help="How the set was made, for the page.")] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a model of its own.")] = 1,
+    workers: Workers = 1,
 ) -> None:
     """Do the rows that are missing, and write the tables."""
     with clear_errors():
@@ -126,10 +168,12 @@ def run_command(
             chosen.remove("decode")
         for name in chosen:
             configured(None, {**common[name], "out": runs})  # before the model is loaded
-        lm, known = _looked_at(configured(None, {**common[chosen[0]], "out": runs}))
+        lm, known = looked_at(configured(None, {**common[chosen[0]], "out": runs}))
         way = Way.of(lm)
         entries = {
-            "flops": lambda: league_flops(way, lets_on(gates, behind), _through(way, lm, model, part or ())),
+            "flops": lambda: league_flops(
+                way, lets_on(gates, behind), _through(way, lm, model, part or ()), _aims(aims, model)
+            ),
             "bytes": lambda: league_bytes(way),
             "decode": league_decode,
         }
@@ -137,7 +181,7 @@ def run_command(
             Field(name, _there(wanted(entries[name](), only or (), share or ()), model, part or ()), common[name], runs)
             for name in chosen
         ]
-        _same(runs, {"model": known, **{f.table: _set(common[f.table]) for f in fields}})
+        same(runs, {"model": known, **{f.table: set_of(common[f.table]) for f in fields}})
         for field in fields:
             run(field, workers, lambda line: _err.print(line, highlight=False))
         _written(target, fields, {"model": model or "the built-in model", "weights": known, "dtype": dtype}, made)
@@ -195,16 +239,6 @@ def _common(task: str, data: Path | None, model: str | None, dtype: str, limit: 
     return {**given, "fps": FPS, "chunk": CHUNK, "answer": "likelihood"}
 
 
-def _looked_at(config: Any) -> tuple[pv.VideoLM, str]:
-    """The model, and a name of its weights."""
-    lm = Shared().model(config)
-    found = hashlib.sha256()
-    for name, tensor in sorted(lm.model.state_dict().items()):
-        few = tensor.detach().flatten()[:4096].float().cpu().contiguous()
-        found.update(f"{name} {tuple(tensor.shape)}".encode() + few.numpy().tobytes())
-    return lm, found.hexdigest()[:16]
-
-
 def _through(way: Way, lm: pv.VideoLM, model: str | None, parts: Sequence[str]) -> dict[str, Way]:
     """The ways through parts that reach into the tower; a sentence for each that is not there."""
     found = {}
@@ -221,6 +255,13 @@ def _through(way: Way, lm: pv.VideoLM, model: str | None, parts: Sequence[str]) 
     return found
 
 
+def _aims(path: Path | None, model: str | None) -> dict[str, float]:
+    """What rows are planned for: by a file, by that of the page for the built-in model, or by formulas alone."""
+    if path is None and (model is not None or not (RESULTS / AIMS).exists()):
+        return {}
+    return aims_of(path or RESULTS / AIMS)
+
+
 def _there(entries: Sequence[Entry], model: str | None, parts: Sequence[str]) -> list[Entry]:
     """Rows whose trained parts are there; a sentence for each of the others."""
     left = []
@@ -231,30 +272,6 @@ def _there(entries: Sequence[Entry], model: str | None, parts: Sequence[str]) ->
         else:
             left.append(placed)
     return left
-
-
-def _set(common: dict[str, Any]) -> str:
-    """A name of a set's items, all of them."""
-    items = task_named(common["task"], common["data"]).items()
-    return digest([[item.id, item.video, item.question, item.options, item.answer] for item in items])
-
-
-def _same(runs: Path, now: dict[str, str]) -> None:
-    """Refuse a folder that holds runs of another model or another set.
-
-    Raises
-    ------
-    ConfigError
-        If it does: records would be taken for those of this one.
-    """
-    path = runs / IDENTITY
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, value in now.items():
-        if before.get(name, value) != value:
-            what = "another model" if name == "model" else f"another set for {name}"
-            raise pv.ConfigError(f"{runs} holds runs of {what}; choose another --runs.")
-    writable(runs)
-    path.write_text(json.dumps({**before, **now}) + "\n", encoding="utf-8")
 
 
 def _written(target: Path, fields: Sequence[Field], model: dict[str, str], made: str) -> None:

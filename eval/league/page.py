@@ -22,6 +22,8 @@ WHAT = {
     "bytes": "equal bytes",
     "decode": "looking again while answering",
 }
+OVER = 1.1
+"""Times what the default spent, beyond which a cell is marked."""
 OF = {"flops": "{} of the FLOPs", "bytes": "the bytes of {} tokens a layer", "decode": "a {} of the memory hidden"}
 HEAD = """# The league
 
@@ -39,7 +41,10 @@ READ = """## How to read it
   all systems of that budget, and the interval of the paired difference by videos, agree at 5 %. Without a mark no
   difference was shown, which is not the same as none.
 - **spent** is what was really spent, in per cent of the FLOPs of all tokens on the same questions, budget by
-  budget. What a gate lets on, and with it the cost of all behind it, depends on the videos.
+  budget. Rows were planned on videos of the dev split so that they spend there what the default does. What a gate lets
+  on, and with it the cost of all behind it, depends on the videos; a system without that gate is planned for the share
+  itself; and a few frames more or less can't be divided. **†** marks what spent over {over:.0f} % more than the default
+  did: as a rule it can't be had for less, as its question has to pass behind every chunk.
 - **own** is what the method itself computes, in per cent of the FLOPs of all tokens: gate, reducer, the question's
   rows behind every chunk, and ranking. What an evictor multiplies is not counted.
 - **breaks** names the kind of question, or the age of the answer ("10 s to 1 min ago"), that loses most against all
@@ -71,7 +76,7 @@ AGAIN = """## Run it again
 
 On a part, with a set of your own seed, in minutes:
 
-    python -m eval.synthetic.make --out PART --split test --seed SEED --short 12 --medium 0 --long 0
+    python -m eval.synthetic.make --out PART --split test --seed SEED --moving --short 12 --medium 0 --long 0
     python -m eval.league run --data PART --runs runs/part --share 0.15 --only hawk --only fastv --only lrcp
     python -m eval.league write --results runs/part/results --page runs/part/league.md
 
@@ -82,7 +87,8 @@ All of it, on the set of this page:
 
 A league that was stopped goes on with the same command. Each row is a run of `eval.run` with the `settings` of its
 line in the table, and gives the same answers to the digit. With `--model NAME` it runs on a model of your own;
-`python -m eval.league gates --data DEV` first measures what gates let on, on videos like yours.
+`python -m eval.league gates --data DEV` first measures what gates let on, on videos like yours, and `python -m
+eval.league aims --data DEV --runs runs/aims` what each row has to be planned for.
 """
 
 
@@ -114,7 +120,7 @@ def page(
         parts.append("".join(f"- {line}\n" for line in said[name]))
     parts.append(f"![Accuracy against what was spent]({link}/league.png)\n")
     focus = OF["flops"].format(f"{FOCUS['flops']:.0%}") + ", or with " + OF["bytes"].format(FOCUS["bytes"])
-    parts.append(READ.format(focus=focus, least=LEAST))
+    parts.append(READ.format(focus=focus, least=LEAST, over=100 * (OVER - 1)))
     for name, found in stand.items():
         parts.append(f"## {WHAT[name][0].upper()}{WHAT[name][1:]}\n")
         if name == "flops":
@@ -170,11 +176,12 @@ def _tables(name: str, found: pd.DataFrame) -> list[str]:
     for title, group in groups.items():
         if len(group):
             parts.append(f"### {title}\n")
-            parts.append(_table(name, pd.concat([default, group]) if title != "Controls" else group))
+            most = OVER * default.set_index("budget").spent if name == "flops" else pd.Series(dtype=float)
+            parts.append(_table(name, pd.concat([default, group]) if title != "Controls" else group, most))
     return parts
 
 
-def _table(name: str, group: pd.DataFrame) -> str:
+def _table(name: str, group: pd.DataFrame, most: pd.Series[float]) -> str:
     budgets = list(dict.fromkeys(group.sort_values("at", ascending=name != "flops").budget))
     if name == "decode":
         budgets = list(dict.fromkeys(group.budget))
@@ -187,7 +194,8 @@ def _table(name: str, group: pd.DataFrame) -> str:
         shown = (
             f"**`{system}`: the default**" if is_default else f"`{system}`" if rows.slot.iloc[0] != "frames" else system
         )
-        cells = [shown, slot, *(_cell(by.get(each)) for each in budgets)]
+        over = {each for each in by if each in most and by[each].spent > most[each]}
+        cells = [shown, slot, *(_cell(by.get(each)) + (" †" if each in over else "") for each in budgets)]
         spent = [_percent(by[each].spent) if each in by else "–" for each in budgets]
         own = [by[each].own for each in budgets if each in by]
         if name == "flops":

@@ -50,6 +50,6 @@ def early_drops(ratio: float) -> pv.Pyramid:
 
 
 def written(pyramid: pv.Pyramid) -> Settings:
-    """A schedule as settings, its ratios rounded down."""
-    given: Settings = {"ratios": [floor(r * 1e4) / 1e4 for r in pyramid.ratios or ()]}
+    """A schedule as settings, its ratios rounded down, but not to nothing."""
+    given: Settings = {"ratios": [max(1, floor(r * 1e4)) / 1e4 for r in pyramid.ratios or ()]}
     return given if pyramid.layers is None else {"layers": list(pyramid.layers), **given}

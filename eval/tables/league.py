@@ -99,7 +99,12 @@ def dropping(way: Way, share: float, encoded: float, depths: tuple[int, ...]) ->
     return next((pyramid for pyramid in found if pyramid is not None), None)
 
 
-def league_flops(way: Way, lets_on: LetOn, through: Mapping[str, Way] | None = None) -> list[Entry]:
+def league_flops(
+    way: Way,
+    lets_on: LetOn,
+    through: Mapping[str, Way] | None = None,
+    aims: Mapping[str, float] | None = None,
+) -> list[Entry]:
     """Every system that spends FLOPs, at each of `SHARES` of the whole way's, vision tower and question included.
 
     Whoever needs a question has it from the start (`question_aware`). Where the tower alone costs too much, all but
@@ -107,21 +112,36 @@ def league_flops(way: Way, lets_on: LetOn, through: Mapping[str, Way] | None = N
     paper says another one (`DEPTHS`); a reducer has no pyramid behind it. Those within the tower (`IN_TOWER`) leave as
     many tokens as they were trained to, of as many frames as there is room for, where the way `through` their part is
     given. What a system can't spend so little with is left out.
+
+    The formulas don't know what a question's rows cost behind every chunk, nor what a threshold lets through:
+    `aims` has, by a row's name, the share that it is planned for so that it spends its own (`eval.league.aims`).
     """
     rows = [Entry("all tokens", "nothing", 1.0, {"pyramid": ALL}, "whole")]
     for share in SHARES:
-        says = "frames at equal distances"
-        rows.append(Entry("fewer frames", "frames", share, _frames(way, share), "control", says=says))
-        for gate, method in GATES.items():
-            line = lets_on.alone(way, share, gate)
-            if line is not None:
-                rows.append(entry_of(gate, "gate", share, {"pyramid": ALL, **line}, facts_of(method)))
-        behind, encoded = lets_on.common(way, share)
-        for row in (*_stages(way, share, encoded), *_reducers(way, share, encoded), *_systems(way, share, encoded)):
-            rows.append(replace(row, settings={**behind, **row.settings}))
-        rows += _eventprune(way, share, lets_on)
-        rows += [_in_tower(name, there, share) for name, there in (through or {}).items()]
+        made = {share: _rows(way, lets_on, through or {}, share, share)}
+        for name, row in made[share].items():
+            aim = (aims or {}).get(name, share)
+            if aim not in made:
+                made[aim] = _rows(way, lets_on, through or {}, share, aim)
+            rows.append(made[aim].get(name, row))
     return rows
+
+
+def _rows(way: Way, lets_on: LetOn, through: Mapping[str, Way], share: float, aim: float) -> dict[str, Entry]:
+    """The rows of a share by their names, all planned as if it were `aim`; what stands in front goes by the share."""
+    says = "frames at equal distances"
+    rows = [Entry("fewer frames", "frames", share, _frames(way, aim), "control", says=says)]
+    for gate, method in GATES.items():
+        line = lets_on.alone(way, aim, gate)
+        if line is not None:
+            rows.append(entry_of(gate, "gate", share, {"pyramid": ALL, **line}, facts_of(method)))
+    behind, encoded = lets_on.common(way, share)
+    for row in (*_stages(way, aim, encoded), *_reducers(way, aim, encoded), *_systems(way, aim, encoded)):
+        rows.append(replace(row, settings={**behind, **row.settings}))
+    rows += _eventprune(way, aim, lets_on)
+    rows += [_in_tower(name, there, aim) for name, there in through.items()]
+    named = [replace(row, at=share) for row in rows]
+    return {row.name: row for row in named}
 
 
 def _stages(way: Way, share: float, encoded: float) -> Iterator[Entry]:

@@ -110,6 +110,21 @@ def test_a_row_that_missed_its_share_is_planned_for_another_one_behind_the_same_
     assert 0.95 * 0.14 < spent(aimed[name]) <= 1.011 * 0.14 and aimed[beside] == plain[beside]
 
 
+def test_below_a_fifth_the_default_drops_once_and_the_other_shape_stands_beside_it() -> None:
+    rows = {row.name: row for row in league_flops(WAY, ON)}
+    for share, layers in (("15%", [0]), ("10%", [0]), ("25%", None)):
+        assert rows[f"stage pyramid {share}"].settings["pyramid"].get("layers") == layers
+        for allocator in ("global", "uniform"):
+            beside = rows[f"allocator contrast, {allocator} {share}"].settings["pyramid"]
+            assert beside == {**rows[f"stage pyramid {share}"].settings["pyramid"], "allocator": allocator}
+    assert rows["stage contrast at 0 25%"].settings["pyramid"]["layers"] == [0]
+    rows = {row.name: row for row in league_flops(WAY, LetOn({"surprise": 0.1}))}  # which leaves room for stages
+    assert rows["stage pyramid 15%"].settings["pyramid"]["layers"] == [0]
+    staged = rows["stage contrast in stages 15%"].settings
+    assert staged["pyramid"]["scorer"] == "contrast" and staged["pyramid"].get("layers") != [0]
+    assert staged["pyramid"] | {"scorer": "random"} == rows["stage random 15%"].settings["pyramid"]
+
+
 def test_a_shape_that_leaves_next_to_nothing_can_be_written() -> None:
     assert written(even_drops(0.03)) == {"ratios": [0.03, 0.0009, 0.0001]}
     assert pv.Pyramid(**written(even_drops(0.03))).ratios == (0.03, 0.0009, 0.0001)

@@ -17,11 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import typer
 from rich.console import Console
+from scipy import stats
 
 import pdrop_video as pv
 
@@ -123,6 +126,29 @@ def by_share(done: Mapping[str, list[Answered]]) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("checkpoint").reset_index()
 
 
+def draw(done: Mapping[str, list[Answered]], path: Path) -> None:
+    """A line a checkpoint, side by side at each share so that their bars can be told apart."""
+    matplotlib.use("agg")  # a picture needs no screen
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    tables = {share: run_table(match(runs)) for share, runs in done.items()}
+    names = [name.removesuffix(f" {next(iter(done))}") for name in next(iter(tables.values())).run]
+    reach = float(stats.t.ppf(0.975, max(int(next(iter(tables.values())).videos.iloc[0]) - 1, 1)))
+    for i, (name, mark) in enumerate(zip(names, "osD^v<>P*X", strict=False)):
+        right = [100 * table.accuracy.iloc[i] for table in tables.values()]
+        error = [100 * reach * table.standard_error.iloc[i] for table in tables.values()]
+        places = np.arange(len(tables)) + 0.06 * (i - (len(names) - 1) / 2)
+        look = {"color": "0.5", "linestyle": ":"} if name == START else {"linewidth": 1}
+        axes.errorbar(places, right, yerr=error, marker=mark, markersize=5, capsize=2, label=name, **look)
+    axes.set_xticks(range(len(tables)), list(tables))
+    axes.set_xlabel("FLOPs of the decoder, of all tokens'")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title("bars are 95% intervals by videos", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower left")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
 def main(
     work: Annotated[Path, typer.Option(help="Folder of eval.synthetic.dropped.")],
     data: Annotated[Path, typer.Option(help="A set in Video-MME's layout, as eval.synthetic.make writes it.")],
@@ -160,8 +186,9 @@ def main(
         trained = json.loads((work / "dropped.json").read_text())
         figures = {"task": everything.task, "said": said, "asked": asked, "training": trained}
         write(out / name, everything, tables, said, figures, 0.95)
+        draw(done, out / name / "shares.png")
         wide = by_share(done).to_markdown(index=False)
-        parts = [f"# Trained with dropping: accuracy by share of the FLOPs, %\n\n{wide}"]
+        parts = [f"# Trained with dropping: accuracy by share of the FLOPs, %\n\n{wide}\n\n![The same](shares.png)"]
         if repeats:
             learners, tokenizer, _ = opened(Path(asked["start"]), 0, 0, asked["scorer"], 0.0)
             times = step_times(learners, tokenizer, repeats)

@@ -34,6 +34,8 @@ ROOM = 0.8
 """Most that a gate in front of something else may spend of a share: the tower's part of it. Chosen on the dev split."""
 UNGATED = 0.75
 """Most of a share that the tower may take before everything stands behind a gate."""
+ONCE = 0.2
+"""Shares below which the default drops once, before the first layer. Chosen on the dev split."""
 DEFAULT, SCORER = "pyramid", "contrast"
 """How the default is called, and what ranks there where no question is known."""
 FASTV = "FastV, arXiv 2403.06764"
@@ -109,9 +111,10 @@ def league_flops(
 
     Whoever needs a question has it from the start (`question_aware`). Where the tower alone costs too much, all but
     the gates themselves and fewer frames stand behind the same gate. A scorer has PyramidDrop's shape unless its
-    paper says another one (`DEPTHS`); a reducer has no pyramid behind it. Those within the tower (`IN_TOWER`) leave as
-    many tokens as they were trained to, of as many frames as there is room for, where the way `through` their part is
-    given. What a system can't spend so little with is left out.
+    paper says another one (`DEPTHS`); where that shape doesn't fit, its stages come a layer earlier. Below `ONCE` the
+    default drops once before the first layer. A reducer has no pyramid behind it. Those within the tower (`IN_TOWER`)
+    leave as many tokens as they were trained to, of as many frames as there is room for, where the way `through` their
+    part is given. What a system can't spend so little with is left out.
 
     The formulas don't know what a question's rows cost behind every chunk, nor what a threshold lets through:
     `aims` has, by a row's name, the share that it is planned for so that it spends its own (`eval.league.aims`).
@@ -146,28 +149,32 @@ def _rows(way: Way, lets_on: LetOn, through: Mapping[str, Way], share: float, ai
 
 def _stages(way: Way, share: float, encoded: float) -> Iterator[Entry]:
     """What ranks between layers, how that is divided among frames, and what layers leave out."""
-    pyramid = shaped(way, share, encoded)
-    if pyramid is not None:
-        made = written(pyramid)
-        facts = facts_of(SCORERS[SCORER.partition(":")[0]])
+    pyramid, first = shaped(way, share, encoded), dropping(way, share, encoded, (0,))
+    usual = first if share < ONCE and first is not None else pyramid
+    facts = facts_of(SCORERS[SCORER.partition(":")[0]])
+    if pyramid is not None and usual is not None:
+        made = written(usual)
         yield entry_of(DEFAULT, "stage", share, {"pyramid": {**made, "scorer": SCORER}}, facts, "default")
-        own = {"pyramid": {**made, "scorer": "relevance", "allocator": "global"}}
+        own = {"pyramid": {**written(pyramid), "scorer": "relevance", "allocator": "global"}}
         yield entry_of("pyramiddrop", "stage", share, own, facts_of(SCORERS["relevance"]))
         for name, allocator in ALLOCATORS.items():
             if name != pv.Pyramid().allocator:
                 given = {"pyramid": {**made, "scorer": SCORER, "allocator": name}}
                 yield entry_of(f"{SCORER}, {name}", "allocator", share, given, facts_of(allocator), "control")
+        if usual != pyramid:
+            says = "what the default's scorer ranks highest, in PyramidDrop's stages"
+            given = {"pyramid": {**written(pyramid), "scorer": SCORER}}
+            yield Entry(f"{SCORER} in stages", "stage", share, given, paper="ours", says=says)
+        elif first is not None and usual != first:
+            says = "what the default's scorer ranks highest, in one drop before the first layer"
+            given = {"pyramid": {**written(first), "scorer": SCORER}}
+            yield Entry(f"{SCORER} at 0", "stage", share, given, paper="ours", says=says)
     for name, scorer in SCORERS.items():
         if name in (SCORER, "relevance"):
             continue
         shape = dropping(way, share, encoded, DEPTHS[name]) if name in DEPTHS else pyramid
         if shape is not None:
             yield entry_of(name, "stage", share, {"pyramid": {**written(shape), "scorer": name}}, facts_of(scorer))
-    first = dropping(way, share, encoded, (0,))
-    if first is not None and first != pyramid:  # where nothing else fits the default is that already
-        says = "what the default's scorer ranks highest, in one drop before the first layer"
-        given = {"pyramid": {**written(first), "scorer": SCORER}}
-        yield Entry(f"{SCORER} at 0", "stage", share, given, paper="ours", says=says)
     early = dropping(way, share, encoded, (2, 1))
     if early is not None:
         says = "tokens that the question's last token attends to most, in one early drop"

@@ -12,7 +12,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     USUAL: {},
     "Drop nothing": {"ratios": "none"},
     "Hours of video": {"fps": 1, "memory": 4096, "gate": "static", "reducer": "evs"},
-    "Little computing": {"ratios": "none", "gate": "surprise:threshold=5,max_gap=30", "reducer": "streamingtom:keep=0.2"},
+    "Little computing": {
+        "ratios": "none",
+        "gate": "surprise:threshold=5,max_gap=30",
+        "reducer": "streamingtom:keep=0.2",
+    },
     "Fast changes": {"fps": 8, "ratios": "0.75, 0.5, 0.25"},
 }
 """What differs from the usual settings."""

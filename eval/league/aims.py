@@ -25,7 +25,7 @@ ROUNDS = 5
 UNDER, OVER = 0.97, 1.02
 """Times its target, between which a row spends what it should: its plan is left as it is."""
 LEAST, MOST = 0.4, 1.5
-"""Times its share that a row is planned for."""
+"""Times its target that a row is planned for."""
 
 
 def settled(
@@ -52,12 +52,13 @@ def settled(
     """
     known: dict[str, _Search] = {}
     aims: dict[str, float] = {}
+    targets: Mapping[str, float] = {}
     for _ in range(rounds + 1):
         rows = [row for row in plan(aims) if row.kind != "whole"]
         spent = spend(rows)
-        targets = {} if known else targets_of(rows, spent)
+        targets = targets or targets_of(rows, spent)
         for row in rows:
-            search = known.setdefault(row.name, _Search(targets.get(row.name, 0.0), float(row.at), row.settings))
+            search = known.setdefault(row.name, _Search(targets[row.name], float(row.at), row.settings))
             search.tried(row.settings, spent[row.name])
             aims[row.name] = search.aim if row.kind != "default" else float(row.at)
     return pd.DataFrame([{"row": name, "target": search.target, **search.best()} for name, search in known.items()])

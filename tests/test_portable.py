@@ -18,9 +18,9 @@ import pytest
 pytestmark = pytest.mark.portable
 
 SETTINGS = (
-    {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"},
-    {"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2"},
-    {"ATEN_CPU_CAPABILITY": "avx2", "OMP_NUM_THREADS": "1"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "1"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "2"},
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"},
     {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OMP_NUM_THREADS": "1"},
     {"OMP_NUM_THREADS": "2"},
 )

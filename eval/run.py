@@ -87,7 +87,11 @@ def main(
         int | None, typer.Option(help="Steps of time that each question gets back from the memory's archive.")
     ] = None,
     decode: Annotated[
-        str | None, typer.Option(help="What an answer's tokens look at: dstp, fixation; left out: what a question saw.")
+        str | None,
+        typer.Option(
+            help="What an answer's tokens look at: dstp, fixation, none for what a question saw; left out: dstp with "
+            "--ask-pyramid."
+        ),
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second; or")] = None,
     frames: Annotated[int | None, typer.Option(help="so many frames in all, by the benchmark's own rule.")] = None,

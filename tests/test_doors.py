@@ -174,7 +174,7 @@ def doors(folder: Path) -> dict[str, Door]:
                 bytes=OPTIONAL,
                 shape=NOTHING,
                 evictor=NOTHING,
-                storage=_names("function"),
+                storage=OPTIONAL | _names("function"),
                 positions=OPTIONAL,
                 archive=OPTIONAL,
                 archive_folder=OPTIONAL,

@@ -185,6 +185,14 @@ def test_names_of_settings(data: Path, tmp_path: Path) -> None:
     ]
     assert len(set(names)) == len(names)
     assert name(decode="none") == name(decode=None) == name()
+    # a default that hangs on something else is named as if it had been said
+    looks = [name(ask_pyramid=ASKING, decode=decode) for decode in (None, "dstp", "none")]
+    assert looks[0] == looks[1] != looks[2]
+    assert name(ask_pyramid=ASKING, answer="likelihood") == name(ask_pyramid=ASKING, answer="likelihood", decode="none")
+    stored = [
+        name(memory={"bytes": 10**6, **more}) for more in ({}, {"storage": "int8_per_token"}, {"storage": "full"})
+    ]
+    assert stored[0] == stored[1] != stored[2]
     assert name(memory={**archive, "archive_folder": str(tmp_path)}) == name(memory=archive)
     pv.Pyramid(**PYRAMID).save(tmp_path / "found.json")
     assert name(pyramid=str(tmp_path / "found.json")) == name(pyramid={**PYRAMID, "positions": "original"})

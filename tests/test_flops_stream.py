@@ -157,7 +157,7 @@ def test_a_question_that_drops_ranks_at_every_stage() -> None:
     visual, glue = watch.pieces[0]
     text = watch.prefix + glue
     with counting() as asked:
-        watch.stream.ask(QUESTION, 1, pyramid=pv.Pyramid(ratios=(0.5, 0.25)))
+        watch.stream.ask(QUESTION, 1, pyramid=pv.Pyramid(ratios=(0.5, 0.25)), decode="none")
     rows = len(lm.prompt.after(QUESTION))
     attended = [text + n for n in (visual, visual, visual // 2, visual // 2, visual // 4, visual // 4)]
     ranked = {layer: text + visual for layer in (0, 2, 4)}

@@ -146,14 +146,16 @@ def test_rows_at_equal_bytes_and_while_answering() -> None:
     kinds = [("evictor", name) for name in EVICTORS] + [("storage", name) for name in STORAGES if name != "full"]
     for tokens in BYTES:
         assert {f"{slot} {name} {tokens}" for slot, name in kinds} <= rows.keys()
-        assert rows[f"evictor pyramid {tokens}"].kind == "default"
+        assert [name for name, row in rows.items() if row.kind == "default" and row.at == tokens] == [
+            f"storage int8_per_token {tokens}"
+        ]
         standing = rows[f"evictor standby {tokens}"]
         assert standing.settings["reducer"] == "standby" and standing.parts == standing.settings["parts"] == (
             "standby",
         )
         assert rows[f"evictor window {tokens}"].settings["memory"] == {"evictor": "window", "tokens": tokens}
         assert rows[f"frames fewer frames {tokens}"].settings["frames"] * 8 == tokens
-    assert [row.kind for row in league_decode()] == ["whole", *["default", "system", "system"] * 2]
+    assert [row.kind for row in league_decode()] == ["whole", *["control", "default", "system"] * 2]
 
 
 def test_every_row_is_a_run_that_can_be_made(tmp_path: Path) -> None:

@@ -73,10 +73,19 @@ def test_what_never_shifts_and_what_sees_all_is_the_plain_answer(family: str, st
     lm = (build_hybrid if family in HYBRIDS else build)(family)
     stream = watched(lm, pv.Memory(tokens=None, storage=storage))
     for decode, pyramid, error in (("dstp:tau=0", ASKING, 0.0), ("fixation:keep=1,least=1,warm=2", None, 1e-9)):
-        want, plain = logits(stream, 8, pyramid=pyramid)
+        want, plain = logits(stream, 8, pyramid=pyramid, decode="none")
         got, answer = logits(stream, 8, pyramid=pyramid, decode=decode)
         assert answer.token_ids == plain.token_ids and answer.evidence == plain.evidence
         torch.testing.assert_close(torch.stack(got), torch.stack(want), atol=error, rtol=0)
+
+
+def test_the_default_looks_again_where_a_question_hides_something() -> None:
+    stream = watched(build("qwen2_5_vl"))
+    by_default, said = (stream.ask(QUESTION, 8, pyramid=ASKING, decode=decode) for decode in (None, "dstp"))
+    assert by_default.looked is not None and by_default.looked == said.looked
+    assert by_default.token_ids == said.token_ids and by_default.evidence == said.evidence
+    for pyramid, decode in ((ASKING, "none"), (None, None), (pv.Pyramid(layers=(2,), ratios=(1.0,)), None)):
+        assert stream.ask(QUESTION, 8, pyramid=pyramid, decode=decode).looked is None
 
 
 @pytest.mark.parametrize("decode", [SHIFTING, FIXING])
@@ -127,7 +136,7 @@ def test_the_evidence_says_what_was_looked_at_again_and_when() -> None:
             assert 0 < sum(again.tokens) <= sum(evidence.tokens)
             assert all(n + seen.get(s, 0) <= held[s] for s, n in zip(again.seconds, again.tokens, strict=True))
             assert 0 < sum(again.weight) <= 1 and len(again.weight) == len(again.tokens)
-    assert stream.ask(QUESTION, 12, pyramid=ASKING).evidence[1].again == ()
+    assert stream.ask(QUESTION, 12, pyramid=ASKING, decode="none").evidence[1].again == ()
 
 
 @pytest.mark.parametrize("decode", [SHIFTING, FIXING])
@@ -167,7 +176,7 @@ def test_positions_that_move_while_an_answer_looks(decode: str, logits: Any, mon
     )
     stream = watched(small("llava_onevision"), pv.Memory(tokens=100, evictor="uniform"), steps=21)
     before = kept(stream)
-    want, plain = logits(stream, 100, pyramid=ASKING)
+    want, plain = logits(stream, 100, pyramid=ASKING, decode="none")
     got, answer = logits(stream, 100, pyramid=ASKING, decode="dstp:tau=0")
     assert answer.token_ids == plain.token_ids and torch.equal(torch.stack(got), torch.stack(want))
     other, again = logits(stream, 100, pyramid=ASKING, decode=decode)

@@ -364,7 +364,9 @@ def test_an_evictor_that_goes_by_scores_has_them_where_nothing_is_dropped() -> N
 
 @pytest.mark.parametrize("evictor", EVICTORS)
 @pytest.mark.parametrize(
-    "memory", [dict(tokens=60), dict(tokens=90, shape="pyramid"), dict(bytes=60 * 6 * 2 * 2 * 16 * 8)], ids=str
+    "memory",
+    [dict(tokens=60), dict(tokens=90, shape="pyramid"), dict(bytes=60 * 6 * 2 * 2 * 16 * 8, storage="full")],
+    ids=str,
 )
 def test_the_bound_holds_in_flight(memory: dict[str, Any], evictor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every append of every layer, the probe and the chunk in flight included."""

@@ -273,7 +273,8 @@ def test_a_memory_in_bytes_holds_what_its_storage_lets_it(monkeypatch: pytest.Mo
     sizes = dict(frames=64, height=224, width=224)
     token = 2 * shape.kv_heads * (shape.head_dim + 4)
     small = 100 * shape.layers * token
-    stored = pv.Memory(bytes=small, storage="int8_per_token")
+    stored = pv.Memory(bytes=small)
+    assert stored == pv.Memory(bytes=small, storage="int8_per_token") and pv.Memory().storage == "full"
 
     def flops(memory: pv.Memory) -> int:
         return recipe_flops(pv.Recipe(pyramid=pv.Pyramid(stages=1), memory=memory), config, adapter, **sizes).decoder
@@ -281,7 +282,7 @@ def test_a_memory_in_bytes_holds_what_its_storage_lets_it(monkeypatch: pytest.Mo
     reading, whole = flops(stored), flops(pv.Memory(tokens=100))
     monkeypatch.delattr(AbsMax, "flops")
     columns, rest = divmod(reading - whole, 2 * shape.kv_heads * shape.head_dim * shape.layers)
-    assert flops(stored) == whole and whole > flops(pv.Memory(bytes=small))
+    assert flops(stored) == whole and whole > flops(pv.Memory(bytes=small, storage="full"))
     assert columns > 100 and rest == 0
 
 

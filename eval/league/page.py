@@ -61,6 +61,9 @@ fit into a share its boundaries come a layer earlier. Below {once:.0f} % the def
 on the dev split that was right in .720 of 300 questions at 15 %, and in stages .623 (45 : 16, McNemar p .0003; at 25 %
 .870 and .843, 15 : 7, p .13). A dash: the system can't spend so little, or was not run.
 """
+STORED = """Evictors store keys and values in full; storages stand under the evictor `pyramid`. The default is what
+`pv.Memory(bytes=...)` takes: that evictor, and `int8_per_token`.
+"""
 LIMITS = """## What it can't say
 
 - One model of a few million parameters, on synthetic videos: what a method gains on a large model is not shown by
@@ -128,6 +131,8 @@ def page(
         parts.append(f"## {WHAT[name][0].upper()}{WHAT[name][1:]}\n")
         if name == "flops":
             parts.append(BEHIND.format(gates=_gates(tables[name]), once=100 * ONCE))
+        if name == "bytes":
+            parts.append(STORED)
         parts += _tables(name, found)
     steps = " --steps-data STEPS" if "decode" in stand else ""
     parts += ["## The systems\n", _systems(stand.values()), LIMITS, AGAIN.format(made=_made(about), steps=steps)]

@@ -14,7 +14,7 @@ import pdrop_video as pv
 from pdrop_video.parts import PARTS as TRAINED
 from pdrop_video.parts import located
 from pdrop_video.registry import name_of
-from pdrop_video.stream.looking import DECODES, decode_named
+from pdrop_video.stream.looking import DECODES, DEFAULT, NEVER, decode_named
 from pdrop_video.stream.terms import checked_for_asking
 
 from ..stats.record import digest
@@ -56,7 +56,8 @@ class RunConfig(BaseModel):
     retrieve : int or None
         Steps of time that each question gets back from the memory's archive.
     decode : str or None
-        What an answer's tokens look at, as `pdrop_video.VideoStream.ask` takes it: "dstp", "fixation:keep=0.1".
+        What an answer's tokens look at, as `pdrop_video.VideoStream.ask` takes it: "dstp", which is the default with
+        `ask_pyramid`, "fixation:keep=0.1", or "none".
     fps, frames : float or int, one of them
         Frames a second, or so many in all by the task's own rule.
     chunk : int
@@ -126,7 +127,7 @@ class RunConfig(BaseModel):
     @field_validator("decode", mode="before")
     @classmethod
     def _looking(cls, value: Any) -> Any:
-        return None if value in (None, "none") else name_of(DECODES, decode_named(value))
+        return value if value in (None, NEVER) else name_of(DECODES, decode_named(value))
 
     @field_validator("pyramid", "ask_pyramid", mode="before")
     @classmethod
@@ -168,9 +169,14 @@ class RunConfig(BaseModel):
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
                 "memory: {tokens: 6144, archive: 1073741824} (bytes), and no last_frames"
             )
-        if self.decode is not None and self.answer == "likelihood" and self.task != STEPWISE:
+        if self.decode not in (None, NEVER) and not self._decodes:
             raise ValueError(f"decode={self.decode} is for generated answers, of which answer=likelihood has none")
         return self
+
+    @property
+    def _decodes(self) -> bool:
+        """Whether tokens of an answer come before what is compared, or are it."""
+        return self.answer == "generate" or self.task == STEPWISE
 
     def recipe_object(self) -> pv.Recipe:
         """What streams are opened with."""
@@ -199,6 +205,12 @@ class RunConfig(BaseModel):
         """The settings that an item's answer depends on, JSON-ready; of a file of paraphrases, what it says."""
         settings = self.model_dump(mode="json", exclude=PLACE)
         settings["memory"].pop("archive_folder", None)  # a place, too
+        if "bytes" in settings["memory"]:
+            settings["memory"]["storage"] = self.memory_object().storage  # whose default depends on it
+        if self.decode is None and self.ask_pyramid is not None and self._decodes:
+            settings["decode"] = DEFAULT
+        if self.decode == NEVER:
+            settings["decode"] = None
         for slot in (*FRONT, "decode"):
             if settings[slot] is None:
                 del settings[slot]  # so that runs from before there was any keep their name

@@ -52,8 +52,7 @@ class StreamWorker:
         self.paraphrase = config.paraphraser()
         self._open("What?" if config.question_aware else None)  # settings that suit no item of this model
         asking = (config.ask_pyramid_object() or pv.Pyramid(stages=1)).resolve(self.shape.layers, self.shape.rank_at)
-        if config.decode is not None:
-            checked_for_looking(config.decode, asking, self.shape.kinds, config.memory_object().archive)
+        checked_for_looking(config.decode, asking, self.shape.kinds, config.memory_object().archive)
 
     def twin(self) -> StreamWorker:
         """Another worker with the same model, for another thread."""

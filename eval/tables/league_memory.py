@@ -8,7 +8,7 @@ import pdrop_video as pv
 from pdrop_video.memory.evictors import EVICTORS
 from pdrop_video.memory.storages import STORAGES
 from pdrop_video.registry import facts_of
-from pdrop_video.stream.looking import DECODES
+from pdrop_video.stream.looking import DECODES, DEFAULT, NEVER
 
 from ..runner.config import STEPWISE
 from ..runner.equal import Way
@@ -24,8 +24,12 @@ BESIDE: dict[str, Settings] = {"standby": {"reducer": "standby"}}
 
 
 def league_bytes(way: Way) -> list[Entry]:
-    """Every evictor and every storage in the bytes of `BYTES` tokens a layer, against all tokens and few frames."""
+    """Every evictor and every storage in the bytes of `BYTES` tokens a layer, against all tokens and few frames.
+
+    Evictors store in full, storages stand under the default evictor; `Memory(bytes=...)` has both defaults.
+    """
     rows = [Entry("all tokens", "nothing", 0, {"pyramid": ALL}, "whole")]
+    usual = pv.Memory(bytes=1)
     kinds: list[tuple[str, str, Settings, Any]] = [
         *((name, "evictor", {"evictor": name}, method) for name, method in EVICTORS.items()),
         *((name, "storage", {"storage": name}, method) for name, method in STORAGES.items() if name != "full"),
@@ -42,7 +46,7 @@ def league_bytes(way: Way) -> list[Entry]:
             memory = in_bytes_of(way, tokens, kind)
             if memory is not None:
                 given = {"pyramid": ALL, **pushed, **BESIDE.get(name, {}), "memory": memory}
-                kind_of = "default" if (name, slot) == (pv.Memory().evictor, "evictor") else "system"
+                kind_of = "default" if (name, slot) == (usual.storage, "storage") else "system"
                 parts = (name,) if name in BESIDE else ()
                 rows.append(entry_of(name, slot, tokens, given, facts_of(method), kind_of, parts))
     return rows
@@ -55,8 +59,9 @@ def league_decode() -> list[Entry]:
     for at, ratios in HIDDEN.items():
         hidden: Settings = {**full, "ask_pyramid": {"ratios": ratios}}
         says = "what the question's own pyramid leaves, for good"
-        rows.append(Entry("hidden for good", "decode", at, hidden, "default", says=says))
-        rows += [
-            entry_of(name, "decode", at, {**hidden, "decode": name}, facts_of(each)) for name, each in DECODES.items()
-        ]
+        for_good: Settings = {**hidden, "decode": NEVER}
+        rows.append(Entry("hidden for good", "decode", at, for_good, "control", says=says))
+        for name, method in DECODES.items():
+            kind = "default" if name == DEFAULT else "system"
+            rows.append(entry_of(name, "decode", at, {**hidden, "decode": name}, facts_of(method), kind))
     return rows

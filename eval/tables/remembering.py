@@ -6,9 +6,9 @@ import torch
 
 import pdrop_video as pv
 from pdrop_video.memory.evictors import EVICTORS
-from pdrop_video.memory.storages import STORAGES, storage_named
+from pdrop_video.memory.storages import STORAGES
 from pdrop_video.stream.limits import Sizes
-from pdrop_video.stream.looking import DECODES
+from pdrop_video.stream.looking import DECODES, NEVER
 
 from ..runner.config import STEPWISE
 from ..runner.equal import Way
@@ -33,7 +33,7 @@ def in_bytes_of(way: Way, tokens: int, memory: Settings) -> Settings | None:
     budget), and a quarter of the rest, as it is where `Memory` is given bytes.
     """
     made = pv.Memory(tokens=None, **memory)
-    full, stored = (Sizes.of(storage_named(storage), way.decoder, torch.bfloat16) for storage in ("full", made.storage))
+    full, stored = (Sizes.of(storage, way.decoder, torch.bfloat16) for storage in (pv.Memory().stored, made.stored))
     came = sum(stored.moved if made.positions == "compact" else stored.token)
     most = tokens * sum(full.token) - sum(stored.outside)
     if stored.recent is None:
@@ -88,7 +88,7 @@ def decode(way: Way) -> Rows:
     rows: Rows = {"full": full}
     for name, ratios in HIDDEN.items():
         hidden: Settings = {**full, "ask_pyramid": {"ratios": ratios}}
-        rows[f"hidden for good, {name}"] = hidden
+        rows[f"hidden for good, {name}"] = {**hidden, "decode": NEVER}
         for method in DECODES:
             rows[f"{method}, {name}"] = {**hidden, "decode": method}
     for method, looking in DECODES.items():

@@ -19,7 +19,7 @@ from ..memory.storages import STORAGES
 from ..models import Hearing, describe
 from ..plots import Album
 from ..pyramid import ALLOCATORS, INSIDES, SCORERS
-from ..stream.looking import DECODES, decode_named
+from ..stream.looking import DECODES, chosen
 from ..stream.terms import checked_for_asking, checked_for_looking
 from ..video import Connection
 from ..video.address import Address
@@ -125,7 +125,10 @@ def ask(
     ] = None,
     decode: Annotated[
         str | None,
-        typer.Option(help=f"What an answer's tokens look at: {', '.join(DECODES)}; left out: what the question saw."),
+        typer.Option(
+            help=f"What an answer's tokens look at: {', '.join(DECODES)}, none for what the question saw and no more; "
+            "left out: dstp with --ask-ratios."
+        ),
     ] = None,
     standing: Annotated[
         bool, typer.Option("--standing", help="Let the first question rank visual tokens while watching.")
@@ -159,7 +162,7 @@ def ask(
         asking = None if ask_ratios is None else checked_for_asking(pyramid_of("--ask-ratios", ask_ratios))
         if retrieve is not None and opened.memory.archive is None:
             raise pv.ConfigError(f"--retrieve {retrieve} without an archive to retrieve from; give --archive BYTES.")
-        looking = None if decode is None else decode_named(decode)
+        chosen(decode, hides=asking is not None)
         patience = Connection(connect_timeout=timeout, read_timeout=timeout, retries=retries)
         check_choice("decoder", decoder, *DECODERS)
         check_choice("policy", policy or "block", "block", "latest")
@@ -180,9 +183,8 @@ def ask(
         shape = DecoderShape.of(config)
         for each in (opened.pyramid, asking or opened.pyramid):
             each.resolve(shape.layers, shape.rank_at)
-        if looking is not None:
-            hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
-            checked_for_looking(looking, hides, shape.kinds, opened.memory.archive)
+        hides = (asking or pv.Pyramid(stages=1)).resolve(shape.layers, shape.rank_at)
+        checked_for_looking(decode, hides, shape.kinds, opened.memory.archive)
         lm = pv.load(coming.fetch(), device=device, dtype=dtype, attn=attn, parts=parts or ())
         for question in questions:
             lm.bounded("one of the questions", question)
@@ -215,7 +217,7 @@ def ask(
             lost = list(reader.warnings)
         answers = []
         for question in questions:
-            how: dict[str, Any] = dict(pyramid=asking, retrieve=retrieve, decode=looking)
+            how: dict[str, Any] = dict(pyramid=asking, retrieve=retrieve, decode=decode)
             live = stream.ask(question, max_new_tokens, stream=True, **how)
             answers.append(live.finish() if as_json else print_live(question, live))
         saved = [] if save_plots is None else plots.save(save_plots, stream, album, answers)

@@ -24,7 +24,7 @@ from ..gate import Gate, gate_named
 from ..reduce import Reducer, reducer_named
 from ..stream.front import Front
 from ..stream.lm import VideoLM
-from ..stream.looking import Decode, decode_named
+from ..stream.looking import Decode, chosen
 from ..stream.session import fingerprint
 from ..stream.stream import VideoStream
 from ..stream.terms import checked_for_asking, checked_for_looking
@@ -89,8 +89,7 @@ class Watching:
                 f"retrieve={self.retrieve} without an archive to retrieve from; give the memory one, for example "
                 "archive=1073741824 (bytes)."
             )
-        if self.decode is not None:
-            object.__setattr__(self, "decode", decode_named(self.decode))
+        chosen(self.decode, hides=False)
 
     @property
     def front(self) -> tuple[Gate | None, Reducer | None]:
@@ -103,6 +102,11 @@ class Watching:
         """What each question is asked with, beside its own."""
         return {"pyramid": self.ask_pyramid, "retrieve": self.retrieve}
 
+    @property
+    def looking(self) -> Decode | None:
+        """What the tokens of answers look at, the default looked up."""
+        return chosen(self.decode, hides=self.ask_pyramid is not None)
+
     def check(self, kinds: Sequence[LayerKind]) -> None:
         """Whether a model with such layers can be asked like this.
 
@@ -113,8 +117,7 @@ class Watching:
         asking = self.ask_pyramid or pv.Pyramid(stages=1)
         for pyramid in (self.pyramid, asking):
             schedule = pyramid.resolve(len(kinds), rank_at(kinds))
-        if self.decode is not None:
-            checked_for_looking(self.decode, schedule, kinds, self.memory.archive)
+        checked_for_looking(self.decode, schedule, kinds, self.memory.archive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,8 @@ class Answerer:
         self._identity = {"model": fingerprint(lm), "watching": repr(watching), "version": pv.__version__}
         if watching.front != (None, None):  # and else nothing, so that answers from before there was any are found
             self._identity["front"] = repr(watching.front)
-        if watching.decode is not None:
-            self._identity["decode"] = repr(watching.decode)
+        if (looking := watching.looking) is not None:
+            self._identity["decode"] = repr(looking)
         self._watched: tuple[Any, VideoStream] | None = None
         self._known: dict[str, Any] = {}
         self._journal: Journal | None = None

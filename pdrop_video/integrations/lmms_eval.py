@@ -64,7 +64,7 @@ class PDropVideo(lmms):
     retrieve : int or "none"
         Steps of time that each question gets back from the memory's archive.
     decode : str, optional
-        What the tokens of generated answers look at: "dstp" or "fixation".
+        What the tokens of generated answers look at: "dstp" (the default with `ask_pyramid`), "fixation" or "none".
     fps, max_frames, chunk, standing
         See `pdrop_video.integrations.answering.Watching`.
     journal : str
@@ -135,7 +135,7 @@ class PDropVideo(lmms):
             _count("retrieve", retrieve),
             opened.gate,
             opened.reducer,
-            None if decode == "none" else decode,
+            decode,
         )
         checks.path("journal", journal)
         self._lm = pv.load(pretrained, device=device, dtype=dtype, attn=attn, **more)

@@ -48,13 +48,15 @@ class Memory:
     archive_folder : str, optional
         Where the archive is kept in a file, in place of memory; made if need be. The file has no name and is gone with
         the stream, also after a crash; it is as long as `archive` says and what one push adds.
-    storage : str or Storage
-        How keys and values are stored: "full", in the model's type. "int8" and "int4": in 8 or 4 bits what has left a
-        recent window, keys by the channel and values by the token, and so what is archived; the window (the newest 128
-        tokens and the prompt; ``"int4:recent=64"`` for others; at most a quarter of the budget) stays in the model's
-        type. The same `bytes` then hold up to 1.9 and 3.6 times the tokens of a model in bfloat16. "int8_per_token":
-        all in 8 bits with a scale for each token and head, archived in the model's type. "rotatek": a quarter of the
-        keys' channels for what has left the recent window, 1.6 times the tokens. Or one of your own.
+    storage : str or Storage, optional
+        How keys and values are stored. "full": in the model's type; the default, but within `bytes`. "int8_per_token":
+        all in 8 bits with a scale for each token and head, archived in the model's type; the default within `bytes`,
+        which then hold almost twice the tokens of a model in bfloat16, so that of few bytes more answers are right,
+        and of many as many (docs/measured.md). "int8" and "int4": in 8 or 4 bits what has left a recent window, keys
+        by the channel and values by the token, and so what is archived; the window (the newest 128 tokens and the
+        prompt; ``"int4:recent=64"`` for others; at most a quarter of the budget) stays in the model's type. The same
+        bytes then hold up to 1.9 and 3.6 times the tokens. "rotatek": a quarter of the keys' channels for what has left
+        the recent window, 1.6 times the tokens. Or one of your own.
 
     Raises
     ------
@@ -69,7 +71,7 @@ class Memory:
     positions: Literal["window", "original", "compact"] | None = None
     archive: int | None = None
     archive_folder: str | None = None
-    storage: str | Storage = "full"
+    storage: str | Storage | None = None
 
     def __post_init__(self) -> None:
         for name in ("tokens", "bytes", "archive"):
@@ -91,7 +93,9 @@ class Memory:
             object.__setattr__(self, "tokens", None)
         checks.choice("shape", self.shape, ("flat", "pyramid"))
         evictor = evictor_named(self.evictor)
-        storage_named(self.storage)
+        if self.storage is None:
+            object.__setattr__(self, "storage", "full" if self.bytes is None else "int8_per_token")
+        _ = self.stored
         if self.positions is None:
             object.__setattr__(self, "positions", getattr(evictor, "positions", "window"))
         checks.choice("positions", self.positions, ("window", "original", "compact"))
@@ -102,6 +106,12 @@ class Memory:
         if self.bytes is not None:
             return f"a memory of {self.bytes:,} bytes"
         return "a memory without a limit" if self.tokens is None else f"a memory of {self.tokens:,} tokens a layer"
+
+    @property
+    def stored(self) -> Storage:
+        """How keys and values are stored, the name looked up."""
+        assert self.storage is not None  # the default was put in its place
+        return storage_named(self.storage)
 
     @property
     def needs_scores(self) -> bool:

@@ -14,7 +14,6 @@ from ..costs.way import WayFlops, video_flops
 from ..errors import ConfigError
 from ..gate import gate_named
 from ..memory import Limits
-from ..memory.storages import storage_named
 from ..models import Adapter
 from ..parts import Part, taken
 from ..pyramid import Schedule
@@ -72,11 +71,11 @@ def recipe_flops(
     """
     shape, step, grid = DecoderShape.of(config), adapter.frames_per_step, adapter.grid(height, width)
     schedule = recipe.pyramid.resolve(shape.layers, shape.rank_at)
-    in_bytes = Sizes.of(storage_named(recipe.memory.storage), shape, torch.bfloat16, shape.state_bytes())
+    in_bytes = Sizes.of(recipe.memory.stored, shape, torch.bfloat16, shape.state_bytes())
     shares = [share if i in shape.rank_at else None for i, share in enumerate(schedule.per_layer_shares())]
     limits, tier = in_bytes.budgets(recipe.memory, shares)
     scorer = recipe.pyramid.scorer or "contrast"  # as where no question is known
-    reading = reading_of(storage_named(recipe.memory.storage), shape)
+    reading = reading_of(recipe.memory.stored, shape)
     stream = StreamShape(shape, schedule, scorer, limits=limits, reading=reading)
     gate = 0 if recipe.gate is None else gate_named(recipe.gate).flops(frames, height, width)
     steps, places = -(-frames // step), grid[0] * grid[1]

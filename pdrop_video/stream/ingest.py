@@ -18,7 +18,7 @@ from ..engine import Turnstile
 from ..errors import ConfigError
 from ..memory import Memory, Range, StreamCache, TokenTable
 from ..memory.evictors import evictor_named
-from ..memory.storages import asks_in, storage_named
+from ..memory.storages import asks_in
 from ..models import Hearing, Place, VisualChunk
 from ..pyramid import LayerLoop
 from ..pyramid.compiled import CompiledStep
@@ -76,7 +76,7 @@ class Ingestor(TextRows):
         self.evictor = evictor_named(memory.evictor)
         if memory.needs_scores:
             loop.rank_all_the_same()
-        self.storage = storage_named(memory.storage)
+        self.storage = memory.stored
         self.looks = self.evictor.uses_query or asks_in(self.storage)
         asks = self.looks or (bool(loop.ranks_at) and loop.scorer.uses_probe)
         shape = DecoderShape.of(model.config)

@@ -26,7 +26,6 @@ from ..memory.storages import (
     learned_bytes,
     reading_flops,
     recent_in,
-    storage_named,
 )
 from ..pyramid import LayerLoop
 
@@ -165,7 +164,7 @@ def limits_of(loop: LayerLoop, memory: Memory, sizes: Sizes, trained: int, rope:
     ConfigError
         If positions are to be moved that can't be, or keys stored without RoPE that can't be had so.
     """
-    if rope and bare_in(storage_named(memory.storage)):
+    if rope and bare_in(memory.stored):
         raise ConfigError(
             f"storage {memory.storage!r} keeps keys without RoPE, which {rope!r} RoPE can't be taken from: its angles "
             'depend on the length; use "int8_per_token" or "full".'
@@ -203,7 +202,7 @@ def refuse_latent(loop: LayerLoop, memory: Memory, evictor: Evictor) -> None:
             f"the evictor {type(evictor).__name__} forgets by keys, and this model holds latents alone; choose one "
             'that goes by tokens, such as "pyramid" or "oldest".'
         )
-    if loop.decoder.latent and asks_in(storage_named(memory.storage)):
+    if loop.decoder.latent and asks_in(memory.stored):
         raise ConfigError(
             f"storage {memory.storage!r} weighs keys by what a probe asks of them, and this model holds latents alone; "
             "leave `asked` out."

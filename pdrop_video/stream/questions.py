@@ -15,7 +15,7 @@ from ..pyramid import Pyramid
 from .answer import Answer
 from .answering import AnswerStream
 from .asking import Question
-from .looking import Decode
+from .looking import NEVER, Decode
 from .sampling import Sampling
 from .terms import asking_by, checked_for_looking, drawing
 from .turns import keep_turn
@@ -97,7 +97,9 @@ class Asking(Watching):
         decode : str or Decode, optional
             What the answer's tokens look at in place of what the question saw: "dstp" looks again at what `pyramid`
             hides once attention moves there, "fixation" lets a few layers choose for the others; with parameters as
-            "dstp:tau=0.6". `Evidence.again` says what was looked at again, and when.
+            "dstp:tau=0.6". "none" leaves hidden what is hidden. By default "dstp" where `pyramid` hides anything, as
+            which more answers are right at the same cost (docs/league.md). `Evidence.again` says what was looked at
+            again, and when.
         answer_prefix : str
             Text that the answer is made to begin with; not part of `Answer.text`.
         sampling : Sampling, optional
@@ -275,14 +277,14 @@ class Asking(Watching):
         pyramid: Pyramid | None,
         retrieve: int | None = None,
         options: list[list[int]] | None = None,
-        decode: str | Decode | None = None,
+        decode: str | Decode | None = NEVER,
     ) -> Question:
         checks.text("the question", question)
         checks.text("answer_prefix", answer_prefix, empty=True)
         retrieve = None if retrieve is None else checks.whole("retrieve", retrieve)
         schedule, scorer = asking_by(pyramid, self.loop, self.lm.model)
         archive = self.memory.archive
-        looking = None if decode is None else checked_for_looking(decode, schedule, self.loop.kinds, archive)
+        looking = checked_for_looking(decode, schedule, self.loop.kinds, archive)
         if retrieve is not None and archive is None:
             raise ConfigError(f"retrieve={retrieve}: this stream has no archive; open it with Memory(archive=BYTES).")
         if self._state.span is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,8 @@ def _file(path: Any) -> tuple[str, bool]:
 def _plain(value: Any) -> dict[str, Any]:
     """A pyramid or a memory by those of its fields that are not the default."""
     said, usual = {}, type(value)()
+    if isinstance(usual, Memory) and value.bytes is not None:
+        usual = replace(usual, storage=Memory(bytes=value.bytes).storage)  # another default
     for each in fields(value):
         given = getattr(value, each.name)
         if given == getattr(usual, each.name):

@@ -164,7 +164,9 @@ def _lookout_of(given: dict[str, Any]) -> Lookout:
 
 def _storage_of(memory: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The storage by the name that it has now: "int8" once was one that stored the newest columns in 8 bits, too."""
-    old = memory.get("storage") == "int8" and any(t.dtype == torch.int8 for t in tensors.values())
+    if "storage" not in memory:
+        return {"storage": "full"}  # when there was no other
+    old = memory["storage"] == "int8" and any(t.dtype == torch.int8 for t in tensors.values())
     return {"storage": "int8_per_token"} if old else {}
 
 

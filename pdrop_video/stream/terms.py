@@ -13,7 +13,7 @@ from ..pyramid import LayerLoop, Pyramid, Schedule
 from ..pyramid.allocators import ALLOCATORS, allocator_named
 from ..pyramid.scorers import SCORERS, Asker, checked, scorer_named
 from .limits import fixed_rope
-from .looking import Decode, decode_named
+from .looking import Decode, chosen
 from .sampling import Choice, Sampling, likeliest
 
 _MOST_LOGPROBS = 1024
@@ -101,9 +101,11 @@ def asking_by(pyramid: Pyramid | None, loop: LayerLoop, model: Any) -> tuple[Sch
 
 
 def checked_for_looking(
-    decode: str | Decode, schedule: Schedule, kinds: Sequence[LayerKind], archive: int | None
-) -> Decode:
-    """A method by its name or itself, if what it looks for can be there.
+    decode: str | Decode | None, schedule: Schedule, kinds: Sequence[LayerKind], archive: int | None
+) -> Decode | None:
+    """A method by its name or itself, if what it looks for can be there; None for none.
+
+    Where nobody said, `DEFAULT` if the question hides anything.
 
     Raises
     ------
@@ -111,7 +113,10 @@ def checked_for_looking(
         If none of that name is listed, the layers do not suit it, it wants archived steps of a stream without an
         archive, or it looks at what the question hides and that hides nothing.
     """
-    looking = decode_named(decode)
+    hides = any(ratio < 1 for ratio in schedule.ratios)
+    looking = chosen(decode, hides)
+    if looking is None:
+        return None
     looking.check(kinds)
     reserve = getattr(looking, "reserve", 0)  # which one of somebody's own may not have
     if reserve and archive is None:
@@ -119,7 +124,7 @@ def checked_for_looking(
             f"decode={shown(decode)} with reserve={reserve}: this stream has no archive; open it with "
             "Memory(archive=BYTES)."
         )
-    if looking.uses_hidden and not reserve and all(ratio == 1 for ratio in schedule.ratios):
+    if looking.uses_hidden and not reserve and not hides:
         raise ConfigError(
             f"decode={shown(decode)} looks again at what the question hides, which is nothing; give the question a "
             "pyramid, such as pyramid=Pyramid(ratios=(0.5, 0.25)), or the method a reserve of archived steps."

@@ -11,6 +11,9 @@ DECODES: dict[str, Decode] = {
     "dstp": Dstp(),
     "fixation": Fixation(),
 }
+DEFAULT, NEVER = "dstp", "none"
+"""What an answer's tokens look at where its question hides something and nobody said (docs/measured.md), and what one
+says for what the question saw and nothing else."""
 
 
 def decode_named(decode: str | Decode) -> Decode:
@@ -18,4 +21,11 @@ def decode_named(decode: str | Decode) -> Decode:
     return named("decode", DECODES, decode)
 
 
-__all__ = ["DECODES", "Decode", "Gaze", "Glance", "Row", "decode_named"]
+def chosen(decode: str | Decode | None, hides: bool) -> Decode | None:
+    """What an answer's tokens look at, where a question hides something or nothing; None for what the question saw."""
+    if decode is None:
+        decode = DEFAULT if hides else NEVER
+    return None if isinstance(decode, str) and decode == NEVER else decode_named(decode)
+
+
+__all__ = ["DECODES", "DEFAULT", "NEVER", "Decode", "Gaze", "Glance", "Row", "chosen", "decode_named"]

@@ -68,7 +68,7 @@ KERNELS ?= "ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS
 test-portable: .venv/ready  ## the same tokens stay under other kernels and numbers of threads
 	@for kernels in $(KERNELS); do \
 		echo "[test-portable] $$kernels pytest $(PORTABLE)"; \
-		env $$kernels $(BIN)/python -m pytest $(PORTABLE) || exit 1; \
+		env $$kernels $(BIN)/python -m pytest $(PARALLEL) $(PORTABLE) || exit 1; \
 	done
 	@echo "[test-portable] pytest -m portable"
 	@$(BIN)/python -m pytest -m portable tests/test_portable.py

@@ -132,7 +132,7 @@ class UHDPart(Part):
         merger: list[list[Any]],
         depth: int,
         merge: int = 2,
-        after: int = 2,
+        after: int = 3,
         rank: int = 8,
     ) -> None:
         super().__init__(
@@ -170,7 +170,8 @@ class UHDPart(Part):
             depth=len(tower.blocks),
             merge=tower.spatial_merge_size,
         )
-        said["after"] = min(2, said["depth"] - 1)
+        # the paper's depth, 6 of 27; earlier than the third much is lost, there and here (docs/parts.md)
+        said["after"] = min(max(3, round(6 / 27 * said["depth"])), said["depth"] - 1)
         part = cls(**said | shape)
         part.attach(model)
         return part

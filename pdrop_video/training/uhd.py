@@ -16,7 +16,7 @@ class UHDTrainer(SeeingTrainer):
     """The answer's loss, with the language model frozen, and that of targets (`pdrop_video.training.seeing`), ours.
 
     The paper trains tower and language model in four stages. Setting `after`: blocks in front of the compressor;
-    0 for two, or one where there are only two.
+    0 for the paper's share of them, 6 of 27, or three where that is more.
     """
 
     part: ClassVar[type[UHDPart]] = UHDPart

@@ -144,8 +144,9 @@ def test_the_page_has_a_table_for_bytes_and_one_for_looking_again(folder: Path, 
     assert "| system | slot | the bytes of 64 tokens a layer | the bytes of 128 tokens a layer | KiB | breaks |" in text
     assert "| `hermes` | evictor | – | .500 ± .000 (0 : 20) ▼ | –, 21 | `order`: 0 of 20 right" in text
     assert "**`pyramid`: the default** | evictor | .500 ± .000 | 1.000 ± .000 | 10, 20 | nowhere" in text
-    assert "With a quarter of the memory hidden the default, `hidden for good`, is beaten: `dstp`" in " ".join(
-        made["said"]
+    assert (
+        "With a quarter of the memory left to the question the default, `hidden for good`, is beaten: `dstp`"
+        in " ".join(made["said"])
     )
 
 
@@ -311,6 +312,16 @@ def test_the_command_for_aims_plans_rows_that_the_run_takes(
     assert table.loc[few[2], "spent"] <= 1.02 * table.loc[few[2], "target"]
     runs = [path.parent.name for path in (tmp_path / "runs" / "aims").rglob("run.json")]
     assert sum(name.startswith(few[2]) for name in runs) > 1
+    # a few rows anew: what the file has of others stays
+    other = pd.DataFrame(
+        [{"row": "x", "target": 0.5, "aim": 0.4, "spent": 0.5}, {**table.loc[few[2]], "row": few[2], "aim": 9.0}]
+    )
+    other.to_csv(tmp_path / "aims.csv", index=False)
+    done = CliRunner().invoke(app, [*call, "--out", str(tmp_path), "--only", "relevance_max"])
+    assert done.exit_code == 0, done.output
+    again = pd.read_csv(tmp_path / "aims.csv").set_index("row")
+    assert list(again.index) == ["x", few[2]] and again.loc["x"].tolist() == [0.5, 0.4, 0.5]
+    pd.testing.assert_frame_equal(again.loc[[few[2]]], table.loc[[few[2]]])
 
 
 def test_rows_of_a_part_come_with_all_tokens_and_the_default() -> None:

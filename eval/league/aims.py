@@ -117,6 +117,15 @@ def _front(row: Entry) -> tuple[object, object]:
     return row.settings.get("gate"), row.settings.get("fps")
 
 
+def beside(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a file of `settled`, with a table's in their places or behind them; the table if there is no file."""
+    if not path.exists():
+        return table
+    aims_of(path)  # is it one?
+    old, new = pd.read_csv(path).set_index("row"), table.set_index("row")
+    return new.combine_first(old).loc[list(dict.fromkeys([*old.index, *new.index]))].reset_index()
+
+
 def aims_of(path: Path) -> dict[str, float]:
     """What a file of `settled` says, by row.
 

@@ -22,7 +22,7 @@ from ..stats.record import writable
 from ..tables.entries import Entry
 from ..tables.league import BEHIND, FPS, IN_TOWER, league_flops
 from ..tables.league_memory import league_bytes, league_decode
-from .aims import aims_of, settled
+from .aims import aims_of, beside, settled
 from .gates import lets_on, measured
 from .identity import looked_at, same, set_of
 from .page import page
@@ -71,6 +71,12 @@ def gates(
 def aims(
     data: Annotated[Path, typer.Option(help="A set of the dev split, like the one of the league; a question a video.")],
     runs: Annotated[Path, typer.Option(help="Keeps the runs, row by row.")],
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only rows whose name holds this; those that aims.csv has beside them stay. May be repeated."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Gets aims.csv.")] = RESULTS,
     gates: Gates = RESULTS / GATES,
     behind: Behind = BEHIND,
@@ -89,7 +95,7 @@ def aims(
         through = _through(way, lm, model, part or ())
 
         def plan(planned: Mapping[str, float]) -> list[Entry]:
-            return _there(league_flops(way, found, through, planned), model, part or ())
+            return wanted(_there(league_flops(way, found, through, planned), model, part or ()), only or (), ())
 
         whole = plan({})[0]
 
@@ -100,6 +106,9 @@ def aims(
             return dict(zip([row.name for row in field.entries], table.spent, strict=True))
 
         table = settled(plan, spend)
+        if only:
+            mine = [any(each in str(name) for each in only) for name in table.row]  # the default's stay as they are
+            table = beside(out / AIMS, table[mine])
         table.to_csv(writable(out) / AIMS, index=False)
     _out.print(table.to_string(index=False, float_format="{:.4f}".format), highlight=False)
 

@@ -25,7 +25,7 @@ WHAT = {
 }
 OVER = 1.1
 """Times what the default spent, beyond which a cell is marked."""
-OF = {"flops": "{} of the FLOPs", "bytes": "the bytes of {} tokens a layer", "decode": "a {} of the memory hidden"}
+OF = {"flops": "{} of the FLOPs", "bytes": "the bytes of {} tokens a layer", "decode": "a {} of the memory left"}
 HEAD = """# The league
 
 Every system that this library serves, on one stream, with one model: at equal FLOPs of the whole way, from frames
@@ -59,11 +59,16 @@ that a smaller share may show more right answers. A scorer has PyramidDrop's sha
 share of what reached it), unless its paper drops once; a reducer has no pyramid behind it. Where that shape doesn't
 fit into a share its boundaries come a layer earlier. Below {once:.0f} % the default drops once before the first layer:
 on the dev split that was right in .720 of 300 questions at 15 %, and in stages .623 (45 : 16, McNemar p .0003; at 25 %
-.870 and .843, 15 : 7, p .13; at 50 % .910 and .893, 18 : 13, p .47). A dash: the system can't spend so little, or was not run.
+.870 and .843, 15 : 7, p .13; at 50 % .910 and .893, 18 : 13, p .47). A dash: the system can't spend so little, or was
+not run.
 """
 STORED = """Evictors store keys and values in full; storages stand under the evictor `pyramid`. The default is what
 `pv.Memory(bytes=...)` takes: that evictor, and `int8_per_token`.
 """
+LEFT = """A question's pyramid leaves half of the memory behind its first boundary, then a quarter and an eighth; or a
+quarter, a sixteenth and a fiftieth. What it hides can be looked at again while the answer is written.
+"""
+SAID = {"bytes": STORED, "decode": LEFT}
 LIMITS = """## What it can't say
 
 - One model of a few million parameters, on synthetic videos: what a method gains on a large model is not shown by
@@ -131,8 +136,8 @@ def page(
         parts.append(f"## {WHAT[name][0].upper()}{WHAT[name][1:]}\n")
         if name == "flops":
             parts.append(BEHIND.format(gates=_gates(tables[name]), once=100 * ONCE))
-        if name == "bytes":
-            parts.append(STORED)
+        if name in SAID:
+            parts.append(SAID[name])
         parts += _tables(name, found)
     steps = " --steps-data STEPS" if "decode" in stand else ""
     parts += ["## The systems\n", _systems(stand.values()), LIMITS, AGAIN.format(made=_made(about), steps=steps)]

@@ -210,7 +210,7 @@ def sentences(name: str, said: dict[str, Any]) -> list[str]:
     where = {
         "flops": "{} of the FLOPs",
         "bytes": "the bytes of {} tokens a layer",
-        "decode": "a {} of the memory hidden",
+        "decode": "a {} of the memory left to the question",
     }[name]
     for budget, of in said.items():
         at = "At " + where.format(budget) if name == "flops" else "With " + where.format(budget)
@@ -222,7 +222,8 @@ def sentences(name: str, said: dict[str, Any]) -> list[str]:
             )
             line = f"{at} the default, `{of['default']}`, is beaten: {who}."
         else:
-            line = f"{at} none of {of['systems']} systems beats the default, `{of['default']}`."
+            whom = f"none of {of['systems']} systems beats" if of["systems"] != 1 else "the other system does not beat"
+            line = f"{at} {whom} the default, `{of['default']}`."
         lines.append(f"{line} It beats {len(of['beats'])}; the others are not told apart from it.")
     return lines
 

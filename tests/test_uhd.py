@@ -21,7 +21,7 @@ import pdrop_video as pv
 from eval.runner.equal import STEPS, TEXT, WHOLE, Way
 from pdrop_video.costs.decoder import prefill_flops
 from pdrop_video.models import Place, Tower
-from pdrop_video.parts.uhd import UHDPart
+from pdrop_video.parts.uhd import UHDPart, usual_depth
 from pdrop_video.stream.cost import recipe_flops
 from pdrop_video.stream.sight import look_flops
 
@@ -237,3 +237,4 @@ def test_what_is_refused() -> None:
 def test_a_part_is_made_for_a_model_by_default() -> None:
     part = random_part(build("qwen2_5_vl"), "uhd")
     assert part.shape["after"] == 1
+    assert [usual_depth(blocks) for blocks in (2, 4, 12, 27, 32)] == [1, 3, 3, 6, 7]

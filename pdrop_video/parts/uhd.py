@@ -89,6 +89,11 @@ class Compressor(nn.Module):
         return rows * each + self.attention.flops(rows) + rows // AREA * windows
 
 
+def usual_depth(blocks: int) -> int:
+    """Blocks in front of the compressor: the paper's 6 of 27, but three, as earlier much is lost (docs/parts.md)."""
+    return min(max(3, round(6 / 27 * blocks)), blocks - 1)
+
+
 class UHDPart(Part):
     """Four times fewer rows from some block of the tower on, LLaVA-UHD v4, arXiv 2605.08985.
 
@@ -170,8 +175,7 @@ class UHDPart(Part):
             depth=len(tower.blocks),
             merge=tower.spatial_merge_size,
         )
-        # the paper's depth, 6 of 27; earlier than the third much is lost, there and here (docs/parts.md)
-        said["after"] = min(max(3, round(6 / 27 * said["depth"])), said["depth"] - 1)
+        said["after"] = usual_depth(said["depth"])
         part = cls(**said | shape)
         part.attach(model)
         return part

@@ -130,7 +130,7 @@ def test_a_stream_is_a_full_one_overwritten_at_the_same_moments(
     monkeypatch.undo()
     for i in range(8):
         push(untouched, i, pictures)
-    assert (untouched.next_logits(QUESTION) - two.next_logits(QUESTION)).abs().max() > 2e-3  # the control: it rounds
+    assert (untouched.next_logits(QUESTION) - two.next_logits(QUESTION)).abs().max() > 5e-4  # the control: it rounds
 
 
 def stored_in(cache: StreamCache) -> int:

@@ -268,8 +268,8 @@ def load(
     compile : bool
         Compute tokens of answers by one compiled step, over the memory's own storage: faster, the more of a token's
         time is Python's. Compiling takes a minute or two at load, once for a model on a machine, and a C++ compiler or
-        a GPU. For families whose layers only attend; what stores columns in other forms (``storage="int8"``) or looks
-        again (``decode=``) goes on without. Not with `batch`.
+        a GPU. For families whose layers only attend; what stores columns in other forms (as ``Memory(bytes=...)`` does)
+        or looks again (as ``ask(pyramid=...)`` does) goes on without. Not with `batch`.
     parts : str, path, or several
         Trained parts, for methods that use one: the name of one that ships with the built-in model, as "learnpruner";
         the file of one that `python -m pdrop_video.train_part` wrote; ``name=file``; or a folder of such files.

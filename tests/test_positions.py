@@ -237,7 +237,9 @@ def test_bytes_hold_when_keys_are_held_twice(positions: str, monkeypatch: pytest
     """A layer that moved holds three tensors in place of two: fewer tokens, from the moment on in which it moves."""
     lm = small("qwen2_5_vl")
     most = 6 * 70 * 2 * 2 * 16 * 8
-    stream = lm.stream(pv.Pyramid(stages=1), pv.Memory(bytes=most, evictor="uniform", positions=positions))
+    stream = lm.stream(
+        pv.Pyramid(stages=1), pv.Memory(bytes=most, evictor="uniform", positions=positions, storage="full")
+    )
     sizes, moves, rotate = [], 0, KeyValueLayer.rotate
 
     def watched(layer: KeyValueLayer, *args: Any) -> None:

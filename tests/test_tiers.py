@@ -154,7 +154,7 @@ def test_bytes_over_a_long_stream(storage: str, shape: Any, monkeypatch: pytest.
     lm.model.config.get_text_config().max_position_embeddings = 400
     given, peak = 120 * 6 * 2 * 2 * 16 * 4, 0
     memory = pv.Memory(bytes=given, storage=storage, shape=shape, archive=40_000)
-    stream, full = lm.stream(PYRAMID, memory), lm.stream(PYRAMID, pv.Memory(bytes=given, shape=shape))
+    stream, full = lm.stream(PYRAMID, memory), lm.stream(PYRAMID, pv.Memory(bytes=given, shape=shape, storage="full"))
     update = KeyValueLayer.update
 
     def watched(layer: KeyValueLayer, *args: Any, **kwargs: Any) -> Any:

@@ -5,6 +5,7 @@ tries as well, fails at two operators that nobody calls here; once they are decl
 """
 
 import faulthandler
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,22 @@ with suppress(ModuleNotFoundError):
         for operator in ("nms", "qnms"):
             operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def ordinary_priority() -> Iterator[None]:
+    """SVT-AV1, run by root, leaves the thread that encoded at the highest real-time priority, and all that it starts.
+
+    Threads that wait for each other by spinning, as OpenMP's do, then keep everything else from the processors.
+    """
+    _be_ordinary()
+    yield
+    _be_ordinary()
+
+
+def _be_ordinary() -> None:
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) == os.SCHED_FIFO:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture

@@ -121,8 +121,7 @@ def beside(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a file of `settled`, with a table's in their places or behind them; the table if there is no file."""
     if not path.exists():
         return table
-    aims_of(path)  # is it one?
-    old, new = pd.read_csv(path).set_index("row"), table.set_index("row")
+    old, new = _read(path).set_index("row"), table.set_index("row")
     return new.combine_first(old).loc[list(dict.fromkeys([*old.index, *new.index]))].reset_index()
 
 
@@ -134,9 +133,14 @@ def aims_of(path: Path) -> dict[str, float]:
     ConfigError
         If there is no such file, or it is none of these.
     """
+    table = _read(path)
+    return dict(zip(table.row, table.aim.tolist(), strict=True))
+
+
+def _read(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
-        return {str(row.row): float(row.aim) for row in table.itertuples()}
+        return table.assign(row=table.row.astype(str), aim=table.aim.astype(float))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise pv.ConfigError(
             f"{path} does not say what rows are planned for; `python -m eval.league aims --data DEV --runs RUNS` "

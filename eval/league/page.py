@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ..tables.league import ONCE
-from .standings import FOCUS, LEAST, Table
+from .standings import FOCUS, LEAST, OF, Table
 
 WHAT = {
     "flops": "equal FLOPs",
@@ -25,7 +25,6 @@ WHAT = {
 }
 OVER = 1.1
 """Times what the default spent, beyond which a cell is marked."""
-OF = {"flops": "{} of the FLOPs", "bytes": "the bytes of {} tokens a layer", "decode": "a {} of the memory left"}
 HEAD = """# The league
 
 Every system that this library serves, on one stream, with one model: at equal FLOPs of the whole way, from frames

@@ -19,6 +19,12 @@ from ..stats.bounds import paired_interval
 from ..stats.intervals import clustered_mean, holm, mcnemar
 
 TABLES = ("flops", "bytes", "decode")
+OF = {
+    "flops": "{} of the FLOPs",
+    "bytes": "the bytes of {} tokens a layer",
+    "decode": "a {} of the memory left to the question",
+}
+"""What a budget of each is called."""
 CONFIDENCE = 0.95
 FOCUS = {"flops": 0.15, "bytes": 128, "decode": "quarter"}
 """The budget at which it is said where a system breaks, and by which systems stand in order."""
@@ -207,11 +213,7 @@ def verdict(table: Table, found: pd.DataFrame) -> dict[str, Any]:
 def sentences(name: str, said: dict[str, Any]) -> list[str]:
     """The verdict in words that claim no more."""
     lines = []
-    where = {
-        "flops": "{} of the FLOPs",
-        "bytes": "the bytes of {} tokens a layer",
-        "decode": "a {} of the memory left to the question",
-    }[name]
+    where = OF[name]
     for budget, of in said.items():
         at = "At " + where.format(budget) if name == "flops" else "With " + where.format(budget)
         if of["beaten_by"]:

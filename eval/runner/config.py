@@ -14,7 +14,7 @@ import pdrop_video as pv
 from pdrop_video.parts import PARTS as TRAINED
 from pdrop_video.parts import located
 from pdrop_video.registry import name_of
-from pdrop_video.stream.looking import DECODES, DEFAULT, NEVER, decode_named
+from pdrop_video.stream.looking import DECODES, NEVER, chosen, decode_named
 from pdrop_video.stream.terms import checked_for_asking
 
 from ..stats.record import digest
@@ -207,10 +207,8 @@ class RunConfig(BaseModel):
         settings["memory"].pop("archive_folder", None)  # a place, too
         if "bytes" in settings["memory"]:
             settings["memory"]["storage"] = self.memory_object().storage  # whose default depends on it
-        if self.decode is None and self.ask_pyramid is not None and self._decodes:
-            settings["decode"] = DEFAULT
-        if self.decode == NEVER:
-            settings["decode"] = None
+        looking = chosen(self.decode, hides=self.ask_pyramid is not None and self._decodes)
+        settings["decode"] = None if looking is None else name_of(DECODES, looking)
         for slot in (*FRONT, "decode"):
             if settings[slot] is None:
                 del settings[slot]  # so that runs from before there was any keep their name

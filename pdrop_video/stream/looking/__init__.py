@@ -12,7 +12,7 @@ DECODES: dict[str, Decode] = {
     "fixation": Fixation(),
 }
 DEFAULT, NEVER = "dstp", "none"
-"""What an answer's tokens look at where its question hides something and nobody said (docs/measured.md), and what one
+"""What an answer's tokens look at where its question hides something and nobody said (docs/inside.md), and what one
 says for what the question saw and nothing else."""
 
 

@@ -60,7 +60,7 @@ def _panel(axes: Any, name: str, found: pd.DataFrame) -> None:
         axes.axhline(100 * whole.accuracy.iloc[0], color="0.4", linestyle=":", label="all tokens")
     axes.set_xlabel("FLOPs spent, % of all tokens'" if name == "flops" else "KiB remembered")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%.0f"))
     axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.set_xticks([5, 10, 15, 25, 50, 100] if name == "flops" else sorted(_x(shown[shown.kind == "default"], across)))
     axes.set_ylabel("accuracy, %")
